@@ -5,7 +5,8 @@
 # %% ../nbs/api/14_finder.ipynb #6fa3b0b8
 from __future__ import annotations
 import random
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 import numpy as np
 import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
@@ -130,9 +131,7 @@ def find_lr(
     check_trains(learn)
     done = lambda i, report: lambda d, t, note: report(i*num_it+d, seeds*num_it, note)
     def run(report): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report)) for s in range(seeds)]
-    if on_progress: sweeps = run(on_progress)
-    else:
-        with bar(seeds*num_it) as report: sweeps = run(report)
+    with nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report: sweeps = run(report)
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
 
 def check_trains(learn):

@@ -13,7 +13,7 @@ from .groups import GroupError, GroupSpec, group_index, group_spec, is_learner, 
 
 # %% auto #0
 __all__ = ['BN_POLICIES', 'HoldStats', 'batch_norms', 'bn_policy', 'norm_parameters', 'set_bn', 'drop_stale_grads', 'freeze_to',
-           'unfreeze', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
+           'unfreeze', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
 
 # %% ../nbs/api/04_freeze.ipynb #dff0ad43
 BN_POLICIES = ("train", "affine", "frozen")
@@ -26,10 +26,12 @@ class HoldStats:
     def __init__(self,
         policy: str,                     # one of `BN_POLICIES`
         host: nn.Module | None = None,   # the layer with weights that it follows; decides where its own weights cannot
-    ): self.policy, self.host = policy, host
+        always: bool = False,            # hold also while the layer trains, see `hold_stats`
+    ): self.policy, self.host, self.always = policy, host, always
 
     def holds(self, bn: nn.Module) -> bool:
         "Whether the running statistics of `bn` must not move"
+        if self.always: return True
         if self.policy=="train": return False
         own, host = _own(bn), _own(self.host) if self.host is not None else []
         if self.policy=="frozen" and own: return _all_frozen(own)
@@ -116,6 +118,21 @@ def unfreeze(
 ):
     "Train every group"
     freeze_to(learn, 0)
+
+# %% ../nbs/api/04_freeze.ipynb #dc1e822f
+def hold_stats(
+    learn,               # a fastai `Learner` or a module
+    hold: bool = True,   # `False`: back to following the batches wherever a layer trains
+):
+    "Keep the running statistics of every group but the head, also where it trains; weights and biases train as before"
+    model, groups = model_of(learn), layer_groups(learn)
+    if bn_policy(learn) is None: set_bn(learn, "frozen")
+    head = {id(p) for p in list(groups.values())[-1]} if len(groups)>1 else set()
+    for m in batch_norms(model).values():
+        h = _hook(m)
+        mine = _own(m) or (_own(h.host) if h.host is not None else [])
+        h.always = hold and not any(id(p) in head for p in mine)
+        m.train(model.training and not h.holds(m))
 
 # %% ../nbs/api/04_freeze.ipynb #ac0c8f41
 class FrozenMoved(StateError):

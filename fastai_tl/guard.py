@@ -14,15 +14,19 @@ __all__ = ['FreezeGuard']
 class FreezeGuard(Callback):
     "Raise `FrozenMoved` if a tensor that is frozen, running statistics included, changes during a fit"
     order = 55   # after the Recorder, so that the epoch is in the log
-    before = None
+    before, checked, armed = None, 0, False
 
-    def before_fit(self):
+    def before_fit(self): self.armed = False   # fastai also calls this for validation alone
+
+    def before_train(self):
+        "Before the first epoch, take the fingerprint"
         drop_stale_grads(self.model)
-        self.before, self.checked = fingerprint(self.learn), 0
-        self.frozen = set(frozen_names(self.learn))
+        if self.armed: return
+        self.armed, self.before, self.frozen = True, fingerprint(self.learn), set(frozen_names(self.learn))
 
     def after_epoch(self):
-        "Compare what has been frozen since the fit began; what was frozen on the way counts from then on"
+        "Compare what has been frozen since the fit began"
+        if not self.armed: return
         still = self.frozen & set(frozen_names(self.learn))
         self.checked = check_frozen(self.learn, {k: v for k,v in self.before.items() if k in still})
 

@@ -10,7 +10,7 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 
 # %% auto #0
-__all__ = ['Reporter', 'bar', 'Meter', 'quiet']
+__all__ = ['Reporter', 'bar', 'Meter', 'without_cbs', 'quiet']
 
 # %% ../nbs/api/13_progress.ipynb #063df9c4
 Reporter = Callable[[int, int, str], None]
@@ -44,9 +44,22 @@ class Meter(Callback):
         self.report(self.done, self.total, f"{self.note} epoch {self.epoch+1}/{self.n_epoch}, {loss}".strip(" ,"))
 
 @contextmanager
+def without_cbs(
+    learn,    # a fastai `Learner`
+    *types,   # callback classes
+):
+    "Callbacks of these classes are absent inside, and back in their places after"
+    order, away = list(learn.cbs), [cb for cb in learn.cbs if isinstance(cb, types)]
+    learn.remove_cbs(away)
+    try: yield
+    finally:
+        learn.add_cbs(away)
+        place = {id(cb): i for i,cb in enumerate(order)}
+        learn.cbs.sort(key=lambda cb: place.get(id(cb), len(place)))
+
+@contextmanager
 def quiet(learn):
     "No bars and no tables from fastai inside"
     with ExitStack() as st:
-        st.enter_context(learn.no_logging()); st.enter_context(learn.no_mbar())
-        st.enter_context(learn.removed_cbs(learn._grab_cbs(ProgressCallback)))
+        for c in (learn.no_logging(), learn.no_mbar(), without_cbs(learn, ProgressCallback)): st.enter_context(c)
         yield
