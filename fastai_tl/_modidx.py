@@ -246,6 +246,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'fastai_tl.snapshot.preserved': ('api/snapshot.html#preserved', 'fastai_tl/snapshot.py')},
             'fastai_tl.sweep': { 'fastai_tl.sweep.Fall': ('api/sweep.html#fall', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep._crossing': ('api/sweep.html#_crossing', 'fastai_tl/sweep.py'),
+                                 'fastai_tl.sweep._standard_error': ('api/sweep.html#_standard_error', 'fastai_tl/sweep.py'),
+                                 'fastai_tl.sweep.exploded': ('api/sweep.html#exploded', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep.read_fall': ('api/sweep.html#read_fall', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep.smooth': ('api/sweep.html#smooth', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep.sweep_lrs': ('api/sweep.html#sweep_lrs', 'fastai_tl/sweep.py')},

@@ -15,7 +15,7 @@ from .errors import InputError, StateError
 from .groups import group_index, layer_groups
 from .progress import Reporter, bar, quiet
 from .snapshot import preserved
-from .sweep import Fall, read_fall, smooth, sweep_lrs
+from .sweep import exploded, read_fall, smooth, sweep_lrs
 
 # %% auto #0
 __all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains']
@@ -24,7 +24,7 @@ __all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains']
 class RateSweep(Callback):
     "Set one learning rate after another, record the loss of each batch, and stop at the end or when the loss explodes"
     order = 58
-    def __init__(self, lrs, scale, report=None): self.lrs, self.scale, self.report, self.seen, self.best = lrs, scale, report, [], None
+    def __init__(self, lrs, scale, report=None): self.lrs, self.scale, self.report, self.seen = lrs, scale, report, []
 
     def before_batch(self): self.opt.set_hypers(lr=[s*self.lrs[len(self.seen)] for s in self.scale])
 
@@ -32,9 +32,7 @@ class RateSweep(Callback):
         loss = float(self.learn.loss)
         self.seen.append(loss)
         if self.report: self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen)-1]:.1e}, loss {loss:.3f}")
-        avg = np.mean(self.seen[-5:])
-        self.best = avg if self.best is None or avg<self.best else self.best
-        if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or (len(self.seen)>=5 and avg>4*self.best): raise CancelFitException()
+        if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or exploded(self.seen): raise CancelFitException()
 
     def before_validate(self): raise CancelValidException()
 
@@ -89,11 +87,11 @@ def _plot(self,
 LRFinderResult.plot = _plot
 
 # %% ../nbs/api/14_finder.ipynb #52f86a0d
-def _suggestions(lrs, losses, fall: Fall):
+def _suggestions(lrs, losses, best):
     out, ok = {}, np.isfinite(losses)
     n = len(losses) if ok.all() else int((~ok).argmax())
     x,y = torch.tensor(lrs[:n]), torch.tensor(smooth(losses[:n]))
-    if fall.middle: out["fall"] = fall.middle
+    if best: out["fall"] = best
     if n<20: return out
     x,y = x[n//10:-5], y[n//10:-5]
     for f in (valley, slide, minimum, steep):
@@ -105,13 +103,12 @@ def _result(lrs, sweeps, group):
     n = max(map(len, sweeps))
     losses = np.array([np.mean([s[i] for s in sweeps if i<len(s)]) for i in range(n)])
     falls = [read_fall(lrs[:len(s)], s) for s in sweeps]
-    good = [f for f in falls if f.middle]
-    mid = float(np.exp(np.mean([np.log(f.middle) for f in good]))) if good else None
+    good = [f for f in falls if f.best and not f.reason] or [f for f in falls if f.best]
+    best = float(np.exp(np.mean([np.log(f.best) for f in good]))) if good else None
     band = (min(f.low for f in good), max(f.high for f in good)) if good else None
-    reason = next((f.reason for f in falls if f.reason), "")
-    if not reason and len(good)>1 and (r := max(f.middle for f in good)/min(f.middle for f in good))>5:
-        reason = f"the sweeps disagree by a factor of {r:.1f}"
-    return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, Fall(*(mid,)*3, 0., "") if mid else falls[0]), mid, band, reason, group)
+    reason = "" if good and not good[0].reason else falls[0].reason
+    if not reason and (r := max(f.best for f in good)/min(f.best for f in good))>5: reason = f"the sweeps disagree by a factor of {r:.1f}"
+    return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group)
 
 # %% ../nbs/api/14_finder.ipynb #14862447
 def find_lr(

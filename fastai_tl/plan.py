@@ -28,7 +28,8 @@ class Stage:
     schedule: str = "one_cycle"            # 'one_cycle', 'flat_cos' or 'constant'
     pct_start: float = .25                 # 'one_cycle': share of the stage in which the rate rises, 0..1
     div: float = 25.                       # 'one_cycle': starts at lr/div
-    bn: str | None = None                  # batch-norm policy; `None`: the learner's
+    bn: str | None = None                  # batch-norm policy of frozen layers; `None`: the learner's
+    hold_stats: bool = False               # keep the body's running statistics also where it trains, for this stage
 
     def __post_init__(self): _check_stage(self)
 
@@ -45,6 +46,7 @@ _checks = dict(
     pct_start=(lambda v: _number(v) and 0<=v<=1, "a number from 0 to 1"),
     div=(lambda v: _number(v) and v>=1, "a number, at least 1"),
     bn=(lambda v: v in (None, "train", "affine", "frozen"), "'train', 'affine', 'frozen' or None"),
+    hold_stats=(lambda v: isinstance(v, bool), "True or False"),
 )
 
 def _check_stage(stage):
@@ -82,8 +84,9 @@ class Plan:
         lr: float | str = "find",   # rate of the head stage, or 'find': each stage runs a sweep of its own
         freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already
         lr_mult: float = 100,       # the stem's rate is that of the head divided by this
+        hold_stats: bool = True,    # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
     ) -> Plan:
         "fastai's `fine_tune`: head first, then everything at half the rate, smaller towards the stem"
         head = (Stage("train the head", "head", freeze_epochs, lr, pct_start=.99),) if freeze_epochs else ()
         half = lr if lr=="find" or not _number(lr) else lr/2
-        return cls((*head, Stage("fine-tune", "all", epochs, half, lr_mult=lr_mult, pct_start=.3, div=5.)))
+        return cls((*head, Stage("fine-tune", "all", epochs, half, lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))

@@ -9,7 +9,7 @@ import numpy as np
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['MIN_POINTS', 'MIN_DROP', 'sweep_lrs', 'smooth', 'Fall', 'read_fall']
+__all__ = ['MIN_POINTS', 'MIN_DROP', 'MIN_SIGMA', 'WIDTH', 'sweep_lrs', 'smooth', 'exploded', 'Fall', 'read_fall']
 
 # %% ../nbs/api/06_sweep.ipynb #75fb3785
 def sweep_lrs(
@@ -35,19 +35,35 @@ def smooth(
     return (w@y)/w.sum(1)
 
 # %% ../nbs/api/06_sweep.ipynb #47450d08
+MIN_POINTS = 20   # fewer batches than this do not make a curve
+
+def exploded(
+    losses,    # one loss a batch, so far
+) -> bool:
+    "Whether a sweep may stop: the mean of the last 5 losses is 4 times the lowest such mean and 3 times the first"
+    if len(losses)<MIN_POINTS: return False
+    m = np.convolve(losses, np.full(5, .2), "valid")
+    return bool(m[-1]>4*m.min() and m[-1]>3*m[0])
+
+# %% ../nbs/api/06_sweep.ipynb #2ebe7339
 @dataclass(frozen=True)
 class Fall:
-    "The part of a learning-rate curve where the loss falls; rates are `None` if it never does"
-    low: float | None       # rate at a quarter of the way down
-    middle: float | None    # rate at half of the way down
-    high: float | None      # rate at three quarters of the way down
+    "What a learning-rate curve says; rates are `None` if it says nothing"
+    low: float | None       # smallest rate that makes sense
+    best: float | None      # the rate to use
+    high: float | None      # largest rate that makes sense
     drop: float             # plateau minus lowest point, as a share of the plateau
     reason: str             # why it cannot be trusted; `""` if it can
 
-MIN_POINTS = 20   # fewer batches than this do not make a curve
-MIN_DROP = .05    # the loss must fall by this share
+MIN_DROP = .05    # the loss must fall by this share of the plateau …
+MIN_SIGMA = 5     # … and by so many standard errors of the smoothed curve
+WIDTH = .04       # of the smoothing window, as a share of the sweep
 
-# %% ../nbs/api/06_sweep.ipynb #c77090c3
+def _standard_error(y):
+    "Of the smoothed curve, from the differences of neighbouring batches on the plateau"
+    d = np.diff(y[:max(y.size//3, 10)])
+    return 1.4826*np.median(np.abs(d-np.median(d)))/2**.5/max(2*np.pi**.5*WIDTH*y.size, 1)**.5
+
 def _crossing(x, y, level):
     "Where `y` first falls to `level`, in `x`, between two points if need be"
     i = int(np.argmax(y<=level))
@@ -55,23 +71,28 @@ def _crossing(x, y, level):
     t = (y[i-1]-level)/(y[i-1]-y[i]) if y[i-1]!=y[i] else 1.
     return float(x[i-1]+t*(x[i]-x[i-1]))
 
+# %% ../nbs/api/06_sweep.ipynb #c77090c3
 def read_fall(
     lrs,      # shape (n,), increasing
     losses,   # shape (n,), one loss a batch; what follows a NaN or infinite loss is ignored
 ) -> Fall:
-    "Find where the loss falls; never raises on a strange curve, says in `reason` what is wrong"
+    "Find the rate to use; never raises on a strange curve, says in `reason` what is wrong"
     lrs, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     bad = ~np.isfinite(y)
     if bad.any(): lrs, y = lrs[:bad.argmax()], y[:bad.argmax()]
     if y.size<MIN_POINTS:
-        why = "the loss became infinite at once" if bad.any() else "too few batches"
-        return Fall(None, None, None, 0., f"{why}: {y.size} points, {MIN_POINTS} are needed; "
-                    + ("try a smaller start_lr" if bad.any() else "raise num_it"))
-    s = smooth(y)
+        why, cure = ("the loss became infinite at once", "try a smaller start_lr") if bad.any() else ("too few batches", "raise num_it")
+        return Fall(None, None, None, 0., f"{why}: {y.size} points, {MIN_POINTS} are needed; {cure}")
+    s, se, x = smooth(y, WIDTH), _standard_error(y), np.log10(lrs)
     start, i = float(np.median(s[:max(y.size//10, 3)])), int(np.argmin(s))
-    drop = (start-s[i])/max(abs(start), 1e-12)
-    if drop<1e-3 or i<3: return Fall(None, None, None, drop, "the loss never falls: the sweep starts too high, or nothing trains")
-    xs = np.log10(lrs[:i+1])
-    low,mid,high = (10**_crossing(xs, s[:i+1], start-f*(start-s[i])) for f in (.25, .5, .75))
-    return Fall(low, mid, high, drop, "" if drop>=MIN_DROP else
-                f"the curve is flat: the loss falls by {drop:.1%}, less than {MIN_DROP:.0%}")
+    fall = start-s[i]; drop = float(fall/max(abs(start), 1e-12))
+    if drop>=MIN_DROP and fall>=MIN_SIGMA*se and i>=3:
+        low,best = (10**_crossing(x[:i+1], s[:i+1], start-f*fall) for f in (.5, .9))
+        return Fall(low, best, float(lrs[i]), drop, "")
+    up = np.nonzero(s<=start+max(MIN_SIGMA*se, MIN_DROP*abs(start)))[0][-1]+1   # from here on the loss is above its plateau
+    if i<3 and up<=y.size//4: return Fall(None, None, None, drop, "the loss rises from the start: try a smaller start_lr")
+    reason = "the loss does not fall: the network may fit this data already, or nothing that trains matters" if drop<MIN_DROP else \
+             f"the fall of the loss ({drop:.0%}) is within the noise of the batches"
+    if up>=y.size: return Fall(None, None, None, drop, reason)
+    best = float(lrs[up])/10**.5
+    return Fall(best/10, best, float(lrs[up]), drop, reason+f"; the suggestion is half a decade below the rate at which it rises, {lrs[up]:.1e}")

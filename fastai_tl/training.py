@@ -5,13 +5,14 @@
 # %% ../nbs/api/15_training.ipynb #5550c1bf
 from __future__ import annotations
 import time, warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 import numpy as np
 import fastai.callback.schedule  # noqa: F401 (gives Learner its fit_one_cycle and fit_flat_cos)
 from fastai.callback.core import Callback
 from .errors import InputError, KitWarning
 from .finder import LRFinderResult, check_trains, find_lr
-from .freeze import freeze_to
+from .freeze import freeze_to, hold_stats
 from .groups import group_index, layer_groups
 from .guard import FreezeGuard
 from .plan import Plan, PlanError, Stage
@@ -74,9 +75,9 @@ RunHistory.plot = _plot
 
 # %% ../nbs/api/15_training.ipynb #71b4ff82
 def _stage_lr(learn, stage, on_progress):
-    "The head's learning rate for a stage, and the sweep it came from"
+    "The head's learning rate for a stage, and the sweep it came from: 1e-6 to 10, about 11 batches a decade, as in `find_lr`"
     if stage.lr!="find": return float(stage.lr), None
-    res = find_lr(learn, on_progress=on_progress)
+    res = find_lr(learn, start_lr=1e-6, num_it=75, on_progress=on_progress)
     if res.suggested is not None: return res.suggested, res
     warnings.warn(f"Stage {stage.name!r}: no learning rate could be found ({res.reason}); the Learner's own, {learn.lr:g}, is used.",
                   KitWarning, stacklevel=4)
@@ -89,6 +90,7 @@ def _peak_lrs(learn, lr, mult):
 
 def _run_stage(learn, stage, on_progress):
     freeze_to(learn, 0 if stage.train=="all" else stage.train, bn=stage.bn)
+    hold_stats(learn, stage.hold_stats)
     check_trains(learn)
     lr, finder = _stage_lr(learn, stage, on_progress)
     lrs, shown = _peak_lrs(learn, lr, stage.lr_mult)
@@ -116,8 +118,8 @@ def run_plan(
         try: group_index(groups, s.train)
         except InputError as e: raise PlanError(f"Stage {s.name!r}: train={s.train!r}: {e}", stage=s.name, field="train", allowed=groups) from None
     records = []
-    for s in plan.stages:
-        if on_progress:
-            with quiet(learn): records.append(_run_stage(learn, s, on_progress))
-        else: records.append(_run_stage(learn, s, None))
+    try:
+        for s in plan.stages:
+            with quiet(learn) if on_progress else nullcontext(): records.append(_run_stage(learn, s, on_progress))
+    finally: hold_stats(learn, False)
     return RunHistory(records)

@@ -1,0 +1,70 @@
+# Each target makes .venv and installs what it needs, once. Needs Python 3.11 or newer, pip and make.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+NB_TEST_WORKERS ?= 2
+ARGS ?=
+
+.PHONY: help install quickstart test test-all lint drift test-nb test-py lab docs bench export clean
+
+help:          ## show this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "The virtual environment could not be made. On Debian and Ubuntu: apt-get install python3-venv"; rm -rf .venv; exit 2; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/.core: pyproject.toml | .venv/bin/python
+	@echo "Installing fastai_tl and what it stands on (torch is large; a few minutes, once) ..."
+	@$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+.venv/.lab: pyproject.toml | .venv/.core
+	@echo "Installing JupyterLab ..."
+	@$(BIN)/python -m pip install --quiet -e '.[lab]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/.core
+	@echo "Installing what tests and docs need ..."
+	@$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+install: .venv/.core  ## make .venv and install the package
+
+quickstart: .venv/.core  ## the six steps on real pictures; report and model in quickstart-out/
+	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
+
+test: lint drift test-nb test-py  ## everything that must pass before a commit
+
+lint: .venv/.dev
+	$(BIN)/ruff check fastai_tl tests benchmarks tools docs
+
+drift: .venv/.dev
+	$(BIN)/python tools/check_drift.py
+
+test-nb: .venv/.dev
+	$(BIN)/nbdev-test nbs/api --n-workers $(NB_TEST_WORKERS)
+
+test-py: .venv/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint drift test-nb .venv/.dev  ## the long tests, too
+	$(BIN)/python -m pytest
+
+lab: .venv/.lab  ## open JupyterLab in this environment
+	$(BIN)/jupyter lab
+
+docs: .venv/.dev  ## build the documentation site into _site/
+	$(BIN)/python tools/build_docs.py
+
+bench: .venv/.dev  ## measured comparisons; tables and JSON in benchmarks/out/
+	$(BIN)/python benchmarks/quickstart_seeds.py
+
+export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/python tools/readme.py
+
+clean:  ## remove what was built, but not .venv
+	rm -rf _proc _site build dist quickstart-out .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+
+QUIET = lambda *a: None  # a reporter that says nothing
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path_factory, monkeypatch):
+    "Each test works in an empty folder of its own, with the kit's defaults"
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def small_dls():
+    "32 pictures to train on and 16 to validate, 48 px, 8 classes"
+    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
+    train, valid = split_sample(sample_path("clipart"), 4)
+    return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")
+
+
+def tensors(model):
+    "A copy of every tensor of a model"
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def moved(before, model):
+    "Names of the tensors that differ"
+    return [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
+
+
+def everything(learn):
+    "All of a Learner that a sweep could disturb, as plain values to compare"
+    plain = lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else copy.deepcopy(v)
+    opt, rec = learn.opt, learn.recorder
+    return dict(
+        tensors=tensors(learn.model),
+        grads=[None if p.grad is None else p.grad.clone() for p in learn.model.parameters()],
+        requires_grad=[p.requires_grad for p in learn.model.parameters()],
+        modes=[m.training for m in learn.model.modules()],
+        opt=None if opt is None else dict(id=id(opt), frozen_idx=opt.frozen_idx, hypers=[dict(h) for h in opt.hypers],
+                                          state=[{k: plain(v) for k, v in opt.state[p].items()} for ps in opt.param_lists for p in ps]),
+        recorder={k: plain(v) for k, v in vars(rec).items() if k in ("lrs", "losses", "values", "iters", "log", "metric_names")},
+        smooth=plain(rec.smooth_loss.val) if hasattr(rec.smooth_loss, "val") else None,
+        cbs=[id(c) for c in learn.cbs], attrs=sorted(vars(learn)), loss=id(learn.loss_func), dls=id(learn.dls),
+        python=random.getstate(), numpy=[np.asarray(o).tolist() for o in np.random.get_state()[1:3]], torch=torch.random.get_rng_state(),
+        loaders=[dl.rng.getstate() for dl in learn.dls.loaders],
+    )
+
+
+def same(a, b, where=""):
+    "Assert that two results of `everything` are equal, naming the place where they are not"
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for k in a: same(a[k], b[k], f"{where}.{k}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)): same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor): assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
+    else: assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
