@@ -25,12 +25,14 @@ myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 myst_update_mathjax = False
 
+smartquotes = False        # 'head' in the text is what one types
+
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_extra_path = [str(ROOT / "_proc" / "docs" / "files")]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_use_index = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#2660a4", "color-brand-content": "#2660a4", "color-brand-visited": "#2660a4"},
     "dark_css_variables": {"color-brand-primary": "#7fb2ec", "color-brand-content": "#7fb2ec", "color-brand-visited": "#7fb2ec"},
@@ -43,7 +45,7 @@ class SymbolIds(SphinxTransform):
     "Give the section of a documented name that name as its anchor, so that `groups.html#layer_groups` works"
     default_priority = 850
 
-    def run(self):
+    def apply(self, **kwargs):
         names = set(self.config.symbols["pages"].get(self.env.docname, []))
         for section in self.document.findall(nodes.section):
             name = section.next_node(nodes.title).astext().removesuffix("()")

@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart', 'pr
 
 # %% ../nbs/api/32_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
-import json, os, sys, warnings
+import json, sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +57,8 @@ class RichScreen:
     @contextmanager
     def progress(self, title):
         "A bar that goes away when the job is done"
-        cols = (TextColumn("  [progress.description]{task.description:28}"), BarColumn(bar_width=28), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("[dim]{task.fields[note]}"))
+        cols = (TextColumn("  [progress.description]{task.description:28}"), BarColumn(bar_width=28), TaskProgressColumn(), TimeRemainingColumn(),
+                TextColumn("[dim]{task.fields[note]}"))
         with Progress(*cols, console=out, transient=True, disable=not out.is_terminal) as bar:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=escape(note))
@@ -65,8 +66,10 @@ class RichScreen:
 # %% ../nbs/api/32_cli.ipynb #90e0d29a
 @app.command()
 def quickstart(
-    data: Annotated[Path | None, typer.Option(help="Your pictures: a folder with one subfolder for each class. Without it, the sample set, 12 pictures a class.")] = None,
-    arch: Annotated[str | None, typer.Option(help="Pretrained network; `fastai-tl backbones` lists them. [default: tf_efficientnet_lite0, which needs no download]", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(help="Your pictures: a folder with one subfolder for each class. "
+                                              "Without it, the sample set, 12 pictures a class.")] = None,
+    arch: Annotated[str | None, typer.Option(help="Pretrained network; `fastai-tl backbones` lists them. "
+                                             "[default: tf_efficientnet_lite0, which needs no download]", show_default=False)] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures, for each stage. [default: 5]", show_default=False)] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for report.html and model/; new or empty.")] = Path("quickstart-out"),
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the new weights and the order of training. [default: 0]", show_default=False)] = None,
@@ -97,11 +100,10 @@ def predict(
     "Classify pictures with an exported model."
     from fastai_tl.deployment import load_predictor
     from fastai_tl.errors import FileError
-    from fastai_tl.report import write_text
-    if json_file and json_file.exists() and not force: raise FileError(f"{json_file} exists. Choose another file with --json, or replace it with --force.", path=json_file)
-    if json_file and not json_file.absolute().parent.is_dir(): raise FileError(f"{json_file.parent}: there is no such folder for the JSON file.", path=json_file)
+    from fastai_tl.report import check_file, write_text
+    if json_file: check_file(json_file, force)
     good, bad = _pictures(images)
-    for p,why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
+    for why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad: err.print(f"[yellow]{len(bad)} of {len(good)+len(bad)} files could not be read as pictures.[/]")
     if not good: raise FileError("There is no picture to classify.", path=images)
     rows = [dict(path=str(p), label=o.label, probability=round(o.probability, 6)) for p,o in zip(good, load_predictor(model).predict(good))]
@@ -124,7 +126,7 @@ def _pictures(paths):
         files += found
     for p in files:
         try: open_picture(p); good.append(p)
-        except PictureError as e: bad.append((p, e.args[0]))
+        except PictureError as e: bad.append(e.args[0])
     return good, bad
 
 # %% ../nbs/api/32_cli.ipynb #792278ab
@@ -139,5 +141,6 @@ def backbones(
     t = Table("name", "family", "parameters", "GMACs", "MB", "ImageNet top-1", "groups", "on this machine", box=None)
     for c in t.columns[2:7]: c.justify = "right"
     for r in listing(family, True if offline else None).itertuples():
-        t.add_row(r.name, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", f"{r.size:.0f}", "" if r.top1!=r.top1 else f"{r.top1:.1f} %", str(r.groups), "yes" if r.offline else "")
+        top1 = "" if r.top1!=r.top1 else f"{r.top1:.1f} %"   # blank where the library publishes none
+        t.add_row(r.name, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", f"{r.size:.0f}", top1, str(r.groups), "yes" if r.offline else "")
     out.print(t)

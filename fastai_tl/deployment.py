@@ -62,7 +62,7 @@ def check_replaceable(folder, force):
 
 def _manifest(learn, recipe, weights):
     names = ("fastai-tl", "torch", "torchvision", "timm", "fastai", "safetensors")
-    return dict(format=FORMAT, created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    return dict(format=FORMAT, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 architecture=recipe, classes=[str(c) for c in learn.dls.vocab], preprocessing=preprocessing(learn.dls),
                 weights=dict(file=WEIGHTS, sha256=_sha256(weights), tensors=len(learn.model.state_dict())),
                 versions={n: importlib.metadata.version(n) for n in names})

@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64, html, io
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 import numpy as np
 import torch
 from fastai.callback.core import Callback
@@ -142,7 +141,7 @@ def _repr_html_(self):
                    f'{html.escape(m.predicted)} ({m.probability:.0%})</figcaption></figure>'
                    for m in self.worst(6) if m.item is not None and (uri := picture_uri(m.item)))
     return (f"<p><b>Accuracy {self.accuracy:.1%}</b>, 95% interval {lo:.1%} to {hi:.1%}, on {self.n} items.</p>"
-            +self.per_class().to_html(float_format="{:.2f}".format, border=0)
+            + self.per_class().to_html(float_format="{:.2f}".format, border=0)
             +(f"<table><tr><th>true</th><th>taken for</th><th>times</th></tr>{pairs}</table>" if pairs else "<p>No mistakes.</p>")+figs)
 
 Evaluation.plot, Evaluation._repr_html_ = _plot, _repr_html_
@@ -158,7 +157,7 @@ def evaluate(
     dl=None,                              # a DataLoader with targets; `None`: the validation set
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Evaluation:
-    "Run the data through the network once, in order and whole; changes neither the Learner nor a random state; raises `InputError` if the targets are not single classes"
+    "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"
     dl, chance = learn.dls.valid if dl is None else dl, RandomState()
     try:
         if hasattr(dl, "new"): dl = dl.new(shuffle=False, drop_last=False)
@@ -173,5 +172,6 @@ def evaluate(
     probs = preds.float()
     if not hasattr(learn.loss_func, "activation"): probs = probs.softmax(1)   # a plain loss: the network gives logits
     vocab = getattr(learn.dls, "vocab", None)
-    return Evaluation([str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))], probs.numpy(), targets.numpy(),
-                      list(getattr(dl, "items", None) or getattr(dl.dataset, "items", None) or []))
+    names = [str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))]
+    items = getattr(dl, "items", None) or getattr(dl.dataset, "items", None) or []
+    return Evaluation(names, probs.numpy(), targets.numpy(), list(items))

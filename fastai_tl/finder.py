@@ -29,7 +29,7 @@ class RateSweep(Callback):
     def before_batch(self): self.opt.set_hypers(lr=[s*self.lrs[len(self.seen)] for s in self.scale])
 
     def after_batch(self):
-        loss = float(self.learn.loss)
+        loss = self.learn.loss.item()
         self.seen.append(loss)
         if self.report: self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen)-1]:.1e}, loss {loss:.3f}")
         if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or exploded(self.seen): raise CancelFitException()

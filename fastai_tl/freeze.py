@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from .errors import InputError, StateError
-from .groups import GroupError, GroupSpec, group_index, group_spec, is_learner, layer_groups, model_of
+from .groups import GroupError, group_index, group_spec, is_learner, layer_groups, model_of
 
 # %% auto #0
 __all__ = ['BN_POLICIES', 'HoldStats', 'batch_norms', 'bn_policy', 'norm_parameters', 'set_bn', 'drop_stale_grads', 'freeze_to',

@@ -5,7 +5,7 @@
 # %% ../nbs/api/11_guard.ipynb #cdf8a105
 from __future__ import annotations
 from fastai.callback.core import Callback
-from .freeze import FrozenMoved, check_frozen, drop_stale_grads, fingerprint, frozen_names
+from .freeze import check_frozen, drop_stale_grads, fingerprint, frozen_names
 
 # %% auto #0
 __all__ = ['FreezeGuard']

@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/31_quickstart.ipynb #5ff9c5b2
 from __future__ import annotations
-import json, platform, time
+import json, platform, shlex, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from .evaluation import Evaluation, evaluate
 from .freeze import check_frozen, fingerprint, frozen_names, layer_table
 from .groups import layer_groups
 from .plan import Plan, Stage
-from .report import chart, confusion_rows, render, thumb, write_text
+from .report import chart, check_file, confusion_rows, render, thumb, write_text
 from .samples import folder_dls, read_folder, sample_dls, skipped_text
 from .serving import open_picture
 from .settings import load_settings
@@ -108,6 +108,7 @@ class Run:
     layers: object = None
     proof: str = ""
     data_text: str = ""
+    data_code: str = ""
     size: int = 0
     model: Path | None = None
 
@@ -132,12 +133,10 @@ def check_output(
     "Raise `FileError` if something would be written over, or cannot be written"
     if out.exists() and not out.is_dir(): raise FileError(f"{out} is a file. Give a folder with --out.", path=out)
     if out.is_dir() and any(out.iterdir()):
-        if not force: raise FileError(f"{out} already holds something. Choose another folder with --out, or replace its report and model with --force.", path=out)
+        if not force: raise FileError(f"{out} already holds something. Choose another folder with --out, or replace its report and model "
+                                      "with --force.", path=out)
         check_replaceable(out/"model", True)
-    if json_file is not None:
-        if json_file.is_dir(): raise FileError(f"{json_file} is a folder. Give a file with --json.", path=json_file)
-        if json_file.exists() and not force: raise FileError(f"{json_file} exists. Choose another file with --json, or replace it with --force.", path=json_file)
-        if not json_file.absolute().parent.is_dir(): raise FileError(f"{json_file.parent}: there is no such folder for the JSON file.", path=json_file)
+    if json_file is not None: check_file(json_file, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out/".probe"; probe.touch(); probe.unlink()
@@ -145,13 +144,16 @@ def check_output(
 
 def _load_data(data, s, seed, run, screen):
     if data is None:
-        n = 12 if s.sample=="clipart" else None
-        run.title, run.data_text = f"{s.sample} sample set", "Public-domain drawings from the Open Clip Art Library, 12 of each class to learn from." if s.sample=="clipart" else "Scanned digits, from scikit-learn."
-        return lambda: sample_dls(s.sample, s.size, s.batch_size, n_per_class=n, seed=seed)
+        run.title = f"{s.sample} sample set"
+        run.data_text = {"clipart": "Public-domain drawings from the Open Clip Art Library", "digits": "Scanned digits, from scikit-learn"}[s.sample]
+        run.data_text += ", 12 of each class to learn from."
+        run.data_code = f"sample_dls({s.sample!r}, size={s.size}, n_per_class=12, seed={seed})"
+        return lambda: sample_dls(s.sample, s.size, s.batch_size, n_per_class=12, seed=seed)
     with screen.progress("look at the pictures") as report: folder = read_folder(data, lambda d, t: report(d, t, ""))
     if folder.skipped: run.warnings.append(skipped_text(folder)); screen.warn(run.warnings[-1])
     folder = type(folder)(folder.path, folder.train, folder.valid, [])
-    run.title, run.data_text = folder.path.resolve().name, f"From {folder.path}; " + ("its own validation part." if folder.valid else "one in five of each class is kept for validation.")
+    run.title, part = folder.path.resolve().name, "with its own validation part" if folder.valid else "one in five of each class kept for validation"
+    run.data_text, run.data_code = f"From {folder.path}, {part}.", f"folder_dls({str(folder.path)!r}, size={s.size}, seed={seed})"
     return lambda: folder_dls(folder, s.size, s.batch_size, seed=seed)
 
 # %% ../nbs/api/31_quickstart.ipynb #9b68f2d3
@@ -193,7 +195,8 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
     screen.say(f"{name}: {n/1e6:.1f} million pretrained parameters, {'here on this machine' if weights_file(run.arch).is_file() else 'fetched'}")
-    screen.say(f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(learn.dls.vocab)} classes: {', '.join(learn.dls.vocab)}")
+    classes = [str(c) for c in learn.dls.vocab]
+    screen.say(f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} classes: {', '.join(classes)}")
     done(0)
 
     screen.step(1, STEPS[1])
@@ -226,7 +229,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     write_text(out/"report.html", render(report_context(run)))
     done(5)
     result = dict(steps=[o.name for o in STEPS], accuracy={k: run.arms[k].ev.accuracy for k in ARMS}, n_train=len(learn.dls.train_ds),
-                  n_valid=len(learn.dls.valid_ds), classes=[str(c) for c in learn.dls.vocab], seconds=run.seconds, model=str(run.model), report=str(out/"report.html"))
+                  n_valid=len(learn.dls.valid_ds), classes=classes, seconds=run.seconds, model=str(run.model), report=str(out/"report.html"))
     if json_file: write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False)+"\n")
     return result
 
@@ -262,7 +265,8 @@ def _baselines(run, learner, screen):
     for k in ARMS: screen.say(f"{run.arms[k].name:32s}{run.arms[k].ev.accuracy:6.1%}")
 
 # %% ../nbs/api/31_quickstart.ipynb #de19014e
-def _pct(v): return f"{v*100:.0f} %"
+def _pct(v): return f"{v*100:.0f}\u00a0%"
+def _n_epochs(n): return f"{n} epoch{'s'*(n>1)}"
 
 def _headline(run):
     best = max(run.arms["frozen"].ev.accuracy, run.arms["fine_tuned"].ev.accuracy)
@@ -272,8 +276,9 @@ def _headline(run):
 
 def _summary(run, n_train):
     a = {k: run.arms[k].ev.accuracy for k in ARMS}
-    return (f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen {run.arch.partition('/')[2]} reaches {_pct(a['frozen'])} in "
-            f"{run.epochs} epochs. The same network from random weights reaches {_pct(a['scratch'])} in as many epochs, {_pct(a['scratch_long'])} in five times as many; "
+    return (f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen {run.arch.partition('/')[2]} reaches "
+            f"{_pct(a['frozen'])} in {_n_epochs(run.epochs)}. The same network from random weights reaches {_pct(a['scratch'])} in as many, "
+            f"{_pct(a['scratch_long'])} in five times as many; "
             f"a logistic regression on the pixels {_pct(a['pixels'])}. Fine-tuning all layers afterwards gives {_pct(a['fine_tuned'])}.")
 
 def _curves(history, what):
@@ -283,30 +288,29 @@ def _curves(history, what):
         out.append(chart(f.plot, f"Loss of a batch against the learning rate for {what}; suggested rate {f.suggested or float('nan'):.1e}",
                          "Learning-rate sweep. "+("The shaded band is where the loss falls." if f.reliable else f"Not reliable: {f.reason}.")))
     v = history.stages[-1].values
-    def losses(ax): history.plot([ax, _Nowhere()])
-    out.append(chart(losses, f"Training and validation loss over {len(v)} epochs; validation loss ends at {v[-1][1]:.2f}", "Loss, epoch by epoch."))
+    ticks = lambda ax: ax.set_xticks(range(0, len(v)+1, max(len(v)//6, 1)))
+    def losses(ax): history.plot_losses(ax); ticks(ax)
+    out.append(chart(losses, f"Training and validation loss over {_n_epochs(len(v))}; validation loss ends at {v[-1][1]:.2f}", "Loss, epoch by epoch."))
     def metric(ax):
-        ax.plot(range(1, len(v)+1), [100*o[2] for o in v], "o-", ms=4, color="C2"); ax.set_ylim(0, 100); ax.set_xlabel("epoch"); ax.set_ylabel("accuracy, %")
-    out.append(chart(metric, f"Validation accuracy over {len(v)} epochs, ending at {v[-1][2]:.0%}", "Accuracy on the validation pictures."))
+        ax.plot(range(1, len(v)+1), [100*o[2] for o in v], "o-", ms=4, color="C2")
+        ax.set_ylim(0, 100); ax.set_xlabel("epoch"); ax.set_ylabel("accuracy, %"); ticks(ax)
+    out.append(chart(metric, f"Validation accuracy over {_n_epochs(len(v))}, ending at {v[-1][2]:.0%}", "Accuracy on the validation pictures."))
     return out
-
-class _Nowhere:
-    "Axes that draw nothing"
-    def __getattr__(self, name): return lambda *a, **k: None
 
 # %% ../nbs/api/31_quickstart.ipynb #76cb69ee
 def _code(run):
     name, lr = run.arch.partition("/")[2], lambda k: f"{run.arms[k].lr:.2g}"
-    data = f"sample_dls(size={run.size}, n_per_class=12, seed={run.seed})" if "sample" in run.title else f"folder_dls({run.title!r}, size={run.size}, seed={run.seed})"
-    return (f"from fastai_tl.all import *\ndls = {data}\nbackbones(offline=True)", f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
+    return (f"from fastai_tl.all import *\ndls = {run.data_code}\nbackbones(offline=True)", f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
             "freeze_to(learn, 'head')\nlayer_table(learn)", f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
             f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
-            f"fastai-tl predict {run.model} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all import load_predictor\nload_predictor({str(run.model)!r}).predict('my_picture.jpg')")
+            f"fastai-tl predict {shlex.quote(str(run.model))} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all import load_predictor\n"
+            f"load_predictor({str(run.model)!r}).predict('my_picture.jpg')")
 
 def _sample_pics(learn, per_class=2, most=24):
     ds, seen, out = learn.dls.train_ds, {}, []
     for item,y in zip(ds.items, ds.tls[1]):
-        if seen.setdefault(int(y), 0)<per_class and (t := thumb(item, f"a picture of the class {learn.dls.vocab[int(y)]}", str(learn.dls.vocab[int(y)]))):
+        name = str(learn.dls.vocab[int(y)])
+        if seen.setdefault(int(y), 0)<per_class and (t := thumb(item, f"a picture of the class {name}", name)):
             seen[int(y)] += 1; out.append(t)
         if len(out)==most: break
     return out
@@ -318,7 +322,8 @@ def report_context(
     "What the report shows"
     learn, ev = run.learn, run.arms["fine_tuned"].ev
     name, table = run.arch.partition("/")[2], run.layers
-    groups = [dict(name=g, layers=int((table.group==g).sum()), params=sum(p.numel() for p in ps), frozen=g!="head") for g,ps in layer_groups(learn).items()]
+    groups = [dict(name=g, layers=int((table.group==g).sum()), params=sum(p.numel() for p in ps), frozen=g!="head")
+              for g,ps in layer_groups(learn).items()]
     fp, hp = (sum(g["params"] for g in groups if g["frozen"]==f) for f in (True, False))
     (lo,hi), worst = ev.interval(), ev.worst(12)
     a = run.arms
@@ -328,17 +333,20 @@ def report_context(
         arms=[dict(name=o.name, acc=o.ev.accuracy, lo=o.ev.interval()[0], hi=o.ev.interval()[1], us=k in ("frozen", "fine_tuned"), params=o.params,
                    epochs=o.epochs, lr=o.lr, seconds=o.seconds, note=o.note) for k,o in ((k, a[k]) for k in ARMS)],
         chance=f"Guessing the most frequent class is right {_pct(float(np.bincount(ev.targets).max()/ev.n))} of the time.",
-        backbone=dict(text=f"{name}: {fp/1e6:.1f} million parameters in the body, pretrained on ImageNet ({learn.model.recipe['weights']}), pictures at {run.size} x {run.size} pixels."),
+        backbone=dict(text=f"{name}: {fp/1e6:.1f} million parameters in the body, pretrained on ImageNet; pictures at {run.size} x {run.size} "
+                           "pixels."),
         data_text=f"{len(learn.dls.train_ds)} to learn from, {len(learn.dls.valid_ds)} to judge by. {run.data_text}",
         samples=_sample_pics(learn), groups=groups,
         frozen_text=f"{fp:,} parameters are frozen, {hp:,} in the head train. Batch norm in the frozen layers keeps its pretrained statistics.",
         layers=[r._asdict() for r in table.itertuples(index=False)], proof=run.proof,
         head_charts=_curves(run.histories["frozen"], "the head"), tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
-        tune_text=f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} in the head, pretrained batch-norm statistics held. "
-                  f"Accuracy changed by {gain*100:+.1f} points; with {ev.n} validation pictures, differences of a few points are chance.",
-        eval_text=f"The fine-tuned model is right on {ev.accuracy*100:.1f} % of {ev.n} pictures it has never seen; the 95 % interval goes from {lo*100:.0f} % to {hi*100:.0f} %.",
+        tune_text=f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} in the head, pretrained "
+                  f"batch-norm statistics held. Accuracy changed by {gain*100:+.1f} points; with {ev.n} validation pictures, differences of a few points are chance.",
+        eval_text=f"The fine-tuned model is right on {ev.accuracy*100:.1f} % of {ev.n} pictures it has never seen; the 95 % interval goes from "
+                  f"{lo*100:.0f} % to {hi*100:.0f} %.",
         classes=ev.vocab, matrix=confusion_rows(ev), confused=", ".join(f"{x} taken for {y} ({n})" for x,y,n in ev.most_confused()[:4]),
-        worst=[t for m in worst if m.item is not None and (t := thumb(m.item, f"{m.true} taken for {m.predicted}", f"{m.true}, taken for {m.predicted} ({m.probability:.0%})"))],
+        worst=[t for m in worst if m.item is not None and (t := thumb(m.item, f"{m.true} taken for {m.predicted}",
+                                                                      f"{m.true}, taken for {m.predicted} ({m.probability:.0%})"))],
         code=_code(run), footer=_footer(run))
 
 def _footer(run):

@@ -8,10 +8,11 @@ import io, os, re, tempfile
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from .errors import FileError
 from .evaluation import picture_uri
 
 # %% auto #0
-__all__ = ['chart', 'thumb', 'confusion_rows', 'render', 'write_text']
+__all__ = ['chart', 'thumb', 'confusion_rows', 'render', 'check_file', 'write_text']
 
 # %% ../nbs/api/30_report.ipynb #ba9e8bd3
 _inks = {"#010203": "var(--ink)", "#010204": "var(--line)", **{f"#0102{10+i}": f"var(--c{i})" for i in range(4)}}
@@ -61,6 +62,15 @@ def render(context: dict) -> str:
     from jinja2 import Environment, StrictUndefined
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return env.from_string((files("fastai_tl")/"data"/"report.html.jinja").read_text(encoding="utf-8")).render(context)
+
+def check_file(
+    file: Path,            # to be written
+    force: bool = False,   # it may be replaced
+):
+    "Raise `FileError` if `file` would be written over, or its folder is missing"
+    if file.is_dir(): raise FileError(f"{file} is a folder. Give a file with --json.", path=file)
+    if file.exists() and not force: raise FileError(f"{file} exists. Choose another file with --json, or replace it with --force.", path=file)
+    if not file.absolute().parent.is_dir(): raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
 
 def write_text(
     file: Path,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import configparser, re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from .errors import InputError, did_you_mean
 
@@ -52,7 +52,7 @@ KEYS = {
     "sample": Key("clipart", "picture set that the examples use", *_one_of("clipart", "digits")),
     "backbone": Key("tf_efficientnet_lite0", "pretrained network; this one needs no download", _text,
                     "the name of a backbone: fastai-tl backbones lists them"),
-    "size": Key("128", "side of a picture, in pixels", *_whole(32, 1024)),
+    "size": Key("96", "side of a picture, in pixels", *_whole(32, 1024)),
     "batch_size": Key("16", "pictures in a batch", *_whole(2, 4096)),
     "seed": Key("0", "seed of the split and of the training", *_whole(0, 2**31-1)),
     "epochs": Key("5", "passes over the training pictures, for each stage", *_whole(1, 1000)),
@@ -68,7 +68,7 @@ class Settings:
     "What the kit uses where an argument is not given; made by `load_settings`"
     sample: str = "clipart"
     backbone: str = "tf_efficientnet_lite0"
-    size: int = 128                           # pixels
+    size: int = 96                            # pixels
     batch_size: int = 16
     seed: int = 0
     epochs: int = 5

@@ -8,7 +8,6 @@ import copy, random, signal, threading
 from contextlib import contextmanager
 import numpy as np
 import torch
-from torch import nn
 
 # %% auto #0
 __all__ = ['RandomState', 'Snapshot', 'deferred_interrupt', 'preserved']

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 import numpy as np
 import fastai.callback.schedule  # noqa: F401 (gives Learner its fit_one_cycle and fit_flat_cos)
-from fastai.callback.core import Callback
 from .errors import InputError, KitWarning
 from .finder import LRFinderResult, check_trains, find_lr
 from .freeze import freeze_to, hold_stats
@@ -51,27 +50,35 @@ class RunHistory:
     def _repr_html_(self): return self.to_frame().to_html(index=False, float_format="{:.4g}".format, border=0)
 
 # %% ../nbs/api/15_training.ipynb #a8f948d7
+def _plot_losses(self,
+    ax,   # matplotlib axes
+):
+    "Training and validation loss over the epochs of all stages"
+    x0 = 0
+    for i,s in enumerate(self.stages):
+        n = len(s.values)
+        names = ("_", "_") if i else ("training", "validation")   # one legend entry for all stages
+        ax.plot(x0+np.linspace(0, n, len(s.losses)+1)[1:], s.losses, color="C0", lw=1.2, label=names[0])
+        ax.plot(x0+np.arange(1, n+1), [v[1] for v in s.values], "o-", ms=3, color="C1", label=names[1])
+        x0 += n
+    ax.set_xlabel("epoch"); ax.set_ylabel("loss"); ax.legend(frameon=False)
+
 def _plot(self,
     axes=None,   # two matplotlib axes, for losses and for the first metric; `None`: new ones
 ):               # the axes
-    "Training and validation loss, and the first metric, over the epochs of all stages"
+    "Losses, and the first metric, over the epochs of all stages"
     if axes is None:
         from matplotlib import pyplot as plt
         _,axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    self.plot_losses(axes[0])
     x0 = 0
     for i,s in enumerate(self.stages):
-        n, v = len(s.values), np.array(s.values, dtype=float)
-        first = {} if i else dict(train="training", valid="validation")
-        axes[0].plot(x0+np.linspace(0, n, len(s.losses)+1)[1:], s.losses, color="C0", lw=1.2, label=first.get("train"))
-        axes[0].plot(x0+np.arange(1, n+1), v[:, 1], "o-", ms=3, color="C1", label=first.get("valid"))
-        if v.shape[1]>2: axes[1].plot(x0+np.arange(1, n+1), v[:, 2], "o-", ms=3, color=f"C{i+2}", label=s.stage.name)
-        x0 += n
-    axes[0].set_ylabel("loss"); axes[0].legend(frameon=False)
-    axes[1].set_ylabel(self.stages[0].names[2] if len(self.stages[0].names)>2 else ""); axes[1].legend(frameon=False)
-    for ax in axes: ax.set_xlabel("epoch")
+        if len(s.names)>2: axes[1].plot(x0+np.arange(1, len(s.values)+1), [v[2] for v in s.values], "o-", ms=3, color=f"C{i+2}", label=s.stage.name)
+        x0 += len(s.values)
+    axes[1].set_xlabel("epoch"); axes[1].set_ylabel(self.stages[0].names[2] if len(self.stages[0].names)>2 else ""); axes[1].legend(frameon=False)
     return axes
 
-RunHistory.plot = _plot
+RunHistory.plot_losses, RunHistory.plot = _plot_losses, _plot
 
 # %% ../nbs/api/15_training.ipynb #71b4ff82
 def _stage_lr(learn, stage, on_progress):

@@ -16,7 +16,6 @@ from fastai.layers import apply_init
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
-from fastai.torch_core import TensorImage
 from fastai.vision.learner import create_head
 from fasttransform import Pipeline
 from torch import nn

@@ -2,9 +2,9 @@
 
 Run: python tools/build_docs.py
 
-nbdev picks the cells and writes the signatures, Sphinx makes the pages. No notebook is executed: names are looked up in the
-package, and outputs are the stored ones. Nothing is fetched, and a page that would load anything from elsewhere is an error.
-Intermediate files are in _proc/docs/.
+nbdev picks the cells and writes the signatures, Sphinx makes the pages. No notebook is executed: documented names are looked up
+in the package, and outputs are the stored ones. Nothing is fetched, and a page that would load something from elsewhere is an
+error, as is a link that leads nowhere. Intermediate files are in _proc/docs/.
 """
 import ast
 import importlib
@@ -16,6 +16,9 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,7 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs"
-PAGES, FILES, HTML = (ROOT / "_proc" / "docs" / name for name in ("pages", "files", "html"))
+BUILD = ROOT / "_proc" / "docs"
+PAGES, FILES, HTML = BUILD / "pages", BUILD / "files", BUILD / "html"
 SITE = ROOT / "_site"
 PACKAGE = "fastai_tl"
 
@@ -39,42 +43,48 @@ class Page:
     name: str                                         # address in the site, without suffix: `api/groups`
     title: str = ""
     lead: str = ""                                    # one line under the title
-    cells: list = field(default_factory=list)         # of the notebook that Sphinx reads
-    symbols: list[str] = field(default_factory=list)  # documented here
+    cells: list = field(default_factory=list)         # for the notebook that Sphinx reads
+    symbols: list[str] = field(default_factory=list)  # names documented here
 
 
-# ---------------------------------------------------------------- reading notebooks
+# ---------------------------------------------------------------- from nbdev notebook to page
 
-def page_name(source: Path) -> str:
-    "Where a notebook's page goes: `nbs/api/03_groups.ipynb` is `api/groups`"
+def notebook_page(source: Path) -> Page:
+    "Read a notebook and make the cells of its page"
+    from fastcore.nbio import read_nb
+    from nbdev.process import NBProcessor
     rel = source.relative_to(NOTEBOOKS).with_suffix("")
-    return rel.with_name(re.sub(r"^\d+\w?_", "", rel.name)).as_posix()
+    page = Page(source, rel.with_name(re.sub(r"^\d+\w?_", "", rel.name)).as_posix())
+    nb = read_nb(source)
+    module = exported_to(nb)
+    page.title, page.lead, nb.cells[0].source = split_title(nb.cells[0].source)
+    NBProcessor(nb=nb, procs=nbdev_processors(), rm_directives="quarto").process()
+    names = dict(vars(importlib.import_module(f"{PACKAGE}.{module}"))) if module else {}
+    page.cells = nest_symbols([new for cell in nb.cells for new in convert_cell(cell, names)])
+    page.symbols = [c.metadata.symbol for c in page.cells if "symbol" in c.metadata]
+    return page
+
+
+def exported_to(nb) -> str | None:
+    "The module that a notebook is exported to"
+    found = (re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M) for c in nb.cells if c.cell_type == "code")
+    return next((m[1] for m in found if m), None)
 
 
 def split_title(text: str) -> tuple[str, str, str]:
     "Title, lead and the rest of a notebook's first cell: `# title`, then perhaps `> lead`"
-    m = re.match(r"#[ \t]+(?P<title>.+?)[ \t]*\n*(?:^>[ \t]*(?P<lead>.+?)[ \t]*$)?(?P<rest>.*)", text.strip()+"\n", re.S | re.M)
     title, _, rest = text.strip().partition("\n")
-    if not m or not title.startswith("# "): raise DocsError("the first cell must be Markdown and begin with `# title`")
-    rest = rest.strip()
-    lead, _, after = rest.partition("\n")
-    if lead.startswith(">"): return title[2:].strip(), lead[1:].strip(), after.strip()
-    return title[2:].strip(), "", rest
-
-
-def default_exp(nb) -> str | None:
-    "The module that a notebook is exported to"
-    for cell in nb.cells:
-        if cell.cell_type == "code" and (m := re.search(r"^#\|\s*default_exp\s+(\S+)", cell.source, re.M)): return m[1]
-    return None
+    if not title.startswith("# "): raise DocsError("The first cell must begin with `# title`.")
+    lead, _, body = rest.strip().partition("\n")
+    return (title[2:].strip(), lead[1:].strip(), body) if lead.startswith(">") else (title[2:].strip(), "", rest)
 
 
 def nbdev_processors() -> list:
-    "nbdev's own treatment of cells, less its title, links and execution; names in a cell keep their order"
+    "nbdev's own treatment of cells, without its title, links and execution"
     from nbdev import processors as p
 
     class ShowDocs(p.add_show_docs):
-        "nbdev shows the names of one cell from last to first"
+        "Names of one cell in the order in which they are written (nbdev: the last one first)"
         def begin(self):
             super().begin()
             runs = itertools.groupby(self.nb.cells, key=lambda c: bool(getattr(c, "has_sd", False)))
@@ -84,36 +94,17 @@ def nbdev_processors() -> list:
     return [ShowDocs if o is p.add_show_docs else o for o in p.FilterDefaults().base_procs() if o not in drop]
 
 
-def read_page(source: Path) -> Page:
-    "Read a notebook and make the cells of its page"
-    from fastcore.nbio import read_nb
-    from nbdev.process import NBProcessor
-    page = Page(source, page_name(source))
-    nb = read_nb(source)
-    page.title, page.lead, rest = split_title(nb.cells[0].source if nb.cells and nb.cells[0].cell_type == "markdown" else "")
-    nb.cells[0].source = rest
-    module = default_exp(nb)
-    NBProcessor(nb=nb, procs=nbdev_processors(), rm_directives="quarto").process()
-    names = vars(importlib.import_module(f"{PACKAGE}.{module}")) if module else {}
-    page.cells = [new for cell in nb.cells for new in convert_cell(cell, page, dict(names))]
-    return page
-
-
-# ---------------------------------------------------------------- cells
-
-def convert_cell(cell, page: Page, names: dict) -> list:
-    "The cell as Sphinx wants it; a list, because some vanish"
+def convert_cell(cell, names: dict) -> list:
+    "The cell as Sphinx wants it, in a list, which is empty if there is nothing to show"
     from nbformat.v4 import new_markdown_cell
-    if cell.cell_type == "markdown":
-        return [new_markdown_cell(cell.source)] if cell.source.strip() else []
+    if cell.cell_type == "markdown": return [new_markdown_cell(cell.source)] if cell.source.strip() else []
     if cell.cell_type != "code": return []
     options, code = split_options(cell.source)
-    if re.search(r"^show_doc\(", code, re.M): return [new_markdown_cell(symbol_section(code, page, names))]
-    return code_cell(cell, options, code)
+    return [symbol_cell(code, names)] if re.search(r"^show_doc\(", code, re.M) else code_cell(cell, options, code)
 
 
 def split_options(source: str) -> tuple[dict[str, str], str]:
-    "The `#| key: value` lines that begin a code cell, and what follows them"
+    "The `#| key: value` lines at the top of a code cell, and the code below them"
     options, lines = {}, source.splitlines()
     while lines and (m := re.match(r"#\|\s*([\w-]+)\s*:?\s*(.*)", lines[0])):
         options[m[1]] = m[2].strip()
@@ -122,37 +113,287 @@ def split_options(source: str) -> tuple[dict[str, str], str]:
 
 
 def code_cell(cell, options: dict[str, str], code: str) -> list:
-    "A code cell with its stored outputs; options become myst-nb's tags"
+    "A code cell with its stored outputs; nbdev's options become myst-nb's tags"
     from nbformat import from_dict
     from nbformat.v4 import new_code_cell
     outputs = [from_dict(o) for o in cell.get("outputs", [])]
-    if options.get("include") == "false" or not (code.strip() or outputs): return []
+    if options.get("include") == "false" or not (code or outputs): return []
     tags = list(cell.metadata.get("tags", []))
     if options.get("echo") == "false": tags.append("remove-input")
     if options.get("output") == "false": tags.append("remove-output")
-    if options.get("code-fold") in ("true", "show"): tags.append("hide-input")
+    if options.get("code-fold") == "true": tags.append("hide-input")
     return [new_code_cell(code, outputs=outputs, metadata={"tags": tags} if tags else {})]
 
 
-def symbol_section(code: str, page: Page, names: dict) -> str:
-    "Heading, signature and description for a cell that calls `show_doc`"
+def symbol_cell(code: str, names: dict):
+    "Signature and description for a cell that calls `show_doc`, as Markdown"
     from nbdev.showdoc import show_doc
+    from nbformat.v4 import new_markdown_cell
     *before, last = ast.parse(code).body
-    names["show_doc"] = show_doc
+    names = {**names, "show_doc": show_doc}
     try:
         exec(compile(ast.Module(before, []), "show_doc", "exec"), names)
         shown = eval(compile(ast.Expression(last.value), "show_doc", "eval"), names)
-    except (NameError, AttributeError) as e:
-        raise DocsError(f"{e}, which the notebook documents with `{code}`. Run `make export`.") from e
-    page.symbols.append(shown.nm)
-    return symbol_markdown(shown._repr_markdown_())
+    except (NameError, AttributeError) as e: raise DocsError(f"`{code}` failed: {e}. Does `make export` help?") from e
+    return new_markdown_cell(symbol_markdown(shown._repr_markdown_()), metadata={"symbol": shown.nm})
 
 
 def symbol_markdown(text: str) -> str:
-    "What `show_doc` writes, as MyST: no rule above, signature in a box of its own, first line not in italics"
-    text = text.removeprefix("---\n").lstrip()
-    text = re.sub(r"\A\[source\]\((https?://[^)\s]+?)(?:#LNone)?\)\{[^}]*\}", r"[source](\1){.source-link}", text)
-    text = re.sub(r"\A\[source\]\((?!http)[^)]*\)\{[^}]*\}", "", text).lstrip()
-    text = re.sub(r"^```python\n(.*?)^```$", r"{.signature}\n```python\n\1```", text, count=1, flags=re.S | re.M)
-    head, fence, doc = text.rpartition("\n```\n")
-    return head + fence + re.sub(r"\A(\s*)\*(.+)\*$", r"\1\2", doc, count=1, flags=re.M) if fence else text
+    "What nbdev writes about a name, less its heading and rule: source link if there is one, signature, description"
+    link = re.search(r"^\[source\]\((https?://[^)#\s]+(?:#L\d+)?)", text, re.M)
+    signature, _, doc = text[text.index("```python"):].partition("\n```")
+    doc = re.sub(r"\A(\s*)\*(.+)\*$", r"\1\2", doc, count=1, flags=re.M)  # nbdev puts the first line in italics
+    return (f"[source]({link[1]}){{.source-link}}\n\n" if link else "") + "{.signature}\n" + signature + "\n```" + doc
+
+
+def nest_symbols(cells: list) -> list:
+    """Give each documented name a heading one level below the section it is in.
+
+    A name that its section is called after comes first there, and needs no heading of its own.
+    """
+    out, level, section = [], 1, ""
+    for is_symbol, run in itertools.groupby(cells, key=lambda c: "symbol" in c.metadata):
+        run = list(run)
+        if is_symbol:
+            run.sort(key=lambda c: c.metadata.symbol != section)
+            for c in run:
+                if c.metadata.symbol == section: section = ""
+                else: c.source = f"{'#'*(level+1)} `{c.metadata.symbol}`\n\n{c.source}"
+        else:
+            for c in run:
+                if c.cell_type == "markdown" and (found := re.findall(r"^(#+) +(.+?) *$", outside_fences(c.source), re.M)):
+                    level, section = len(found[-1][0]), found[-1][1].replace("`", "").removesuffix("()")
+        out += run
+    return out
+
+
+# ---------------------------------------------------------------- links
+
+FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1`*[ \t]*$", re.M | re.S)
+LINK = re.compile(r"(?P<code>`[^`\n]+`)|(?P<bang>!?)\[(?P<text>(?:`[^`\n]*`|[^\[\]`])*)\]\((?P<to>[^)\s]+)(?P<more>[^)]*)\)"
+                  r"|(?P<attr>\b(?:src|srcset|href)=)\"(?P<url>[^\"]+)\"")
+
+
+def outside_fences(text: str, change: Callable[[str], str] | None = None) -> str:
+    "The text without its fenced code; with `change`: all of it, the parts outside fences changed"
+    out, at = "", 0
+    for m in FENCE.finditer(text):
+        part = text[at:m.start()]
+        out += change(part)+m[0] if change else part
+        at = m.end()
+    return out+(change(text[at:]) if change else text[at:])
+
+
+def localise(text: str, page: Page, pages: dict[Path, Page]) -> str:
+    "Links between notebooks and to files of the repository, as they must be in the site"
+    up = "../"*page.name.count("/")
+
+    def change(m: re.Match) -> str:
+        if m["code"]: return m[0]
+        url = m["to"] or m["url"]
+        if url.startswith("#") or urlsplit(url).scheme: return m[0]
+        path, _, anchor = url.partition("#")
+        target, anchor = (page.source.parent / unquote(path)).resolve(), f"#{anchor}" if anchor else ""
+        if not target.exists() or not target.is_relative_to(ROOT): raise DocsError(f"Links to {url}, which is not there.")
+        known = pages.get(target)
+        if target.is_dir(): return m["text"] if m["to"] else m[0]
+        rel = target.relative_to(ROOT).as_posix()
+        if known is None: bring(rel, PAGES if m["to"] else FILES)
+        if m["url"]: return f'{m["attr"]}"{up}{known.name+".html" if known else rel}{anchor}"'
+        to = f"/{known.name}{page_suffix(known)}{anchor}" if known else f"/{rel}"
+        return f'{m["bang"]}[{m["text"]}]({to}{m["more"]})'
+
+    return outside_fences(text, lambda part: LINK.sub(change, part))
+
+
+def bring(path: str, folder: Path):
+    "Copy a file of the repository to where it is looked for: beside the pages by Sphinx, in the site by a link in HTML"
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / path, folder / path)
+
+
+# ---------------------------------------------------------------- writing what Sphinx reads
+
+def page_suffix(page: Page) -> str: return ".ipynb" if page.cells else ".md"
+
+
+def toctree(names: list[str], caption: str = "") -> str:
+    "A list of pages for the sidebar, not shown in the page itself"
+    return "\n".join(["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *names, "```"])
+
+
+def heading(page: Page) -> str:
+    "Title and lead of a page"
+    return f"# {page.title}"+(f"\n\n{{.lead}}\n{page.lead}" if page.lead else "")
+
+
+def overview(modules: list[Page]) -> str:
+    "One line for each module"
+    return "\n".join(f"- [{p.title}](/{p.name}.ipynb)"+(f": {p.lead}" if p.lead else "") for p in modules)
+
+
+def write_notebook(page: Page, pages: dict[Path, Page], after: str = ""):
+    "Write a page as a notebook, with `after` at its end"
+    import nbformat
+    from nbformat.v4 import new_markdown_cell, new_notebook
+    for cell in page.cells:
+        if cell.cell_type == "markdown": cell.source = localise(cell.source, page, pages)
+    cells = [new_markdown_cell(heading(page)), *page.cells, *([new_markdown_cell(after)] if after else [])]
+    language = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+    to = PAGES / f"{page.name}.ipynb"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata={"language_info": language}), to)
+
+
+def write_text(name: str, text: str):
+    "Write a Markdown page"
+    to = PAGES / f"{name}.md"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(text.strip()+"\n", encoding="utf-8")
+
+
+def symbol_index(modules: list[Page]) -> dict:
+    """Names documented on each page, and for each name the page that a mention elsewhere leads to.
+
+    An ordinary word such as `predict` leads there only if it is one of the kit's public names.
+    """
+    public, links = set(importlib.import_module(f"{PACKAGE}.all").__all__), {}
+    for page in modules:
+        for name in page.symbols:
+            if name in public or re.search(r"[A-Z_.]", name): links.setdefault(name, page.name)
+    return {"pages": {p.name: p.symbols for p in modules}, "links": links}
+
+
+def write_sources() -> int:
+    "Write everything that Sphinx reads; the number of pages"
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    modules = [read(p) for p in sorted((NOTEBOOKS / "api").glob("*.ipynb"))]
+    landing = [read(p) for p in [NOTEBOOKS / "index.ipynb"] if p.exists()]
+    changelog = [Page(p, "changelog") for p in [ROOT / "CHANGELOG.md"] if p.exists()]
+    pages = {p.source: p for p in (*landing, *modules, *changelog)}
+    for page in modules: named(page, write_notebook, page, pages)
+    lead = "Each module is made from one notebook, which holds its code, its documentation and its tests"
+    reference = Page(NOTEBOOKS, "api/index", "Overview", lead)
+    write_text(reference.name, heading(reference)+"\n\n"+overview(modules))
+    trees = toctree([reference.name, *(p.name for p in modules)], "Reference")
+    for page in changelog:
+        write_text(page.name, named(page, localise, page.source.read_text(encoding="utf-8"), page, pages))
+        trees += "\n\n"+toctree([page.name], "Project")
+    for page in landing: named(page, write_notebook, page, pages, trees)
+    if not landing:
+        index = Page(NOTEBOOKS, "index", about["tool"]["nbdev"]["title"], about["project"]["description"])
+        write_text(index.name, "\n\n".join([heading(index), overview(modules), trees]))
+    (PAGES / "symbols.json").write_text(json.dumps(symbol_index(modules), indent=1), encoding="utf-8")
+    return len({*pages, reference.name, "index"})
+
+
+def read(source: Path) -> Page: return named(Page(source, ""), notebook_page, source)
+
+
+def named(page: Page, f: Callable, *args):
+    "Call `f`; an error says which file it is about"
+    try: return f(*args)
+    except DocsError as e: raise DocsError(f"{page.source.relative_to(ROOT)}: {e}") from e
+
+
+# ---------------------------------------------------------------- checking what Sphinx wrote
+
+class Html(HTMLParser):
+    "What a page links to, what it loads, and which anchors it has"
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids, self.links, self.loads, self.within = set(), [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
+        a = {k: v or "" for k, v in attrs}
+        self.within = tag
+        if "id" in a: self.ids.add(a["id"])
+        if tag == "a":
+            if "href" in a: self.links.append(a["href"])
+            return
+        self.loads += [a[k] for k in ("src", "data", "poster", "href", "xlink:href") if k in a]
+        self.loads += [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
+        self.loads += css_urls(a.get("style", ""))
+
+    def handle_data(self, data: str):
+        if self.within == "style": self.loads += css_urls(data)
+        elif self.within == "script": self.loads += re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'<>)]+", data)
+
+    def handle_endtag(self, tag: str): self.within = ""
+
+
+def css_urls(text: str) -> list[str]:
+    "What a style sheet loads"
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    return [a or b for a, b in re.findall(r"url\(\s*[\"']?([^)\"']+)|@import\s+[\"']([^\"']+)", text)]
+
+
+def check_site(site: Path):
+    "Raise `DocsError` if a page loads something from elsewhere, or refers to a file or an anchor that is not there"
+    pages = {p: Html(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+    wrong = []
+    for path, page in pages.items():
+        loads = [(u, True) for u in page.loads]
+        wrong += [f"{path.relative_to(site)}: {w}" for u, loaded in [*loads, *((u, False) for u in page.links)]
+                  if (w := what_is_wrong(u, path, pages, loaded))]
+    for path in sorted(site.rglob("*.css")):
+        wrong += [f"{path.relative_to(site)}: {w}" for u in css_urls(path.read_text(encoding="utf-8"))
+                  if (w := what_is_wrong(u, path, pages, True))]
+    if wrong: raise DocsError("The site is not sound:\n"+"\n".join(f"  {w}" for w in dict.fromkeys(wrong)))
+
+
+def what_is_wrong(url: str, path: Path, pages: dict[Path, Html], loaded: bool) -> str:
+    "What is wrong with a reference in the file `path`; nothing if it is sound"
+    parts = urlsplit(url)
+    if parts.scheme == "data" or (parts.scheme == "mailto" and not loaded): return ""
+    if parts.scheme or parts.netloc: return f"loads {url[:200]}" if loaded else ""
+    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+    if not target.is_file(): return f"refers to {url}, which is not there"
+    anchor = unquote(parts.fragment)
+    if anchor and target in pages and anchor not in pages[target].ids: return f"refers to {url}; that page has no such anchor"
+    return ""
+
+
+# ---------------------------------------------------------------- the build
+
+def run_sphinx():
+    "Make the pages; every warning is an error"
+    options = ["-b", "html", "-W", "--keep-going", "-q", "-c", ROOT / "docs", "-d", BUILD / "doctrees"]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *options, PAGES, HTML], cwd=ROOT)
+    if done.returncode: raise DocsError("Sphinx found something wrong; see above.")
+
+
+def build() -> int:
+    "Build the site anew; the number of pages"
+    for folder in (BUILD, PAGES, FILES):
+        if folder == BUILD: shutil.rmtree(BUILD, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    n = write_sources()
+    run_sphinx()
+    check_site(HTML)
+    shutil.rmtree(SITE, ignore_errors=True)
+    HTML.rename(SITE)
+    return n
+
+
+def use_environment():
+    "Start again with the checkout's .venv if this Python lacks what the build needs"
+    if all(importlib.util.find_spec(m) for m in ("fastai", "nbdev", "sphinx", "myst_nb", "furo", "sphinx_copybutton")): return
+    python = next((p for p in (ROOT / ".venv/bin/python", ROOT / ".venv/Scripts/python.exe") if p.exists()), None)
+    if python is None or Path(sys.prefix) == ROOT / ".venv": sys.exit("Sphinx and nbdev are not installed: run `make docs`.")
+    sys.exit(subprocess.run([python, *sys.argv]).returncode)
+
+
+def main():
+    sys.path.insert(0, str(ROOT))  # this checkout's package, whatever is installed
+    use_environment()
+    sys.dont_write_bytecode = True
+    warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, about itself
+    os.chdir(ROOT)                 # where nbdev looks for its settings
+    try: n = build()
+    except DocsError as e: sys.exit(f"The documentation was not built. {e}")
+    print(f"The documentation is built: {n} pages. Open {SITE / 'index.html'}")
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,128 @@
+"""The command line as people use it: real processes, their files, exit codes and messages."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fastai_tl.samples import sample_path
+
+EXE = Path(sys.executable).parent / "fastai-tl"
+FAST = "[fastai_tl]\nsize = 48\nepochs = 1\n"
+
+
+def run(*args, code=0, cwd=None, **env):
+    r = subprocess.run([str(EXE), *map(str, args)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200", **env})
+    assert r.returncode == code, r.stdout + r.stderr
+    return r
+
+
+def flat(text): return " ".join(text.split())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    "A finished quickstart on a folder of one's own, with awkward names and one broken picture"
+    d = tmp_path_factory.mktemp("quick start")
+    (d / "settings.ini").write_text(FAST)
+    for c, name in (("bird", "oiseaux <b>é</b>".replace("/", "∕")), ("fruit", "fruit & veg"), ("bug", "bug")):
+        (d / "pics" / name).mkdir(parents=True)
+        for p in sorted((sample_path("clipart") / c).glob("*.jpg"))[:10]: (d / "pics" / name / p.name).write_bytes(p.read_bytes())
+    (d / "pics" / "bug" / "torn <i>.jpg").write_bytes(b"\xff\xd8 not a picture")
+    r = run("quickstart", "--data", "pics", "--out", "out", "--json", "figures.json", "--seed", 1, cwd=d)
+    return d, r
+
+
+def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
+    d, r = done
+    assert re.findall(r"Step (\d) of 6", r.stdout) == list("123456")
+    assert "torn <i>.jpg" in flat(r.stdout) and "1 unreadable" in flat(r.stdout) and "bit for bit" in flat(r.stdout)
+    assert "Traceback" not in r.stderr and "Warning" not in r.stderr, r.stderr
+
+
+def test_quickstart_json(done):
+    d, _ = done
+    j = json.loads((d / "figures.json").read_text())
+    assert list(j) == ["steps", "accuracy", "n_train", "n_valid", "classes", "seconds", "model", "report"]
+    assert len(j["steps"]) == 6 and list(j["seconds"]) == j["steps"]
+    assert list(j["accuracy"]) == ["pixels", "scratch", "scratch_long", "frozen", "fine_tuned"]
+    assert all(0 <= v <= 1 for v in j["accuracy"].values())
+    assert (j["n_train"], j["n_valid"], len(j["classes"])) == (24, 6, 3)
+    assert (d / j["model"] / "manifest.json").is_file() and (d / j["report"]).is_file()
+
+
+def test_report_is_one_self_contained_page(done):
+    d, _ = done
+    page = (d / "out" / "report.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page), "nothing is loaded from elsewhere"
+    assert "<script" not in page and "oiseaux &lt;b&gt;" in page and "<b>é" not in page and "fruit &amp; veg" in page
+    assert page.count("data:image/jpeg;base64,") >= 6 and page.count("<svg") == 6
+    for text in ("Confusion matrix", "Layer table", "Learning-rate sweep", "torn &lt;i&gt;.jpg"): assert text in page
+
+
+def test_predict(done):
+    d, _ = done
+    r = run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "p.json", cwd=d)
+    rows = json.loads((d / "p.json").read_text())
+    assert len(rows) == 20 and all(set(o) == {"path", "label", "probability"} and 0 < o["probability"] <= 1 for o in rows)
+    assert "torn <i>.jpg" in flat(r.stderr) and "1 of 21 files" in flat(r.stderr)
+    same = run("predict", "out", next((d / "pics" / "bug").glob("*.jpg")), cwd=d)  # the quickstart's own folder works, too
+    assert rows[0]["label"] in same.stdout
+
+
+def test_nothing_is_written_over(done):
+    d, _ = done
+    stamp = {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()}
+    for args in (["quickstart", "--out", "out"], ["quickstart", "--out", "new", "--json", "figures.json"],
+                 ["predict", "out", "pics/bug", "--json", "figures.json"]):
+        assert "--force" in flat(run(*args, code=2, cwd=d).stderr)
+    assert stamp == {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()} and not (d / "new").exists()
+
+
+@pytest.fixture
+def pets(tmp_path):
+    for c in ("cat", "dog"):
+        (tmp_path / "pets" / c).mkdir(parents=True)
+        for i in range(3): Image.new("RGB", (20, 20), (70 * i, 9, 9)).save(tmp_path / "pets" / c / f"{i}.png")
+    return tmp_path
+
+
+def test_bad_input_gets_one_sentence_and_exit_code_2(pets):
+    (pets / "empty").mkdir()
+    (pets / "one" / "cat").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(pets / "one" / "cat" / "1.png")
+    (pets / "single" / "a").mkdir(parents=True)
+    (pets / "single" / "b").mkdir()
+    for f in ("a/1", "a/2", "b/1"): Image.new("RGB", (9, 9)).save(pets / "single" / f"{f}.png")
+    (pets / "file").write_text("x")
+    cases = [(["--data", "gone"], "gone: there is no such folder"), (["--data", "empty"], "no pictures"), (["--data", "one"], "one class"),
+             (["--data", "single"], "'b' has 1"), (["--data", "pets", "--arch", "resnet81"], "Did you mean"), (["--data", "pets", "--epochs", "0"], "epochs=0"),
+             (["--out", "file"], "is a file"), (["--json", "no/where.json"], "no such folder"), (["--seed", "-1"], "seed=-1")]
+    for args, text in cases:
+        r = run("quickstart", *args, code=2, cwd=pets)
+        assert text in flat(r.stderr) and "Traceback" not in r.stderr, r.stderr
+        assert not (pets / "quickstart-out").exists(), args
+    assert "Traceback" in run("quickstart", "--data", "gone", "--debug", code=1, cwd=pets).stderr
+
+
+def test_bad_settings(pets):
+    (pets / "settings.ini").write_text("[fastai_tl]\nbackbne = resnet18\n")
+    r = run("quickstart", "--data", "pets", code=2, cwd=pets)
+    assert "backbne" in r.stderr and "settings.ini" in r.stderr and "Did you mean 'backbone'" in flat(r.stderr)
+
+
+def test_predict_errors(pets):
+    (pets / "words.jpg").write_text("words")
+    for args, text in ([["gone", "pets"], "no such folder"], [["pets", "pets"], "not an exported model"], [["pets", "gone.jpg"], "no such file"],
+                       [["pets", "words.jpg"], "no picture to classify"]):
+        assert text in flat(run("predict", *args, code=2, cwd=pets).stderr)
+
+
+def test_help_lists_the_commands():
+    r = run("--help")
+    for c in ("quickstart", "predict", "backbones"): assert c in r.stdout
+    assert "--data" in run("quickstart", "--help").stdout and "fastai-tl" in run("--version").stdout
