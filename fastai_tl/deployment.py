@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.vision.augment import Resize
+from fastai.vision.augment import RandTransform, Resize
 from fastai.vision.core import PILImageBW
 from .errors import FileError, InputError, StateError
 from .serving import preprocess
@@ -32,14 +32,14 @@ def preprocessing(
 ) -> dict:       # size, method, pad_mode, resample, channels, mean, std: what `serving.preprocess` replays
     "How a validation picture becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
     dl = dls.valid
-    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # those of training only do not count
+    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # random ones do nothing to a validation picture: `export` checks
     spec, strange = dict(channels=3, mean=None, std=None), []
     for t in live(dl.after_item):
         if type(t) is Resize: spec |= dict(size=list(t.size), method=str(t.method), pad_mode=str(t.pad_mode), resample=t.mode.name.lower())
-        elif not isinstance(t, ToTensor): strange.append(type(t).__name__)
+        elif not isinstance(t, (ToTensor, RandTransform)): strange.append(type(t).__name__)
     for t in live(dl.after_batch):
         if isinstance(t, Normalize): spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
-        elif not isinstance(t, IntToFloatTensor): strange.append(type(t).__name__)
+        elif not isinstance(t, (IntToFloatTensor, RandTransform)): strange.append(type(t).__name__)
     if strange: raise ExportError(f"The transforms {', '.join(strange)} cannot be replayed outside fastai. Use Resize alone for validation pictures.")
     if "size" not in spec: raise ExportError("The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…).")
     if _open_type(dl) is PILImageBW: spec["channels"] = 1

@@ -22,7 +22,7 @@ from .samples import folder_dls, read_folder, sample_dls, skipped_text
 from .serving import open_picture
 from .settings import load_settings
 from .training import RunHistory, run_plan
-from .zoo import find_arch, transfer_learner, weights_file
+from .zoo import fetch_weights, find_arch, transfer_learner
 
 # %% auto #0
 __all__ = ['STEPS', 'ARMS', 'Step', 'Screen', 'pixel_baseline', 'Arm', 'Run', 'check_output', 'run_quickstart', 'report_context']
@@ -177,7 +177,9 @@ def run_quickstart(
     if data is not None: data = Path(data)
     new = not out.exists()
     check_output(out, force, json_file)
-    try: return _six_steps(run, s, data, out, json_file, force, screen)
+    try:
+        fetch_weights(run.arch)
+        return _six_steps(run, s, data, out, json_file, force, screen)
     finally:
         if new and out.is_dir() and not any(out.iterdir()): out.rmdir()   # an error leaves no empty folder behind
 
@@ -194,7 +196,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
         return transfer_learner(make_dls(), run.arch, pretrained=pretrained, path=out)
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
-    screen.say(f"{name}: {n/1e6:.1f} million pretrained parameters, {'here on this machine' if weights_file(run.arch).is_file() else 'fetched'}")
+    screen.say(f"{name}: {n/1e6:.1f} million pretrained parameters")
     classes = [str(c) for c in learn.dls.vocab]
     screen.say(f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} classes: {', '.join(classes)}")
     done(0)
@@ -341,7 +343,8 @@ def report_context(
         layers=[r._asdict() for r in table.itertuples(index=False)], proof=run.proof,
         head_charts=_curves(run.histories["frozen"], "the head"), tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
         tune_text=f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} in the head, pretrained "
-                  f"batch-norm statistics held. Accuracy changed by {gain*100:+.1f} points; with {ev.n} validation pictures, differences of a few points are chance.",
+                  f"batch-norm statistics held. Accuracy changed by {gain*100:+.1f} points; with {ev.n} validation pictures, differences of a few "
+                  "points are chance.",
         eval_text=f"The fine-tuned model is right on {ev.accuracy*100:.1f} % of {ev.n} pictures it has never seen; the 95 % interval goes from "
                   f"{lo*100:.0f} % to {hi*100:.0f} %.",
         classes=ev.vocab, matrix=confusion_rows(ev), confused=", ".join(f"{x} taken for {y} ({n})" for x,y,n in ev.most_confused()[:4]),

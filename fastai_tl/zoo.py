@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/12_zoo.ipynb #d5f09f1a
 from __future__ import annotations
-import copy, functools, random, urllib.request, warnings
+import copy, functools, random, threading, urllib.request, warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from .guard import FreezeGuard
 from .settings import load_settings
 
 # %% auto #0
-__all__ = ['KIT', 'ArchError', 'backbone_names', 'find_arch', 'WeightsError', 'weights_file', 'offline_names', 'load_all',
-           'cut_body', 'Backbone', 'load_backbone', 'make_head', 'normalised', 'make_model', 'transfer_learner',
-           'backbones']
+__all__ = ['KIT', 'ArchError', 'backbone_names', 'find_arch', 'WeightsError', 'weights_file', 'offline_names', 'fetch_weights',
+           'load_all', 'cut_body', 'Backbone', 'load_backbone', 'make_head', 'normalised', 'make_model',
+           'transfer_learner', 'backbones']
 
 # %% ../nbs/api/12_zoo.ipynb #9603effb
 KIT = ("tf_efficientnet_lite0",)
@@ -89,11 +89,19 @@ def offline_names() -> list[str]:
 
 # %% ../nbs/api/12_zoo.ipynb #7c5684eb
 def _reachable(url, seconds=4):
-    try: urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close(); return True
-    except (OSError, ValueError): return False
+    "Whether `url` answers within `seconds`, looking up its name included (which a firewall can make hang)"
+    ok = []
+    def ask():
+        try: urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close(); ok.append(True)
+        except (OSError, ValueError): pass
+    t = threading.Thread(target=ask, daemon=True); t.start(); t.join(seconds)
+    return bool(ok)
 
-def _fetch(arch, weights=None):
-    "Path of the weights file, downloaded if need be and if `offline` in the settings allows it"
+def fetch_weights(
+    arch: str,      # name of a backbone
+    weights=None,   # one of torchvision's names for its weights; `None`: the default
+) -> Path:          # the file, on this machine
+    "Find the weights of a backbone, or download them if `offline` in the settings allows it; raises `WeightsError`"
     file, offline = weights_file(arch, weights), load_settings().offline
     if file.is_file(): return file
     url = _tv_weights(find_arch(arch).partition("/")[2], weights).url
@@ -214,7 +222,7 @@ def load_backbone(
     else:
         enum = _tv_weights(name, named)
         t = enum.transforms(); mean, std = t.mean, t.std
-        path = _fetch(name, named) if pretrained and file is None else None
+        path = fetch_weights(name, named) if pretrained and file is None else None
         net = tvm.get_model(name, weights=None, **({"init_weights": False} if path or file else {}) if "vgg" in name else {})
         if path: load_all(net, torch.load(path, map_location="cpu", weights_only=True))
     if file: load_all(net, _read_state(file))

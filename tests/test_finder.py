@@ -50,10 +50,11 @@ def shared():
 @pytest.mark.parametrize("event", ["before_batch", "after_pred", "after_backward", "after_step", "after_batch"])
 def test_interrupt_at_every_iteration(shared, at, event):
     class Interrupt(Callback):
-        order = 90
+        order, seen = 90, -1
 
     def stop(self):
-        if self.train_iter == at: raise KeyboardInterrupt
+        self.seen += 1
+        if self.seen == at: raise KeyboardInterrupt
 
     setattr(Interrupt, event, stop)
     cb = Interrupt()
