@@ -23,7 +23,7 @@ from .errors import KitError
 app = typer.Typer(name="fastai-tl", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Transfer learning that you can trust: pretrained networks, layers that stay frozen, real pictures, offline.")
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
 
 def main(
     args: list[str] | None = None,   # command line without the program's name; `None`: `sys.argv`

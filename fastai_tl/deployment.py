@@ -35,7 +35,7 @@ def preprocessing(
     live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # random ones do nothing to a validation picture: `export` checks
     spec, strange = dict(channels=3, mean=None, std=None), []
     for t in live(dl.after_item):
-        if type(t) is Resize: spec |= dict(size=list(t.size), method=str(t.method), pad_mode=str(t.pad_mode), resample=t.mode.name.lower())
+        if type(t) is Resize: spec |= dict(size=[t.size[1], t.size[0]], method=str(t.method), pad_mode=str(t.pad_mode), resample=t.mode.name.lower())
         elif not isinstance(t, (ToTensor, RandTransform)): strange.append(type(t).__name__)
     for t in live(dl.after_batch):
         if isinstance(t, Normalize): spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
