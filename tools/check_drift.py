@@ -30,11 +30,12 @@ def main() -> int:
         export = Path(sys.executable).parent / "nbdev-export"
         subprocess.run([export], cwd=copy, check=True, env={**os.environ, "PYTHONPATH": ""})
         want, have = modules(copy), modules(ROOT)
-    want["README.md"] = readme_text(ROOT / "nbs" / "index.ipynb")
+    want["README.md"] = readme_text(ROOT / "nbs" / "index.ipynb")[0]
     have["README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
     bad = sorted(k for k in want.keys() | have.keys() if want.get(k) != have.get(k))
     for k in bad:
-        diff = difflib.unified_diff(have.get(k, "").splitlines(), want.get(k, "").splitlines(), f"{k} (as it is)", f"{k} (from its notebook)", lineterm="", n=1)
+        old, new = have.get(k, "").splitlines(), want.get(k, "").splitlines()
+        diff = difflib.unified_diff(old, new, f"{k} (as it is)", f"{k} (from its notebook)", lineterm="", n=1)
         print("\n".join(list(diff)[:20]))
     if bad: print(f"\nThese differ from their notebooks: {', '.join(bad)}. Run `make export` (or `nbdev-update` if the .py is right) and commit.")
     else: print("Modules and README agree with their notebooks.")

@@ -8,13 +8,22 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 WARNING = "<!-- Made from nbs/index.ipynb by `make export`: edit that, not this. -->\n\n"
 
 
-def readme_text(notebook: Path) -> str:
-    "The notebook as Markdown: directives dropped, picture paths as seen from the top of the repository"
+PLOTS = "docs/images/readme_{cell_index}_{index}{extension}"
+
+
+def is_progress(output) -> bool:
+    "Whether a stored output is what is left of a progress bar"
+    return "fastprogress" in output.get("data", {}).get("text/html", "") or "progress { appearance" in output.get("data", {}).get("text/html", "")
+
+
+def readme_text(notebook: Path) -> tuple[str, dict[str, bytes]]:
+    "The notebook as Markdown, and its plots by file name: directives dropped, paths as seen from the top of the repository"
     nb = nbformat.read(notebook, 4)
     nb.metadata.language_info = {"name": "python"}
     cells = []
@@ -22,14 +31,19 @@ def readme_text(notebook: Path) -> str:
         if c.cell_type == "code":
             if re.search(r"^#\|\s*(hide|include: false)", c.source, re.M): continue
             c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M).strip()
+            c.outputs = [o for o in c.outputs if not is_progress(o)]
         else:
             c.source = c.source.replace("](../", "](").replace('src="../', 'src="')
         cells.append(c)
     nb.cells = cells
-    body, _ = MarkdownExporter().from_notebook_node(nb)
-    return WARNING + re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
+    config = Config(ExtractOutputPreprocessor=dict(output_filename_template=PLOTS))
+    body, resources = MarkdownExporter(config=config).from_notebook_node(nb)
+    body = re.sub(r"<style[^>]*>.*?</style>\s*", "", body, flags=re.S).replace("![png](", "![The plot that the code above draws](")
+    return WARNING + re.sub(r"\n{3,}", "\n\n", body).strip() + "\n", resources.get("outputs", {})
 
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "README.md"
-    target.write_text(readme_text(ROOT / "nbs" / "index.ipynb"), encoding="utf-8")
+    text, plots = readme_text(ROOT / "nbs" / "index.ipynb")
+    target.write_text(text, encoding="utf-8")
+    for name, data in plots.items(): (target.parent / name).write_bytes(data)
