@@ -71,6 +71,7 @@ def _manifest(learn, recipe, weights):
 def export(
     learn,                   # a Learner made by `transfer_learner` with a named backbone
     folder: Path | str,      # new or empty
+    *,
     force: bool = False,     # replace an earlier export in `folder`
 ) -> Path:                   # the folder
     "Write weights and manifest, check that they give the Learner's predictions, then put them in place"

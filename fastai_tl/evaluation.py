@@ -155,6 +155,7 @@ class _PassMeter(Callback):
 def evaluate(
     learn,                                # a fastai `Learner` for single-label classification
     dl=None,                              # a DataLoader with targets; `None`: the validation set
+    *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Evaluation:
     "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"

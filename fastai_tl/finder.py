@@ -118,6 +118,7 @@ def find_lr(
     num_it: int = 100,             # batches in a sweep
     seeds: int = 1,                # sweeps; more than one shows how much chance there is in the suggestion
     group: str | int | None = None,  # train only this group of layers; `None`: all that are not frozen
+    *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
     "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"

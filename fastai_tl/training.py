@@ -116,6 +116,7 @@ def _run_stage(learn, stage, on_progress):
 def run_plan(
     learn,                                # a fastai `Learner`
     plan: Plan,                           # stages to run, in order
+    *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note) of the sweep or stage under way; `None`: fastai's own bars
 ) -> RunHistory:
     "Train `learn` by `plan`; frozen tensors are checked after every epoch. A plan that does not fit is refused before anything is trained"

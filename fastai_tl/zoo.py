@@ -302,6 +302,7 @@ def transfer_learner(
     weights=None,                            # which weights, or a file of them; see `load_backbone`
     head: str | nn.Module | None = None,     # `None`: fastai's default; 'linear'; or a module
     bn: str = "frozen",                      # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'
+    *,
     normalize: bool = True,                  # scale the pixels as the backbone wants it
     n_out: int | None = None,                # classes; `None`: those of `dls`
     **learner_kw,                            # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
