@@ -251,6 +251,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastai_tl.sweep.smooth': ('api/sweep.html#smooth', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep.sweep_lrs': ('api/sweep.html#sweep_lrs', 'fastai_tl/sweep.py')},
             'fastai_tl.training': { 'fastai_tl.training.RunHistory': ('api/training.html#runhistory', 'fastai_tl/training.py'),
+                                    'fastai_tl.training.RunHistory.__repr__': ( 'api/training.html#runhistory.__repr__',
+                                                                                'fastai_tl/training.py'),
                                     'fastai_tl.training.RunHistory._repr_html_': ( 'api/training.html#runhistory._repr_html_',
                                                                                    'fastai_tl/training.py'),
                                     'fastai_tl.training.RunHistory.seconds': ( 'api/training.html#runhistory.seconds',

@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart', 'pr
 
 # %% ../nbs/api/32_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
-import json, sys, warnings
+import json, shutil, sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -32,8 +32,9 @@ def main(
     args = sys.argv[1:] if args is None else list(args)
     warnings.filterwarnings("ignore", category=FutureWarning); warnings.filterwarnings("ignore", category=DeprecationWarning)
     try: app(args)
-    except KeyboardInterrupt:
-        err.print("\n[bold]Stopped.[/] What was not finished has not been written."); sys.exit(130)
+    except SystemExit as e:
+        if e.code==130: err.print("[bold]Stopped.[/] What was not finished has not been written.")   # Typer's code for Ctrl-C
+        raise
     except KitError as e:
         if "--debug" in args: raise
         err.print(f"[bold red]Error:[/] {escape(e.args[0])}", soft_wrap=True); sys.exit(2)
@@ -70,23 +71,28 @@ def quickstart(
                                               "Without it, the sample set, 12 pictures a class.")] = None,
     arch: Annotated[str | None, typer.Option(help="Pretrained network; `fastai-tl backbones` lists them. "
                                              "[default: tf_efficientnet_lite0, which needs no download]", show_default=False)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures, for each stage. [default: 5]", show_default=False)] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures, for each stage. "
+                                               "[default: as in settings.ini, else 5]", show_default=False)] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for report.html and model/; new or empty.")] = Path("quickstart-out"),
-    seed: Annotated[int | None, typer.Option(help="Seed of the split, the new weights and the order of training. [default: 0]", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split, the new weights and the order of training. "
+                                             "[default: as in settings.ini, else 0]", show_default=False)] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the report and the model that are in the output folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the report and the model in the output folder; other files there stay.")] = False,
     debug: Debug = False,
 ):
     """The six steps on real pictures: a report to look at and a model to use, in a couple of minutes on a laptop.
 
     The accuracy of the frozen and the fine-tuned network is compared with a logistic regression on pixels and with the same network
-    from scratch, on the same validation pictures. Needs no network with the default backbone."""
+    from scratch, on the same validation pictures. Needs no network with the default backbone.
+
+    The size of the pictures, and the defaults of the options, can be set in a file settings.ini with a section [fastai_tl]."""
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.quickstart import run_quickstart
     r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, RichScreen())
     out.print(f"\n[bold green]Done[/] in {sum(r['seconds'].values()):.0f} seconds.")
     out.print(f"  Look at   [bold]{escape(r['report'])}[/]", soft_wrap=True)
-    out.print(f"  Then try  fastai-tl predict {escape(r['model'])} YOUR_PICTURE.jpg", soft_wrap=True)
+    me = "fastai-tl" if shutil.which("fastai-tl") else sys.argv[0]
+    out.print(f"  Then try  {escape(me)} predict {escape(r['model'])} YOUR_PICTURE.jpg", soft_wrap=True)
 
 # %% ../nbs/api/32_cli.ipynb #dc1db9ea
 @app.command()
@@ -102,11 +108,12 @@ def predict(
     from fastai_tl.errors import FileError
     from fastai_tl.report import check_file, write_text
     if json_file: check_file(json_file, force)
+    predictor = load_predictor(model)
     good, bad = _pictures(images)
     for why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad: err.print(f"[yellow]{len(bad)} of {len(good)+len(bad)} files could not be read as pictures.[/]")
     if not good: raise FileError("There is no picture to classify.", path=images)
-    rows = [dict(path=str(p), label=o.label, probability=round(o.probability, 6)) for p,o in zip(good, load_predictor(model).predict(good))]
+    rows = [dict(path=str(p), label=o.label, probability=round(o.probability, 6)) for p,o in zip(good, predictor.predict(good))]
     table = Table("picture", "label", "probability", box=None)
     table.columns[2].justify = "right"
     for r in rows: table.add_row(escape(r["path"]), escape(r["label"]), f"{r['probability']:.1%}")

@@ -89,6 +89,7 @@ def export(
         (tmp/MANIFEST).write_text(json.dumps(_manifest(learn, recipe, tmp/WEIGHTS), indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
         _verify(learn, tmp)
         for f in tmp.iterdir():
+            f.chmod(0o644)   # safetensors writes for the owner only
             with open(f, "rb") as o: os.fsync(o.fileno())
         tmp.chmod(0o755)
         _swap(tmp, folder)

@@ -189,8 +189,8 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     def done(i):
         nonlocal began
         run.seconds[STEPS[i].name] = round(time.perf_counter()-began, 2); began = time.perf_counter()
-    screen.step(0, STEPS[0])
     make_dls = _load_data(data, s, run.seed, run, screen)
+    screen.step(0, STEPS[0])
     def learner(pretrained):
         set_seed(run.seed, reproducible=True)
         return transfer_learner(make_dls(), run.arch, pretrained=pretrained, path=out)
@@ -199,6 +199,11 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     screen.say(f"{name}: {n/1e6:.1f} million pretrained parameters")
     classes = [str(c) for c in learn.dls.vocab]
     screen.say(f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} classes: {', '.join(classes)}")
+    screen.say(f"{run.size} px, {_n_epochs(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}")
+    if (n_valid := len(learn.dls.valid_ds))<50:
+        run.warnings.append(f"{n_valid} validation pictures are few: one of them is worth {100/n_valid:.0f} points, so the accuracies below say little. "
+                            "Compare the intervals in the report, or add pictures.")
+        screen.warn(run.warnings[-1])
     done(0)
 
     screen.step(1, STEPS[1])

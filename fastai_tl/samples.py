@@ -255,4 +255,5 @@ def folder_dls(
 def skipped_text(folder: PictureFolder, n: int = 10) -> str:
     "One message on the unreadable pictures: how many, and the first `n` by name"
     more = f" and {len(folder.skipped)-n} more" if len(folder.skipped)>n else ""
-    return f"{len(folder.skipped)} unreadable pictures were left out: {', '.join(str(p) for p,_ in folder.skipped[:n])}{more}"
+    n_bad = len(folder.skipped)
+    return f"{n_bad} unreadable picture{'s were' if n_bad>1 else ' was'} left out: {', '.join(str(p) for p,_ in folder.skipped[:n])}{more}"

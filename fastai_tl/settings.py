@@ -111,6 +111,9 @@ def find_settings(
         try: text = f.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError): continue
         if _section.search(text): return f
+        if "[" not in text and (k := next((k for k in KEYS if re.search(rf"^\s*{k}\s*=", text, re.M)), None)):
+            raise SettingsError(f"{f} sets {k} but has no section. Write [fastai_tl] on a line of its own above the settings.",
+                                file=f, key=k, value=None, allowed=list(KEYS))
     return None
 
 # %% ../nbs/api/01_settings.ipynb #20794e48

@@ -92,12 +92,13 @@ Snapshot.restore = _restore
 @contextmanager
 def deferred_interrupt():
     "Ctrl-C inside waits for the end of the block (main thread; elsewhere it cannot arrive)"
-    if threading.current_thread() is not threading.main_thread(): yield; return
-    came, old = [], signal.getsignal(signal.SIGINT)
+    old = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(old): yield; return   # cannot arrive, or is ignored
+    came = []
     signal.signal(signal.SIGINT, lambda *a: came.append(a))
     try: yield
     finally: signal.signal(signal.SIGINT, old)
-    if came: raise KeyboardInterrupt
+    if came: old(*came[0])
 
 # %% ../nbs/api/02_snapshot.ipynb #023bef3d
 @contextmanager

@@ -33,7 +33,7 @@ class StageRecord:
     seconds: float                        # training only, without the sweep
     finder: LRFinderResult | None = None  # the sweep, where the stage asked for one
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunHistory:
     "What happened in a run: one `StageRecord` for each stage"
     stages: list[StageRecord] = field(default_factory=list)
@@ -47,6 +47,7 @@ class RunHistory:
         rows = [dict(stage=s.stage.name, epoch=i+1, **dict(zip(s.names, v)), lr=s.lrs[-1]) for s in self.stages for i,v in enumerate(s.values)]
         return pd.DataFrame(rows)
 
+    def __repr__(self): return self.to_frame().to_string(index=False, float_format="{:.4g}".format)
     def _repr_html_(self): return self.to_frame().to_html(index=False, float_format="{:.4g}".format, border=0)
 
 # %% ../nbs/api/15_training.ipynb #a8f948d7

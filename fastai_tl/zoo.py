@@ -115,7 +115,7 @@ def fetch_weights(
         except (OSError, RuntimeError) as e: why = f"the download failed: {e}"
     raise WeightsError(f"The weights of {arch} are not on this machine and {why}. Put the file {file.name} into the folder {file.parent} (from {url}, "
         f"on a machine with a network), or use a backbone whose weights are here: {', '.join(offline_names())}. "
-        "Random weights: pretrained=False.", file=file.name, folder=file.parent, url=url, offline=offline_names())
+        "(In Python, pretrained=False gives random weights.)", file=file.name, folder=file.parent, url=url, offline=offline_names())
 
 # %% ../nbs/api/12_zoo.ipynb #a61884b2
 _unit = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}            # first stage
@@ -359,4 +359,4 @@ def backbones(
         rows.append(dict(name=n, family=_family(n), source="kit" if n in KIT else "torchvision", params=f["params"], gmacs=f["gmacs"], size=f["size"],
                          top1=f["top1"], licence=f["licence"], input_size=f["input_size"], groups=f["groups"], offline=weights_file(n).is_file()))
     cols = "name family source params gmacs size top1 licence input_size groups offline".split()
-    return pd.DataFrame(rows, columns=cols).sort_values("gmacs", kind="stable", ignore_index=True)
+    return pd.DataFrame(rows, columns=cols).astype({"top1": float}).sort_values("gmacs", kind="stable", ignore_index=True)

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def done(tmp_path_factory):
 def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
     d, r = done
     assert re.findall(r"Step (\d) of 6", r.stdout) == list("123456")
-    assert "torn <i>.jpg" in flat(r.stdout) and "1 unreadable" in flat(r.stdout) and "bit for bit" in flat(r.stdout)
+    assert "torn <i>.jpg" in flat(r.stdout) and "1 unreadable picture was" in flat(r.stdout) and "bit for bit" in flat(r.stdout)
     assert "Traceback" not in r.stderr and "Warning" not in r.stderr, r.stderr
 
 
@@ -132,11 +133,33 @@ def test_bad_settings(pets, run):
     assert "backbne" in r.stderr and "settings.ini" in r.stderr and "Did you mean 'backbone'" in flat(r.stderr)
 
 
-def test_predict_errors(pets, run):
+def test_predict_errors(done, pets, run):
     (pets / "words.jpg").write_text("words")
-    for args, text in ([["gone", "pets"], "no such folder"], [["pets", "pets"], "not an exported model"], [["pets", "gone.jpg"], "no such file"],
-                       [["pets", "words.jpg"], "no picture to classify"]):
+    for args, text in ([["gone", "pets"], "no such folder"], [["pets", "pets"], "not an exported model"], [[done[0] / "out", "gone.jpg"], "no such file"],
+                       [[done[0] / "out", "words.jpg"], "no picture to classify"]):
         assert text in flat(run("predict", *args, code=2, cwd=pets).stderr)
+
+
+def test_backbones(run):
+    assert "tf_efficientnet_lite0" in run("backbones", "--offline").stdout and "resnet18" in run("backbones", "--family", "resnet").stdout
+    assert "VGG" in run("backbones", "--family", "vggg", code=2).stderr
+
+
+def test_a_forgotten_section_is_noticed(pets, run):
+    (pets / "settings.ini").write_text("size = 64\n")
+    assert "[fastai_tl]" in run("quickstart", "--data", "pets", code=2, cwd=pets).stderr
+
+
+def test_ctrl_c_leaves_nothing_behind(pets):
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['fastai-tl']; from fastai_tl.cli import main; main(%r)"
+    p = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code % ["quickstart", "--data", "pets", "--json", "r.json"]], cwd=pets,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        if "Step 4" in line: break
+    p.send_signal(signal.SIGINT)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 130 and "Stopped" in err and "Traceback" not in err
+    assert sorted(o.name for o in pets.iterdir()) == ["pets"]
 
 
 def test_help_lists_the_commands(run):

@@ -30,6 +30,7 @@ def test_the_folder_gives_the_learners_predictions(tmp_path, arch, head):
     learn = make(arch, head)
     folder = export(learn, tmp_path / "a" / "model")
     assert sorted(p.name for p in folder.iterdir()) == [MANIFEST, WEIGHTS]
+    assert all(p.stat().st_mode & 0o044 == 0o044 for p in folder.iterdir()), "others may read the model"
     ev = evaluate(learn, on_progress=QUIET)
     got = load_predictor(folder).predict(ev.items)
     np.testing.assert_allclose(np.stack([g.probabilities for g in got]), ev.probs, atol=1e-5)

@@ -20,8 +20,9 @@ from fastai_tl.freeze import freeze_to
 from fastai_tl.groups import GroupSpec
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.progress import quiet
-from fastai_tl.training import run_plan
 from fastai_tl.plan import Plan, Stage
+from fastai_tl.snapshot import deferred_interrupt
+from fastai_tl.training import run_plan
 
 N = 30
 
@@ -50,7 +51,7 @@ def shared():
 @pytest.mark.parametrize("event", ["before_batch", "after_pred", "after_backward", "after_step", "after_batch"])
 def test_interrupt_at_every_iteration(shared, at, event):
     class Interrupt(Callback):
-        order, seen = 90, -1
+        order, seen = 57, -1  # before the sweep's own callback, which ends the last batch
 
     def stop(self):
         self.seen += 1
@@ -67,11 +68,29 @@ def test_interrupt_at_every_iteration(shared, at, event):
 
 @pytest.mark.parametrize("at", [0, 3, 11, 29])
 def test_a_real_ctrl_c(shared, at):
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with SIGINT ignored
     def report(done, total, note):
         if done == at + 1: signal.raise_signal(signal.SIGINT)
     before = everything(shared)
-    with pytest.raises(KeyboardInterrupt): find_lr(shared, num_it=N, on_progress=report)
+    try:
+        with pytest.raises(KeyboardInterrupt): find_lr(shared, num_it=N, on_progress=report)
+    finally: signal.signal(signal.SIGINT, old)
     same(before, everything(shared))
+
+
+def test_ctrl_c_while_restoring_waits():
+    "An interrupt during the restore itself arrives when it is complete; one that the process ignores stays ignored"
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = []
+        with pytest.raises(KeyboardInterrupt), deferred_interrupt():
+            signal.raise_signal(signal.SIGINT)
+            done.append(1)
+        assert done
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with deferred_interrupt(): signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally: signal.signal(signal.SIGINT, old)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad picture"), RuntimeError("out of memory")])
