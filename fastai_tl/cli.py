@@ -147,7 +147,9 @@ def backbones(
     from fastai_tl.zoo import backbones as listing
     t = Table("name", "family", "parameters", "GMACs", "MB", "ImageNet top-1", "groups", "on this machine", box=None)
     for c in t.columns[2:7]: c.justify = "right"
-    for r in listing(family, True if offline else None).itertuples():
+    rows = listing(family, True if offline else None)
+    t.columns[0].min_width = max(map(len, rows.name), default=0)   # a name that is cut off cannot be typed
+    for r in rows.itertuples():
         top1 = "" if r.top1!=r.top1 else f"{r.top1:.1f} %"   # blank where the library publishes none
         t.add_row(r.name, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", f"{r.size:.0f}", top1, str(r.groups), "yes" if r.offline else "")
     out.print(t)
