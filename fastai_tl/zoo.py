@@ -163,7 +163,7 @@ def load_all(
 # %% ../nbs/api/12_zoo.ipynb #5084b60b
 def _halves(m): return any(isinstance(c, nn.Conv2d) and max(c.stride)>1 for c in m.modules())
 
-def _chunks(features, starts, name):
+def _chunks(features, starts):
     "Groups of `features` (a Sequential); a new one begins before each child for which `starts(child, previous)`"
     groups, prev = [], None
     for n,m in features.named_children():
@@ -180,11 +180,11 @@ def cut_body(
         parts |= {n: getattr(net, n) for n in ("layer1", "layer2", "layer3", "layer4")}
         n_features = net.fc.in_features
     elif isinstance(net, tvm.VGG):
-        blocks = _chunks(net.features, lambda m, prev: isinstance(prev, nn.MaxPool2d), "block")
+        blocks = _chunks(net.features, lambda m, prev: isinstance(prev, nn.MaxPool2d))
         parts = OrderedDict((f"block{i}", b) for i,b in enumerate(blocks, 1))
         n_features = [m for m in net.features if isinstance(m, nn.Conv2d)][-1].out_channels
     elif isinstance(net, (tvm.MobileNetV2, tvm.MobileNetV3)):
-        stages = _chunks(net.features, lambda m, prev: _halves(m), "stage")
+        stages = _chunks(net.features, lambda m, prev: _halves(m))
         parts = OrderedDict((f"stage{i}" if i else "stem", s) for i,s in enumerate(stages))
         n_features = net.features[-1].out_channels
     elif type(net).__module__=="timm.models.efficientnet":
@@ -217,7 +217,7 @@ def load_backbone(
     named = weights if file is None else None
     if source=="kit":
         if named is not None: raise InputError(f"weights={weights!r}: {name} has one set of weights; leave it out, or give a file.")
-        net, cfg = _lite0(pretrained and file is None), None
+        net = _lite0(pretrained and file is None)
         cfg = net.default_cfg; mean, std = cfg["mean"], cfg["std"]
     else:
         enum = _tv_weights(name, named)
