@@ -4,73 +4,16 @@
 
 # %% ../nbs/api/04_freeze.ipynb #a5e0f3c4
 from __future__ import annotations
-import hashlib
+import fnmatch, hashlib, re, weakref
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-from .errors import InputError, StateError
-from .groups import GroupError, group_index, group_spec, is_learner, layer_groups, model_of
+from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
+from .errors import InputError, StateError, did_you_mean
+from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_learner, layer_groups, model_of, pinned, sample_input, trace
 
 # %% auto #0
-__all__ = ['BN_POLICIES', 'HoldStats', 'batch_norms', 'bn_policy', 'norm_parameters', 'set_bn', 'drop_stale_grads', 'freeze_to',
-           'unfreeze', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
-
-# %% ../nbs/api/04_freeze.ipynb #dff0ad43
-BN_POLICIES = ("train", "affine", "frozen")
-
-def _own(m: nn.Module): return list(m.parameters(recurse=False))
-def _all_frozen(ps): return bool(ps) and not any(p.requires_grad for p in ps)
-
-class HoldStats:
-    "Forward pre-hook of a batch norm: puts it in evaluation mode while its layer is frozen"
-    def __init__(self,
-        policy: str,                     # one of `BN_POLICIES`
-        host: nn.Module | None = None,   # the layer with weights that it follows; decides where its own weights cannot
-        always: bool = False,            # hold also while the layer trains, see `hold_stats`
-    ): self.policy, self.host, self.always = policy, host, always
-
-    def holds(self, bn: nn.Module) -> bool:
-        "Whether the running statistics of `bn` must not move"
-        if self.always: return True
-        if self.policy=="train": return False
-        own, host = _own(bn), _own(self.host) if self.host is not None else []
-        if self.policy=="frozen" and own: return _all_frozen(own)
-        return _all_frozen(host or own)
-
-    def __call__(self, bn, args):
-        if bn.training and self.holds(bn): bn.eval()
-
-# %% ../nbs/api/04_freeze.ipynb #d9fde431
-def _hook(bn) -> HoldStats | None: return next((h for h in bn._forward_pre_hooks.values() if isinstance(h, HoldStats)), None)
-
-def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
-    "The modules that keep running statistics, by their dotted path"
-    return {n: m for n,m in model.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None}
-
-def bn_policy(learn_or_model) -> str | None:
-    "The batch-norm policy in force; `None` if none was ever set (fastai's own behaviour then)"
-    return next((h.policy for m in batch_norms(model_of(learn_or_model)).values() if (h := _hook(m))), None)
-
-def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
-    "Weights and biases of batch, instance, layer and group norms"
-    return [p for m in model.modules() if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)) for p in _own(m)]
-
-# %% ../nbs/api/04_freeze.ipynb #f237c131
-def set_bn(
-    learn_or_model,   # a fastai `Learner` or a module
-    policy: str,      # 'train', 'affine' or 'frozen'
-):
-    "Set the batch-norm policy for layers that are, or will be, frozen; raises `InputError` on another word"
-    if policy not in BN_POLICIES: raise InputError(f"bn={policy!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.",
-                                                   allowed=BN_POLICIES)
-    host = None
-    for m in model_of(learn_or_model).modules():
-        if isinstance(m, _NormBase):
-            if m.running_mean is None: continue
-            if h := _hook(m): h.policy = policy
-            else: m.register_forward_pre_hook(HoldStats(policy, host))
-        elif _own(m): host = m
-    if is_learner(learn_or_model): learn_or_model.train_bn = policy!="frozen"
+__all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'hold_stats',
+           'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
 
 # %% ../nbs/api/04_freeze.ipynb #86fb8595
 def _sync(learn_or_model, policy, frozen):
@@ -81,12 +24,36 @@ def _sync(learn_or_model, policy, frozen):
             st = learn_or_model.opt.state[p]
             if policy=="frozen": st.pop("force_train", None)
             else: st["force_train"] = True
-    ids = {id(p) for p in frozen}
+    ids, pins = {id(p) for p in frozen}, _by_name(model, pinned(learn_or_model))
     for p in frozen: p.requires_grad_(False)
     for p in norms:
         if id(p) in ids and policy!="frozen": p.requires_grad_(True)
+    for p in pins: p.requires_grad_(False)
+    _settle(learn_or_model)
+
+def _settle(learn_or_model):
+    "After a change of `requires_grad`: no stale gradients, modes of batch norm, fastai's own index, and the record of what the kit has frozen"
+    model = model_of(learn_or_model)
     drop_stale_grads(model)
-    for m in batch_norms(model).values(): m.train(model.training and not _hook(m).holds(m))
+    for m in batch_norms(model).values():
+        if h := hook_of(m): m.train(model.training and not h.holds(m))
+    if is_learner(learn_or_model): sync_index(learn_or_model)
+    model.freeze_map = frozenset(n for n,p in model.named_parameters() if not p.requires_grad)
+
+def _by_name(model, names): return [p for n,p in model.named_parameters(remove_duplicate=False) if n in names] if names else []
+
+def sync_index(learn):
+    "fastai's `opt.frozen_idx` is the first group that trains anything but norms that train anyway; `summary()` prints it"
+    opt = learn.opt
+    if opt is None: return
+    trains = lambda ps: any(p.requires_grad and not opt.state.get(p, {}).get("force_train") for p in ps)
+    opt.frozen_idx = next((i for i,ps in enumerate(opt.param_lists) if trains(ps)), max(len(opt.param_lists)-1, 0))
+
+def _whole_splitter(learn):
+    "fastai's default splitter lists only what requires a gradient: a new optimizer would lose frozen parameters for good"
+    if getattr(learn.splitter, "__name__", "")!="trainable_params": return
+    learn.splitter = GroupSpec((("all", ("",)),))
+    if learn.opt is not None: learn.create_opt()
 
 def drop_stale_grads(model: nn.Module) -> int:
     "Clear the gradients of frozen parameters, which weight decay and momentum would still act on; returns how many"
@@ -104,11 +71,11 @@ def freeze_to(
     groups = layer_groups(learn)
     idx = group_index(groups, where)
     if len(groups)==1 and where not in (0, next(iter(groups))):
-        raise GroupError("This learner has one group of layers, so there is nothing to freeze before the head. Name its groups: "
-                         "learn.splitter = GroupSpec.of(learn.model); learn.opt = None", groups=list(groups))
+        raise GroupError("This learner has one group of layers, so there is nothing to freeze before the head. Give it groups: name_groups(learn)",
+                         groups=list(groups))
     policy = bn or bn_policy(learn) or "frozen"
     set_bn(learn, policy)
-    if is_learner(learn): learn.freeze_to(idx)
+    if is_learner(learn): _whole_splitter(learn); learn.freeze_to(idx)
     sets = list(groups.values())
     for p in (p for ps in sets[idx:] for p in ps): p.requires_grad_(True)
     _sync(learn, policy, [p for ps in sets[:idx] for p in ps])
@@ -118,6 +85,73 @@ def unfreeze(
 ):
     "Train every group"
     freeze_to(learn, 0)
+
+# %% ../nbs/api/04_freeze.ipynb #c449e35f
+def find_parameters(
+    learn,                        # a fastai `Learner` or a module
+    patterns: str | list[str],    # names of layers, parameters or groups; `*`, `?` and `[…]` as in file names
+) -> dict[str, nn.Parameter]:     # by their full names; a shared parameter has several
+    "Parameters that any pattern matches, itself or by a layer it is in; raises `InputError` if a pattern matches none"
+    model, groups = model_of(learn), layer_groups(learn)
+    every, out = dict(model.named_parameters(remove_duplicate=False)), {}
+    for pat in [patterns] if isinstance(patterns, str) else list(patterns):
+        if not isinstance(pat, str): raise InputError(f"The pattern {pat!r} is not a text. Give names of layers, such as 'body.layer1.*'.")
+        rx, ids = re.compile(fnmatch.translate(pat)), {id(p) for p in groups.get(pat, [])}
+        hit = {n: p for n,p in every.items() if id(p) in ids or any(map(rx.match, _ancestors(n)))}
+        if not hit:
+            mods = dict(model.named_modules()); known = [*groups, *filter(None, mods)]
+            why = (f"{pat!r} is a {type(mods[pat]).__name__}, which has no parameters." if pat in mods else
+                   f"No layer matches {pat!r}.{did_you_mean(pat, known)}")
+            raise InputError(f"{why} The groups are {', '.join(groups)}; layer_table lists the layers.",
+                             allowed=known)
+        out |= hit
+    ids = {id(p) for p in out.values()}
+    return {n: p for n,p in every.items() if id(p) in ids}
+
+def _ancestors(name):
+    parts = name.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts)+1)]
+
+# %% ../nbs/api/04_freeze.ipynb #ad1c79da
+def set_frozen(
+    learn,                        # a fastai `Learner` or a module
+    patterns: str | list[str],    # as in `find_parameters`
+    frozen: bool = True,          # `False`: release them
+    *,
+    pin: bool = False,            # hold against fastai's own `freeze_to`, `unfreeze` and `fine_tune`, until released here
+) -> list[str]:                   # names of the parameters
+    "Freeze or release exactly the parameters that the patterns match; on an error nothing has changed"
+    if pin and not (frozen and is_learner(learn)): raise InputError("pin=True holds frozen parameters of a Learner: use it with frozen=True.")
+    model, chosen = model_of(learn), find_parameters(learn, patterns)
+    ids = {id(p) for p in chosen.values()}
+    if frozen and not any(p.requires_grad for p in model.parameters() if id(p) not in ids):
+        raise InputError("This would freeze everything, and nothing could be trained. Leave out a layer, or release the head first: "
+                         "set_frozen(learn, 'head', False).", patterns=patterns)
+    if bn_policy(learn) is None: set_bn(learn, "frozen")
+    if is_learner(learn):
+        _whole_splitter(learn)
+        if learn.opt is None: learn.create_opt()
+    changed = [p for p in model.parameters() if id(p) in ids and p.requires_grad==frozen]
+    for p in changed: p.requires_grad_(not frozen)
+    if is_learner(learn): _forget(learn.opt, changed); _set_pins(learn, set(chosen), pin, frozen)
+    _settle(learn)
+    return list(chosen)
+
+def _forget(opt, ps):
+    "Momentum of parameters that change sides is cleared, as fastai does for all"
+    keep, inner = ("force_train", "do_wd"), getattr(opt, "opt", None)
+    for p in ps:
+        if p in opt.state: opt.state[p] = {k: v for k,v in opt.state[p].items() if k in keep}
+        if inner is not None: inner.state.pop(p, None)
+
+def _set_pins(learn, names, pin, frozen):
+    old = pinned(learn)
+    new = old|names if pin else old if frozen else old-names
+    if new==old: return
+    inner = learn.splitter.inner if isinstance(learn.splitter, Pinned) else learn.splitter
+    learn.splitter = Pinned(inner, frozenset(new)) if new else inner
+    lists = [[*ps] for ps in learn.splitter(learn.model)]
+    learn.opt.param_lists = lists if hasattr(learn.opt, "opt") else type(learn.opt.param_lists)([type(learn.opt.param_lists)(ps) for ps in lists])
 
 # %% ../nbs/api/04_freeze.ipynb #dc1e822f
 def hold_stats(
@@ -129,8 +163,8 @@ def hold_stats(
     if bn_policy(learn) is None: set_bn(learn, "frozen")
     head = {id(p) for p in list(groups.values())[-1]} if len(groups)>1 else set()
     for m in batch_norms(model).values():
-        h = _hook(m)
-        mine = _own(m) or (_own(h.host) if h.host is not None else [])
+        h = hook_of(m)
+        mine = own_parameters(m) or (own_parameters(h.host) if h.host is not None else [])
         h.always = hold and not any(id(p) in head for p in mine)
         m.train(model.training and not h.holds(m))
 
@@ -158,8 +192,8 @@ def frozen_names(
     for path,m in model.named_modules():
         pre = path+"." if path else ""
         out += [pre+n for n,p in m.named_parameters(recurse=False) if not p.requires_grad]
-        hook = _hook(m) if isinstance(m, _NormBase) else None
-        if hook.holds(m) if hook else _all_frozen(_own(m)): out += [pre+n for n,_ in m.named_buffers(recurse=False)]
+        hook = hook_of(m) if keeps_stats(m) else None
+        if hook.holds(m) if hook else all_frozen(own_parameters(m)): out += [pre+n for n,_ in m.named_buffers(recurse=False)]
     return out
 
 def check_frozen(
@@ -176,30 +210,57 @@ def check_frozen(
 
 # %% ../nbs/api/04_freeze.ipynb #7e81b8d7
 def _bn_mode(m):
-    if not isinstance(m, _NormBase) or m.running_mean is None: return ""
-    h = _hook(m)
+    if not keeps_stats(m): return ""
+    h = hook_of(m)
     return "held" if h and h.holds(m) else "follows batches"
 
+_shapes = weakref.WeakKeyDictionary()   # output shapes of a model's modules
+
+def _output_shapes(learn, x):
+    "Shape of each module's output for one item, `B` for the batch; `{}` if that cannot be found out"
+    model = model_of(learn)
+    if x is None and model in _shapes: return _shapes[model]
+    if x is None and not is_learner(learn): return {}
+    try: seen = trace(model, *(sample_input(learn) if x is None else x if isinstance(x, tuple) else (x,)))
+    except Exception: seen = {}   # the table is worth having without them
+    _shapes[model] = {p: "×".join(["B", *map(str, s[1:])]) for p,(_,s) in seen.items() if s}
+    return _shapes[model]
+
+# %% ../nbs/api/04_freeze.ipynb #f7823493
 def layer_table(
     learn,                                  # a fastai `Learner` or a module
     since: dict[str, str] | None = None,    # a `fingerprint`; `None`: the start of the last fit, where a `FreezeGuard` took one
-):                                          # `pandas.DataFrame`, one row a layer with weights or statistics
-    "For each layer: group, kind, parameters, frozen ('yes', 'no', 'partly'), batch-norm mode, learning rate, moved"
-    import pandas as pd
-    model, groups = model_of(learn), layer_groups(learn)
+    x=None,                                 # input (or tuple of inputs) for the output shapes; `None`: one item of the Learner's data
+):                                          # `LayerTable`, a `pandas.DataFrame` with one row a layer that has weights or statistics
+    """For each layer: group, layer, kind, output, parameters (a shared one counts once), frozen ('yes', 'no', 'partly', 'pinned'), batch_norm, lr, moved.
+    `.note` says if something else than the kit has changed what trains"""
+    from fastai_tl.table import LayerTable
+    model, groups, spec = model_of(learn), layer_groups(learn), group_spec(learn)
     if since is None: since = getattr(getattr(learn, "freeze_guard", None), "before", None)
-    now = fingerprint(learn) if since else {}
+    now, shapes = fingerprint(learn) if since else {}, _output_shapes(learn, x)
     where = {id(p): n for n,ps in groups.items() for p in ps}
     opt = getattr(learn, "opt", None) if is_learner(learn) else None
     lrs = {n: h.get("lr") for n,h in zip(groups, opt.hypers)} if opt is not None else {}
-    spec, rows = group_spec(learn), []
+    pins, rows, counted = {id(p) for p in _by_name(model, pinned(learn))}, [], set()
     for path,m in model.named_modules():
-        ps, bufs = _own(m), list(m.named_buffers(recurse=False))
-        if not ps and not bufs: continue
-        rg = {p.requires_grad for p in ps}
+        ps, bufs = own_parameters(m), list(m.named_buffers(recurse=False))
+        if not ps and not keeps_stats(m): continue
+        new = [p for p in ps if id(p) not in counted]; counted |= {id(p) for p in ps}
         group = where.get(id(ps[0])) if ps else spec.group_of(path) if spec else None
         names = [f"{path}.{n}" if path else n for n,_ in [*m.named_parameters(recurse=False), *bufs]]
-        rows.append(dict(group=group or "", layer=path, kind=type(m).__name__, parameters=sum(p.numel() for p in ps),
-            frozen={(): "", (True,): "no", (False,): "yes"}.get(tuple(rg), "partly"), batch_norm=_bn_mode(m), lr=lrs.get(group),
+        rows.append(dict(group=group or "", layer=path, kind=type(m).__name__+(" (shared)" if len(new)<len(ps) else ""), output=shapes.get(path, ""),
+            parameters=sum(p.numel() for p in new), frozen=_frozen_word(ps, pins), batch_norm=_bn_mode(m), lr=lrs.get(group),
             moved="" if not since else "yes" if any(now.get(n)!=since.get(n) for n in names) else "no"))
-    return pd.DataFrame(rows)
+    return LayerTable(rows).with_note(_note(model))
+
+def _frozen_word(ps, pins):
+    if not ps: return ""
+    if all(id(p) in pins for p in ps): return "pinned"
+    return {(True,): "no", (False,): "yes"}.get(tuple({p.requires_grad for p in ps}), "partly")
+
+def _note(model):
+    "Whether something else than the kit's functions has changed what trains since they were last used"
+    was, now = getattr(model, "freeze_map", None), {n for n,p in model.named_parameters() if not p.requires_grad}
+    if was is None or was==now: return ""
+    return (f"Something else than fastai_tl (learn.freeze, freeze_to, unfreeze or fine_tune) has changed what trains: {len(was)} parameters were frozen, now "
+            f"{len(now)} are. Set it again with freeze_to or set_frozen; set_frozen(…, pin=True) holds against such calls.")

@@ -4,13 +4,17 @@
 
 # %% ../nbs/api/03_groups.ipynb #e348fd0b
 from __future__ import annotations
-from collections.abc import Sequence
+import fnmatch, os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import torch
 from torch import nn
 from .errors import InputError, did_you_mean
+from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'layer_groups', 'group_index']
+__all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'Pinned', 'pinned', 'layer_groups', 'group_index',
+           'trace', 'check_order', 'find_groups', 'as_spec', 'sample_input', 'name_groups']
 
 # %% ../nbs/api/03_groups.ipynb #3be37eb2
 class GroupError(InputError):
@@ -72,8 +76,24 @@ def group_spec(
     "The `GroupSpec` that applies"
     if is_learner(learn_or_model):
         s = getattr(learn_or_model, "splitter", None)
+        if isinstance(s, Pinned): s = s.inner
         return s if isinstance(s, GroupSpec) else None
     return GroupSpec.of(learn_or_model)
+
+@dataclass(frozen=True)
+class Pinned:
+    "A splitter that leaves some parameters out of the optimizer, so that nothing that goes through it can release them"
+    inner: Callable          # the splitter it stands in front of
+    names: frozenset[str]    # full names of the parameters, as in `named_parameters`
+
+    def __call__(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        out = {id(p) for n,p in model.named_parameters(remove_duplicate=False) if n in self.names}
+        return [[p for p in ps if id(p) not in out] for ps in self.inner(model)]
+
+def pinned(learn_or_model) -> frozenset[str]:
+    "Names of the parameters that `set_frozen(…, pin=True)` holds"
+    s = getattr(learn_or_model, "splitter", None)
+    return s.names if isinstance(s, Pinned) else frozenset()
 
 # %% ../nbs/api/03_groups.ipynb #df564196
 def layer_groups(
@@ -82,10 +102,21 @@ def layer_groups(
     "The named groups of layers, the same ones that the optimizer has"
     if spec := group_spec(learn_or_model): return dict(zip(spec.names, spec(model_of(learn_or_model))))
     learn = learn_or_model
-    pls = learn.opt.param_lists if learn.opt is not None else learn.splitter(learn.model)
+    pin = isinstance(learn.splitter, Pinned)
+    pls = learn.splitter.inner(learn.model) if pin else learn.opt.param_lists if learn.opt is not None else learn.splitter(learn.model)
     if len(pls) and not isinstance(pls[0], Sequence) and not hasattr(pls[0], "itemgot"): pls = [pls]
-    names = [f"group{i}" for i in range(len(pls)-1)]+["head"] if len(pls)>1 else ["all"]
+    names = _names_for(learn.model, [list(ps) for ps in pls]) if len(pls)>1 else ["all"]
     return {n: list(ps) for n,ps in zip(names, pls)}
+
+def _names_for(model, groups):
+    "The last group is the head; another has the name of the one module that holds it, else its number"
+    paths, out = {id(p): n for n,p in model.named_parameters()}, []
+    for i,ps in enumerate(groups[:-1]):
+        parts = [paths[id(p)].split(".")[:-1] for p in ps if id(p) in paths]
+        words = [w for w in os.path.commonprefix(parts) if w not in ("module", "layers")] if parts else []
+        name = ".".join(words[-2:] if words and words[-1].isdigit() else words[-1:])
+        out.append(name if name.strip("0123456789.") and name not in out else f"group{i}")
+    return [*out, "head"]
 
 # %% ../nbs/api/03_groups.ipynb #c1b8e64f
 def group_index(
@@ -97,7 +128,137 @@ def group_index(
     if isinstance(where, str):
         if where in names: return names.index(where)
         if where=="head": return len(names)-1
+        if finer := [i for i,n in enumerate(names) if n.startswith(where+".")]: return finer[0]   # a group that was split by layers
     elif isinstance(where, int) and not isinstance(where, bool) and -len(names)<=where<len(names): return where%len(names)
     hint = did_you_mean(where, names) if isinstance(where, str) else ""
     raise GroupError(f"There is no group {where!r}.{hint} The groups are {', '.join(f'{i} {n!r}' for i,n in enumerate(names))}; "
                      f"give a name or a number from {-len(names)} to {len(names)-1}.", groups=names)
+
+# %% ../nbs/api/03_groups.ipynb #e5532494
+def trace(
+    model: nn.Module,
+    *inputs,                                  # of the forward pass
+) -> dict[str, tuple[int, tuple | None]]:     # for each module that was called: its turn, and its output's shape; in order
+    "One forward pass in evaluation mode, without gradients; modes and random states are put back"
+    seen, modes, rnd = {}, [(m, m.training) for m in model.modules()], RandomState()
+    def note(path):
+        def before(m, args): seen.setdefault(path, [len(seen), None])
+        def after(m, args, out): seen[path][1] = _shape(out)
+        return before, after
+    hooks = []
+    for path,m in model.named_modules():
+        before,after = note(path)
+        hooks += [m.register_forward_pre_hook(before), m.register_forward_hook(after)]
+    try:
+        model.eval()
+        with torch.no_grad(): model(*inputs)
+    finally:
+        for h in hooks: h.remove()
+        for m,t in modes: m.training = t
+        if hasattr(model, "reset"): model.reset()   # a recurrent model forgets what it has just seen
+        rnd.restore()
+    return {p: tuple(v) for p,v in seen.items()}
+
+def _shape(out):
+    if isinstance(out, torch.Tensor): return tuple(out.shape)
+    if isinstance(out, (list, tuple)): return next((s for o in out if (s := _shape(o))), None)
+
+# %% ../nbs/api/03_groups.ipynb #28539a69
+def _turns(model, seen):
+    "For each parameter (by name): when the module that holds it was first called; where it was not, when its parent was"
+    def turn(path):
+        while path not in seen and path: path = path.rpartition(".")[0]
+        return seen[path][0] if path in seen else None
+    return {n: turn(n.rpartition(".")[0]) for n,_ in model.named_parameters()}
+
+def check_order(
+    model: nn.Module,
+    spec: GroupSpec,
+    seen: dict,        # from `trace`
+):
+    "Raise `GroupError` if the groups are not in the order in which data passes through them"
+    turns, first = _turns(model, seen), {}
+    for n,t in turns.items():
+        if t: first.setdefault(spec.group_of(n), t); first[spec.group_of(n)] = min(first[spec.group_of(n)], t)
+    now = [g for g in spec.names if g in first]
+    want = sorted(now, key=first.get)
+    if now!=want: raise GroupError(f"The groups are given as {', '.join(now)}, but data passes through them in the order {', '.join(want)}. "
+                                   "Give them in that order.", groups=tuple(want))
+
+# %% ../nbs/api/03_groups.ipynb #9be94615
+def find_groups(
+    model: nn.Module,
+    seen: dict,        # from `trace`
+    n: int = 5,        # stop opening modules when there are so many groups
+) -> GroupSpec:
+    "A few groups in forward order: the modules of `model`, the one with most parameters opened again and again"
+    turns, sizes = _turns(model, seen), {k: p.numel() for k,p in model.named_parameters()}
+    inside = lambda path: [k for k in sizes if k==path or k.startswith(path+".") or not path]
+    size = lambda path: sum(sizes[k] for k in inside(path))
+    def opened(path):
+        m, pre = model.get_submodule(path), path+"." if path else ""
+        kids = [pre+k for k,c in m.named_children() if any(True for _ in c.parameters())]
+        return [pre+k for k,_ in m.named_parameters(recurse=False)]+kids if kids else []
+    groups, total = opened("") or [""], size("")
+    while groups!=[""]:
+        large = max(groups, key=size)
+        kids = opened(large) if large not in sizes else []
+        if not kids or (len(groups)>=n and size(large)<.9*total) or len(groups)+len(kids)>4*n: break
+        i = groups.index(large); groups[i:i+1] = kids
+    groups.sort(key=lambda path: min((turns[k] for k in inside(path) if turns[k] is not None), default=1<<30))
+    loose, groups = [g for g in groups if g in sizes], [g for g in groups if g not in sizes] or groups
+    loose = [g for g in loose if g not in groups]   # parameters of a module that is opened belong to the first group
+    return GroupSpec(tuple((g or "all", (g, *(loose if i==0 else ()))) for i,g in enumerate(groups)))
+
+# %% ../nbs/api/03_groups.ipynb #70d23375
+def as_spec(
+    groups: GroupSpec | dict[str, str | Sequence[str]],  # name -> module path or paths; a path may have `*` and `?`
+    model: nn.Module,
+) -> GroupSpec:
+    "Groups given by hand, checked: every path exists, every parameter has a group"
+    if isinstance(groups, GroupSpec): spec = groups
+    elif isinstance(groups, dict) and groups:
+        have = [n for n,_ in model.named_modules() if n]+[n for n,_ in model.named_parameters()]
+        out = []
+        for name,ps in groups.items():
+            ps = (ps,) if isinstance(ps, str) else tuple(ps)
+            for p in ps:
+                if not fnmatch.filter(have, p): raise GroupError(f"Group {name!r}: nothing in the model matches {p!r}.{did_you_mean(p, have)} Its top modules "
+                                                                 f"are {', '.join(n for n,_ in model.named_children())}.", groups=tuple(groups))
+            out.append((str(name), tuple(h for p in ps for h in ([p] if p in have else fnmatch.filter(have, p)))))
+        spec = GroupSpec(tuple(out))
+    else: raise GroupError(f"groups={groups!r}: give a dict of module paths by group name, in forward order, such as {{'stem': 'conv1', 'body': ['layer1', "
+                           "'layer2']}, or a GroupSpec.", groups=())
+    spec(model)
+    return spec
+
+# %% ../nbs/api/03_groups.ipynb #496926be
+def sample_input(
+    learn_or_dls,     # a fastai `Learner` or `DataLoaders`
+) -> tuple:           # inputs of the model, a batch of one where the data allows it
+    "What the model is given, from the validation data (else the training data); random states are put back"
+    learn, dls = (learn_or_dls, learn_or_dls.dls) if is_learner(learn_or_dls) else (None, learn_or_dls)
+    dl = next(d for d in [*dls.loaders[1:], dls.loaders[0]] if len(d.dataset))
+    rnd = RandomState(dls.loaders)
+    try:
+        try: b = dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()
+        except Exception: b = dl.one_batch()   # a DataLoader of another kind
+    finally: rnd.restore()
+    b = b if isinstance(b, (list, tuple)) else (b,)
+    device = next((p.device for p in learn.model.parameters()), "cpu") if learn else "cpu"
+    return tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in b[:max(getattr(dls, "n_inp", 1), 1)])
+
+def name_groups(
+    learn,                                        # a fastai `Learner`
+    groups: GroupSpec | dict | None = None,       # as in `as_spec`, the head last; `None`: found
+) -> GroupSpec:
+    "Give a Learner named groups in forward order, and an optimizer that has them; what is frozen stays frozen"
+    try: seen = trace(learn.model, *sample_input(learn))
+    except Exception as e: raise GroupError(f"One item of the data could not be put through the network: {str(e)[:200]}. diagnose(learn) says more.",
+                                            groups=()) from e
+    spec = find_groups(learn.model, seen) if groups is None else as_spec(groups, learn.model)
+    check_order(learn.model, spec, seen)
+    pin = getattr(learn, "splitter", None)
+    learn.splitter = Pinned(spec, pin.names) if isinstance(pin, Pinned) else spec
+    learn.create_opt()
+    return spec

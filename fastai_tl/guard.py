@@ -5,7 +5,7 @@
 # %% ../nbs/api/11_guard.ipynb #cdf8a105
 from __future__ import annotations
 from fastai.callback.core import Callback
-from .freeze import check_frozen, drop_stale_grads, fingerprint, frozen_names
+from .freeze import check_frozen, drop_stale_grads, fingerprint, frozen_names, sync_index
 
 # %% auto #0
 __all__ = ['FreezeGuard']
@@ -19,8 +19,8 @@ class FreezeGuard(Callback):
     def before_fit(self): self.armed = False   # fastai also calls this for validation alone
 
     def before_train(self):
-        "Before the first epoch, take the fingerprint"
-        drop_stale_grads(self.model)
+        "Before the first epoch, take the fingerprint; an optimizer that was made anew learns what is frozen"
+        drop_stale_grads(self.model); sync_index(self.learn)
         if self.armed: return
         self.armed, self.before, self.frozen = True, fingerprint(self.learn), set(frozen_names(self.learn))
 
