@@ -139,17 +139,27 @@ def _pictures(paths):
 # %% ../nbs/api/32_cli.ipynb #792278ab
 @app.command()
 def backbones(
-    family: Annotated[str | None, typer.Option(help="VGG, ResNet, MobileNet or EfficientNet.")] = None,
+    family: Annotated[str | None, typer.Option(help="VGG, ResNet, MobileNet, ViT, …; or a name with `*`.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Only those whose weights are on this machine.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="timm's models, too, about 1,350.")] = False,
     debug: Debug = False,
 ):
-    "List the pretrained networks, smallest first."
+    """List the pretrained networks, smallest first: the kit's own and torchvision's.
+
+    Any model of timm with features to pool can be used, too; `--all` shows them."""
     from fastai_tl.zoo import backbones as listing
-    t = Table("name", "family", "parameters", "GMACs", "MB", "ImageNet top-1", "groups", "on this machine", box=None)
+    t = Table("name", "family", "parameters", "GMACs", "MB", "top-1", "groups", "here", box=None)
     for c in t.columns[2:7]: c.justify = "right"
     rows = listing(family, True if offline else None)
-    t.columns[0].min_width = max(map(len, rows.name), default=0)   # a name that is cut off cannot be typed
+    own = rows.source!="timm"
+    if own.any() and not every: more, rows = len(rows)-own.sum(), rows[own]
+    else: more = 0   # a family that only timm has
+    t.columns[0].min_width = max((len(r.name)+3*r.noncommercial for r in rows.itertuples()), default=0)   # a name that is cut off cannot be typed
     for r in rows.itertuples():
         top1 = "" if r.top1!=r.top1 else f"{r.top1:.1f} %"   # blank where the library publishes none
-        t.add_row(r.name, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", f"{r.size:.0f}", top1, str(r.groups), "yes" if r.offline else "")
+        mark, size = " [red]NC[/]" if r.noncommercial else "", f"{r.size:.{int(r.size<10)}f}"
+        t.add_row(r.name+mark, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", size, top1, str(r.groups), "yes" if r.offline else "")
     out.print(t)
+    out.print("[dim]top-1: accuracy on ImageNet, where published. here: the weights are on this machine.[/]", soft_wrap=True)
+    if rows.noncommercial.any(): out.print("[dim]NC: the licence of the weights forbids commercial use.[/]", soft_wrap=True)
+    if more: out.print(f"[dim]{more:,} more of timm: add --all.[/]", soft_wrap=True)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import RandTransform, Resize
-from fastai.vision.core import PILImageBW
 from .errors import FileError, InputError, StateError
 from .serving import preprocess
-from .zoo import load_all, load_backbone, make_model
+from .weights import load_all
+from .zoo import load_backbone, make_model
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'MANIFEST', 'ExportError', 'preprocessing', 'check_replaceable', 'export', 'Prediction',
@@ -28,12 +28,13 @@ class ExportError(StateError):
     "A Learner that cannot be exported, with the reason"
 
 def preprocessing(
-    dls,         # fastai `DataLoaders` of pictures
+    dls,                 # fastai `DataLoaders` of pictures
+    channels: int = 3,   # of a picture: 1 (grey), 3 or 4
 ) -> dict:       # size, method, pad_mode, resample, channels, mean, std: what `serving.preprocess` replays
     "How a validation picture becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
     dl = dls.valid
     live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # random ones do nothing to a validation picture: `export` checks
-    spec, strange = dict(channels=3, mean=None, std=None), []
+    spec, strange = dict(channels=channels, mean=None, std=None), []
     for t in live(dl.after_item):
         if type(t) is Resize: spec |= dict(size=[t.size[1], t.size[0]], method=str(t.method), pad_mode=str(t.pad_mode), resample=t.mode.name.lower())
         elif not isinstance(t, (ToTensor, RandTransform)): strange.append(type(t).__name__)
@@ -42,12 +43,7 @@ def preprocessing(
         elif not isinstance(t, (IntToFloatTensor, RandTransform)): strange.append(type(t).__name__)
     if strange: raise ExportError(f"The transforms {', '.join(strange)} cannot be replayed outside fastai. Use Resize alone for validation pictures.")
     if "size" not in spec: raise ExportError("The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…).")
-    if _open_type(dl) is PILImageBW: spec["channels"] = 1
     return spec
-
-def _open_type(dl):
-    types = [getattr(t, "__self__", t) for tl in getattr(dl.dataset, "tls", [])[:1] for t in tl.tfms.fs]
-    return PILImageBW if any(PILImageBW.__name__ in repr(t) for t in types) else None
 
 # %% ../nbs/api/17_deployment.ipynb #6c04eec1
 def _sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
@@ -63,7 +59,7 @@ def check_replaceable(folder, force):
 def _manifest(learn, recipe, weights):
     names = ("fastai-tl", "torch", "torchvision", "timm", "fastai", "safetensors")
     return dict(format=FORMAT, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                architecture=recipe, classes=[str(c) for c in learn.dls.vocab], preprocessing=preprocessing(learn.dls),
+                architecture=recipe, classes=[str(c) for c in learn.dls.vocab], preprocessing=preprocessing(learn.dls, recipe["n_in"]),
                 weights=dict(file=WEIGHTS, sha256=_sha256(weights), tensors=len(learn.model.state_dict())),
                 versions={n: importlib.metadata.version(n) for n in names})
 
@@ -78,6 +74,9 @@ def export(
     folder, recipe = Path(folder), getattr(learn.model, "recipe", None)
     if recipe is None: raise ExportError("This model was not made by transfer_learner, so the manifest could not say how to build it again. "
                                          "Use learn.export() (a pickle), or build the Learner with transfer_learner(dls, 'name of a backbone').")
+    if recipe["arch"].startswith("own/"): raise ExportError("The body is a network of your own, which a manifest cannot describe. Use learn.export() (a "
+                                                            "pickle).")
+    if recipe["n_in"] not in (1, 3, 4): raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
     if recipe["head"]=="custom": raise ExportError("The head is a module of your own, which a manifest cannot describe. Use head=None or head='linear', "
                                                    "or learn.export() (a pickle).")
     check_replaceable(folder, force)
@@ -171,6 +170,7 @@ def load_predictor(
     if backend!="torch": raise InputError(f"backend={backend!r}: this version has 'torch'.", allowed=["torch"])
     from safetensors.torch import load_file
     m = read_manifest(folder); r = m["architecture"]
-    model,_ = make_model(load_backbone(r["arch"], pretrained=False), r["n_out"], None if r["head"]=="fastai" else r["head"])
+    backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
+    model,_ = make_model(backbone, r["n_out"], None if r["head"]=="fastai" else r["head"])
     load_all(model, load_file(Path(m["folder"])/WEIGHTS))
     return Predictor(model, m, device)

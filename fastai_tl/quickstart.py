@@ -22,7 +22,9 @@ from .samples import folder_dls, read_folder, sample_dls, skipped_text
 from .serving import open_picture
 from .settings import load_settings
 from .training import RunHistory, run_plan
-from .zoo import fetch_weights, find_arch, transfer_learner
+from .archs import find_arch
+from .weights import fetch_weights
+from .zoo import transfer_learner
 
 # %% auto #0
 __all__ = ['STEPS', 'ARMS', 'Step', 'Screen', 'pixel_baseline', 'Arm', 'Run', 'check_output', 'run_quickstart', 'report_context']

@@ -14,6 +14,7 @@ from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, get_image_files
 from fastai.vision.augment import Resize, ResizeMethod
+from fastai.vision.core import PILImage, PILImageBW
 from fastai.vision.data import ImageBlock
 from .errors import FileError, InputError, KitWarning, did_you_mean
 from .serving import PictureError, open_picture
@@ -21,8 +22,8 @@ from .settings import load_settings
 
 # %% auto #0
 __all__ = ['SAMPLES', 'MAX_TRAIN', 'MIN_VALID', 'sample_path', 'name_root', 'by_root', 'split_sample', 'FolderError',
-           'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'picture_dls', 'sample_dls', 'folder_dls',
-           'skipped_text']
+           'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'picture_dls', 'sample_dls',
+           'folder_dls', 'skipped_text']
 
 # %% ../nbs/api/10_samples.ipynb #8a5553f0
 SAMPLES = ("clipart", "digits")
@@ -196,6 +197,12 @@ class ClassOf:
         root = next(r for r in self.roots if Path(p).is_relative_to(r))
         return Path(p).relative_to(root).parts[0]
 
+class PILImageRGBA(PILImage):
+    "A picture with transparency, in four channels"
+    _open_args = {"mode": "RGBA"}
+
+_opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
+
 def picture_dls(
     train: Sequence[Path],      # training pictures
     valid: Sequence[Path],      # validation pictures
@@ -203,13 +210,15 @@ def picture_dls(
     size: int = 128,            # side, in pixels
     bs: int = 16,               # pictures in a batch
     seed: int = 0,              # of the order in training
+    channels: int = 3,          # 1: grey, 3: colour, 4: colour and transparency
     **kwargs,                   # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
 ) -> DataLoaders:
     "fastai `DataLoaders` over pictures that are split already"
     if not 8<=size<=4096: raise InputError(f"size={size}: give 8 to 4096 (pixels).")
     if bs<2: raise InputError(f"bs={bs}: a batch needs at least 2 pictures; batch norm cannot work with one.")
+    if channels not in _opens: raise InputError(f"channels={channels}: give 1 (grey), 3 (colour) or 4 (colour and transparency).", allowed=list(_opens))
     tfms = {k: kwargs.pop(k) for k in ("item_tfms", "batch_tfms") if k in kwargs}
-    block = DataBlock((ImageBlock, CategoryBlock(vocab=sorted({class_of(p) for p in train}))), get_y=class_of,
+    block = DataBlock((ImageBlock(_opens[channels]), CategoryBlock(vocab=sorted({class_of(p) for p in train}))), get_y=class_of,
                       splitter=IndexSplitter(range(len(train), len(train)+len(valid))),
                       **({"item_tfms": Resize(size, method=ResizeMethod.Squish)} | tfms))
     state = random.getstate()

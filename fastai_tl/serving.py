@@ -25,7 +25,7 @@ class PictureError(FileError):
 # %% ../nbs/api/08_serving.ipynb #5533c244
 def open_picture(
     image,              # a path, a Pillow image, or an array of shape (H, W) or (H, W, 3), uint8
-    mode: str = "RGB",  # 'RGB' or 'L'
+    mode: str = "RGB",  # 'RGB', 'L' (grey) or 'RGBA'
 ) -> Image.Image:
     "The whole picture decoded, as fastai's `PILImage.create` would; raises `PictureError`, naming the file"
     if isinstance(image, np.ndarray): image = Image.fromarray(image)
@@ -76,7 +76,7 @@ def preprocess(
     spec: dict,   # from a manifest: size, method, pad_mode, resample, channels, mean, std
 ) -> np.ndarray:  # shape (C, H, W), float32, normalised
     "What the network sees of `image`"
-    im = resize(open_picture(image, "L" if spec.get("channels", 3)==1 else "RGB"), tuple(spec["size"]), spec["method"],
+    im = resize(open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)]), tuple(spec["size"]), spec["method"],
                 spec.get("pad_mode", "reflection"), spec.get("resample", "bilinear"))
     a = np.asarray(im, dtype=np.float32)/255
     a = a[None] if a.ndim==2 else a.transpose(2, 0, 1)

