@@ -16,7 +16,8 @@ from .minis import MINI_SIZE, MINIS, mini_net
 
 # %% auto #0
 __all__ = ['KIT', 'CATALOGUE', 'ArchError', 'tv_names', 'timm_names', 'backbone_names', 'find_arch', 'plain_net', 'tv_weights',
-           'timm_cfg', 'family_of', 'on_meta', 'measure', 'is_noncommercial', 'catalogue', 'facts']
+           'timm_cfg', 'family_of', 'on_meta', 'measure', 'is_noncommercial', 'noncommercial_weights', 'catalogue',
+           'facts']
 
 # %% ../nbs/api/12_archs.ipynb #e42ac8fc
 KIT = ("tf_efficientnet_lite0", *MINIS)
@@ -176,7 +177,7 @@ def measure(
     shape = (published.pop("n_in"), published["input_size"], published["input_size"])
     net = on_meta(full).eval()
     with torch.device("meta"):
-        row = published | dict(n_in=shape[0], params=sum(p.numel() for p in net.parameters()), gmacs=_gmacs(net, shape))
+        row = dict(params=sum(p.numel() for p in net.parameters())) | published | dict(n_in=shape[0], gmacs=_gmacs(net, shape))
         cut = cut_body(net, on_meta(full) if source=="timm" else None, shape)
         fixed = source=="timm" and bool(timm_cfg(full).fixed_input_size) or name.startswith(("vit_", "maxvit")) and source=="torchvision"
         with torch.no_grad(): low = None if fixed else _smallest(cut.body.train(), shape)
@@ -189,13 +190,14 @@ def _published(full):
         w = tv_weights(name)
         top1, licence = w.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1"), w.meta.get("license")
         note = "" if licence else "torchvision names no licence of the weights"
-        return dict(input_size=w.transforms().crop_size[0], n_in=3, top1=top1, licence=licence, note=note)
+        return dict(input_size=w.transforms().crop_size[0], n_in=3, params=w.meta["num_params"], top1=top1, licence=licence, note=note)
     if name in MINIS: return dict(input_size=MINI_SIZE, n_in=1, top1=None, licence="mit", note="pretrained on Fashion-MNIST, grey pictures")
     cfg = timm_cfg("timm/"+name)
     return dict(input_size=cfg.input_size[-1], n_in=cfg.input_size[0], top1=None, licence=cfg.license, note=", ".join(
         ["timm's package carries no top-1"]+([] if cfg.license else ["no licence"])+([] if _has_weights(cfg) else ["no pretrained weights"])))
 
-_RESEARCH_ONLY = ("apple-amlr", "seer-license")   # which their names do not say
+_RESEARCH_ONLY = ("apple-amlr", "seer-license",   # which their names do not say
+                  "https://github.com/facebookresearch/swag/blob/main/license")   # CC-BY-NC 4.0; torchvision gives the address alone
 
 def is_noncommercial(
     licence: str | None,   # as published, such as 'cc-by-nc-4.0'
@@ -203,6 +205,23 @@ def is_noncommercial(
     "Whether a licence of weights forbids commercial use; unknown ones do not count"
     licence = (licence or "").lower()
     return "nc" in licence.split("-") or "noncommercial" in licence or licence in _RESEARCH_ONLY
+
+def noncommercial_weights(
+    full: str,      # from `find_arch`
+) -> list[str]:     # as `transfer_learner(…, weights=…)` takes them
+    "Which of the weights that are published for a network forbid commercial use"
+    source,name = full.split("/"); name = name.partition(".")[0]
+    if source=="torchvision": return [w.name for w in tvm.get_model_weights(name) if is_noncommercial(w.meta.get("license"))]
+    return list(_noncommercial_tags().get(name, [])) if source=="timm" else []
+
+@functools.cache
+def _noncommercial_tags():
+    import timm
+    out = {}
+    for n in timm.list_pretrained():
+        name,_,tag = n.partition(".")
+        if is_noncommercial(timm.get_pretrained_cfg(n).license): out.setdefault(name, []).append(tag)
+    return out
 
 def _has_weights(cfg): return bool(cfg.hf_hub_id or cfg.url or cfg.file)
 

@@ -30,6 +30,7 @@ class DoctorError(StateError):
     "Training would fail, or do nothing; has the field `findings`"
 
 SEVERITIES = ("stop", "warn", "info")
+_COLOURS = dict(stop="220,50,47,.30", warn="235,140,30,.26", info="60,130,220,.22")
 CODES = ("no_batches", "lonely", "class_missing", "duplicates", "no_normalize", "double_normalize", "wrong_normalize", "one_group", "all_frozen",
          "nothing_frozen", "bn_single", "read_only", "too_small", "misfit", "n_out", "unchecked")
 
@@ -63,9 +64,10 @@ class Diagnosis:
 
     def _repr_html_(self):
         if not self.findings: return "<p>Healthy: nothing was found.</p>"
-        cell = lambda t, tag="td": f"<{tag} style='text-align:left;vertical-align:top'>{t}</{tag}>"
-        rows = [[f"<strong>{f.severity}</strong><br><code>{f.code}</code>", *map(escape, (f.what, f.harm, f.cure))] for f in self.findings]
-        head = "".join(cell(t, "th") for t in ("", "what", "if it is ignored", "cure"))
+        cell = lambda t, tag="td": f"<{tag} style='text-align:left;vertical-align:top;overflow-wrap:anywhere'>{t}</{tag}>"
+        chip = lambda s: f"<strong style='background-color:rgba({_COLOURS[s]});border-radius:8px;padding:0 8px;white-space:nowrap'>{s}</strong>"
+        rows = [[f"{chip(f.severity)}<br><code style='white-space:nowrap'>{f.code}</code>", *map(escape, (f.what, f.harm, f.cure))] for f in self.findings]
+        head = "".join(cell(t, "th") for t in ("finding", "what", "if it is ignored", "cure"))
         return f"<table><tr>{head}</tr>{''.join('<tr>'+''.join(map(cell, r))+'</tr>' for r in rows)}</table>"
 
 # %% ../nbs/api/18_doctor.ipynb #c403e6dc

@@ -34,44 +34,74 @@ class LayerTable(pd.DataFrame):
 
 def _share(t):
     words = set(t.frozen)-{""}
+    if words=={"yes", "pinned"}: return "yes"
     return next(iter(words)) if len(words)==1 else "partly" if words else ""
 
 # %% ../nbs/api/03_table.ipynb #8995c71d
-_CSS = """<style>
-.ftl{font-size:.9em;max-width:100%;overflow-x:auto;line-height:1.45} .ftl details>summary{cursor:pointer;list-style:none}
-.ftl .r{display:grid;grid-template-columns:minmax(7em,1.3fr) 4.5em minmax(9em,1.4fr) 6em minmax(8em,1fr) 6em 4.5em;gap:.8em;padding:.28em .4em;
-border-bottom:1px solid rgba(128,128,128,.25);min-width:48em;align-items:center} .ftl .h{font-weight:600;opacity:.75}
-.ftl summary .r:hover{background:rgba(128,128,128,.1)} .ftl summary .n::before{content:"▸ ";opacity:.6} .ftl details[open] .n::before{content:"▾ "}
-.ftl .num{text-align:right;font-variant-numeric:tabular-nums} .ftl .c{border-radius:.7em;padding:.05em .6em;white-space:nowrap}
-.ftl .yes,.ftl .pinned{background:rgba(60,130,220,.22)} .ftl .no{background:rgba(235,140,30,.26)} .ftl .partly{background:rgba(140,140,140,.25)}
-.ftl .bar{display:inline-block;height:.55em;border-radius:.2em;background:rgba(128,128,128,.55);margin-right:.5em;vertical-align:middle}
-.ftl table{margin:.2em 0 .6em 1.2em;border-collapse:collapse;font-size:.93em} .ftl td,.ftl th{text-align:left!important;padding:.1em .8em .1em 0!important}
-.ftl .note{margin:.5em 0;padding:.4em .7em;border-left:3px solid rgba(235,140,30,.9);background:rgba(235,140,30,.12)}
-</style>"""
-_WORDS = {"yes": "frozen", "pinned": "frozen, pinned", "no": "trains", "partly": "partly frozen", "": ""}
+_STYLE = """<style>.ftl summary:hover{background:rgba(128,128,128,.1)}
+.ftl table{margin:.2em 0 .7em 1em!important;border-collapse:collapse;font-size:.95em}
+.ftl td,.ftl th{text-align:left!important;padding:.1em .9em .1em 0!important}
+.ftl td.num,.ftl th.num{text-align:right!important} .ftl .off{opacity:.65}</style>"""
+_WORDS = {"yes": "frozen", "pinned": "pinned", "no": "trains", "partly": "partly"}
+_COLOURS = {"yes": "60,130,220,.22", "pinned": "60,130,220,.45", "no": "235,140,30,.26", "partly": "140,140,140,.28"}
 
-def _chip(word): return f'<span class="c {word}">{_WORDS.get(word, word)}</span>' if word else ""
+def _span(text, width, style="", title=""):
+    "A cell of a fixed width in em; the space keeps words apart where styles are not shown"
+    tip = f' title="{title}"' if title else ""
+    return f'<span{tip} style="display:inline-block;width:{width}em;vertical-align:middle;white-space:nowrap;{style}">{text} </span>'
+
+def _chip(word):
+    return f'<span style="background-color:rgba({_COLOURS[word]});border-radius:8px;padding:1px 8px">{_WORDS[word]}</span>' if word else ""
+
 def _rate(lr): return "" if lr is None or lr!=lr else f"{lr:.2g}"
-def _norms(r): return "" if not r.batch_norms else f"{r.held} held" if r.held==r.batch_norms else f"{r.held} of {r.batch_norms} held"
 
-def _group_html(r, t, most):
-    "One group: a summary line, and its layers below"
-    bar = f'<span class="bar" style="width:{max(.15, 4*r.parameters/max(most, 1)):.2f}em"></span>'
-    cells = [f'<span class="n">{escape(r.group) or "–"}</span>', f'<span class="num">{r.layers}</span>', f"<span>{bar}{r.parameters:,}</span>",
-             f"<span>{_chip(r.frozen)}</span>", f"<span>{_norms(r)}</span>", f'<span class="num">{_rate(r.lr)}</span>', f"<span>{r.moved}</span>"]
-    row = lambda o: (f"<tr><td>{escape(o.layer)}</td><td>{escape(o.kind)}</td><td>{o.output}</td><td class='num'>{o.parameters:,}</td>"
-                     f"<td>{_chip(o.frozen)}</td><td>{o.batch_norm}</td><td>{'moved' if o.moved=='yes' else ''}</td></tr>")
-    head = "<tr><th>layer</th><th>kind</th><th>output</th><th>parameters</th><th></th><th>statistics</th><th></th></tr>"
-    return f'<details><summary><div class="r">{"".join(cells)}</div></summary><table>{head}{"".join(map(row, t.itertuples()))}</table></details>'
+def _norms(r):
+    if not r.batch_norms: return ""
+    return f"{r.held} held" if r.held==r.batch_norms else f"{r.held} of {r.batch_norms} held" if r.held else f"{r.batch_norms} follow batches"
+
+def _bar(share): return (f'<span style="display:inline-block;width:{max(.15, 3*share):.2f}em;height:.5em;margin-right:.5em;vertical-align:middle;'
+                         'background-color:rgba(128,128,128,.55)"></span>')
 
 # %% ../nbs/api/03_table.ipynb #2b0ba4df
+_RIGHT = "text-align:right;margin-right:1.1em;"
+
+def _columns(groups):
+    "For each column that says something: its heading, what the heading means, width in em, style, and a function of the row"
+    most = max(groups.parameters.max(), 1)
+    cols = [("group", "", max(5, .62*groups.group.str.len().max()+1), "", lambda r: escape(r.group) or "–"),
+            ("layers", "layers with parameters or statistics", 3.6, _RIGHT, lambda r: r.layers),
+            ("parameters", "weights and biases", 10.5, "", lambda r: f"{_bar(r.parameters/most)}{r.parameters:,}"),
+            ("state", "pinned: frozen, and fastai's own unfreeze cannot release it", 5.5, "", lambda r: _chip(r.frozen)),
+            ("batch norm", "held: its running statistics do not move", 8.6, "", _norms),
+            ("rate", "learning rate; of a frozen group: what it would train with", 4, _RIGHT, lambda r: _rate(r.lr)),
+            ("moved", "whether any of its tensors changed since the last fit began, or since the fingerprint given", 4, "", lambda r: r.moved)]
+    return [c for c in cols if any(c[-1](r)!="" for r in groups.itertuples())]
+
+def _layers_html(t):
+    "The layers of one group"
+    shown = [("layer", lambda o: escape(o.layer)), ("kind", lambda o: escape(o.kind)), ("output", lambda o: o.output),
+             ("parameters", lambda o: f"{o.parameters:,}"), ("state", lambda o: _WORDS.get(o.frozen, "")),
+             ("statistics", lambda o: o.batch_norm), ("moved", lambda o: o.moved)]
+    shown = [(k, f) for k,f in shown if any(map(f, t.itertuples()))]
+    cell = lambda tag, k, v: f'<{tag} class="num">{v}</{tag}>' if k=="parameters" else f"<{tag}>{v}</{tag}>"
+    row = lambda o: f'<tr{"" if o.frozen in ("no", "partly") else _OFF}>{"".join(cell("td", k, f(o)) for k,f in shown)}</tr>'
+    return f'<table><tr>{"".join(cell("th", k, k) for k,_ in shown)}</tr>{"".join(map(row, t.itertuples()))}</table>'
+
+_OFF = ' class="off"'
+
+# %% ../nbs/api/03_table.ipynb #e1f0c2aa
 def _html(self: LayerTable):
     groups, live = self.by_group(), _trainable(self)
-    head = '<div class="r h"><span>group</span><span class="num">layers</span><span>parameters</span><span></span><span>batch norm</span>' \
-           '<span class="num">rate</span><span>moved</span></div>'
-    body = "".join(_group_html(r, self[self.group==r.group], groups.parameters.max()) for r in groups.itertuples())
-    note = f'<div class="note">{escape(self.note)}</div>' if getattr(self, "note", "") else ""
-    return f'{_CSS}<div class="ftl"><p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
+    if not len(groups): return "<p>No layer has parameters or statistics.</p>"
+    cols = _columns(groups)
+    width = sum(c[2] for c in cols)+5
+    wide = f"min-width:{width:.0f}em;max-width:{width+3:.0f}em;border-bottom:1px solid #8884;box-sizing:border-box;"
+    head = f'<div style="{wide}padding:3px 0 3px 1em;font-weight:bold">{"".join(_span(k, w, s, tip) for k,tip,w,s,_ in cols)}</div>'
+    line = lambda r: f'<summary style="{wide}padding:3px 0;cursor:pointer">{"".join(_span(f(r), w, s) for _,_,w,s,f in cols)}</summary>'
+    body = "".join(f"<details>{line(r)}{_layers_html(self[self.group==r.group])}</details>" for r in groups.itertuples())
+    note = (f'<div style="margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12)">{escape(self.note)}</div>'
+            if getattr(self, "note", "") else "")
+    return f'{_STYLE}<div class="ftl" style="font-size:.9em;overflow-x:auto"><p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
 
 def _trainable(t):
     n, total = t.parameters[t.frozen=="no"].sum(), t.parameters.sum()

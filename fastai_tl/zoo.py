@@ -20,7 +20,7 @@ from fastai.metrics import accuracy
 from fastai.vision.learner import create_head
 from fasttransform import Pipeline
 from torch import nn
-from .archs import backbone_names, facts, family_of, find_arch, is_noncommercial, on_meta, timm_cfg, tv_weights
+from .archs import backbone_names, facts, family_of, find_arch, is_noncommercial, noncommercial_weights, on_meta, timm_cfg, tv_weights
 from .cut import CutError, cut_body, cut_own
 from .doctor import diagnose
 from .errors import InputError, KitWarning, did_you_mean
@@ -229,7 +229,8 @@ def backbones(
     source: str | None = None,     # 'kit', 'torchvision' or 'timm'; `None`: all
 ):                                 # `pandas.DataFrame`, one row a backbone, the smallest first
     """Backbones to choose from: parameters, GMACs for one picture of `input_size` pixels, MB in memory, ImageNet top-1 in %, licence (of the weights), and
-    whether it forbids commercial use. `note` says why a field is blank; `min_size` is the smallest side of a picture that it takes in training."""
+    whether it forbids commercial use. `note` says why a field is blank, and which other weights forbid commercial use; `min_size` is the smallest side of
+    a picture that it takes in training."""
     import fnmatch
     import pandas as pd
     rows = []
@@ -239,7 +240,7 @@ def backbones(
         if f is None: continue
         rows.append(dict(name=n, family=fam, source=full.split("/")[0], params=f["params"], gmacs=f["gmacs"], size=f["params"]*4/2**20, top1=f["top1"],
                          licence=f["licence"], noncommercial=is_noncommercial(f["licence"]), input_size=f["input_size"], min_size=f["min_size"],
-                         groups=f["groups"], note=f["note"]))
+                         groups=f["groups"], note=_note(full, f)))
     df = pd.DataFrame(rows).astype({"top1": float, "min_size": "Int64"})
     if family is not None:
         fams = {f.lower(): f for f in df.family.unique()}
@@ -252,6 +253,12 @@ def backbones(
     df.insert(len(df.columns)-1, "offline", [_is_here(n) for n in df.name])
     if offline is not None: df = df[df.offline==offline]
     return df.sort_values("gmacs", kind="stable", ignore_index=True)
+
+def _note(full, f):
+    "The note of the table, and other weights of the same network that forbid commercial use"
+    others = [] if is_noncommercial(f["licence"]) else noncommercial_weights(full)
+    say = [f["note"]] if f["note"] else []
+    return ", ".join(say+[f"no commercial use of weights={', '.join(map(repr, others))}"]*bool(others))
 
 def _is_here(name):
     try: return weights_file(name).is_file()
