@@ -33,5 +33,5 @@ def did_you_mean(
     n: int = 3,               # suggestions at most
 ) -> str:                     # `" Did you mean …?"`, or `""` if nothing is near
     "The end of an error message: the names nearest to `name`"
-    near = difflib.get_close_matches(str(name).lower(), list(allowed), n=n, cutoff=.6)
+    near = difflib.get_close_matches(str(name).lower(), list(dict.fromkeys(allowed)), n=n, cutoff=.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -73,10 +73,13 @@ def freeze_to(
     if len(groups)==1 and where not in (0, next(iter(groups))):
         raise GroupError("This learner has one group of layers, so there is nothing to freeze before the head. Give it groups: name_groups(learn)",
                          groups=list(groups))
-    policy = bn or bn_policy(learn) or "frozen"
+    policy, sets = bn or bn_policy(learn) or "frozen", list(groups.values())
+    pins = {id(p) for p in _by_name(model_of(learn), pinned(learn))}
+    if pins and all(id(p) in pins for ps in sets[idx:] for p in ps):
+        raise InputError(f"Everything from {list(groups)[idx]!r} on is pinned, so this would freeze everything, and nothing could be trained. Release some of "
+                         "it first: set_frozen(learn, 'head', False).", where=where)
     set_bn(learn, policy)
     if is_learner(learn): _whole_splitter(learn); learn.freeze_to(idx)
-    sets = list(groups.values())
     for p in (p for ps in sets[idx:] for p in ps): p.requires_grad_(True)
     _sync(learn, policy, [p for ps in sets[:idx] for p in ps])
 
@@ -94,8 +97,11 @@ def find_parameters(
     "Parameters that any pattern matches, itself or by a layer it is in; raises `InputError` if a pattern matches none"
     model, groups = model_of(learn), layer_groups(learn)
     every, out = dict(model.named_parameters(remove_duplicate=False)), {}
-    for pat in [patterns] if isinstance(patterns, str) else list(patterns):
-        if not isinstance(pat, str): raise InputError(f"The pattern {pat!r} is not a text. Give names of layers, such as 'body.layer1.*'.")
+    patterns = [patterns] if isinstance(patterns, str) or not hasattr(patterns, "__iter__") else list(patterns)
+    if not patterns: raise InputError(f"There is no pattern. Give names of layers or groups; the groups are {', '.join(groups)}.", allowed=list(groups))
+    for pat in patterns:
+        if not isinstance(pat, str) or not pat: raise InputError(f"The pattern {pat!r} is not a text with a name. Give names of layers, such as "
+                                                                 f"'body.layer1.*', or of groups: {', '.join(groups)}.", allowed=list(groups))
         rx, ids = re.compile(fnmatch.translate(pat)), {id(p) for p in groups.get(pat, [])}
         hit = {n: p for n,p in every.items() if id(p) in ids or any(map(rx.match, _ancestors(n)))}
         if not hit:
@@ -200,8 +206,11 @@ def check_frozen(
     learn,                    # a fastai `Learner` or a module
     before: dict[str, str],   # a `fingerprint` taken earlier
 ) -> int:                     # how many frozen tensors were compared
-    "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`"
+    "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of another model"
     now, names = fingerprint(learn), [n for n in frozen_names(learn) if n in before]
+    if before and not before.keys() & now.keys():
+        raise InputError(f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is in this one "
+                         f"({', '.join(list(now)[:3])}, …).")
     moved = [n for n in names if now.get(n)!=before[n]]
     if moved: raise FrozenMoved(f"{len(moved)} of {len(names)} frozen tensors moved: {', '.join(moved[:5])}"
         f"{' …' if len(moved)>5 else ''}. Freeze with fastai_tl's freeze_to(learn, …), which holds batch norm and clears stale "

@@ -67,8 +67,10 @@ def is_learner(x) -> bool:
     return hasattr(x, "model") and hasattr(x, "dls") and hasattr(x, "create_opt")
 
 def model_of(learn_or_model) -> nn.Module:
-    "The module inside a `Learner`, or the module itself"
-    return learn_or_model.model if is_learner(learn_or_model) else learn_or_model
+    "The module inside a `Learner`, or the module itself; raises `InputError` on anything else"
+    model = learn_or_model.model if is_learner(learn_or_model) else learn_or_model
+    if not isinstance(model, nn.Module): raise InputError(f"{type(model).__name__}: give a fastai Learner, or a torch module.")
+    return model
 
 def group_spec(
     learn_or_model,      # a fastai `Learner` or a module
@@ -78,7 +80,7 @@ def group_spec(
         s = getattr(learn_or_model, "splitter", None)
         if isinstance(s, Pinned): s = s.inner
         return s if isinstance(s, GroupSpec) else None
-    return GroupSpec.of(learn_or_model)
+    return GroupSpec.of(model_of(learn_or_model))
 
 @dataclass(frozen=True)
 class Pinned:
@@ -208,7 +210,8 @@ def find_groups(
     groups.sort(key=lambda path: min((turns[k] for k in inside(path) if turns[k] is not None), default=1<<30))
     loose, groups = [g for g in groups if g in sizes], [g for g in groups if g not in sizes] or groups
     loose = [g for g in loose if g not in groups]   # parameters of a module that is opened belong to the first group
-    return GroupSpec(tuple((g or "all", (g, *(loose if i==0 else ()))) for i,g in enumerate(groups)))
+    name = lambda i, g: "head_" if g=="head" and i<len(groups)-1 else g or "all"   # 'head' is the last group, whatever the modules are called
+    return GroupSpec(tuple((name(i, g), (g, *(loose if i==0 else ()))) for i,g in enumerate(groups)))
 
 # %% ../nbs/api/03_groups.ipynb #70d23375
 def as_spec(
@@ -229,6 +232,10 @@ def as_spec(
         spec = GroupSpec(tuple(out))
     else: raise GroupError(f"groups={groups!r}: give a dict of module paths by group name, in forward order, such as {{'stem': 'conv1', 'body': ['layer1', "
                            "'layer2']}, or a GroupSpec.", groups=())
+    if "head" in spec.names[:-1]:
+        raise GroupError(f"'head' is the last group, but here it is before {spec.names[-1]!r}. Give it another name.", groups=spec.names)
+    if twice := [n for n in dict.fromkeys(spec.names) if spec.names.count(n)>1]:
+        raise GroupError(f"Several groups are called {', '.join(map(repr, twice))}. Give each a name of its own.", groups=spec.names)
     spec(model)
     return spec
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/12_weights.ipynb #f425e64d
 from __future__ import annotations
-import copy, threading, urllib.request
+import copy, pickle, threading, urllib.request
 from pathlib import Path
 import torch
 from torch import nn
@@ -113,12 +113,15 @@ def load_all(
     state: dict[str, torch.Tensor],  # a tensor for each name in `net.state_dict()`, of the same shape
 ):
     "Load `state` and make sure that every tensor of `net` came from it; raises `WeightsError` naming those that did not; nothing is loaded then"
+    _check_tensors(state)
     have = net.state_dict()
     counters = {k for k in have if k.endswith("num_batches_tracked")}   # older files lack them; nothing is computed from them
-    wrong = sorted((set(have)^set(state))-counters)+[k for k in have if k in state and have[k].shape!=state[k].shape]
-    if wrong: raise WeightsError(f"The weights do not fit the network: {', '.join(wrong[:5])}{' …' if len(wrong)>5 else ''} "
-                                 f"({len(wrong)} tensors) are missing, extra or of another shape.", tensors=wrong, file=None, folder=None, url=None,
-                                 offline=None)
+    wrong = {"missing": sorted(set(have)-set(state)-counters), "not known to it": sorted(set(state)-set(have)),
+             "of another shape": [k for k in have if k in state and have[k].shape!=state[k].shape]}
+    shape = lambda k, what: f" {tuple(state[k].shape)} for {tuple(have[k].shape)}" if what=="of another shape" else ""
+    say = [f"{len(ks)} {what} ({', '.join(k+shape(k, what) for k in ks[:5])}{', …' if len(ks)>5 else ''})" for what,ks in wrong.items() if ks]
+    if say: raise WeightsError(f"The weights do not fit the network. Of its {len(have)} tensors and the {len(state)} given: {'; '.join(say)}. "
+                               "Nothing was loaded.", tensors=sum(wrong.values(), []), file=None, folder=None, url=None, offline=None)
     net.load_state_dict(state, strict=not counters-set(state))
     now = net.state_dict()
     if bad := [k for k in state if not torch.allclose(now[k].cpu(), state[k].to(now[k].dtype), rtol=0, atol=0, equal_nan=True)]:
@@ -129,10 +132,25 @@ def read_state(
 ) -> dict[str, torch.Tensor]:
     "Read a state dict; runs no code from the file"
     if not file.is_file(): raise WeightsError(f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None)
-    if file.suffix==".safetensors":
-        from safetensors.torch import load_file
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    try: state = load_file(file) if file.suffix==".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as e: raise _unreadable(file, e) from e
+    _check_tensors(state, file)
+    return state
+
+def _unreadable(file, e):
+    why = ("it holds objects whose code would run when it is read. Ask its author for a file of tensors alone" if "weights_only" in str(e) else
+           f"it is damaged, or no such file ({type(e).__name__})")
+    return WeightsError(f"{file} cannot be read as weights: {why}. A file of a network's state_dict() is wanted: .safetensors, .pth or .pt.",
+                        file=Path(file).name, folder=Path(file).parent, url=None, offline=None)
+
+def _check_tensors(state, file=None):
+    "Raise `WeightsError` unless `state` is a dict of tensors"
+    if isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values()): return
+    held = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else f"a {type(state).__name__}"
+    raise WeightsError(f"{file or 'What is given'} holds {held}, not a network's state_dict(), a tensor by each name. If it is in there, save it by itself, "
+                       "as .safetensors or with torch.save.", file=file and file.name, folder=file and file.parent, url=None, offline=None)
 
 # %% ../nbs/api/12_weights.ipynb #d7f518b8
 _unit = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}            # first stage
@@ -176,11 +194,13 @@ def load_net(
     return net
 
 def _load_timm(full, file, n_in, size):
+    from safetensors import SafetensorError
     if file is None: return plain_net(full, n_in, size)
     if not file.is_file(): raise WeightsError(f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None)
     try: return plain_net(full, n_in, size, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
-    except (RuntimeError, KeyError) as e:   # strict loading names the tensors
-        if isinstance(e, ArchError): raise
+    except ArchError: raise
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError) as e:
+        read_state(file)   # says what is wrong with the file itself; else strict loading has named the tensors
         raise WeightsError(f"The weights in {file} do not fit {full.partition('/')[2]}: {str(e)[:400]}", file=file.name, folder=file.parent,
                            url=None, offline=None) from None
 

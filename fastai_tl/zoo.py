@@ -26,7 +26,7 @@ from .doctor import diagnose
 from .errors import InputError, KitWarning, did_you_mean
 from .batchnorm import BN_POLICIES
 from .freeze import freeze_to
-from .groups import GroupSpec, as_spec, check_order, sample_input, trace
+from .groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
 from .guard import FreezeGuard
 from .minis import MINI_MEAN, MINI_STD, MINIS
 from .weights import WeightsError, adapt_stats, fetch_weights, load_net, weights_file, with_tag
@@ -173,6 +173,8 @@ def make_model(
                         size=backbone.size, min_size=f.get("min_size"), input_size=f.get("input_size"), weights=backbone.weights,
                         mean=backbone.mean and list(backbone.mean), std=backbone.std and list(backbone.std))
     spec = GroupSpec(backbone.groups) if groups is None else as_spec(groups, backbone.body)
+    if "head" in spec.names: raise GroupError("'head' is the group of the new layers, which comes after the groups of the body. Give that one another name.",
+                                              groups=spec.names)
     return model, GroupSpec((*((n, tuple(f"body.{p}" if p else "body" for p in ps)) for n,ps in spec.groups), ("head", ("head",))))
 
 def _picture(dls):
