@@ -64,11 +64,12 @@ class Diagnosis:
 
     def _repr_html_(self):
         if not self.findings: return "<p>Healthy: nothing was found.</p>"
-        cell = lambda t, tag="td": f"<{tag} style='text-align:left;vertical-align:top;overflow-wrap:anywhere'>{t}</{tag}>"
+        cell = lambda t, tag="td", width="": f"<{tag} style='text-align:left;vertical-align:top;overflow-wrap:break-word{width}'>{t}</{tag}>"
         chip = lambda s: f"<strong style='background-color:rgba({_COLOURS[s]});border-radius:8px;padding:0 8px;white-space:nowrap'>{s}</strong>"
         rows = [[f"{chip(f.severity)}<br><code style='white-space:nowrap'>{f.code}</code>", *map(escape, (f.what, f.harm, f.cure))] for f in self.findings]
-        head = "".join(cell(t, "th") for t in ("finding", "what", "if it is ignored", "cure"))
-        return f"<table><tr>{head}</tr>{''.join('<tr>'+''.join(map(cell, r))+'</tr>' for r in rows)}</table>"
+        head = cell("finding", "th", ";width:9.5em")+"".join(cell(t, "th") for t in ("what", "if it is ignored", "cure"))
+        body = "".join(f"<tr>{''.join(map(cell, r))}</tr>" for r in rows)
+        return f"<table style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}</table>"
 
 # %% ../nbs/api/18_doctor.ipynb #c403e6dc
 def _act(self: Diagnosis,
@@ -180,7 +181,8 @@ def _classes(pt):
         seen = _seen(ds, new)
         if seen is None or not len(ds): continue
         if miss := [v for i,v in enumerate(vocab) if i not in seen]:
-            yield Finding("class_missing", "warn", f"{len(miss)} of {len(vocab)} classes have no {side} items: {names(miss)}.", harm,
+            has = "has" if len(miss)==1 else "have"
+            yield Finding("class_missing", "warn", f"{len(miss)} of {len(vocab)} classes {has} no {side} items: {names(miss)}.", harm,
                           "Split each class by itself, as folder_dls(path) does, or leave out the classes with too few items.")
     for side,new in zip(("training", "validation"), unknown):
         if new: yield Finding("class_missing", "stop", f"{len(new)} {side} items have a class that is not known. {'; '.join(list(dict.fromkeys(new))[:3])}.",
