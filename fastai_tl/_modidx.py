@@ -431,6 +431,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastai_tl.sweep.smooth': ('api/sweep.html#smooth', 'fastai_tl/sweep.py'),
                                  'fastai_tl.sweep.sweep_lrs': ('api/sweep.html#sweep_lrs', 'fastai_tl/sweep.py')},
             'fastai_tl.table': { 'fastai_tl.table.LayerTable': ('api/table.html#layertable', 'fastai_tl/table.py'),
+                                 'fastai_tl.table.LayerTable.__init__': ('api/table.html#layertable.__init__', 'fastai_tl/table.py'),
                                  'fastai_tl.table.LayerTable._constructor': ( 'api/table.html#layertable._constructor',
                                                                               'fastai_tl/table.py'),
                                  'fastai_tl.table.LayerTable.by_group': ('api/table.html#layertable.by_group', 'fastai_tl/table.py'),

@@ -64,12 +64,12 @@ class Diagnosis:
 
     def _repr_html_(self):
         if not self.findings: return "<p>Healthy: nothing was found.</p>"
-        cell = lambda t, tag="td", width="": f"<{tag} style='text-align:left;vertical-align:top;overflow-wrap:break-word{width}'>{t}</{tag}>"
+        cell = lambda t, tag="td", width="": f"<{tag} style='text-align:left;vertical-align:top;white-space:normal;overflow-wrap:break-word{width}'>{t}</{tag}>"
         chip = lambda s: f"<strong style='background-color:rgba({_COLOURS[s]});border-radius:8px;padding:0 8px;white-space:nowrap'>{s}</strong>"
         rows = [[f"{chip(f.severity)}<br><code style='white-space:nowrap'>{f.code}</code>", *map(escape, (f.what, f.harm, f.cure))] for f in self.findings]
         head = cell("finding", "th", ";width:9.5em")+"".join(cell(t, "th") for t in ("what", "if it is ignored", "cure"))
         body = "".join(f"<tr>{''.join(map(cell, r))}</tr>" for r in rows)
-        return f"<table style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}</table>"
+        return f"<table class='dataframe' style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}</table>"
 
 # %% ../nbs/api/18_doctor.ipynb #c403e6dc
 def _act(self: Diagnosis,

@@ -15,6 +15,11 @@ class LayerTable(pd.DataFrame):
     "What `layer_table` returns: a DataFrame with one row a layer, shown by group in a notebook; `note` is a word of warning or `''`"
     _metadata = ["note"]
 
+    def __init__(self,
+        data=None,    # one row a layer, as `layer_table` makes them
+        *args, **kw,  # for `pandas.DataFrame`
+    ): super().__init__(data, *args, **kw)
+
     @property
     def _constructor(self): return pd.DataFrame   # parts of it are plain tables
 
@@ -57,7 +62,8 @@ def _rate(lr): return "" if lr is None or lr!=lr else f"{lr:.2g}"
 
 def _norms(r):
     if not r.batch_norms: return ""
-    return f"{r.held} held" if r.held==r.batch_norms else f"{r.held} of {r.batch_norms} held" if r.held else f"{r.batch_norms} follow batches"
+    if not r.held: return f"{r.batch_norms} follow{'s' if r.batch_norms==1 else ''} batches"
+    return f"{r.held} held" if r.held==r.batch_norms else f"{r.held} of {r.batch_norms} held"
 
 def _bar(share): return (f'<span style="display:inline-block;width:{max(.15, 3*share):.2f}em;height:.5em;margin-right:.5em;vertical-align:middle;'
                          'background-color:rgba(128,128,128,.55)"></span>')
