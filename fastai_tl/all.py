@@ -1,25 +1,31 @@
 """Every public name of the kit: `from fastai_tl.all import *`"""
 from fastai_tl.batchnorm import set_bn
+from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
+from fastai_tl.control import Control
 from fastai_tl.deployment import Prediction, Predictor, export, load_predictor
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
 from fastai_tl.evaluation import Evaluation, evaluate
 from fastai_tl.finder import LRFinderResult, find_lr
-from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, hold_stats, layer_table, set_frozen, unfreeze
+from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, hold_stats, layer_table, set_frozen, train_only, unfreeze
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.guard import FreezeGuard
-from fastai_tl.plan import Plan, Stage
+from fastai_tl.history import RunHistory
+from fastai_tl.plan import Plan
+from fastai_tl.planrun import NotFinite, OutOfMemory, suggest_lr
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
 from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
 from fastai_tl.settings import Settings, load_settings
 from fastai_tl.snapshot import Snapshot, preserved
+from fastai_tl.stage import PlanError, Stage
 from fastai_tl.table import LayerTable
-from fastai_tl.training import RunHistory, run_plan
+from fastai_tl.training import run_plan
 from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
 
-__all__ = ["Backbone", "Diagnosis", "DoctorError", "Evaluation", "FreezeGuard", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderResult",
-           "LayerTable", "Plan", "Prediction", "Predictor", "RunHistory", "Settings", "Snapshot", "Stage", "backbones", "check_frozen",
-           "decayed_lrs", "diagnose", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats",
-           "layer_decay", "layer_groups", "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups",
-           "preserved", "read_folder", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers",
-           "spread_lrs", "transfer_learner", "unfreeze"]
+__all__ = ["Backbone", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "Evaluation", "FreezeGuard", "FrozenMoved",
+           "GroupSpec", "KitError", "KitWarning", "LRFinderResult", "LayerTable", "NotFinite", "OutOfMemory", "Plan", "PlanError",
+           "Prediction", "Predictor", "RunHistory", "Settings", "Snapshot", "Stage", "backbones", "check_frozen", "decayed_lrs", "diagnose",
+           "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats", "layer_decay", "layer_groups",
+           "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder",
+           "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
+           "train_only", "transfer_learner", "unfreeze"]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
+from .distributed import mean
 from .errors import InputError, StateError
 from .groups import group_index, layer_groups
 from .progress import Reporter, bar, quiet
@@ -29,7 +30,7 @@ class RateSweep(Callback):
     def before_batch(self): self.opt.set_hypers(lr=[s*self.lrs[len(self.seen)] for s in self.scale])
 
     def after_batch(self):
-        loss = self.learn.loss.item()
+        loss = mean(self.learn.loss.item())   # over the processes, which must stop together and find the same rate
         self.seen.append(loss)
         if self.report: self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen)-1]:.1e}, loss {loss:.3f}")
         if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or exploded(self.seen): raise CancelFitException()
@@ -85,6 +86,25 @@ def _plot(self,
     return ax
 
 LRFinderResult.plot = _plot
+
+# %% ../nbs/api/14_finder.ipynb #e1dd1272
+def _repr_html_(self):
+    "The curve, the suggestions by method, and how far to trust them"
+    import base64, io
+    from html import escape
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(5.2, 3), layout="constrained"); FigureCanvasAgg(fig)
+    self.plot(fig.subplots())
+    buf = io.BytesIO(); fig.savefig(buf, format="png", dpi=80)
+    say = "No suggestion" if self.suggested is None else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
+    trust = "reliable" if self.reliable else f"not reliable: {self.reason}"
+    rows = "".join(f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>" for k,v in self.suggestions.items())
+    return (f"<p><b>{say}</b>, {escape(trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
+            f"{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"+(f"<table><tbody>{rows}</tbody></table>" if rows else ""))
+
+_METHODS = dict(fall="fall (ours)", valley="valley (fastai)", slide="slide (fastai)", minimum="minimum / 10 (fastai)", steep="steep (fastai)")
+LRFinderResult._repr_html_ = _repr_html_
 
 # %% ../nbs/api/14_finder.ipynb #52f86a0d
 def _suggestions(lrs, losses, best):

@@ -4,7 +4,8 @@
 
 # %% ../nbs/api/04_freeze.ipynb #a5e0f3c4
 from __future__ import annotations
-import fnmatch, hashlib, re, weakref
+import fnmatch, glob, hashlib, re, weakref
+from collections.abc import Sequence
 import torch
 from torch import nn
 from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
@@ -12,8 +13,8 @@ from .errors import InputError, StateError, did_you_mean
 from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_learner, layer_groups, model_of, pinned, sample_input, trace
 
 # %% auto #0
-__all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'hold_stats',
-           'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
+__all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'train_only',
+           'restore_frozen', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
 
 # %% ../nbs/api/04_freeze.ipynb #86fb8595
 def _sync(learn_or_model, policy, frozen):
@@ -158,6 +159,34 @@ def _set_pins(learn, names, pin, frozen):
     learn.splitter = Pinned(inner, frozenset(new)) if new else inner
     lists = [[*ps] for ps in learn.splitter(learn.model)]
     learn.opt.param_lists = lists if hasattr(learn.opt, "opt") else type(learn.opt.param_lists)([type(learn.opt.param_lists)(ps) for ps in lists])
+
+# %% ../nbs/api/04_freeze.ipynb #878223b2
+def train_only(
+    learn,                        # a fastai `Learner` or a module
+    patterns: str | list[str],    # as in `find_parameters`
+    bn: str | None = None,        # batch-norm policy, as in `freeze_to`
+) -> list[str]:                   # names of the parameters that train
+    "Train exactly the parameters that the patterns match, freeze all others; on an error nothing has changed"
+    chosen = find_parameters(learn, patterns)
+    ids, pins = {id(p) for p in chosen.values()}, pinned(learn)
+    if pins and all(n in pins for n in chosen):
+        raise InputError(f"All that {patterns!r} matches is pinned, so nothing could be trained. Release it first: set_frozen(learn, …, False).",
+                         patterns=patterns)
+    freeze_to(learn, 0, bn=bn)
+    rest = [n for n,p in model_of(learn).named_parameters() if id(p) not in ids]
+    if rest: set_frozen(learn, [glob.escape(n) for n in rest])
+    return list(chosen)
+
+def restore_frozen(
+    learn,                        # a fastai `Learner` or a module
+    names: Sequence[str],         # parameters, as in `named_parameters`
+):
+    "Freeze exactly these parameters and release all others: a freeze map that was taken down earlier; raises `InputError` if one is not there"
+    names, have = set(names), {n for n,_ in model_of(learn).named_parameters()}
+    if bad := sorted(names-have):
+        raise InputError(f"There is no parameter {bad[0]!r}.{did_you_mean(bad[0], have)} layer_table lists the layers.", allowed=sorted(have))
+    for n,p in model_of(learn).named_parameters(): p.requires_grad_(n not in names)
+    _settle(learn)
 
 # %% ../nbs/api/04_freeze.ipynb #dc1e822f
 def hold_stats(

@@ -4,89 +4,288 @@
 
 # %% ../nbs/api/07_plan.ipynb #37c6630e
 from __future__ import annotations
-import math
-from dataclasses import dataclass
-from .errors import InputError
+import json, re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+import yaml
+from .errors import FileError, did_you_mean
+from .stage import CHECKS, PlanError, Stage, check_stage, stage_values
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'PlanError', 'Stage', 'Plan']
+__all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stage_to_plain']
 
 # %% ../nbs/api/07_plan.ipynb #ad1cd9a1
-SCHEDULES = ("one_cycle", "flat_cos", "constant")
-
-class PlanError(InputError):
-    "A stage or plan that cannot be run; has the fields `stage`, `field` and `allowed`"
-
-@dataclass(frozen=True)
-class Stage:
-    "One stretch of training with one freeze state; raises `PlanError`, naming the field, if it makes no sense"
-    name: str                              # for tables and plots
-    train: str | int = "head"              # first group that trains (a group's name, 'head', a number), or 'all'
-    epochs: int = 5                        # passes over the training data
-    lr: float | str = "find"               # learning rate of the head, or 'find': run a sweep first
-    lr_mult: float = 1.                    # the first group's rate is lr/lr_mult, those between in equal ratios
-    schedule: str = "one_cycle"            # 'one_cycle', 'flat_cos' or 'constant'
-    pct_start: float = .25                 # 'one_cycle': share of the stage in which the rate rises, 0..1
-    div: float = 25.                       # 'one_cycle': starts at lr/div
-    bn: str | None = None                  # batch-norm policy of frozen layers; `None`: the learner's
-    hold_stats: bool = False               # keep the body's running statistics also where it trains, for this stage
-
-    def __post_init__(self): _check_stage(self)
-
-# %% ../nbs/api/07_plan.ipynb #f3081421
-def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-
-_checks = dict(
-    name=(lambda v: isinstance(v, str) and v.strip(), "a name"),
-    train=(lambda v: isinstance(v, (str, int)) and not isinstance(v, bool), "a group's name or number, 'head' or 'all'"),
-    epochs=(lambda v: isinstance(v, int) and not isinstance(v, bool) and v>=1, "a whole number, at least 1"),
-    lr=(lambda v: v=="find" or (_number(v) and v>0), "a number above 0, or 'find'"),
-    lr_mult=(lambda v: _number(v) and v>=1, "a number, at least 1"),
-    schedule=(lambda v: v in SCHEDULES, " or ".join(SCHEDULES)),
-    pct_start=(lambda v: _number(v) and 0<=v<=1, "a number from 0 to 1"),
-    div=(lambda v: _number(v) and v>=1, "a number, at least 1"),
-    bn=(lambda v: v in (None, "train", "affine", "frozen"), "'train', 'affine', 'frozen' or None"),
-    hold_stats=(lambda v: isinstance(v, bool), "True or False"),
-)
-
-def _check_stage(stage):
-    for field,(ok,allowed) in _checks.items():
-        if not ok(v := getattr(stage, field)):
-            raise PlanError(f"Stage {stage.name!r}: {field}={v!r} cannot be used; {field} takes {allowed}.",
-                            stage=stage.name, field=field, allowed=allowed)
-
-# %% ../nbs/api/07_plan.ipynb #364c1810
 @dataclass(frozen=True)
 class Plan:
-    "Stages in the order in which they run"
+    "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
     stages: tuple[Stage, ...]
 
     def __post_init__(self):
         object.__setattr__(self, "stages", tuple(self.stages))
         if not self.stages: raise PlanError("A plan needs at least one stage.", stage=None, field="stages", allowed="Stage objects")
-        for s in self.stages:
+        seen = set()
+        for i,s in enumerate(self.stages):
             if not isinstance(s, Stage): raise PlanError(f"{s!r} is not a Stage.", stage=None, field="stages", allowed="Stage objects")
+            if s.name in seen: raise PlanError(f"Two stages have the name {s.name!r}. Give each its own, so that tables and errors can tell them apart.",
+                                               stage=s.name, field="name", allowed="a name that no other stage has")
+            if s.lr=="same" and i==0: raise PlanError(f"Stage {s.name!r}: lr='same' is the rate of the stage before, and this is the first. Give a number or "
+                                                      "'find'.", stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
+            if s.lr=="same" and isinstance(self.stages[i-1].lr, dict):
+                raise PlanError(f"Stage {s.name!r}: lr='same' after rates by group is not clear, as other groups may train. Give the rates again.",
+                                stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
+            seen.add(s.name)
 
     @property
-    def epochs(self) -> int: return sum(s.epochs for s in self.stages)
+    def epochs(self) -> int:
+        "Of all stages; one with train='each' counts once, see `Plan.expand`"
+        return sum(s.epochs for s in self.stages)
 
-    @classmethod
-    def head_only(cls,
-        epochs: int = 5,            # epochs
-        lr: float | str = "find",   # learning rate, or 'find'
-    ) -> Plan:
-        "Train the head on a frozen body, also called a linear probe when the head is linear"
-        return cls((Stage("train the head", "head", epochs, lr),))
+# %% ../nbs/api/07_plan.ipynb #51a6e7c5
+def _probe(epochs, lr, **kw): return (Stage("train the head", "head", epochs, lr, **kw),) if epochs else ()
 
-    @classmethod
-    def fine_tune(cls,
-        epochs: int = 5,            # epochs with everything trainable
-        lr: float | str = "find",   # rate of the head stage, or 'find': each stage runs a sweep of its own
-        freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already
-        lr_mult: float = 100,       # the stem's rate is that of the head divided by this
-        hold_stats: bool = True,    # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
-    ) -> Plan:
-        "fastai's `fine_tune`: head first, then everything at half the rate, smaller towards the stem"
-        head = (Stage("train the head", "head", freeze_epochs, lr, pct_start=.99),) if freeze_epochs else ()
-        half = lr if lr=="find" or not _number(lr) else lr/2
-        return cls((*head, Stage("fine-tune", "all", epochs, half, lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))
+def _head_only(cls,
+    epochs: int = 5,            # epochs
+    lr: float | str = "find",   # learning rate, or 'find'
+) -> Plan:
+    "Train the head on a frozen body, also called a linear probe when the head is linear"
+    return cls(_probe(epochs, lr))
+
+def _fine_tune(cls,
+    epochs: int = 5,            # epochs with everything trainable
+    lr: float | str = "find",   # rate of the head stage, or 'find': each stage runs a sweep of its own
+    freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already
+    lr_mult: float = 100,       # the stem's rate is that of the head divided by this
+    hold_stats: bool = True,    # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
+) -> Plan:
+    "fastai's `fine_tune` (Howard and Gugger 2020, arXiv 2002.04688): head first, then everything at half the rate, smaller towards the stem"
+    half = lr/2 if isinstance(lr, (int, float)) else lr
+    return cls((*_probe(freeze_epochs, lr, pct_start=.99),
+                Stage("fine-tune", "all", epochs, half, lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))
+
+def _gradual(cls,
+    epochs: int = 1,            # epochs after each group that is freed, from the head back
+    last_epochs: int = 3,       # epochs at the end, with everything trainable
+    lr: float | str = "find",   # of the head; 'find': one sweep, before the first stage
+    factor: float = 2.6,        # each earlier group's rate is divided by this
+) -> Plan:
+    "Gradual unfreezing with discriminative rates (ULMFiT: Howard and Ruder 2018, arXiv 1801.06146): one more group trains at each step"
+    return cls((Stage("unfreeze", "each", epochs, lr, lr_decay=factor, hold_stats=True),
+                Stage("all layers", "all", last_epochs, "same", lr_decay=factor, hold_stats=True)))
+
+# %% ../nbs/api/07_plan.ipynb #1b1444db
+def _lp_ft(cls,
+    head_epochs: int = 5,       # epochs of the probe
+    epochs: int = 5,            # epochs with everything trainable
+    lr: float | str = "find",   # of the probe; all layers then get a tenth of it; 'find': each stage runs a sweep of its own
+) -> Plan:
+    """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): a head that fits already does not distort the features.
+    Theirs is a linear head: `transfer_learner(…, head='linear')`"""
+    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, lr/10 if isinstance(lr, (int, float)) else lr, hold_stats=True)))
+
+def _surgical(cls,
+    groups: str | Sequence[str],  # names of groups, or patterns of layers: these train, nothing else
+    epochs: int = 5,              # epochs on them
+    lr: float | str = "find",     # learning rate, or 'find': each stage runs a sweep of its own
+    head_epochs: int = 1,         # epochs of the head before; 0: none, for a head that is trained already
+) -> Plan:
+    "Surgical fine-tuning (Lee and others 2022, arXiv 2210.11466): only the part that the shift of the data concerns, early layers for other kinds of pictures"
+    ps = (groups,) if isinstance(groups, str) else tuple(groups)
+    return cls((*_probe(head_epochs, lr), Stage("operate", ps, epochs, lr, hold_stats=True)))
+
+def _layer_decay(cls,
+    epochs: int = 5,            # epochs with everything trainable
+    lr: float | str = "find",   # of the head
+    factor: float = 1/.75,      # each layer's rate is that of the next divided by this
+    freeze_epochs: int = 1,     # epochs with only the head before; 0: none
+) -> Plan:
+    "Layer-wise decay of the learning rate (Clark and others 2020, arXiv 2003.10555; usual for vision transformers): an optimizer group for each layer"
+    return cls((*_probe(freeze_epochs, lr), Stage("fine-tune", "all", epochs, lr, lr_decay=factor, per_layer=True, hold_stats=True)))
+
+PRESETS = dict(head_only=_head_only, fine_tune=_fine_tune, gradual=_gradual, lp_ft=_lp_ft, surgical=_surgical, layer_decay=_layer_decay)
+for _name,_f in PRESETS.items():
+    _f.__name__, _f.__qualname__ = _name, f"Plan.{_name}"
+    setattr(Plan, _name, classmethod(_f))
+
+# %% ../nbs/api/07_plan.ipynb #364c1810
+def _expand(self: Plan,
+    groups: Sequence[str],   # names, stem first
+) -> Plan:
+    "The plan with every `train='each'` written out, one stage for each group"
+    out = []
+    for i,s in enumerate(self.stages):
+        if s.train!="each": out.append(s); continue
+        stop = 0 if i+1<len(self.stages) and self.stages[i+1].train=="all" and len(groups)>1 else -1
+        for j in range(len(groups)-1, stop, -1):
+            first = j==len(groups)-1
+            out.append(replace(s, name=f"{s.name} {groups[j]}", train=groups[j], lr=s.lr if first else "same"))
+    return Plan(tuple(out))
+
+def _check(self: Plan,
+    groups: Sequence[str],                 # as in `check_stage`, for all three
+    layers: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
+):
+    "Raise `PlanError` if a stage does not fit a network with these groups, layers and metrics"
+    for s in self.stages: check_stage(s, groups, layers, metrics)
+
+Plan.expand, Plan.check = _expand, _check
+
+# %% ../nbs/api/07_plan.ipynb #fa4cba87
+_NOTES = dict(name="for tables and plots", train="a group and all after it; all; each; or a [list of layers]: exactly these",
+    epochs="passes over the training data", lr="a number; slice(low, high); {group: number}; find; or same, as the stage before",
+    lr_mult="the first group's rate is the head's divided by this", lr_decay="each group's rate is the next one's divided by this",
+    per_layer="lr_decay goes by layer", schedule="one_cycle, flat_cos or constant", pct_start="share of the stage in which the rate rises",
+    div="the rate starts at lr divided by this", bn="batch norm of frozen layers: train, affine or frozen",
+    hold_stats="keep the pretrained batch-norm statistics", patience="epochs without a better `monitor` after which the stage ends",
+    monitor="a loss or metric", keep="weights of the last or the best epoch")
+
+def _scalar(v):
+    if isinstance(v, slice): return f"slice({v.start!r}, {v.stop!r})"
+    if isinstance(v, dict): return "{"+", ".join(f"{_inner(k)}: {_inner(o)}" for k,o in v.items())+"}"
+    if isinstance(v, tuple): return "["+", ".join(map(_inner, v))+"]"
+    if isinstance(v, float): return repr(v) if "e" not in (r := repr(v)) or "." in r else r.replace("e", ".0e")   # YAML 1.1 reads 1e-05 as a text
+    return yaml.safe_dump(v, default_flow_style=True, width=1000, allow_unicode=True).replace("\n...", "").strip()
+
+def _inner(v):
+    "Inside brackets, where fewer signs can stand without quotes"
+    if isinstance(v, str) and not re.fullmatch(r"[A-Za-z_][\w.]*", v): return json.dumps(v, ensure_ascii=False)   # YAML reads JSON's quoted texts
+    return _scalar(v)
+
+def _to_yaml(self: Plan,
+    file: str | Path | None = None,  # written there too; `None`: not
+) -> str:
+    "The plan as YAML, with comments"
+    lines, told = ["# A training plan for fastai_tl: run_plan(learn, Plan.from_yaml(file)). Stages run in order.", "stages:"], set()
+    for s in self.stages:
+        for i,(k,v) in enumerate(stage_values(s).items()):
+            note = "" if k in told or k=="name" else f"# {_NOTES[k]}"
+            told.add(k)
+            lines.append(f"{'- ' if i==0 else '  '}{k}: {_scalar(v)}".ljust(34 if note else 0)+(" "+note if note else ""))
+    if rest := [f for f in _NOTES if f not in told]:
+        lines += ["", "# What a stage can have besides:", *(f"#   {k}: {_scalar(_DEFAULTS[k])}".ljust(34)+f" {_NOTES[k]}" for k in rest)]
+    text = "\n".join(lines)+"\n"
+    if file is not None:
+        try: Path(file).write_text(text, encoding="utf-8")
+        except OSError as e: raise FileError(f"The plan could not be written to {file}: {e.strerror or e}. Choose another place.", file=str(file)) from None
+    return text
+
+_DEFAULTS = {f.name: f.default for f in fields(Stage)}
+Plan.to_yaml = _to_yaml
+
+# %% ../nbs/api/07_plan.ipynb #9f4ba638
+_SLICE = re.compile(r"slice\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
+
+def _maybe_number(v):
+    if isinstance(v, str):
+        try: return float(v)   # 1e-3 is a text in YAML 1.1
+        except ValueError: pass
+    return v
+
+def lr_from(v):
+    "A learning rate from text, a number or a dict"
+    if isinstance(v, str) and (m := _SLICE.match(v.strip())): return slice(*(_maybe_number(o) for o in m.groups()))
+    return {k: _maybe_number(o) for k,o in v.items()} if isinstance(v, dict) else _maybe_number(v)
+
+def _from_plain(field, v):
+    if field=="lr": return lr_from(v)
+    if field in ("lr_mult", "lr_decay", "pct_start", "div"): return _maybe_number(v)
+    return tuple(v) if field=="train" and isinstance(v, list) else v
+
+def stage_from(
+    d: dict,      # values by field
+    i: int = 0,   # its number, for errors
+) -> Stage:
+    "A stage from plain values, as they come out of YAML or JSON"
+    who = f"Stage {i+1}" if not isinstance(d, dict) or "name" not in d else f"Stage {d['name']!r}"
+    if not isinstance(d, dict):
+        raise PlanError(f"{who} is {d!r}; it takes lines of the form field: value.", stage=None, field="stages", allowed=tuple(_DEFAULTS))
+    if bad := [k for k in d if k not in _DEFAULTS]:
+        raise PlanError(f"{who}: there is no field {bad[0]!r}.{did_you_mean(bad[0], _DEFAULTS)} A stage has {', '.join(_DEFAULTS)}.",
+                        stage=d.get("name"), field=str(bad[0]), allowed=tuple(_DEFAULTS))
+    if "name" not in d: raise PlanError(f"{who} has no name.", stage=None, field="name", allowed=CHECKS["name"][1])
+    return Stage(**{k: _from_plain(k, v) for k,v in d.items()})
+
+# %% ../nbs/api/07_plan.ipynb #a71b7a86
+def _from_yaml(cls,
+    source: str | Path,  # a file, or YAML itself
+) -> Plan:
+    "Read a plan; raises `PlanError` that names the stage, the field and what is allowed, or the line that is no YAML"
+    text, where = source, "The plan"
+    if isinstance(source, Path) or "\n" not in str(source) and str(source).endswith((".yaml", ".yml")):
+        where = str(source)
+        try: text = Path(source).read_text(encoding="utf-8")
+        except OSError as e: raise FileError(f"{source}: {e.strerror or e}. Give the file of a plan, as Plan.to_yaml(file) writes it.", file=where) from None
+    try: data = yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        at = f", line {e.problem_mark.line+1}" if getattr(e, "problem_mark", None) else ""
+        raise PlanError(f"{where}{at} is not YAML: {getattr(e, 'problem', None) or e}.", stage=None, field=None, allowed="YAML") from None
+    if not isinstance(data, dict) or set(data)!={"stages"} or not isinstance(data["stages"], list):
+        raise PlanError(f"{where} needs one entry, stages, with a list of stages below it; print(Plan.fine_tune().to_yaml()) shows one.",
+                        stage=None, field="stages", allowed="a list of stages")
+    return cls(tuple(stage_from(d, i) for i,d in enumerate(data["stages"])))
+
+Plan.from_yaml = classmethod(_from_yaml)
+
+# %% ../nbs/api/07_plan.ipynb #b5d0186b
+def _shown(v): return f"slice({v.start!r}, {v.stop!r})" if isinstance(v, slice) else repr(v)
+
+def _freeze_code(s):
+    bn = f", bn={s.bn!r}" if s.bn else ""
+    where = "0" if s.train=="all" else repr(list(s.train)) if isinstance(s.train, tuple) else repr(s.train)
+    out = [f"train_only(learn, {where}{bn})" if isinstance(s.train, tuple) else f"freeze_to(learn, {where}{bn})"]
+    return out+["hold_stats(learn)"]*s.hold_stats
+
+def _rate_code(s):
+    first = ["split_layers(learn)"]*s.per_layer
+    if s.lr=="find": first.append("lr = suggest_lr(learn)")
+    elif s.lr!="same": first.append(f"lr = {_shown(s.lr)}")
+    if isinstance(s.lr, dict): return first+["lrs = list(set_lrs(learn, lr).values())"]
+    n = "len(layer_groups(learn))"
+    if isinstance(s.lr, slice): return first+[f"lrs = spread_lrs(lr.start, lr.stop, {n})"]
+    if s.lr_decay>1: return first+[f"lrs = decayed_lrs(lr, {n}, {s.lr_decay!r})"]
+    if s.lr_mult>1: return first+[f"lrs = spread_lrs(lr/{s.lr_mult:g}, lr, {n})"]
+    return first+["lrs = lr"]
+
+def _fit_code(s):
+    cbs = ["FreezeGuard()"]
+    if s.patience: cbs.append(f"EarlyStoppingCallback(monitor={s.monitor!r}, patience={s.patience})")
+    if s.keep=="best": cbs.append(f"SaveModelCallback(monitor={s.monitor!r}, fname='best')")
+    more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule=="one_cycle" else ""
+    return [f"learn.{dict(one_cycle='fit_one_cycle', flat_cos='fit_flat_cos', constant='fit')[s.schedule]}({s.epochs}, lrs{more}, cbs=[{', '.join(cbs)}])"]+\
+           ["hold_stats(learn, False)"]*s.hold_stats
+
+def _to_code(self: Plan,
+    groups: Sequence[str] | None = None,  # names of the network's groups, needed for a plan with `train='each'`
+) -> str:
+    "Python that does the same on `learn`, with plain fastai where fastai has it"
+    plan = self.expand(groups) if groups is not None else self
+    if any(s.train=="each" for s in plan.stages):
+        raise PlanError("train='each' stands for one stage a group: give the groups, plan.to_code(list(layer_groups(learn))).",
+                        stage=None, field="train", allowed=None)
+    head = ["from fastai_tl.all import *"]
+    needs = dict(EarlyStoppingCallback=any(s.patience for s in plan.stages), SaveModelCallback=any(s.keep=="best" for s in plan.stages))
+    track = [n for n,on in needs.items() if on]
+    if track: head.append(f"from fastai.callback.tracker import {', '.join(track)}")
+    head.append("from fastai.callback.schedule import *")
+    return "\n".join(head+[o for s in plan.stages for o in ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s), *_fit_code(s)]])+"\n"
+
+Plan.to_code = _to_code
+
+# %% ../nbs/api/07_plan.ipynb #22fa9053
+def plan_differences(
+    a: Plan,
+    b: Plan,
+) -> list[str]:    # one line for each field; empty: they are equal
+    "In which stages and fields two plans differ"
+    out = [f"{len(a.stages)} stages there, {len(b.stages)} here"] if len(a.stages)!=len(b.stages) else []
+    for i,(s,t) in enumerate(zip(a.stages, b.stages)):
+        pairs = [(f.name, getattr(s, f.name), getattr(t, f.name)) for f in fields(Stage)]
+        out += [f"stage {i+1} {s.name!r}: {n} was {x!r}, is {y!r}" for n,x,y in pairs if x!=y]
+    return out
+
+def stage_to_plain(
+    stage: Stage,
+) -> dict:          # `stage_from` reads it
+    "Every field, as text, numbers, lists and dicts"
+    return {k: _shown(v) if isinstance(v, slice) else list(v) if isinstance(v, tuple) else v for k,v in asdict(stage).items()}

@@ -55,7 +55,7 @@ class Snapshot:
         self.buffers = [(m, n, b, b.detach().clone()) for m in model.modules() for n,b in m._buffers.items() if b is not None]
         self.modes = [(m, m.training) for m in model.modules()]
         self.attrs, self.cbs = dict(vars(learn)), list(learn.cbs)
-        loaders = list(learn.dls.loaders)
+        self.loaders = loaders = list(learn.dls.loaders)   # several processes put their own in their place
         rec = getattr(learn, "recorder", None)
         objs = [o for o in [*learn.cbs, *learn.metrics, getattr(rec, "loss", None), getattr(rec, "smooth_loss", None), learn.opt]
                 if hasattr(o, "__dict__")]
@@ -71,6 +71,12 @@ class Snapshot:
         ts = [c for _,c,*_ in self.params]+[g[1] for *_,g in self.params if g]+[c for *_,c in self.buffers]
         return sum(t.numel()*t.element_size() for t in ts)
 
+    @property
+    def opt_nbytes(self) -> int:
+        "Memory taken by the copy of the optimizer's state, in bytes"
+        states = [d["state"] for o,d in self.objects.saved if isinstance(d.get("state"), dict)]
+        return sum(t.numel()*t.element_size() for s in states for d in s.values() if isinstance(d, dict) for t in d.values() if isinstance(t, torch.Tensor))
+
 # %% ../nbs/api/02_snapshot.ipynb #8bc27f9e
 def _restore(self: Snapshot):
     "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
@@ -82,7 +88,7 @@ def _restore(self: Snapshot):
         for m,n,b,c in self.buffers: b.copy_(c); m._buffers[n] = b
         for m,t in self.modes: m.training = t
         self.learn.__dict__.clear(); self.learn.__dict__.update(self.attrs)
-        self.learn.cbs[:] = self.cbs
+        self.learn.cbs[:] = self.cbs; self.learn.dls.loaders = self.loaders
         self.objects.restore()
         self.random.restore()
 

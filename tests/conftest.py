@@ -25,6 +25,39 @@ def small_dls():
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")
 
 
+class Noisy(torch.utils.data.Dataset):
+    "Small pictures that are read with noise from Python, NumPy and torch, so that a random state that is off shows"
+    def __init__(self, n, noise=True):
+        gen = torch.Generator().manual_seed(5)
+        self.x, self.y, self.noise = torch.randn(n, 3, 8, 8, generator=gen), torch.randint(0, 3, (n,), generator=gen), noise
+
+    def __len__(self): return len(self.x)
+
+    def __getitem__(self, i):
+        if not self.noise: return self.x[i], self.y[i]
+        return self.x[i] + .1 * random.random() + .1 * np.random.rand() + .1 * torch.randn(1), self.y[i]
+
+
+def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
+    "A small network with batch norm and dropout on `Noisy` pictures, the same for the same seed; `ballast`: further parameters, to make files larger"
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
+    from fastai.losses import CrossEntropyLossFlat
+    from fastai.metrics import accuracy
+    from torch import nn
+
+    from fastai_tl.groups import GroupSpec
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
+                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.3), nn.Linear(8, 3)))
+    if ballast: net[2].register_buffer("ballast", torch.randn(ballast))
+    dls = DataLoaders.from_dsets(Noisy(n), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
+    dls.c = 3
+    for dl in dls.loaders: dl._one_pass()   # fastai reads one item more the first time
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+    return Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, "cbs": list(cbs), **kw})
+
+
 def tensors(model):
     "A copy of every tensor of a model"
     return {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -1,0 +1,475 @@
+"""A run of a plan survives what comes in between: interrupts anywhere, NaN, no memory, no disk, damaged and foreign checkpoints."""
+import json
+import random
+import resource
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUIET, everything, moved, noisy_learner, same, tensors
+from fastai.callback.core import Callback
+from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.callback.training import GradientAccumulation, GradientClip
+from fastai.optimizer import OptimWrapper, SGD
+from fastai.torch_core import set_seed
+from torch import nn
+
+from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch, FolderStore
+from fastai_tl.control import Control
+from fastai_tl.errors import InputError, KitWarning, StateError
+from fastai_tl.finder import find_lr
+from fastai_tl.freeze import frozen_names, set_frozen
+from fastai_tl.plan import Plan
+from fastai_tl.planrun import NotFinite, OutOfMemory
+from fastai_tl.stage import Stage
+from fastai_tl.training import run_plan
+
+PLAN = Plan((Stage("probe", "head", 1, 1e-2), Stage("tune", "all", 2, "find", lr_mult=10, hold_stats=True),
+             Stage("operate", ("1",), 1, "same", schedule="flat_cos")))
+EVENTS = ("before_fit", "before_epoch", "before_train", "before_batch", "after_pred", "after_loss", "before_backward", "after_backward", "before_step",
+          "after_step", "after_batch", "after_train", "before_validate", "after_validate", "after_epoch", "after_fit")
+N_BATCHES = 4 * 4   # 4 epochs of 4 training batches
+
+
+def fresh(seed=0, **kw):
+    learn = noisy_learner(n=32, seed=seed, **kw)
+    set_seed(7)
+    return learn
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    "Weights and history of the run that nothing happens to"
+    learn = fresh()
+    history = run_plan(learn, PLAN, on_progress=QUIET)
+    return tensors(learn.model), history
+
+
+def assert_as_baseline(learn, history, baseline):
+    assert moved(baseline[0], learn.model) == []
+    assert history.finished and [s.values for s in history.stages] == [s.values for s in baseline[1].stages]
+    for a, b in zip(history.stages, baseline[1].stages):
+        np.testing.assert_array_equal(a.losses, b.losses)
+        np.testing.assert_array_equal(a.lr_curve, b.lr_curve)
+
+
+class Strike(Callback):
+    "Interrupt at the `at`-th time that `event` happens"
+    def __init__(self, event, at, how, order):
+        self.at, self.how, self.count, self.order = at, how, 0, order
+        setattr(self, event, self.strike)
+
+    def strike(self):
+        self.count += 1
+        if self.count == self.at:
+            if self.how == "raise": raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+            if self.how == "twice": signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def sigint():
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)   # a job in the background is started with SIGINT ignored
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+# 36 times 10 random interrupts, and 154 of find_lr in test_finder.py; make test runs 50 of the 360
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] if i >= 5 else []) for i in range(36)])
+def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
+    rnd = random.Random(seed)
+    hits = 0
+    for i in range(14):
+        if hits == 10: break
+        event, how, where = rnd.choice(EVENTS), rnd.choice(["raise", "signal", "signal", "twice"]), rnd.choice(["memory", "folder", "other process"])
+        often = 4 if "fit" in event else 5 if event.endswith(("epoch", "train", "validate")) else 100
+        at, order = rnd.randint(1, often), rnd.choice([-50, 40, 70, 2000])
+        folder = None if where == "memory" else tmp_path / str(i)
+        learn, cb = fresh(), Strike(event, at, how, order)
+        learn.add_cb(cb)
+        try: history = run_plan(learn, PLAN, folder, rnd.choice([1, 3, "epoch"]), on_progress=QUIET)
+        except KeyboardInterrupt:
+            hits += 1
+            learn.remove_cb(cb)
+            if where == "other process": learn = fresh(seed=rnd.randint(1, 99))   # other random weights, other random states
+            history = run_plan(learn, PLAN, folder, on_progress=QUIET)
+            assert len(history.sessions) == 2 or history.sessions[0]["start"] == [0, 0, 0]   # nothing was saved yet if it came in the first setup
+        assert_as_baseline(learn, history, baseline)
+        if folder is not None and (folder / "last.partial").exists(): pytest.fail("a half checkpoint is left")
+    assert hits >= 5
+
+
+def test_a_first_ctrl_c_costs_no_batch(baseline, sigint):
+    learn = fresh()
+    cb = Strike("after_pred", 7, "signal", 0)   # in the midst of the third batch of the second epoch, sweeps not counted
+    learn.add_cb(cb)
+    with pytest.raises(KeyboardInterrupt, match="goes on from there"): run_plan(learn, Plan((Stage("a", "head", 3, 1e-2),)), on_progress=QUIET)
+    learn.remove_cb(cb)
+    history = run_plan(learn, Plan((Stage("a", "head", 3, 1e-2),)), on_progress=QUIET)
+    assert sum(s["batches"] for s in history.sessions) == 12
+
+
+@pytest.mark.parametrize("kw", [dict(cbs=[GradientAccumulation(20)]), dict(cbs=[EarlyStoppingCallback(patience=9), GradientClip]), dict(opt_func=SGD),
+                                dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)), dict(opt_func=partial(OptimWrapper, opt=torch.optim.SGD)),
+                                dict(wd=0.)],
+                         ids=["accumulation", "tracker", "SGD", "torch AdamW", "torch SGD", "no decay"])
+@pytest.mark.parametrize("at", [3, 6])
+def test_resuming_is_exact_with_other_optimizers_and_callbacks(kw, at, tmp_path):
+    plan = Plan((Stage("a", "all", 2, 1e-2),))
+    make = lambda: fresh(**{k: [type(c)(20) if isinstance(c, GradientAccumulation) else c for c in v] if k == "cbs" else v for k, v in kw.items()})
+    whole = make()
+    run_plan(whole, plan, on_progress=QUIET)
+    learn, control, n = make(), Control(), []
+    run_plan(learn, plan, tmp_path, control=control, on_progress=lambda *a: (n.append(1), len(n) == at and control.stop()))
+    again = make()
+    again.model[2][3].weight.data.zero_()
+    assert run_plan(again, plan, tmp_path, on_progress=QUIET).finished
+    assert moved(tensors(whole.model), again.model) == []
+
+
+def test_a_plan_by_layers_and_one_with_each_resume(tmp_path):
+    for i, plan in enumerate([Plan.layer_decay(2, lr=1e-2), Plan.gradual(lr=1e-2, last_epochs=1)]):
+        whole = fresh()
+        run_plan(whole, plan, on_progress=QUIET)
+        steer(fresh(), plan, 10, "stop", checkpoint=tmp_path / str(i))
+        again = fresh(seed=3)
+        assert run_plan(again, plan, tmp_path / str(i), on_progress=QUIET).finished and moved(tensors(whole.model), again.model) == []
+
+
+# ---------------------------------------------------------------- steering
+
+def steer(learn, plan, at, what, *args, **kw):
+    "Run a plan, and ask `what` of its Control when `at` batches are reported"
+    control, n = Control(), []
+
+    def report(*a):
+        n.append(1)
+        if len(n) == at: getattr(control, what)(*args)
+
+    return run_plan(learn, plan, control=control, on_progress=report, **kw)
+
+
+def test_stop_and_stop_after_epoch():
+    plan = Plan((Stage("a", "head", 3, 1e-2),))
+    learn = fresh()
+    h = steer(learn, plan, 2, "stop")
+    assert not h.finished and h.sessions[-1]["batches"] == 2 and h.actions[0]["action"] == "stop"
+    h = steer(learn, plan, 1, "stop_after_epoch")
+    assert not h.finished and len(h.stages[0].values) == 1 and [s["batches"] for s in h.sessions] == [2, 2]
+    h = run_plan(learn, plan, on_progress=QUIET)
+    assert h.finished and [s["batches"] for s in h.sessions] == [2, 2, 8] and "3 sessions" in repr(h)
+
+
+def test_pause_from_another_thread_waits_between_batches():
+    learn, control, seen = fresh(), Control(), []
+    plan = Plan((Stage("a", "head", 3, 1e-2),))
+
+    def report(done, *a):
+        seen.append(done)
+        if len(seen) == 3: control.pause()
+
+    def other():
+        until = time.monotonic() + 30
+        while control.state != "paused" and time.monotonic() < until: time.sleep(.01)
+        n = len(seen)
+        time.sleep(.3)
+        states.append((control.state, len(seen) - n))
+        control.resume()
+
+    states, t = [], threading.Thread(target=other)
+    t.start()
+    h = run_plan(learn, plan, control=control, on_progress=report)
+    t.join()
+    assert states == [("paused", 0)] and h.finished and control.state == "finished"
+    assert [a["action"] for a in h.actions] == ["pause", "resume"]
+    whole = fresh()
+    run_plan(whole, plan, on_progress=QUIET)
+    assert moved(tensors(whole.model), learn.model) == []
+    with pytest.raises(StateError, match="has ended"): control.stop()
+    with pytest.raises(StateError, match="takes one of its own"): run_plan(learn, plan, control=control, on_progress=QUIET)
+
+
+def test_a_run_in_a_worker_thread_is_stopped_from_the_main_one():
+    learn, control, out = fresh(), Control(), []
+    t = threading.Thread(target=lambda: out.append(run_plan(learn, Plan((Stage("a", "head", 10000, 1e-3),)), control=control, on_progress=QUIET)))
+    t.start()
+    while control.state == "ready": time.sleep(.01)
+    control.stop()
+    t.join(30)
+    assert not t.is_alive() and not out[0].finished
+
+
+def test_a_new_rate_takes_hold_at_the_next_batch():
+    class Rates(Callback):
+        order = 90
+        def before_fit(self): self.seen = []
+        def before_step(self): self.seen.append([h["lr"] for h in self.opt.hypers])
+
+    learn = fresh(cbs=[Rates()])
+    steer(learn, Plan((Stage("a", "all", 2, 1e-2, lr_mult=100, schedule="constant"),)), 3, "set_lr", 1e-3)
+    np.testing.assert_allclose(learn.rates.seen[2], [1e-4, 1e-3, 1e-2])
+    np.testing.assert_allclose(learn.rates.seen[3], [1e-5, 1e-4, 1e-3])
+    learn = fresh(cbs=[Rates()])
+    steer(learn, Plan((Stage("a", "all", 2, 1e-2),)), 3, "set_lr", {"0": 5e-3})
+    plain = fresh(cbs=[Rates()])
+    run_plan(plain, Plan((Stage("a", "all", 2, 1e-2),)), on_progress=QUIET)
+    ratio = np.array(learn.rates.seen) / np.array(plain.rates.seen)
+    np.testing.assert_allclose(ratio[:3], 1)
+    np.testing.assert_allclose(ratio[3:, 0], .5)
+    np.testing.assert_allclose(ratio[3:, 1:], 1)
+    with pytest.raises(InputError): steer(learn, Plan((Stage("a", "all", 2, 1e-2),)), 1, "set_lr", {"nine": 5e-3})
+
+
+def test_unfreeze_next_frees_one_group_and_survives_a_resume(tmp_path):
+    plan = Plan((Stage("a", "head", 3, 1e-2),))
+    whole = fresh()
+    before = tensors(whole.model)
+    h = steer(whole, plan, 2, "unfreeze_next")
+    assert {k[0] for k in moved(before, whole.model)} == {"1", "2"} and h.actions[0]["value"] == "1"
+    learn, control, n = fresh(), Control(), []
+    def report(*a): n.append(1); len(n) == 2 and control.unfreeze_next(); len(n) == 3 and control.stop()
+    run_plan(learn, plan, tmp_path, control=control, on_progress=report)
+    again = fresh()
+    run_plan(again, plan, tmp_path, on_progress=QUIET)
+    assert moved(tensors(whole.model), again.model) == []
+    assert not any(n.startswith("1.") and not n.startswith("1.1.") for n in frozen_names(again))
+
+
+def test_requests_before_the_start_are_checked_and_carried_out():
+    control = Control()
+    control.set_lr({"nine": 1.})
+    learn = fresh()
+    before = tensors(learn.model)
+    with pytest.raises(InputError, match="no group 'nine'"): run_plan(learn, PLAN, control=control, on_progress=QUIET)
+    assert moved(before, learn.model) == []
+    control = Control()
+    control.stop()
+    assert run_plan(learn, PLAN, control=control, on_progress=QUIET).sessions[-1]["batches"] == 1
+
+
+# ---------------------------------------------------------------- what goes wrong in a batch
+
+class Poison(Callback):
+    "Make the loss NaN at one batch"
+    order = -5
+    def __init__(self, at, what): self.at, self.what = at, what
+    def before_batch(self):
+        if self.training and self.train_iter == self.at and self.what == "input": self.learn.xb = (self.xb[0] * float("nan"),)
+    def after_loss(self):
+        if self.training and self.train_iter == self.at and self.what == "loss":
+            self.learn.loss_grad = self.loss_grad * float("inf")
+            self.learn.loss = self.loss_grad.clone()
+
+
+@pytest.mark.parametrize("what,cause", [("input", "the batch itself"), ("loss", "the learning rate")])
+@pytest.mark.parametrize("folder", [True, False])
+def test_nan_stops_at_once_and_gives_the_last_good_weights(what, cause, folder, tmp_path):
+    plan = Plan((Stage("a", "all", 3, 1e-2),))
+    half = fresh()
+    steer(half, plan, 6, "stop_after_epoch")
+    learn = fresh(cbs=[Poison(6, what)])
+    attrs = set(vars(learn))
+    with pytest.raises(NotFinite, match="back at stage 1 of 1 'a', epoch 2") as e: run_plan(learn, plan, tmp_path if folder else None, on_progress=QUIET)
+    assert (e.value.stage, e.value.epoch, e.value.batch) == ("a", 2, 3) and e.value.causes[0].startswith(cause) and len(e.value.args) == 1
+    assert moved(tensors(half.model), learn.model) == [] and set(vars(learn)) <= attrs | {"final_record", "smooth_loss"}
+    learn.remove_cb(Poison)
+    assert run_plan(learn, plan, tmp_path if folder else None, on_progress=QUIET).finished
+
+
+def test_a_rate_that_is_too_high_ends_in_nan_and_says_so():
+    learn = fresh(opt_func=SGD)
+    with pytest.raises(NotFinite, match="learning rate"): run_plan(learn, Plan((Stage("a", "all", 30, 1e20, schedule="constant"),)), on_progress=QUIET)
+    assert all(torch.isfinite(t).all() for t in learn.model.parameters())
+
+
+def test_no_memory_gives_the_weights_back_and_suggests_a_smaller_batch():
+    class Huge(nn.Module):
+        "Asks the allocator for more than any machine has, at the sixth batch"
+        n = 0
+        def forward(self, x):
+            if self.training: Huge.n += 1
+            if Huge.n == 6: torch.empty(2**55)
+            return x
+
+    plan = Plan((Stage("a", "all", 3, 1e-2),))
+    learn = fresh()
+    learn.model[2].insert(2, Huge())
+    with pytest.raises(OutOfMemory, match="bs=4") as e: run_plan(learn, plan, on_progress=QUIET)
+    assert e.value.batch_size == 8 and "epoch 2" in str(e.value) and e.value.__cause__ is not None
+    assert run_plan(learn, plan, on_progress=QUIET).finished
+
+
+def test_an_error_leaves_nothing_behind():
+    class Broken(Callback):
+        order = 5
+        def before_batch(self):
+            if self.training and self.train_iter == 5: raise ValueError("a picture cannot be read")
+        def before_fit(self): self.old, self.learn.loss_func = self.loss_func, lambda *a: self.old(*a)
+        def after_fit(self): self.learn.loss_func = self.old
+
+    learn = fresh()
+    cb, loss = Broken(), learn.loss_func
+    learn.add_cb(cb)
+    cbs = list(learn.cbs)
+    with pytest.raises(ValueError, match="cannot be read"): run_plan(learn, Plan((Stage("a", "all", 3, 1e-2),)), on_progress=QUIET)
+    assert learn.loss_func is loss and list(learn.cbs) == cbs and learn.create_mbar is True
+    learn.remove_cb(cb)
+    learn.fit(1)   # all in order
+
+
+# ---------------------------------------------------------------- checkpoints
+
+def test_a_full_disk_does_not_end_the_training(tmp_path):
+    "The limit on the size of a file is the operating system's own refusal, as a full disk is"
+    plan = Plan((Stage("a", "all", 3, 1e-2),))
+    learn = fresh(ballast=50_000)
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def report(done, *a):   # from the second epoch on no file may grow beyond 100 kB
+        if done == 7: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
+
+    try:
+        with pytest.warns(KitWarning, match="Training goes on, but no checkpoint could be written"):
+            history = run_plan(learn, plan, tmp_path, on_progress=report)
+    finally: resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert history.finished and any("no checkpoint" in n for n in history.notes) and "no checkpoint" in repr(history)
+    whole = fresh(ballast=50_000)
+    run_plan(whole, plan, on_progress=QUIET)
+    assert moved(tensors(whole.model), learn.model) == []
+    assert not list(tmp_path.glob("*.partial"))
+    again = fresh(ballast=50_000, seed=4)   # the last good one is whole
+    history = run_plan(again, plan, tmp_path, on_progress=QUIET)
+    assert moved(tensors(whole.model), again.model) == []
+    assert history.sessions[-1]["start"] == [0, 1, 0]
+
+
+def stopped(folder, at=7, plan=PLAN):
+    steer(fresh(), plan, at, "stop", checkpoint=folder, checkpoint_every=1)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:40], lambda b: b"", lambda b: b"not this",
+                                    lambda b: b[:-2000] + bytes([b[-2000] ^ 1]) + b[-1999:]])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, baseline, tmp_path):
+    stopped(tmp_path)
+    file = tmp_path / "last.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    learn = fresh(seed=2)
+    with pytest.warns(KitWarning, match="the one before it is"): history = run_plan(learn, PLAN, tmp_path, on_progress=QUIET)
+    assert_as_baseline(learn, history, baseline)
+    (tmp_path / "last.safetensors").write_bytes(b"x"), (tmp_path / "previous.safetensors").write_bytes(b"y")
+    with pytest.raises(CheckpointError, match="resume=False"): run_plan(learn, PLAN, tmp_path, on_progress=QUIET)
+
+
+def test_another_format_version_is_refused(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    stopped(tmp_path)
+    for name in ("last", "previous"):
+        with safe_open(str(tmp_path / f"{name}.safetensors"), "pt") as f: meta, ts = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        save_file(ts, tmp_path / f"{name}.safetensors", meta | {"version": "99"})
+    with pytest.raises(CheckpointError, match="its format is 99"): run_plan(fresh(), PLAN, tmp_path, on_progress=QUIET)
+
+
+@pytest.mark.parametrize("make,plan,says", [
+    (fresh, Plan((*PLAN.stages[:2], Stage("operate", ("1",), 3, "same"))), "stage 3 'operate': epochs was 1, is 3"),
+    (fresh, Plan(PLAN.stages[:2]), "3 stages there, 2 here"),
+    (lambda: noisy_learner(n=40), PLAN, "data: training items was 32, is 40"),
+    (lambda: noisy_learner(n=32, bs=4), PLAN, "data: batch size was 8, is 4"),
+    (lambda: fresh(ballast=10), PLAN, "model: 2.ballast was not there")])
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(make, plan, says, tmp_path):
+    stopped(tmp_path)
+    held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    learn = make()
+    before = everything(learn)
+    with pytest.raises(CheckpointMismatch) as e: run_plan(learn, plan, tmp_path, on_progress=QUIET)
+    assert says in str(e.value) and any(says in d for d in e.value.differences) and "resume=False" in str(e.value)
+    after = everything(learn)
+    for k in ("tensors", "requires_grad", "cbs", "loss", "dls"): same(before[k], after[k], k)
+    assert held == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    assert run_plan(learn, plan, tmp_path, resume=False, on_progress=QUIET).finished
+
+
+def test_resume_words(tmp_path, baseline, capsys):
+    with pytest.raises(CheckpointError, match="no checkpoint in"): run_plan(fresh(), PLAN, tmp_path / "new", resume=True, on_progress=QUIET)
+    with pytest.raises(InputError, match="resume='yes'"): run_plan(fresh(), PLAN, tmp_path, resume="yes")
+    with pytest.raises(InputError, match="'5 min'"): run_plan(fresh(), PLAN, tmp_path, "often")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"): run_plan(fresh(), PLAN, tmp_path / "file", on_progress=QUIET)
+    stopped(tmp_path / "run")
+    learn = fresh(seed=5)
+    history = run_plan(learn, PLAN, tmp_path / "run")
+    assert "Going on at stage 2 of 3 'tune'" in capsys.readouterr().out or "Going on" in str(history.sessions) or len(history.sessions) == 2
+    assert_as_baseline(learn, history, baseline)
+    other = fresh(seed=6)
+    loaded = run_plan(other, PLAN, tmp_path / "run")   # finished: nothing is left to do
+    assert "is finished" in capsys.readouterr().out
+    assert_as_baseline(other, loaded, baseline)
+    assert FolderStore(tmp_path / "run").load()[1] is not None
+
+
+def test_a_run_in_memory_goes_on_only_if_nothing_changed():
+    plan = Plan((Stage("a", "head", 3, 1e-2),))
+    learn = fresh()
+    steer(learn, plan, 3, "stop")
+    with torch.no_grad(): learn.model[2][3].bias.add_(1.)   # somebody trained it meanwhile
+    assert len(run_plan(learn, plan, on_progress=QUIET).sessions) == 1
+    steer(learn, plan, 3, "stop")
+    assert len(run_plan(learn, Plan((Stage("a", "head", 2, 1e-2),)), on_progress=QUIET).sessions) == 1
+    steer(learn, plan, 3, "stop")
+    assert len(run_plan(learn, plan, resume=False, on_progress=QUIET).sessions) == 1
+
+
+def test_files_and_their_number(tmp_path):
+    seen = set()
+    run_plan(fresh(), PLAN, tmp_path, 2, on_progress=lambda *a: seen.update(p.name for p in tmp_path.iterdir()))
+    assert seen == {"last.safetensors", "previous.safetensors", "best.safetensors"}
+    best = FolderStore(tmp_path).load("best")
+    assert json.dumps(best[1]) and best[1]["monitor"] == "valid_loss"
+
+
+def test_checkpoints_by_time(tmp_path):
+    times = []
+    def report(*a): times.append((tmp_path / "last.safetensors").stat().st_mtime_ns); time.sleep(.03)
+    run_plan(fresh(), Plan((Stage("a", "head", 2, 1e-2),)), tmp_path, "0.05 s", on_progress=report)
+    assert len(set(times)) >= 3
+
+
+def test_frozen_tensors_are_guarded_in_a_run():
+    from fastai_tl.freeze import FrozenMoved
+
+    class Meddler(Callback):
+        def after_step(self):
+            with torch.no_grad(): self.learn.model[0][0].weight.add_(1)
+
+    learn = fresh(cbs=[Meddler()])
+    before = tensors(learn.model)
+    with pytest.raises(FrozenMoved, match="0.0.weight"): run_plan(learn, Plan((Stage("a", "head", 2, 1e-2),)), on_progress=QUIET)
+    assert moved(before, learn.model) == []   # put back
+
+
+def test_pinned_layers_stay_frozen_through_a_plan(tmp_path):
+    learn = fresh()
+    set_frozen(learn, "0", pin=True)
+    before = tensors(learn.model)
+    steer(learn, PLAN, 6, "stop", checkpoint=tmp_path)
+    run_plan(learn, PLAN, tmp_path, on_progress=QUIET)
+    assert {k.split(".")[0] for k in moved(before, learn.model)} == {"1", "2"}
+
+
+def test_the_finder_of_plain_fastai_gives_its_start_as_advice_ours_does_not():
+    learn = fresh()
+    res = find_lr(learn, num_it=8, on_progress=QUIET)
+    assert res.suggested is None and res.suggestions == {} and "too few batches" in res.reason and "not reliable" in res._repr_html_()
+    for n in range(2, 30): find_lr(learn, num_it=n, on_progress=QUIET)   # never an error
+
+
+def test_progress_counts_all_stages_and_says_how_long():
+    calls = []
+    run_plan(fresh(), PLAN, on_progress=lambda *a: calls.append(a))
+    batches = [c for c in calls if "sweep" not in c[2]]
+    assert [c[0] for c in batches] == list(range(1, 4 * 6 + 1)) and {c[1] for c in calls} == {4 * 6}
+    assert "stage 3/3 operate, epoch 1/1" in batches[-1][2] and batches[-1][2].endswith("in all 0:00") and any("tune: sweep" in c[2] for c in calls)
