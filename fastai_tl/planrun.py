@@ -141,7 +141,7 @@ class PlanRun:
 def _capture(self: PlanRun):
     "All that a checkpoint holds: tensors (the live ones), and the rest as JSON-able values"
     learn, ts = self.learn, model_tensors(self.learn.model)
-    now = dict(facts=self.facts, at=list(self.at), finished=self.finished, sessions=[*self.sessions, dict(self.session)],
+    now = dict(facts=self.facts, at=list(self.at), drained=self.drained, finished=self.finished, sessions=[*self.sessions, dict(self.session)],
         actions=self.actions, notes=self.notes,
         frozen=[n for n,p in bare(learn.model).named_parameters() if not p.requires_grad], grads=gradient_tensors(learn.model, ts),
         stage=dict(lr=f"slice({self.lr.start!r}, {self.lr.stop!r})" if isinstance(self.lr, slice) else self.lr, peaks=self.peaks,
@@ -192,7 +192,7 @@ def _put_counters(self: PlanRun, saved):
 PlanRun.load, PlanRun.put, PlanRun.put_counters = _load, _put, _put_counters
 
 # %% ../nbs/api/15_planrun.ipynb #804cae74
-def _epoch_starts(self: PlanRun): self.random_at_start = random_values(self.loaders)
+def _epoch_starts(self: PlanRun): self.random_at_start, self.drained = random_values(self.loaders), False
 
 def _loss_seen(self: PlanRun):
     if not self.learn.training: return
@@ -219,7 +219,7 @@ def _batch_done(self: PlanRun):
     if stop: self.stopped = True; raise CancelFitException()
 
 def _trained(self: PlanRun):
-    self.at[1:] = [self.learn.epoch, self.n_train]
+    self.at[1:], self.drained = [self.learn.epoch, self.n_train], True
     self.before_validation = self.capture()
 
 def _obey(self: PlanRun, requests):
@@ -317,7 +317,7 @@ def _begin_stage(self: PlanRun, saved):
     "Freeze, find the rate, or take both from a checkpoint"
     learn, s = self.learn, self.stage
     self.wait, self.best, self.over, self.finder, self.random_at_start, self.seconds_before = 0, None, "", None, None, 0.
-    self.since, self.since_time, self.before_validation = 0, time.monotonic(), None
+    self.since, self.since_time, self.before_validation, self.drained = 0, time.monotonic(), None, False
     if saved is not None:
         for earlier in self.plan.stages[:self.at[0]]:
             if earlier.per_layer: freeze_for(learn, earlier)
@@ -360,7 +360,7 @@ def _part_of_epoch(self: PlanRun, saved, random, done):
         self.put_counters(saved)
         self.random_at_start = at_start
         learn.n_iter = len(learn.dl)
-        if done>=learn.n_iter: set_random_values(random["now"], self.loaders); return
+        if saved[2]["drained"]: set_random_values(random["now"], self.loaders); return   # the loader has been asked for more already, see below
         for o in enumerate(rest_of_epoch(learn.dl, done, at_start, random["now"], self.loaders), done): learn.one_batch(*o)
     learn._with_events(batches, "train", CancelTrainException)
     learn._do_epoch_validate()

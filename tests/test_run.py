@@ -473,3 +473,32 @@ def test_progress_counts_all_stages_and_says_how_long():
     batches = [c for c in calls if "sweep" not in c[2]]
     assert [c[0] for c in batches] == list(range(1, 4 * 6 + 1)) and {c[1] for c in calls} == {4 * 6}
     assert "stage 3/3 operate, epoch 1/1" in batches[-1][2] and batches[-1][2].endswith("in all 0:00") and any("tune: sweep" in c[2] for c in calls)
+
+
+def test_resuming_is_exact_on_augmented_pictures(tmp_path):
+    "fastai's own random augmentation, of items and of batches, on real pictures, with dropout and batch norm in the head"
+    from fastai.vision.augment import RandomResizedCrop, aug_transforms
+    from fastai.vision.data import ImageDataLoaders
+
+    from fastai_tl.samples import sample_path
+    from fastai_tl.zoo import transfer_learner
+
+    def make(seed=0):
+        set_seed(seed)
+        dls = ImageDataLoaders.from_folder(sample_path("clipart"), valid_pct=.8, seed=1, bs=8, num_workers=0, item_tfms=RandomResizedCrop(48), device="cpu",
+                                           batch_tfms=aug_transforms(size=48))
+        learn = transfer_learner(dls, "tf_efficientnet_lite0")
+        learn.dls.valid.n = 8   # one batch is enough
+        set_seed(seed)
+        return learn
+
+    plan = Plan((Stage("head", "head", 1, 1e-2), Stage("late", "stage7", 1, 1e-3, hold_stats=True)))
+    whole = make()
+    history = run_plan(whole, plan, on_progress=QUIET)
+    n = len(whole.dls.train)
+    for i, at in enumerate([3, n, n + 1, n + 4]):
+        folder = tmp_path / str(i)
+        assert not steer(make(), plan, at, "stop", checkpoint=folder).finished
+        again = make(seed=i + 5)
+        resumed = run_plan(again, plan, folder, on_progress=QUIET)
+        assert moved(tensors(whole.model), again.model) == [] and [s.values for s in resumed.stages] == [s.values for s in history.stages]
