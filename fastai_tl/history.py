@@ -55,6 +55,8 @@ class RunHistory:
         out = [] if self.finished else ["stopped before its end; the same run_plan(…) goes on"]
         if len(self.sessions)>1: out.append(f"in {len(self.sessions)} sessions")
         out += [f"{s.stage.name}: {s.ended}" for s in self.stages if s.ended]
+        out += [f"{s.stage.name}: the rate that was found, {s.finder.suggested or s.lrs[-1]:.1e}, is not reliable ({s.finder.reason})"
+                for s in self.stages if s.finder is not None and not s.finder.reliable]
         out += [f"{s.stage.name}: weights of epoch {s.best+1} kept" for s in self.stages if s.best is not None]
         return "; ".join(out+self.notes)
 
