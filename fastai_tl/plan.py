@@ -16,7 +16,7 @@ from .stage import CHECKS, PlanError, Stage, check_stage, stage_values
 __all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stage_to_plain']
 
 # %% ../nbs/api/07_plan.ipynb #ad1cd9a1
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
     stages: tuple[Stage, ...]
@@ -35,6 +35,8 @@ class Plan:
                 raise PlanError(f"Stage {s.name!r}: lr='same' after rates by group is not clear, as other groups may train. Give the rates again.",
                                 stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
             seen.add(s.name)
+
+    def __repr__(self): return "Plan(("+",\n      ".join(map(repr, self.stages))+("," if len(self.stages)==1 else "")+"))"
 
     @property
     def epochs(self) -> int:

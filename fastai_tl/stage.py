@@ -21,7 +21,7 @@ class PlanError(InputError):
     "A stage or plan that cannot be run; has the fields `stage`, `field` and `allowed`"
 
 # %% ../nbs/api/07_stage.ipynb #1cd0a1c9
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stage:
     "One stretch of training with one freeze state; raises `PlanError`, naming the field, if it makes no sense"
     name: str                              # for tables and plots; each stage of a plan has its own
@@ -43,6 +43,10 @@ class Stage:
     def __post_init__(self):
         if isinstance(self.train, list): object.__setattr__(self, "train", tuple(self.train))
         _check_values(self); _check_together(self)
+
+    def __repr__(self):
+        more = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name)!=f.default]
+        return f"Stage({', '.join([repr(self.name), *more])})"
 
 # %% ../nbs/api/07_stage.ipynb #7f959e43
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
