@@ -56,6 +56,12 @@ def whole(children, tmp_path_factory):
 def lines(log): return [int(x) for x in log.read_text().split()] if log.exists() else []
 
 
+def runs(pid):
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    return True
+
+
 @pytest.mark.parametrize("every,kills", [(3, 4), ("epoch", 8), (1, 10), ("0.1_s", 8)])
 def test_killed_and_resumed(children, whole, every, kills, tmp_path):
     rnd, done, chain, in_writing = random.Random(str(every)), 0, 0, 0
@@ -68,10 +74,10 @@ def test_killed_and_resumed(children, whole, every, kills, tmp_path):
             seen = lines(log)
             pid = children.start(folder, every, session - 1, log, result)   # each session begins with other weights and random states
             if done < kills:
-                while len(lines(log)) == len(seen): time.sleep(.002)        # not before its first batch
+                while len(lines(log)) == len(seen) and runs(pid): time.sleep(.002)   # not before its first batch; one that was killed after the last has none
                 if rnd.random() < .4:                                        # while a checkpoint is being written
                     until = time.monotonic() + whole[2]
-                    while not (folder / "last.partial").exists() and time.monotonic() < until and not result.exists(): pass
+                    while not (folder / "last.partial").exists() and time.monotonic() < until and runs(pid): pass
                     in_writing += (folder / "last.partial").exists()
                 else: time.sleep(rnd.uniform(0, .5 * whole[2]))
                 if not result.exists() and not Path(str(result) + ".npz").exists():
