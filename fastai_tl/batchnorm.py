@@ -7,6 +7,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from .errors import InputError
+from .owner import check_free
 from .groups import is_learner, model_of
 
 # %% auto #0
@@ -77,6 +78,7 @@ def set_bn(
     "Set the batch-norm policy for layers that are, or will be, frozen; raises `InputError` on another word"
     if policy not in BN_POLICIES: raise InputError(f"bn={policy!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.",
                                                    allowed=BN_POLICIES)
+    check_free(learn_or_model, "set_bn")
     host = None
     for m in model_of(learn_or_model).modules():
         if keeps_stats(m):

@@ -12,6 +12,7 @@ import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import RandTransform, Resize
 from .errors import FileError, InputError, StateError
+from .owner import owned
 from .serving import preprocess
 from .weights import load_all
 from .zoo import load_backbone, make_model
@@ -84,9 +85,10 @@ def export(
     tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         from safetensors.torch import save_file
-        save_file({k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/WEIGHTS)
-        (tmp/MANIFEST).write_text(json.dumps(_manifest(learn, recipe, tmp/WEIGHTS), indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
-        _verify(learn, tmp)
+        with owned(learn, "export"):
+            save_file({k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/WEIGHTS)
+            (tmp/MANIFEST).write_text(json.dumps(_manifest(learn, recipe, tmp/WEIGHTS), indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
+            _verify(learn, tmp)
         for f in tmp.iterdir():
             f.chmod(0o644)   # safetensors writes for the owner only
             with open(f, "rb") as o: os.fsync(o.fileno())

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from .batchnorm import batch_norms, hook_of, own_parameters
 from .errors import InputError, KitWarning, StateError, did_you_mean
+from .owner import check_free
 from .groups import is_learner, layer_groups, sample_input
 from .snapshot import RandomState
 
@@ -353,6 +354,7 @@ def diagnose(
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     for s in skip:
         if s not in CODES: raise InputError(f"skip={s!r}: there is no such finding.{did_you_mean(s, CODES)} The codes are {', '.join(CODES)}.", allowed=CODES)
+    if learn: check_free(learn, "diagnose")
     pt, rnd, found = Patient(learn, dls, limit), RandomState(dls.loaders), []
     try:
         for name,check in (_checks|(_learner_checks if learn else {})).items(): found += _ask(name, check, pt)

@@ -12,6 +12,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 from .errors import InputError, StateError
+from .owner import check_free, owned
 from .progress import Reporter, bar, quiet, without_cbs
 from .snapshot import RandomState
 
@@ -159,11 +160,12 @@ def evaluate(
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Evaluation:
     "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"
+    check_free(learn, "evaluate")
     dl, chance = learn.dls.valid if dl is None else dl, RandomState()
     try:
         if hasattr(dl, "new"): dl = dl.new(shuffle=False, drop_last=False)
         if not len(dl): raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
-        with quiet(learn), without_cbs(learn, Recorder):   # its history is of training
+        with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
             with nullcontext(on_progress) if on_progress else bar(len(dl)) as report:
                 preds,targets = learn.get_preds(dl=dl, cbs=_PassMeter(report))
     finally: chance.restore()

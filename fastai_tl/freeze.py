@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
 from .errors import InputError, StateError, did_you_mean
+from .owner import check_free, owner_of
 from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_learner, layer_groups, model_of, pinned, sample_input, trace
 
 # %% auto #0
@@ -69,6 +70,7 @@ def freeze_to(
     bn: str | None = None,   # batch-norm policy; `None`: the one in force, else 'frozen'
 ):
     "Freeze every group before `where`, train `where` and all after it; on an error nothing has changed"
+    check_free(learn, "freeze_to")
     groups = layer_groups(learn)
     idx = group_index(groups, where)
     if len(groups)==1 and where not in (0, next(iter(groups))):
@@ -128,6 +130,7 @@ def set_frozen(
     pin: bool = False,            # hold against fastai's own `freeze_to`, `unfreeze` and `fine_tune`, until released here
 ) -> list[str]:                   # names of the parameters
     "Freeze or release exactly the parameters that the patterns match; on an error nothing has changed"
+    check_free(learn, "set_frozen")
     if pin and not (frozen and is_learner(learn)): raise InputError("pin=True holds frozen parameters of a Learner: use it with frozen=True.")
     model, chosen = model_of(learn), find_parameters(learn, patterns)
     ids = {id(p) for p in chosen.values()}
@@ -182,6 +185,7 @@ def restore_frozen(
     names: Sequence[str],         # parameters, as in `named_parameters`
 ):
     "Freeze exactly these parameters and release all others: a freeze map that was taken down earlier; raises `InputError` if one is not there"
+    check_free(learn, "restore_frozen")
     names, have = set(names), {n for n,_ in model_of(learn).named_parameters()}
     if bad := sorted(names-have):
         raise InputError(f"There is no parameter {bad[0]!r}.{did_you_mean(bad[0], have)} layer_table lists the layers.", allowed=sorted(have))
@@ -194,6 +198,7 @@ def hold_stats(
     hold: bool = True,   # `False`: back to following the batches wherever a layer trains
 ):
     "Keep the running statistics of every group but the head, also where it trains; weights and biases train as before"
+    check_free(learn, "hold_stats")
     model, groups = model_of(learn), layer_groups(learn)
     if bn_policy(learn) is None: set_bn(learn, "frozen")
     head = {id(p) for p in list(groups.values())[-1]} if len(groups)>1 else set()
@@ -258,6 +263,7 @@ def _output_shapes(learn, x):
     "Shape of each module's output for one item, `B` for the batch; `{}` if that cannot be found out"
     model = model_of(learn)
     if x is None and model in _shapes: return _shapes[model]
+    if (own := owner_of(learn)) and not own.mine: return {}   # a pass through a network that is being trained would change its mode
     if x is None and not is_learner(learn): return {}
     try: seen = trace(model, *(sample_input(learn) if x is None else x if isinstance(x, tuple) else (x,)))
     except Exception: seen = {}   # the table is worth having without them

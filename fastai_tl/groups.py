@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from .errors import InputError, did_you_mean
+from .owner import check_free
 from .snapshot import RandomState
 
 # %% auto #0
@@ -260,6 +261,7 @@ def name_groups(
     groups: GroupSpec | dict | None = None,       # as in `as_spec`, the head last; `None`: found
 ) -> GroupSpec:
     "Give a Learner named groups in forward order, and an optimizer that has them; what is frozen stays frozen"
+    check_free(learn, "name_groups")
     try: seen = trace(learn.model, *sample_input(learn))
     except Exception as e: raise GroupError(f"One item of the data could not be put through the network: {str(e)[:200]}. diagnose(learn) says more.",
                                             groups=()) from e

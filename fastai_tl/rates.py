@@ -13,6 +13,7 @@ from torch import nn
 from .batchnorm import is_norm
 from .errors import InputError
 from .freeze import sync_index
+from .owner import check_free
 from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, layer_groups
 
 # %% auto #0
@@ -87,6 +88,7 @@ def set_lrs(
 ) -> dict[str, float]:                                       # by group, as read back from the optimizer
     """Set learning rates, for now and for every later `fit`, `fit_one_cycle`, … that is given none; on an error nothing has changed.
     In a dict, groups that are not named keep the rate of `next_lrs`. An optimizer is made if there is none; what is frozen stays frozen"""
+    check_free(learn, "set_lrs")
     names = list(layer_groups(learn))
     if callable(lrs): new = [lrs(i, g, len(names)) for i,g in enumerate(names)]
     elif isinstance(lrs, dict): new = _by_name(learn, lrs, names)
@@ -179,6 +181,7 @@ def split_layers(
     learn,             # a fastai `Learner` with named groups
 ) -> LayerSpec:
     "One optimizer group for each layer, the head whole, in order; on an error nothing has changed. A second call changes nothing"
+    check_free(learn, "split_layers")
     spec = group_spec(learn)
     if spec is None: raise GroupError("The groups of this Learner have no names, so they cannot be split. Give it some: name_groups(learn)",
                                       groups=list(layer_groups(learn)))
