@@ -15,7 +15,8 @@ from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_l
 
 # %% auto #0
 __all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'train_only',
-           'restore_frozen', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'layer_table']
+           'restore_frozen', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'stats_mode',
+           'layer_table', 'frozen_word']
 
 # %% ../nbs/api/04_freeze.ipynb #86fb8595
 def _sync(learn_or_model, policy, frozen):
@@ -252,7 +253,7 @@ def check_frozen(
     return len(names)
 
 # %% ../nbs/api/04_freeze.ipynb #7e81b8d7
-def _bn_mode(m):
+def stats_mode(m):
     if not keeps_stats(m): return ""
     h = hook_of(m)
     return "held" if h and h.holds(m) else "follows batches"
@@ -293,11 +294,11 @@ def layer_table(
         group = where.get(id(ps[0])) if ps else spec.group_of(path) if spec else None
         names = [f"{path}.{n}" if path else n for n,_ in [*m.named_parameters(recurse=False), *bufs]]
         rows.append(dict(group=group or "", layer=path, kind=type(m).__name__+(" (shared)" if len(new)<len(ps) else ""), output=shapes.get(path, ""),
-            parameters=sum(p.numel() for p in new), frozen=_frozen_word(ps, pins), batch_norm=_bn_mode(m), lr=lrs.get(group),
+            parameters=sum(p.numel() for p in new), frozen=frozen_word(ps, pins), batch_norm=stats_mode(m), lr=lrs.get(group),
             moved="" if not since else "yes" if any(now.get(n)!=since.get(n) for n in names) else "no"))
     return LayerTable(rows).with_note(_note(model))
 
-def _frozen_word(ps, pins):
+def frozen_word(ps, pins):
     if not ps: return ""
     if all(id(p) in pins for p in ps): return "pinned"
     return {(True,): "no", (False,): "yes"}.get(tuple({p.requires_grad for p in ps}), "partly")
