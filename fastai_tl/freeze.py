@@ -16,7 +16,7 @@ from .groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_l
 # %% auto #0
 __all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'train_only',
            'restore_frozen', 'hold_stats', 'FrozenMoved', 'fingerprint', 'frozen_names', 'check_frozen', 'stats_mode',
-           'layer_table', 'frozen_word']
+           'layer_table', 'frozen_word', 'foreign_note']
 
 # %% ../nbs/api/04_freeze.ipynb #86fb8595
 def _sync(learn_or_model, policy, frozen):
@@ -296,14 +296,14 @@ def layer_table(
         rows.append(dict(group=group or "", layer=path, kind=type(m).__name__+(" (shared)" if len(new)<len(ps) else ""), output=shapes.get(path, ""),
             parameters=sum(p.numel() for p in new), frozen=frozen_word(ps, pins), batch_norm=stats_mode(m), lr=lrs.get(group),
             moved="" if not since else "yes" if any(now.get(n)!=since.get(n) for n in names) else "no"))
-    return LayerTable(rows).with_note(_note(model))
+    return LayerTable(rows).with_note(foreign_note(model))
 
 def frozen_word(ps, pins):
     if not ps: return ""
     if all(id(p) in pins for p in ps): return "pinned"
     return {(True,): "no", (False,): "yes"}.get(tuple({p.requires_grad for p in ps}), "partly")
 
-def _note(model):
+def foreign_note(model: nn.Module) -> str:
     "Whether something else than the kit's functions has changed what trains since they were last used"
     was, now = getattr(model, "freeze_map", None), {n for n,p in model.named_parameters() if not p.requires_grad}
     if was is None or was==now: return ""

@@ -6,13 +6,13 @@
 from __future__ import annotations
 import glob
 from dataclasses import dataclass
-from .batchnorm import batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters
-from .freeze import frozen_word, find_parameters, stats_mode
+from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
+from .freeze import find_parameters, freeze_to, frozen_word, set_frozen, stats_mode
 from .groups import group_spec, is_learner, layer_groups, model_of, pinned
 from .rates import next_lrs
 
 # %% auto #0
-__all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code']
+__all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code', 'switch_bn']
 
 # %% ../nbs/api/06_freezemap.ipynb #4da340b7
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_layers(
     model, groups, spec = model_of(learn), layer_groups(learn), group_spec(learn)
     where = {id(p): n for n,ps in groups.items() for p in ps}
     pins = {id(p) for n,p in model.named_parameters(remove_duplicate=False) if n in pinned(learn)} if pinned(learn) else set()
-    out, counted, host = [], set(), ""
+    out, counted = [], set()
     for path,m in model.named_modules():
         ps = own_parameters(m)
         if not ps and not keeps_stats(m): continue
@@ -116,3 +116,20 @@ def freeze_code(
     "Python that freezes, and sets the learning rates of, a new Learner as this one is"
     lines = [*freeze_lines(learn, name), *(rate_lines(learn, name) if is_learner(learn) else [])]
     return "\n".join(lines) if lines else f"# {name} is as it was made: everything trains"
+
+# %% ../nbs/api/06_freezemap.ipynb #e74dbdb5
+def switch_bn(
+    learn,         # a fastai `Learner` or a module
+    policy: str,   # 'train', 'affine' or 'frozen'
+):
+    "Set the batch-norm policy of frozen layers, with the norms in them as it wants them; what else is frozen stays"
+    model, old, pins = model_of(learn), bn_policy(learn) or "train", pinned(learn)
+    now = {id(p) for n,p in model.named_parameters() if not p.requires_grad and n not in pins}
+    free = {id(p) for n,p in model.named_parameters() if n not in pins}
+    idx = next((i for i in range(len(layer_groups(learn))) if _expected(learn, i, old) & free==now), None)
+    if idx is not None: freeze_to(learn, idx, bn=policy); return
+    set_bn(learn, policy)
+    norms = [f"{path}.{n}" for path,m in batch_norms(model).items() if (h := hook_of(m)).host is not None and all_frozen(own_parameters(h.host))
+             for n,_ in m.named_parameters(recurse=False)]
+    norms = [glob.escape(n) for n in norms if n not in pins]
+    if norms: set_frozen(learn, norms, policy=="frozen")

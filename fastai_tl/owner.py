@@ -39,7 +39,7 @@ def owner_of(
     with _lock:
         try: own = _owners.get(learn_or_model)
         except TypeError: own = None   # not something a weak reference can be made to
-        return own or next((o for l,o in _owners.items() if l.model is learn_or_model), None)
+        return own or next((o for held,o in _owners.items() if held.model is learn_or_model), None)
 
 def check_free(
     learn_or_model,   # a fastai `Learner`, or its module

@@ -4,11 +4,11 @@
 
 # %% ../../nbs/api/20_panels.base.ipynb #9904782c
 from __future__ import annotations
-import html, threading, time, weakref
+import html, threading, weakref
 from collections.abc import Callable
 import ipywidgets as w
 from ..errors import StateError
-from ..owner import Owner, check_free, claim, let_go, owner_of
+from ..owner import Owner, check_free, claim, let_go
 
 # %% auto #0
 __all__ = ['CSS', 'esc', 'number', 'duration', 'CodeView', 'Meter', 'Cancelled', 'Job', 'job_of', 'panels_of', 'refresh_all',
@@ -68,7 +68,8 @@ def duration(s: float) -> str:
 # %% ../../nbs/api/20_panels.base.ipynb #cbfc0352
 _COPY = ("const c=this.nextElementSibling;const t=c.innerText;const s=()=>{this.textContent='Copied';setTimeout(()=>this.textContent='Copy',1500)};"
          "if(navigator.clipboard&&isSecureContext)navigator.clipboard.writeText(t).then(s);"
-         "else{const r=document.createRange();r.selectNodeContents(c);const g=getSelection();g.removeAllRanges();g.addRange(r);document.execCommand('copy');s()}")
+         "else{const r=document.createRange();r.selectNodeContents(c);const g=getSelection();g.removeAllRanges();g.addRange(r);"
+         "document.execCommand('copy');s()}")
 
 class CodeView(w.VBox):
     "A button that shows the Python of a panel, with another that copies it"

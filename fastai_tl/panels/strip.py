@@ -39,14 +39,14 @@ def layer_sign(layer: Layer) -> str:
 
 def group_word(layers) -> str:
     "'frozen', 'trains', 'partly frozen', 'frozen, drifts' or `''` for the layers of one group"
-    signs = {layer_sign(l) for l in layers if l.frozen}
+    signs = {layer_sign(o) for o in layers if o.frozen}
     if not signs: return ""
     if signs=={"t"}: return "trains"
     if signs=={"f"}: return "frozen"
     return "frozen, drifts" if signs<={"f", "d"} else "partly frozen"
 
 # %% ../../nbs/api/21_panels.strip.ipynb #90cbaefc
-def _width(layers): return sum(math.log2(2+l.parameters) for l in layers)
+def _width(layers): return sum(math.log2(2+o.parameters) for o in layers)
 
 def strip_html(
     learn,                     # a fastai `Learner` or a module
@@ -55,9 +55,9 @@ def strip_html(
 ) -> str:                      # HTML
     "The groups side by side, and in each its layers in order, as wide as the logarithm of their parameters"
     layers = read_layers(learn) if layers is None else layers
-    groups = {g: [l for l in layers if l.group==g] for g in layer_groups(learn)}
-    cells = lambda ls: "".join(f'<i class="{layer_sign(l)}" style="flex:{math.log2(2+l.parameters):.1f} 0 0" '
-                               f'title="{escape(l.path)} ({escape(l.kind)}): {_SAY[layer_sign(l)]}"></i>' for l in ls)
+    groups = {g: [o for o in layers if o.group==g] for g in layer_groups(learn)}
+    cells = lambda ls: "".join(f'<i class="{layer_sign(o)}" style="flex:{math.log2(2+o.parameters):.1f} 0 0" '
+                               f'title="{escape(o.path)} ({escape(o.kind)}): {_SAY[layer_sign(o)]}"></i>' for o in ls)
     word = lambda ls: group_word(ls).replace("partly frozen", "partly")
     cols = "".join(f'<div class="ftl-group" style="flex:{max(_width(ls), 1):.0f} 0 0" title="{escape(g)}: {group_word(ls)}">'
                    f'<div class="ftl-cells">{cells(ls)}</div><div class="ftl-name"><b>{escape(g)}</b></div><div class="ftl-name">{word(ls)}</div></div>'
@@ -65,6 +65,6 @@ def strip_html(
     said = "; ".join(f"{g} {group_word(ls)}" for g,ls in groups.items())
     keys = ""
     if legend:
-        there = [s for s in "ftpd" if any(layer_sign(l)==s for l in layers)]
+        there = [s for s in "ftpd" if any(layer_sign(o)==s for o in layers)]
         keys = '<div class="ftl-legend">'+"".join(f'<span><i class="ftl-key {s}"></i>{_SAY[s]}</span>' for s in there)+"</div>"
     return f'{STRIP_CSS}<div class="ftl-strip"><div class="ftl-row" role="img" aria-label="{escape(said)}">{cols}</div>{keys}</div>'
