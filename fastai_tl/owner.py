@@ -48,7 +48,7 @@ def check_free(
     "Raise `Busy` if another thread is training it; called first by everything that would touch a Learner"
     own = owner_of(learn_or_model)
     if own is None or own.mine: return
-    raise Busy(f"{own.who} is training this Learner{', '+w if (w := own.where()) else ''}; {what} would disturb it. {own.stop}.", owner=own)
+    raise Busy(f"{own.who} is using this Learner{', '+w if (w := own.where()) else ''}; {what} would disturb it. {own.stop}.", owner=own)
 
 # %% ../nbs/api/02_owner.ipynb #44ac0df3
 class _Held:
@@ -74,7 +74,7 @@ def claim(
     "Hold `learn` for `owner`, whose thread is set when it begins; raises `Busy` if it is held. `let_go` ends it"
     with _lock:
         check_free(learn, owner.who)
-        if learn in _owners: raise Busy(f"{_owners[learn].who} is training this Learner already. {_owners[learn].stop}.", owner=_owners[learn])
+        if learn in _owners: raise Busy(f"{_owners[learn].who} is using this Learner already. {_owners[learn].stop}.", owner=_owners[learn])
         _owners[learn] = owner
         _hold(learn)
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 import html, threading, weakref
 from collections.abc import Callable
+from contextlib import contextmanager
 import ipywidgets as w
 from ..errors import StateError
 from ..owner import Owner, check_free, claim, let_go
 
 # %% auto #0
-__all__ = ['CSS', 'esc', 'number', 'duration', 'CodeView', 'Meter', 'Cancelled', 'Job', 'job_of', 'panels_of', 'refresh_all',
-           'Panel', 'descendants']
+__all__ = ['CSS', 'esc', 'number', 'duration', 'put', 'CodeView', 'Meter', 'Cancelled', 'Job', 'job_of', 'panels_of',
+           'refresh_all', 'Panel', 'descendants']
 
 # %% ../../nbs/api/20_panels.base.ipynb #737f61fd
 CSS = """<style>
@@ -71,10 +72,21 @@ _COPY = ("const c=this.nextElementSibling;const t=c.innerText;const s=()=>{this.
          "else{const r=document.createRange();r.selectNodeContents(c);const g=getSelection();g.removeAllRanges();g.addRange(r);"
          "document.execCommand('copy');s()}")
 
+def put(
+    widget: w.Widget,
+    **values,          # traits
+):
+    "Set the traits that differ, so that only they are sent"
+    new = {k: v for k,v in values.items() if getattr(widget, k) is not v and getattr(widget, k)!=v}
+    if not new: return
+    with widget.hold_sync():
+        for k,v in new.items(): setattr(widget, k, v)
+
 class CodeView(w.VBox):
     "A button that shows the Python of a panel, with another that copies it"
     def __init__(self):
-        self.button = w.ToggleButton(description="Python", icon="code", tooltip="Show the Python that leads here", layout=w.Layout(width="auto"))
+        self.button = w.ToggleButton(description="Python", icon="code", tooltip="Show the Python that leads here",
+                                     layout=w.Layout(width="110px"))
         self.text, self.shown = "", w.HTML()
         super().__init__([self.button])
         self.button.observe(self._draw, "value")
@@ -250,12 +262,18 @@ class Panel(w.VBox):
     def refresh(self):
         "Show the Learner as it is now"
         if self.closed: return
-        with self._lock:
-            was, self._refresher = self._refresher, threading.get_ident()
+        with self.writing():
             try:
                 self.update()
                 self.code_view.set(self.code)
             except Exception as e: self.say_error(e)   # a Learner that was made unreadable must not break the cell that did it
+
+    @contextmanager
+    def writing(self):
+        "Inside, changes of widgets are this panel's own: `act` does nothing, and other threads wait"
+        with self._lock:
+            was, self._refresher = self._refresher, threading.get_ident()
+            try: yield
             finally: self._refresher = was
 
 # %% ../../nbs/api/20_panels.base.ipynb #1def64d2

@@ -13,7 +13,7 @@ from ..freeze import foreign_note, freeze_to, layer_table, set_frozen, unfreeze
 from ..freezemap import freeze_code, read_layers, switch_bn
 from ..groups import layer_groups
 from ..owner import owner_of
-from .base import Cancelled, Job, Meter, Panel, descendants, duration, esc, number, refresh_all
+from .base import Cancelled, Job, Meter, Panel, descendants, duration, esc, number, put, refresh_all
 from .strip import group_word, strip_html
 from ..rates import next_lrs, set_lrs
 
@@ -51,11 +51,6 @@ def _facts(parameters, most, word, stats):
     return (f'<div class="ftl-facts"><span class="ftl-c1" title="{parameters:,} parameters">{bar}{number(parameters)}</span>'
             f'<span class="ftl-c2">{_chip(word)}</span><span class="ftl-c3">{norm}</span></div>')
 
-def _put(widget, **values):
-    "Set traits that differ"
-    for k,v in values.items():
-        if getattr(widget, k)!=v: setattr(widget, k, v)
-
 # %% ../../nbs/api/21_panels.freeze.ipynb #e089abd1
 class LayerRow(w.HBox):
     "One layer: tick box and facts"
@@ -69,8 +64,8 @@ class LayerRow(w.HBox):
 
     def show(self, layer, most):
         word = {"yes": "frozen", "no": "trains", "partly": "partly frozen"}.get(layer.frozen, layer.frozen)
-        _put(self.tick, value=layer.frozen in ("yes", "pinned"))
-        _put(self.facts, value=_facts(layer.parameters, most, "frozen, drifts" if layer.drifts else word, layer.stats))
+        put(self.tick, value=layer.frozen in ("yes", "pinned"))
+        put(self.facts, value=_facts(layer.parameters, most, "frozen, drifts" if layer.drifts else word, layer.stats))
 
 class GroupRow(w.VBox):
     "One group: tick box, facts, learning rate, and its layers below"
@@ -79,7 +74,7 @@ class GroupRow(w.VBox):
         self.tick = w.Checkbox(description=name, indent=False, tooltip=f"Freeze the group {name}"); self.tick.add_class("ftl-tick")
         self.facts = w.HTML()
         self.rate = w.FloatText(step=0, tooltip=f"Learning rate of {name}", continuous_update=False, layout=w.Layout(width="92px"))
-        self.fold = w.ToggleButton(description="layers", icon="caret-right", tooltip=f"Show the layers of {name}", layout=w.Layout(width="84px"))
+        self.fold = w.ToggleButton(description="layers", icon="caret-right", tooltip=f"Show the layers of {name}", layout=w.Layout(width="100px"))
         self.more = w.Button(description="", layout=w.Layout(width="auto"))
         self.tick.observe(lambda ch: panel.act(lambda: set_frozen(panel.learn, self.names(), ch.new)), "value")
         self.rate.observe(lambda ch: panel.act(lambda: set_lrs(panel.learn, {name: ch.new})), "value")
@@ -96,12 +91,12 @@ class GroupRow(w.VBox):
     def show(self, layers, most, lr):
         "Write what the group is; `layers`: its own"
         word = "pinned" if {o.frozen for o in layers}-{""}=={"pinned"} else group_word(layers)
-        _put(self.tick, value=word in ("frozen", "pinned", "frozen, drifts"))
-        _put(self.facts, value=_facts(sum(o.parameters for o in layers), most, word, _stats_word(layers)))
-        _put(self.rate, value=float(f"{lr:.3g}"))
-        _put(self.fold, icon="caret-down" if self.fold.value else "caret-right", description=f"{len(layers)} layer{'s'*(len(layers)!=1)}")
+        put(self.tick, value=word in ("frozen", "pinned", "frozen, drifts"))
+        put(self.facts, value=_facts(sum(o.parameters for o in layers), most, word, _stats_word(layers)))
+        put(self.rate, value=float(f"{lr:.3g}"))
+        put(self.fold, icon="caret-down" if self.fold.value else "caret-right", description=f"{len(layers)} layer{'s'*(len(layers)!=1)}")
         if self.fold.value: self._show_layers(layers)
-        _put(self, children=(self.line, self.below) if self.fold.value else (self.line,))
+        put(self, children=(self.line, self.below) if self.fold.value else (self.line,))
 
     def _show_layers(self, layers):
         if [r.path for r in self.rows]!=[o.path for o in layers[:len(self.rows)]]: self._drop()
@@ -109,8 +104,8 @@ class GroupRow(w.VBox):
         most = max(o.parameters for o in layers)
         for r,o in zip(self.rows, layers): r.show(o, most)
         left = len(layers)-len(self.rows)
-        _put(self.more, description=f"Show {min(left, _PAGE)} more of {left}")
-        _put(self.below, children=(*self.rows, *([self.more] if left else [])))
+        put(self.more, description=f"Show {min(left, _PAGE)} more of {left}")
+        put(self.below, children=(*self.rows, *([self.more] if left else [])))
 
     def _drop(self):
         for r in self.rows:
@@ -142,7 +137,7 @@ class FreezePanel(Panel):
         self.measure = w.Button(description="Measure speed", icon="clock-o", tooltip="Time a few batches, to know what an epoch costs with any choice",
                                 layout=auto)
         self.measure.on_click(lambda _: self.job.stop() if self.job and self.job.running else self.act(self.start_measuring))
-        self.low, self.high = (w.FloatLogSlider(min=-8, max=1, step=.05, description=d, continuous_update=False, readout_format=".2g",
+        self.low, self.high = (w.FloatLogSlider(min=-8, max=1, step=.05, description=d, continuous_update=False, readout_format=".1e",
                                                 layout=w.Layout(width="330px", max_width="100%")) for d in ("Stem rate", "Head rate"))
         for s in (self.low, self.high): s.observe(lambda ch: self.act(lambda: set_lrs(self.learn, slice(self.low.value, self.high.value))), "value")
         self.meter, self.table = Meter(), w.VBox()
@@ -166,6 +161,7 @@ def _classed(widget, *names):
 def _more(self: FreezePanel, _): self.shown += _PAGE//2; self.refresh()
 
 def _update(self: FreezePanel):
+    if self.job and self.job.running: return   # it has released everything for a moment
     learn, groups = self.learn, layer_groups(self.learn)
     self.layers, lrs = read_layers(learn), next_lrs(learn)
     by = {g: [o for o in self.layers if o.group==g] for g in groups}
@@ -177,18 +173,18 @@ def _update(self: FreezePanel):
     most = max((sum(o.parameters for o in ls) for ls in by.values()), default=1)
     for g,r in self.rows.items(): r.show(by[g], most, lrs[g])
     left = len(groups)-len(self.rows)
-    _put(self.more, description=f"Show {min(left, _PAGE//2)} more of {left} groups")
-    _put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
-    _put(self.strip, value=strip_html(learn, layers=self.layers))
-    _put(self.policy, value=bn_policy(learn))
+    put(self.more, description=f"Show {min(left, _PAGE//2)} more of {left} groups")
+    put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
+    put(self.strip, value=strip_html(learn, layers=self.layers))
+    put(self.policy, value=bn_policy(learn))
     lo,hi = list(lrs.values())[0], list(lrs.values())[-1]
     for s,v in ((self.low, lo), (self.high, hi)):
         if not 10**s.min<=v<=10**s.max: s.min, s.max = min(s.min, math.floor(math.log10(v))), max(s.max, math.ceil(math.log10(v)))
-        _put(s, value=v)
-    _put(self.low, disabled=len(groups)==1)
-    _put(self.chart, value=_rates_html(lrs, by))
-    _put(self.summary, value=self._summary_html(stray))
-    _put(self.note, value=self._note_html())
+        put(s, value=v)
+    put(self.low, disabled=len(groups)==1)
+    put(self.chart, value=_rates_html(lrs, by))
+    put(self.summary, value=self._summary_html(stray))
+    put(self.note, value=self._note_html())
 
 FreezePanel._more, FreezePanel.update = _more, _update
 
@@ -198,7 +194,7 @@ def _close_all(row):
 # %% ../../nbs/api/21_panels.freeze.ipynb #a2906cdf
 def _rates_html(lrs, by):
     "A bar for each group, as long as the logarithm of its rate; hollow where it is frozen"
-    lo = math.floor(math.log10(min(lrs.values())))-1e-9; span = max(math.log10(max(lrs.values()))-lo, .1)
+    lo = math.floor(math.log10(min(lrs.values())))-1; span = max(math.log10(max(lrs.values()))-lo, .1)
     def bar(g, v):
         frozen = group_word(by[g]).startswith("frozen")
         fill = "background:none" if frozen else "background:#eb8c1e"
@@ -230,7 +226,7 @@ def _summary_html(self: FreezePanel, stray):
 def _note_html(self: FreezePanel):
     "Who trains the Learner now; whether something else than the kit has changed what is frozen"
     own, notes = owner_of(self.learn), []
-    if own is not None: notes.append(f"{own.who} is training this Learner now; what is frozen can be changed when it has ended.")
+    if own is not None: notes.append(f"{own.who} is using this Learner; what is frozen can be changed when it has ended.")
     if n := foreign_note(self.learn.model): notes.append(n)
     if self.moved: notes.append(self.moved)
     return "".join(f'<div class="ftl-say ftl-warn">⚠ {esc(n)}</div>' for n in notes)
@@ -253,7 +249,7 @@ def _start_measuring(self: FreezePanel) -> Job:
     def done(job):
         self.meter.hide()
         if job.error is None: self.cost, self.was = job.result, None
-        _put(self.measure, description="Measure speed", icon="clock-o")
+        put(self.measure, description="Measure speed", icon="clock-o")
         if isinstance(job.error, Cancelled): self.say(str(job.error))
         elif job.error is not None: self.say_error(job.error)
         refresh_all(self.learn)
@@ -261,7 +257,7 @@ def _start_measuring(self: FreezePanel) -> Job:
         def tell(d, t, note): job.tell(d, t, note); self.meter.tell(d, t, note)
         return epoch_cost(self.learn, on_progress=tell)
     self.job = Job(self.learn, "FreezePanel (speed)", work, done).start()
-    _put(self.measure, description="Stop", icon="stop")
+    put(self.measure, description="Stop", icon="stop")
     return self.job
 
 FreezePanel._check, FreezePanel.start_measuring = _check, _start_measuring

@@ -16,7 +16,7 @@ __all__ = ['STRIP_CSS', 'layer_sign', 'group_word', 'strip_html']
 STRIP_CSS = """<style>
 .ftl-strip{font:12px/1.35 var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit);max-width:960px}
 .ftl-strip .ftl-row{display:flex;gap:3px;margin:2px 0 1px}
-.ftl-strip .ftl-group{min-width:26px;overflow:hidden}
+.ftl-strip .ftl-group{min-width:46px;overflow:hidden}
 .ftl-strip .ftl-cells{display:flex;height:22px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;overflow:hidden}
 .ftl-strip .ftl-cells>i{display:block;min-width:1px}
 .ftl-strip .ftl-name{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
