@@ -131,7 +131,7 @@ class Job:
         where: Callable | None = None,   # where it is now, for messages; `None`: what was told last
     ):
         self.learn, self.who, self.work, self.done, self._stop = learn, who, work, done, stop
-        self.asked, self.result, self.error, self.note, self.seen = False, None, None, "", 0.
+        self.asked, self.over, self.result, self.error, self.note = False, False, None, None, ""
         self.owner = Owner(who, where or (lambda: self.note), f"Press Stop in {who}, or wait for it to end")
         self.thread = threading.Thread(target=self._run, name=who, daemon=True)
 
@@ -145,7 +145,7 @@ class Job:
         return self
 
     @property
-    def running(self) -> bool: return self.thread.is_alive()
+    def running(self) -> bool: return self.thread.is_alive() and not self.over
 
     def stop(self):
         "Ask it to stop after the batch in flight"
@@ -158,7 +158,7 @@ class Job:
         except KeyboardInterrupt:
             self.stop(); self.thread.join()
             raise
-        return not self.running
+        return not self.thread.is_alive()
 
     def tell(self, done: int, total: int, note: str = ""):
         "A reporter for the work; where it was asked to stop, and has no other way to, `Cancelled`"
@@ -172,6 +172,7 @@ class Job:
         finally:
             let_go(self.learn); _jobs.pop(self.learn, None)
             self._hooks()
+            self.over = True
         if self.done: self.done(self)
 
 _jobs = weakref.WeakKeyDictionary()   # by Learner: what runs now
@@ -300,8 +301,9 @@ def _act(self: Panel,
     if self.quiet or self.closed: return None
     try:
         if self.learn is not None: check_free(self.learn, self.heading)
+        self.say("")
         out = do()
-        self.say(done, "good" if done else "")
+        if done: self.say(done, "good")
     except Exception as e:
         out = None
         self.say_error(e)
@@ -317,14 +319,17 @@ def _close(self: Panel):
     for c in list(descendants(self)): c.unobserve_all(); c.close()
     self.unobserve_all(); w.VBox.close(self)
 
+def _widgets_in(v, depth=2):
+    "Widgets in a value, and in lists and dicts of them"
+    if isinstance(v, w.Widget): yield v
+    elif depth and isinstance(v, (list, tuple)): yield from (c for x in v for c in _widgets_in(x, depth-1))
+    elif depth and isinstance(v, dict): yield from (c for x in v.values() for c in _widgets_in(x, depth-1))
+
 def descendants(box: w.Widget):
-    "All widgets inside, each once"
-    seen = set()
-    def walk(o):
-        for k in o.trait_names():
-            v = getattr(o, k, None) if k in o._trait_values else None
-            for c in v if isinstance(v, (list, tuple)) else v.values() if isinstance(v, dict) else [v]:
-                if isinstance(c, w.Widget) and id(c) not in seen and c is not box: seen.add(id(c)); yield c; yield from walk(c)
-    return walk(box)
+    "All widgets that it holds, shown or not, each once"
+    seen, todo = {id(box)}, [box]
+    while todo:
+        for c in (c for v in list(vars(todo.pop()).values()) for c in _widgets_in(v)):   # traits are in there, too
+            if id(c) not in seen: seen.add(id(c)); todo.append(c); yield c
 
 Panel.say, Panel.say_error, Panel.act, Panel.close = _say, _say_error, _act, _close

@@ -11,12 +11,12 @@ import numpy as np
 from ..control import Control
 from ..errors import StateError
 from ..owner import owner_of
-from .base import Job, Meter, Panel, esc, job_of, put, refresh_all
+from .base import Cancelled, Job, Meter, Panel, esc, job_of, put, refresh_all
 from ..plan import Plan
 from ..training import run_plan
 
 # %% auto #0
-__all__ = ['Feed', 'TrainJob', 'TrainPanel']
+__all__ = ['Feed', 'TrainJob', 'Chart', 'TrainPanel']
 
 # %% ../../nbs/api/24_panels.train.ipynb #f72b1eaa
 class Feed:
@@ -57,6 +57,7 @@ class TrainJob(Job):
 
     def report(self, done, total, note):
         self.note = note
+        if self.asked and getattr(self.learn, "rate_sweep", None) is not None: raise Cancelled("Stopped while the rate was looked for.")   # between two batches
         self.feed.add(self.learn, done, total, note)
         now = time.perf_counter()
         if now<self.due: return
@@ -78,16 +79,37 @@ _CSS = """<style>
 .ftl-TrainPanel table.ftl-table td,.ftl-TrainPanel table.ftl-table th{text-align:right;font-variant-numeric:tabular-nums}
 </style>"""
 
-def _chart(title, y, labels, **kw):
-    "A figure with a line for each label; gives (figure in a box, lines)"
-    x, colours = bq.LinearScale(min=0), ["#1f77b4", "#e07b00", "#2e8b57", "#8e44ad"]
-    lines = [bq.Lines(x=[], y=[], scales=dict(x=x, y=y), colors=[c], stroke_width=2, labels=[t], display_legend=len(labels)>1,
-                      **(dict(marker="circle", marker_size=28) if i else {})) for i,(t,c) in enumerate(zip(labels, colours))]
-    axes = [bq.Axis(scale=x, num_ticks=4, grid_lines="none"), bq.Axis(scale=y, orientation="vertical", num_ticks=4, **kw)]
-    fig = bq.Figure(marks=lines, axes=axes, fig_margin=dict(top=8, bottom=26, left=52, right=8), legend_location="top-right", background_style={"fill": "none"},
-                    legend_style={"fill": "none", "stroke": "none"}, min_aspect_ratio=.5, max_aspect_ratio=6,
-                    layout=w.Layout(height="170px", width="100%", min_width="0"))
-    return w.VBox([w.HTML(f"<b>{esc(title)}</b>"), fig]), lines
+_BLUE, _ORANGE = "#1f77b4", "#e07b00"
+
+class Chart(w.VBox):
+    "A figure over epochs: one plain line, and one with points, which are optional"
+    def __init__(self, title, line="", points="", log=False):
+        self.log, self.title = log, w.HTML(self._heading(title, line, points))
+        self.x, self.y = bq.LinearScale(min=0, max=1), (bq.LogScale if log else bq.LinearScale)(min=.1, max=1)
+        mark = lambda c, **kw: bq.Lines(x=[], y=[], scales=dict(x=self.x, y=self.y), colors=[c], stroke_width=2, **kw)
+        self.lines = [mark(_BLUE), mark(_ORANGE, marker="circle", marker_size=28)]
+        axes = [bq.Axis(scale=self.x, num_ticks=4, grid_lines="none"),
+                bq.Axis(scale=self.y, orientation="vertical", num_ticks=4, **({"tick_format": ".0e"} if log else {}))]
+        fig = bq.Figure(marks=self.lines, axes=axes, fig_margin=dict(top=8, bottom=26, left=52, right=10), background_style={"fill": "none"},
+                        min_aspect_ratio=.5, max_aspect_ratio=6, layout=w.Layout(height="170px", width="100%", min_width="0"))
+        super().__init__([self.title, fig])
+
+    @staticmethod
+    def _heading(title, line, points):
+        key = [f'<span style="color:{_BLUE}">━</span> {esc(line)}' if line else "", f'<span style="color:{_ORANGE}">●</span> {esc(points)}' if points else ""]
+        return f"<b>{esc(title)}</b> {' '.join(key)}"
+
+    def rename(self, title): put(self.title, value=self._heading(title, "", ""))
+
+    def show(self, i, x, y):
+        "Give line `i` its points, and the scales the room they need"
+        ok = np.isfinite(y)&((y>0)|(not self.log))
+        with self.lines[i].hold_sync(): self.lines[i].x, self.lines[i].y = x[ok], y[ok]
+        ys = np.concatenate([o.y for o in self.lines if len(o.y)] or [[.1, 1]])
+        lo,hi = np.quantile(ys, .0), np.quantile(ys, .995)   # a peak of one batch must not flatten the rest
+        pad = .05*(hi-lo) or .05*abs(hi) or .05
+        lo,hi = (lo/1.3, hi*1.3) if self.log else (lo-pad, hi+pad)
+        put(self.y, min=float(lo), max=float(hi)); put(self.x, max=float(max(o.x[-1] for o in self.lines if len(o.x))) if ok.any() else 1.)
 
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
@@ -120,10 +142,9 @@ class TrainPanel(Panel):
         self.rate_button = button("Change rate", "From the next batch on", lambda: self._steer("set_lr", self.rate.value), "exchange")
         self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
         self.about, self.meter, self.table = w.HTML(), Meter(), w.HTML()
-        (loss,self.loss_lines), (metric,self.metric_lines), (rate,self.rate_lines) = (
-            _chart("Loss", bq.LinearScale(), ["training", "validation"]), _chart("Metric", bq.LinearScale(), ["", "metric"]),
-            _chart("Learning rate of the head", bq.LogScale(), ["rate"], tick_format=".0e"))
-        self.metric_title, self.charts = metric.children[0], w.HBox([loss, metric, rate], layout=w.Layout(display="none"))
+        self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
+        self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox(layout=w.Layout(display="none"))
+        self.charts.children = [self.loss, self.metric, self.lr]
         self.charts.add_class("ftl-charts")
         rows = [w.HBox([self.start_button, *self.controls[:3]]), w.HBox([self.free_button, self.rate, self.rate_button])]
         for r in rows: r.add_class("ftl-wrap")
@@ -199,24 +220,21 @@ def _draw(self: TrainPanel):
         if f.at:
             put(self.charts.layout, display=None)
             n = min(len(f.at), len(f.loss), len(f.lr))
-            _set(self.loss_lines[0], *_thin(f.at[:n], f.loss[:n])); _set(self.rate_lines[0], *_thin(f.at[:n], f.lr[:n]))
+            self.loss.show(0, *_thin(f.at[:n], f.loss[:n])); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]))
         self._draw_epochs(f.epochs())
         put(self.pause_button, description="Continue" if job.asked_pause else "Pause", icon="play" if job.asked_pause else "pause")
     frozen = sum(not p.requires_grad for p in self.learn.model.parameters())
     if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
     job.frozen = frozen
 
-def _set(line, x, y):
-    with line.hold_sync(): line.x, line.y = x, y
-
 def _draw_epochs(self: TrainPanel, epochs):
     if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
     self.drawn = len(epochs)
     names = list(epochs[-1][1])
     column = lambda k: (np.array([e for e,_ in epochs], float), np.array([v.get(k, np.nan) for _,v in epochs]))
-    if "valid_loss" in names: _set(self.loss_lines[1], *column("valid_loss"))
+    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"))
     if metrics := [n for n in names if not n.endswith("loss")]:
-        put(self.metric_title, value=f"<b>{esc(metrics[0])}</b>"); _set(self.metric_lines[1], *column(metrics[0]))
+        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]))
     head = "".join(f"<th>{esc(n)}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
     rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e,v in epochs[-8:])
@@ -232,7 +250,8 @@ def _ended(self: TrainPanel, job):
     self.draw()
     with self.writing():
         self.meter.hide()
-        if job.error is not None: self.say_error(job.error)
+        if isinstance(job.error, Cancelled): self.say(f"{job.error} Start goes on from the last checkpoint.")
+        elif job.error is not None: self.say_error(job.error)
         elif job.result.finished: self.say(f"Finished. {job.result.summary}".strip(), "good")
         else: self.say("Stopped. Start goes on from there.")
 
