@@ -568,6 +568,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fastai_tl.panels.train': { 'fastai_tl.panels.train.Chart': ('api/panels.train.html#chart', 'fastai_tl/panels/train.py'),
                                         'fastai_tl.panels.train.Chart.__init__': ( 'api/panels.train.html#chart.__init__',
                                                                                    'fastai_tl/panels/train.py'),
+                                        'fastai_tl.panels.train.Chart._decades': ( 'api/panels.train.html#chart._decades',
+                                                                                   'fastai_tl/panels/train.py'),
                                         'fastai_tl.panels.train.Chart._heading': ( 'api/panels.train.html#chart._heading',
                                                                                    'fastai_tl/panels/train.py'),
                                         'fastai_tl.panels.train.Chart.rename': ( 'api/panels.train.html#chart.rename',

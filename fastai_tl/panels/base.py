@@ -296,11 +296,12 @@ def _say_error(self: Panel, e: BaseException):
 def _act(self: Panel,
     do: Callable,        # a call of the kit's public functions, which leave the Learner as it was where they fail
     done: str = "",      # what to say then
+    touches: bool = True,   # whether it needs a Learner that nothing else is using
 ):
     "Carry out what a control asks for: an error is shown here, and every panel of the Learner shows what it is now; returns what `do` returns"
     if self.quiet or self.closed: return None
     try:
-        if self.learn is not None: check_free(self.learn, self.heading)
+        if touches and self.learn is not None: check_free(self.learn, "this")
         self.say("")
         out = do()
         if done: self.say(done, "good")

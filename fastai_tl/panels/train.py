@@ -37,7 +37,7 @@ class Feed:
 
     def look(self, rec):
         "Note the epochs that are complete"
-        if not rec.values: return
+        if not getattr(rec, "values", None): return
         names = [n for n in rec.metric_names if n not in ("epoch", "time")]
         self.stages[self.first] = (rec.values, names)
 
@@ -66,7 +66,7 @@ class TrainJob(Job):
         self.due = end+max(.1, 100*(end-now))
 
     def ended(self):
-        self.feed.look(self.learn.recorder)
+        self.feed.look(getattr(self.learn, "recorder", None))
         _last[self.learn] = self
         for v in list(self.viewers): v.ended(self)
         refresh_all(self.learn)
@@ -84,14 +84,15 @@ _BLUE, _ORANGE = "#1f77b4", "#e07b00"
 class Chart(w.VBox):
     "A figure over epochs: one plain line, and one with points, which are optional"
     def __init__(self, title, line="", points="", log=False):
-        self.log, self.title = log, w.HTML(self._heading(title, line, points))
+        self.logy, self.title = log, w.HTML(self._heading(title, line, points))
         self.x, self.y = bq.LinearScale(min=0, max=1), (bq.LogScale if log else bq.LinearScale)(min=.1, max=1)
         mark = lambda c, **kw: bq.Lines(x=[], y=[], scales=dict(x=self.x, y=self.y), colors=[c], stroke_width=2, **kw)
         self.lines = [mark(_BLUE), mark(_ORANGE, marker="circle", marker_size=28)]
-        axes = [bq.Axis(scale=self.x, num_ticks=4, grid_lines="none"),
-                bq.Axis(scale=self.y, orientation="vertical", num_ticks=4, **({"tick_format": ".0e"} if log else {}))]
+        self.axis = bq.Axis(scale=self.y, orientation="vertical", num_ticks=4, **({"tick_format": ".0e"} if log else {}))
+        axes = [bq.Axis(scale=self.x, num_ticks=4, grid_lines="none"), self.axis]
         fig = bq.Figure(marks=self.lines, axes=axes, fig_margin=dict(top=8, bottom=26, left=52, right=10), background_style={"fill": "none"},
-                        min_aspect_ratio=.5, max_aspect_ratio=6, layout=w.Layout(height="170px", width="100%", min_width="0"))
+                        min_aspect_ratio=.5, max_aspect_ratio=6, display_toolbar=False,
+                        layout=w.Layout(height="170px", width="100%", min_width="0"))
         super().__init__([self.title, fig])
 
     @staticmethod
@@ -103,13 +104,21 @@ class Chart(w.VBox):
 
     def show(self, i, x, y):
         "Give line `i` its points, and the scales the room they need"
-        ok = np.isfinite(y)&((y>0)|(not self.log))
+        ok = np.isfinite(y)&((y>0)|(not self.logy))
         with self.lines[i].hold_sync(): self.lines[i].x, self.lines[i].y = x[ok], y[ok]
         ys = np.concatenate([o.y for o in self.lines if len(o.y)] or [[.1, 1]])
         lo,hi = np.quantile(ys, .0), np.quantile(ys, .995)   # a peak of one batch must not flatten the rest
         pad = .05*(hi-lo) or .05*abs(hi) or .05
-        lo,hi = (lo/1.3, hi*1.3) if self.log else (lo-pad, hi+pad)
+        lo,hi = (lo/1.3, hi*1.3) if self.logy else (lo-pad, hi+pad)
+        if self.logy: self._decades(lo, hi)
         put(self.y, min=float(lo), max=float(hi)); put(self.x, max=float(max(o.x[-1] for o in self.lines if len(o.x))) if ok.any() else 1.)
+
+    def _decades(self, lo, hi):
+        "Ticks at powers of ten; twos and fives too where there are few"
+        powers = 10.**np.arange(np.floor(np.log10(lo)), np.ceil(np.log10(hi))+1)
+        ticks = [t for t in powers if lo<=t<=hi]
+        if len(ticks)<2: ticks = [t for p in powers for t in (p, 2*p, 5*p) if lo<=t<=hi]
+        if list(self.axis.tick_values if self.axis.tick_values is not None else [])!=ticks: self.axis.tick_values = np.array(ticks[::max(len(ticks)//5, 1)])
 
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
@@ -131,7 +140,7 @@ class TrainPanel(Panel):
 
     def body(self):
         def button(text, tip, do, icon):
-            b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto")); b.on_click(lambda _: self.act(do)); return b
+            b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto")); b.on_click(lambda _: self.act(do, touches=False)); return b
         self.start_button = button("Start", "Run the plan, or go on with it", self.start, "play")
         self.pause_button = button("Pause", "Wait after the batch in flight, or go on", self.pause, "pause")
         self.stop_button = button("Stop", "End after the batch in flight; Start goes on from there", self.stop, "stop")
@@ -143,8 +152,7 @@ class TrainPanel(Panel):
         self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
         self.about, self.meter, self.table = w.HTML(), Meter(), w.HTML()
         self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
-        self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox(layout=w.Layout(display="none"))
-        self.charts.children = [self.loss, self.metric, self.lr]
+        self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox()   # they are put in when there is something to draw
         self.charts.add_class("ftl-charts")
         rows = [w.HBox([self.start_button, *self.controls[:3]]), w.HBox([self.free_button, self.rate, self.rate_button])]
         for r in rows: r.add_class("ftl-wrap")
@@ -218,7 +226,7 @@ def _draw(self: TrainPanel):
         f = job.feed
         self.meter.tell(f.done, f.total, f.note)
         if f.at:
-            put(self.charts.layout, display=None)
+            put(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
             self.loss.show(0, *_thin(f.at[:n], f.loss[:n])); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]))
         self._draw_epochs(f.epochs())
