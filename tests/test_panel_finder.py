@@ -185,7 +185,8 @@ def test_a_rate_that_cannot_be(learn, panel, bad):
 def test_nothing_chosen_is_refused(learn, panel):
     assert panel.use_button.disabled and panel.use() is None and "No rate is chosen" in panel.say_box.value
     panel.add(LRFinderResult(np.geomspace(1e-6, 1, 10), np.ones(10), [np.ones(10)], {}, None, None, "the loss does not fall"))
-    assert panel.rate is None and "No rate is suggested" in panel.verdict.value and "⚠" in panel.verdict.value and "The loss does not fall." in panel.verdict.value
+    said = panel.verdict.value
+    assert panel.rate is None and "No rate is suggested" in said and "⚠" in said and "The loss does not fall." in said
     assert shown(panel, "smoothed") and not shown(panel, "band") and not shown(panel, "chosen")
 
 

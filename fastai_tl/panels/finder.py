@@ -52,7 +52,7 @@ class Found:
     args: dict | None = None                 # what `find_lr` was given; `None`: not known, it was run by hand
     trained: tuple[str, ...] | None = None   # groups that were not frozen; `None`: not known
     seconds: float | None = None             # that it took
-    at: str = field(default_factory=lambda: time.strftime("%H:%M:%S"))   # when it ended
+    at: str = field(default_factory=lambda: time.strftime("%H:%M"))   # when it ended
 
     @property
     def what(self) -> str: return self.result.group or ("all that train" if self.trained is None else ", ".join(self.trained))
@@ -95,6 +95,12 @@ def y_limits(
     lo, hi = min(y.min() for y in raws), max(min(y.max(), m+abs(m)) for y in raws for m in [np.median(y[:max(len(y)//10, 1)])])
     lo = min(lo, hi-1e-3)   # a curve that only falls below zero, or is flat
     return float(lo-.04*(hi-lo)), float(hi+.04*(hi-lo))
+
+def _ticks(lo, hi):
+    "Four to eight round numbers"
+    unit = 10.**math.floor(math.log10((hi-lo)/4))
+    step = next(s for s in (5*unit, 2*unit, unit) if (hi-lo)/s>=4)
+    return [float(f"{k*step:.6g}") for k in range(math.ceil(lo/step), math.floor(hi/step)+1)]
 
 def _table(xs, ys, limits):
     "Curves of different lengths as two arrays, cut at what a chart can show"
@@ -164,6 +170,10 @@ def _set_range(self: Curve,
     self.axes[0].tick_values = [10.**k for k in range(last, first-1, -max(1, math.ceil((last-first)/5)))][::-1] if last>first else []
     _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS)+.5)/ROWS, COLS))
 
+def _set_losses(self: Curve, limits):
+    self.axes[1].tick_values = _ticks(*limits)
+    with self.y.hold_sync(): self.y.min, self.y.max = limits
+
 def _draw(self: Curve,
     found: Found | None,     # in full
     past: list[Found],       # dim
@@ -174,7 +184,7 @@ def _draw(self: Curve,
     if not every: return
     self.set_range(min(float(f.result.lrs[0]) for f in every), max(_end(f) for f in every))
     lim = y_limits([s for f in every for s in f.result.sweeps])
-    with self.y.hold_sync(): self.y.min, self.y.max = lim
+    self.set_losses(lim)
     if found: self._draw_found(found.result, lim)
     if past := [(f, y) for f in past if len(y := smooth(_until_broken(f.result.losses)))]:
         x,y = _table([f.result.lrs for f,_ in past], [y for _,y in past], lim)
@@ -201,14 +211,15 @@ def _show_live(self: Curve, lrs, losses):
     y = _until_broken(losses)
     if len(y)<2: return
     lim = y_limits([y])
-    with self.y.hold_sync(): self.y.min, self.y.max = lim
+    self.set_losses(lim)
     _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
 
 def _show_chosen(self: Curve, rate):
     if rate is None: self.chosen.visible = False
     else: _put(self.chosen, [rate, rate], [-.2, 1.2])
 
-Curve.set_range, Curve.draw, Curve._draw_found, Curve.show_live, Curve.show_chosen = _set_range, _draw, _draw_found, _show_live, _show_chosen
+for _f in (_set_range, _set_losses, _draw, _show_live, _show_chosen): setattr(Curve, _f.__name__[1:], _f)
+Curve._draw_found = _draw_found
 
 # %% ../../nbs/api/22_panels.finder.ipynb #494d1cbb
 _DEFAULTS = {k: p.default for k,p in inspect.signature(find_lr).parameters.items() if k in ("start_lr", "end_lr", "num_it", "seeds", "group")}
@@ -218,6 +229,9 @@ _STYLE = """<style>
 .ftl-LRFinderPanel .bqplot .element{cursor:crosshair}
 .ftl-LRFinderPanel .bqplot text.axislabel{fill:var(--jp-ui-font-color1,currentColor)!important;font-size:12px}
 </style>"""
+
+_CAPTION = """<p class="ftl-dim">Thick: the loss, smoothed; thin: of each batch. Shaded: rates that make sense. Dotted: what each method suggests.
+Dashed: the rate that is chosen; click anywhere to choose another. Numbers: earlier sweeps.</p>"""
 
 class LRFinderPanel(Panel):
     "Find a learning rate and hand it on; `.rate` is the one that is chosen, `.on_use` is called with it and its group"
@@ -475,7 +489,7 @@ def _figure(self: LRFinderPanel) -> Curve:
     "Made when there is something to draw"
     if self.curve is None:
         self.curve = Curve(lambda rate: self._view(lambda: self.choose(rate)))
-        self.figure_box.children = [self.curve.figure]
+        self.figure_box.children = [self.curve.figure, w.HTML(_CAPTION)]
     return self.curve
 
 for _f in (_update_groups, _update_verdict, _figure): setattr(LRFinderPanel, _f.__name__, _f)
@@ -527,10 +541,10 @@ def _update_history(self: LRFinderPanel):
     self.history_title.value = "<p><b>Sweeps</b> <span class='ftl-dim'>newest first; press one to see it in full</span></p>" if now else ""
 
 def _row(self, f):
-    eye = w.ToggleButton(value=True, description="shown", icon="eye", layout=w.Layout(width="82px"), tooltip=f"Show sweep {f.no} in the curve, or hide it")
+    eye = w.ToggleButton(value=True, description="shown", icon="eye", layout=w.Layout(flex="0 0 86px"), tooltip=f"Show sweep {f.no} in the curve, or hide it")
     go = w.Button(layout=w.Layout(flex="1 1 auto", width="auto", min_width="0"),
                   tooltip=f"Sweep {f.no} in full"+(f"; it took {duration(f.seconds)}" if f.seconds else ""))
-    off = w.Button(icon="trash", layout=w.Layout(width="38px"), tooltip=f"Forget sweep {f.no}", description="")
+    off = w.Button(icon="trash", layout=w.Layout(flex="0 0 38px"), tooltip=f"Forget sweep {f.no}", description="")
     eye.observe(lambda ch: self._view(lambda: (self.hidden.discard if ch.new else self.hidden.add)(f)), "value")
     go.on_click(lambda _: self._view(lambda: self.show(f)))
     off.on_click(lambda _: self._view(lambda: self.remove(f)))
