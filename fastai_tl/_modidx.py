@@ -565,6 +565,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                               'fastai_tl/panels/finder.py'),
                                          'fastai_tl.panels.finder._method_button': ( 'api/panels.finder.html#_method_button',
                                                                                      'fastai_tl/panels/finder.py'),
+                                         'fastai_tl.panels.finder._parsed': ( 'api/panels.finder.html#_parsed',
+                                                                              'fastai_tl/panels/finder.py'),
                                          'fastai_tl.panels.finder._put': ('api/panels.finder.html#_put', 'fastai_tl/panels/finder.py'),
                                          'fastai_tl.panels.finder._remove': ( 'api/panels.finder.html#_remove',
                                                                               'fastai_tl/panels/finder.py'),

@@ -159,27 +159,27 @@ def test_a_listener_that_fails_is_named_and_the_others_are_called(learn, panel):
 
 def test_ways_to_choose(panel):
     panel.add(result(2e-3))
-    assert panel.rate == 2e-3 == panel.typed.value and panel.slider.value == pytest.approx(2e-3)
-    panel.typed.value = .0125
-    assert panel.rate == .0125 and panel.slider.value == pytest.approx(.0125)
+    assert panel.rate == 2e-3 and panel.typed.value == "2e-3" and panel.slider.value == pytest.approx(2e-3)
+    panel.typed.value = " 0.0125 "
+    assert panel.rate == .0125 and panel.typed.value == "1.25e-2" and panel.slider.value == pytest.approx(.0125)
     panel.slider.value = 1e-4
-    assert panel.rate == 1e-4 == panel.typed.value
+    assert panel.rate == 1e-4 and panel.typed.value == "1e-4"
     panel.methods.children[1].click()
     assert panel.rate == pytest.approx(2e-3/7, rel=1e-2)
     i = int(np.abs(np.log(panel.curve.grid/1e-2)).argmin())
     panel.curve.hits._handle_custom_msgs(None, {"event": "element_click", "data": {"index": i+96}})   # what the browser sends
     assert panel.rate == pytest.approx(1e-2, rel=.1)
     assert shown(panel, "chosen") and panel.curve.chosen.x[0] == panel.rate
-    panel.typed.value = 25.  # beyond the slider
+    panel.typed.value = "25"  # beyond the slider
     assert panel.rate == 25 and "25" in panel.code
 
 
-@pytest.mark.parametrize("bad", [0, -1e-3, float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [0, -1e-3, float("nan"), float("inf"), "fast", ""])
 def test_a_rate_that_cannot_be(learn, panel, bad):
     panel.add(result(2e-3))
     with pytest.raises(InputError, match="above 0"): panel.choose(bad)
-    panel.typed.value = bad
-    assert panel.rate == 2e-3 == panel.typed.value and "above 0" in panel.say_box.value
+    panel.typed.value = str(bad)
+    assert panel.rate == 2e-3 and panel.typed.value == "2e-3" and "above 0" in panel.say_box.value
 
 
 def test_nothing_chosen_is_refused(learn, panel):
@@ -284,7 +284,7 @@ def test_run_is_refused_while_something_else_holds_the_learner():
         panel.use_button.click()
         said_use = panel.say_box.value
     finally: go.set(); t.join()
-    for s in (said, said_use): assert "run_plan is training this Learner, stage &#x27;tune&#x27;, epoch 2 of 5" in s and "ftl-error" in s
+    for s in (said, said_use): assert "run_plan is using this Learner, stage &#x27;tune&#x27;, epoch 2 of 5" in s and "ftl-error" in s
     assert panel.job is None
     same(before, everything(learn))
     panel.close()
@@ -297,8 +297,8 @@ def test_everything_else_is_refused_while_it_runs():
     job = panel.run()
     try:
         for f in (lambda: find_lr(learn), lambda: set_lrs(learn, 1e-3), lambda: learn.fit(1)):
-            with pytest.raises(Busy, match="LRFinderPanel is training .* Press Cancel in LRFinderPanel"): f()
-        assert panel.run() is None and "LRFinderPanel is training" in panel.say_box.value
+            with pytest.raises(Busy, match="LRFinderPanel is using .* Press Cancel in LRFinderPanel"): f()
+        assert panel.run() is None and "LRFinderPanel is using" in panel.say_box.value
     finally: job.stop(); job.wait(20)
     panel.close()
 
@@ -380,7 +380,7 @@ def test_controls_have_names(panel):
     import ipywidgets as w
     for o in descendants(panel):
         if isinstance(o, (w.Button, w.ToggleButton)): assert o.tooltip, o
-        elif isinstance(o, (w.Dropdown, w.FloatText, w.IntText, w.FloatLogSlider)): assert o.description and o.tooltip, o
+        elif isinstance(o, (w.Dropdown, w.Text, w.FloatText, w.IntText, w.FloatLogSlider)): assert o.description and o.tooltip, o
 
 
 def test_text_and_limits():

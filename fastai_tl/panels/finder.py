@@ -230,8 +230,8 @@ _STYLE = """<style>
 .ftl-LRFinderPanel .bqplot text.axislabel{fill:var(--jp-ui-font-color1,currentColor)!important;font-size:12px}
 </style>"""
 
-_CAPTION = """<p class="ftl-dim">Thick: the loss, smoothed; thin: of each batch. Shaded: rates that make sense. Dotted: what each method suggests.
-Dashed: the rate that is chosen; click anywhere to choose another. Numbers: earlier sweeps.</p>"""
+_CAPTION = """<p class="ftl-dim"><span class="ftl-wide">Thick: the loss, smoothed; thin: of each batch. Shaded: rates that make sense. Dotted: what each method
+suggests. Numbers: earlier sweeps.</span> Dashed: the rate that is chosen; click anywhere to choose another.</p>"""
 
 class LRFinderPanel(Panel):
     "Find a learning rate and hand it on; `.rate` is the one that is chosen, `.on_use` is called with it and its group"
@@ -276,8 +276,8 @@ def _body(self: LRFinderPanel):
     self.meter, self.verdict, self.figure_box, self.methods = Meter(), w.HTML(), w.VBox([]), _wrap()
     self.slider = w.FloatLogSlider(value=1e-3, min=-8, max=1, step=.02, readout=False, description="Rate", continuous_update=False, style=short,
                                    layout=w.Layout(width="260px", max_width="100%"), tooltip="The rate to use, on a logarithmic scale; arrow keys move it")
-    self.typed = w.FloatText(value=1e-3, description="or", layout=w.Layout(width="110px"), style={"description_width": "20px"},
-                             tooltip="The rate to use, as a number")
+    self.typed = w.Text(value="1e-3", description="or", layout=w.Layout(width="110px"), style={"description_width": "20px"}, continuous_update=False,
+                        tooltip="The rate to use, as a number such as 2e-3")
     self.use_button = w.Button(description="Use this rate", icon="check", button_style="success", layout=auto)
     self.now, self.history_title, self.history = w.HTML(), w.HTML(), w.VBox([])
     self.more = _wrap(self.start, self.end, self.num_it, self.seeds)
@@ -298,7 +298,12 @@ def _listen(self: LRFinderPanel):
     self.settings.observe(lambda _: self._view(lambda: None), "value")
     self.groups.observe(lambda _: self._view(self._group_picked), "value")
     for o in (self.start, self.end, self.num_it, self.seeds): o.observe(lambda _: self._view(lambda: None), "value")
-    for o in (self.slider, self.typed): o.observe(lambda ch: self._view(lambda: self.choose(ch.new)), "value")
+    self.slider.observe(lambda ch: self._view(lambda: self.choose(ch.new)), "value")
+    self.typed.observe(lambda ch: self._view(lambda: self.choose(_parsed(ch.new))), "value")
+
+def _parsed(text):
+    try: return float(text)
+    except ValueError: return text
 
 LRFinderPanel.body, LRFinderPanel._listen = _body, _listen
 
@@ -513,7 +518,7 @@ def _update_choice(self: LRFinderPanel):
         self._methods = want
         for b in self.methods.children: b.close()
         self.methods.children = [_method_button(self, k, v) for k,v in want.items()]
-    if self.rate is not None: self.slider.value = min(max(self.rate, 1e-8), 10.); self.typed.value = self.rate
+    if self.rate is not None: self.slider.value = min(max(self.rate, 1e-8), 10.); self.typed.value = sci(self.rate)
     self.use_button.disabled = self.rate is None
     who = f"for {self.group}" if self.group else "for the last group that trains; the others keep their proportions"
     self.use_button.tooltip = f"The next fit starts from this rate, {who}"
