@@ -87,9 +87,8 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
 
 
 def test_stop_during_a_sweep(panel, learn):
-    panel.plan = Plan((Stage("a", "head", 2),))
+    panel.plan, before = Plan((Stage("a", "head", 2),)), fingerprint(learn)
     panel.start()
-    before = fingerprint(learn)
     until(lambda: "sweep" in panel.job.note)
     panel.stop_button.click()
     panel.wait()
