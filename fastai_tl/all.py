@@ -16,7 +16,7 @@ from fastai_tl.planrun import NotFinite, OutOfMemory, suggest_lr
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
 from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
 from fastai_tl.settings import Settings, load_settings
-from fastai_tl.snapshot import Snapshot, preserved
+from fastai_tl.snapshot import Snapshot, preserved, reseed
 from fastai_tl.stage import PlanError, Stage
 from fastai_tl.table import LayerTable
 from fastai_tl.training import run_plan
@@ -26,6 +26,6 @@ __all__ = ["Backbone", "CheckpointError", "CheckpointMismatch", "Control", "Diag
            "GroupSpec", "KitError", "KitWarning", "LRFinderResult", "LayerTable", "NotFinite", "OutOfMemory", "Plan", "PlanError",
            "Prediction", "Predictor", "RunHistory", "Settings", "Snapshot", "Stage", "backbones", "check_frozen", "decayed_lrs", "diagnose",
            "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats", "layer_decay", "layer_groups",
-           "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder",
+           "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder", "reseed",
            "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
            "train_only", "transfer_learner", "unfreeze"]

@@ -12,7 +12,7 @@ from .groups import group_spec, is_learner, layer_groups, model_of, pinned
 from .rates import next_lrs
 
 # %% auto #0
-__all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code', 'switch_bn']
+__all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code', 'trains_now', 'switch_bn']
 
 # %% ../nbs/api/06_freezemap.ipynb #4da340b7
 @dataclass(frozen=True)
@@ -116,6 +116,18 @@ def freeze_code(
     "Python that freezes, and sets the learning rates of, a new Learner as this one is"
     lines = [*freeze_lines(learn, name), *(rate_lines(learn, name) if is_learner(learn) else [])]
     return "\n".join(lines) if lines else f"# {name} is as it was made: everything trains"
+
+# %% ../nbs/api/06_freezemap.ipynb #ddcda30c
+def trains_now(
+    learn,               # a fastai `Learner` or a module
+):                       # `'head'`, a group's name, `'all'`, or a tuple of names and patterns
+    "What trains now, as `Stage(train=…)` takes it"
+    model, names, policy = model_of(learn), list(layer_groups(learn)), bn_policy(learn) or "train"
+    params = dict(model.named_parameters())
+    now = {id(p) for p in params.values() if not p.requires_grad}
+    for i,g in enumerate(names):
+        if _expected(learn, i, policy)==now: return "all" if i==0 else "head" if i==len(names)-1 else g
+    return tuple(_patterns(learn, [n for n,p in params.items() if id(p) not in now]))
 
 # %% ../nbs/api/06_freezemap.ipynb #e74dbdb5
 def switch_bn(

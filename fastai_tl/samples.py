@@ -239,9 +239,16 @@ def sample_dls(
     "DataLoaders of a sample set, split by drawing; raises `InputError` on a set or number that cannot be had"
     s = load_settings()
     seed, path = s.seed if seed is None else seed, sample_path(name)
+    size, bs = s.size if size is None else size, s.batch_size if bs is None else bs
     train, valid = split_sample(path, n_per_class, seed)
-    return picture_dls(train, valid, ClassOf(path), s.size if size is None else size, s.batch_size if bs is None else bs, seed,
-                       **({"path": Path(".")} | kwargs))
+    dls = picture_dls(train, valid, ClassOf(path), size, bs, seed, **({"path": Path(".")} | kwargs))
+    return _made_by(dls, "sample_dls", path.name, size, bs, f", n_per_class={n_per_class}" if n_per_class else "", seed, kwargs)
+
+def _made_by(dls, func, what, size, bs, more, seed, kwargs):
+    "Note the Python that makes these DataLoaders, where it can be written down"
+    if all(isinstance(v, (int, float, str, bool, type(None))) for v in kwargs.values()):
+        dls.made_by = f"{func}({what!r}, size={size}, bs={bs}{more}, seed={seed}{''.join(f', {k}={v!r}' for k,v in kwargs.items())})"
+    return dls
 
 def folder_dls(
     folder: PictureFolder | Path | str,  # a folder with one subfolder for each class
@@ -256,10 +263,11 @@ def folder_dls(
     if not isinstance(folder, PictureFolder): folder = read_folder(folder)
     if folder.skipped: warnings.warn(skipped_text(folder), KitWarning, stacklevel=2)
     seed = s.seed if seed is None else seed
+    size, bs = s.size if size is None else size, s.batch_size if bs is None else bs
     train, valid = split_folder(folder, valid_pct, seed)
     sides = [folder.path/d for d in ("train", *_VALID_NAMES)] if folder.valid is not None else []
-    return picture_dls(train, valid, ClassOf(*sides, folder.path), s.size if size is None else size,
-                       s.batch_size if bs is None else bs, seed, **({"path": Path(".")} | kwargs))
+    dls = picture_dls(train, valid, ClassOf(*sides, folder.path), size, bs, seed, **({"path": Path(".")} | kwargs))
+    return _made_by(dls, "folder_dls", str(folder.path), size, bs, f", valid_pct={valid_pct}", seed, kwargs)
 
 def skipped_text(folder: PictureFolder, n: int = 10) -> str:
     "One message on the unreadable pictures: how many, and the first `n` by name"

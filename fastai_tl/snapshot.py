@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # %% auto #0
-__all__ = ['RandomState', 'Snapshot', 'deferred_interrupt', 'preserved']
+__all__ = ['RandomState', 'reseed', 'Snapshot', 'deferred_interrupt', 'preserved']
 
 # %% ../nbs/api/02_snapshot.ipynb #d681ae92
 class RandomState:
@@ -27,6 +27,17 @@ class RandomState:
         random.setstate(self.python); np.random.set_state(self.numpy); torch.random.set_rng_state(self.torch)
         if self.cuda is not None: torch.cuda.set_rng_state_all(self.cuda)
         for dl,rng,state in self.loaders: rng.setstate(state); dl.rng = rng
+
+# %% ../nbs/api/02_snapshot.ipynb #3bf3367d
+def reseed(
+    learn_or_dls,     # a fastai `Learner` or `DataLoaders`, whose loaders shuffle from this seed on
+    seed: int,        # 0 or more
+):
+    "Set the random states of Python, NumPy, torch and the `DataLoader`s, and let cuDNN choose only algorithms that give the same numbers each time"
+    random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    for dl in getattr(learn_or_dls, "dls", learn_or_dls).loaders:
+        if isinstance(getattr(dl, "rng", None), random.Random): dl.rng = random.Random(seed)
 
 # %% ../nbs/api/02_snapshot.ipynb #01239388
 class _Objects:

@@ -123,7 +123,7 @@ class Cancelled(StateError):
 class Job:
     "Something long that is done to a Learner in a thread of its own"
     def __init__(self,
-        learn,                       # a fastai `Learner`
+        learn,                       # a fastai `Learner`; `None`: the work touches none
         who: str,                    # what it is, for messages, such as 'LRFinderPanel'
         work: Callable,              # called as `work(job)` in the thread; its result is `.result`
         done: Callable | None = None,    # called as `done(job)` in the thread at the end, whatever the end was
@@ -137,9 +137,9 @@ class Job:
 
     def start(self) -> Job:
         "Hold the Learner and begin; raises `Busy` if something else holds it"
-        claim(self.learn, self.owner)
+        if self.learn is not None: claim(self.learn, self.owner)
         self.owner.thread = -1          # nobody may touch it until the thread is there
-        _jobs[self.learn] = self
+        if self.learn is not None: _jobs[self.learn] = self
         self._hooks = _pass_interrupts_to(self)
         self.thread.start()
         return self
@@ -170,7 +170,7 @@ class Job:
         try: self.result = self.work(self)
         except BaseException as e: self.error = e
         finally:
-            let_go(self.learn); _jobs.pop(self.learn, None)
+            if self.learn is not None: let_go(self.learn); _jobs.pop(self.learn, None)
             self._hooks()
             self.over = True
         if self.done: self.done(self)

@@ -13,6 +13,7 @@ from ..errors import StateError
 from ..owner import owner_of
 from .base import Cancelled, Job, Meter, Panel, esc, job_of, put, refresh_all
 from ..plan import Plan
+from ..snapshot import reseed
 from ..training import run_plan
 
 # %% auto #0
@@ -49,11 +50,14 @@ def _plain(v): return float(v) if v is not None else float("nan")
 
 class TrainJob(Job):
     "A run of a plan in a thread, which panels watch"
-    def __init__(self, learn, plan, **kw):
-        self.plan, self.kw, self.control, self.feed, self.viewers, self.due, self.asked_pause = plan, kw, Control(), Feed(), weakref.WeakSet(), 0., False
+    def __init__(self, learn, plan, seed=None, **kw):
+        self.plan, self.seed, self.kw, self.control, self.feed = plan, seed, kw, Control(), Feed()
+        self.viewers, self.due, self.asked_pause = weakref.WeakSet(), 0., False
         super().__init__(learn, "TrainPanel", TrainJob.train, TrainJob.ended, stop=self.control.stop)
 
-    def train(self): return run_plan(self.learn, self.plan, control=self.control, on_progress=self.report, **self.kw)
+    def train(self):
+        if self.seed is not None: reseed(self.learn, self.seed)
+        return run_plan(self.learn, self.plan, control=self.control, on_progress=self.report, **self.kw)
 
     def report(self, done, total, note):
         self.note = note
@@ -68,7 +72,9 @@ class TrainJob(Job):
     def ended(self):
         self.feed.look(getattr(self.learn, "recorder", None))
         _last[self.learn] = self
-        for v in list(self.viewers): v.ended(self)
+        for v in list(self.viewers):
+            v.ended(self)
+            for f in list(v.on_end): f(self)
         refresh_all(self.learn)
 
 _last = weakref.WeakKeyDictionary()   # by Learner: its last run, for panels that are opened later
@@ -129,8 +135,10 @@ class TrainPanel(Panel):
         plan: Plan | None = None,                # what to run; `None`: `Plan.fine_tune()`
         checkpoint=None,                         # a folder, as in `run_plan`
         checkpoint_every: str | int = "epoch",   # as in `run_plan`
+        seed: int | None = None,                 # `reseed` with it before each run, so that the same numbers come again; `None`: not
         name: str = "learn",                     # what the Learner is called in the notebook, for `.code`
     ):
+        self.on_end, self.seed = [], seed   # `on_end`: called with the job after each run, in its thread
         self._plan, self.kw, self.job = plan or Plan.fine_tune(), dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every), None
         super().__init__(learn, name)
         if isinstance(j := job_of(learn) or _last.get(learn), TrainJob):   # it is under way, or was
@@ -179,7 +187,7 @@ class TrainPanel(Panel):
 # %% ../../nbs/api/24_panels.train.ipynb #69e93b2d
 def _start(self: TrainPanel) -> TrainJob:
     "Run the plan in a thread, from where it was stopped if it was; returns the job"
-    self.job = TrainJob(self.learn, self._plan, **self.kw)
+    self.job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
     self.job.viewers.add(self)
     self.job.start()
     return self.job
@@ -289,6 +297,7 @@ def _code(self: TrainPanel) -> str:
     done = self.history.actions if self.history is not None else []
     said = "".join(f"\n# while it ran, stage {a['stage']+1}, epoch {a['epoch']+1}, batch {a['batch']}: {a['action']}"
                    +(f"({a['value']!r})" if a["value"] is not None else "") for a in done if a["action"] not in ("pause", "resume"))
-    return f"plan = {self._plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"
+    seed = f"reseed({self.name}, {self.seed})\n" if self.seed is not None else ""
+    return f"{seed}plan = {self._plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"
 
 TrainPanel.ended, TrainPanel.update, TrainPanel.code = _ended, _update, property(_code)
