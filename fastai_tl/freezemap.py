@@ -7,6 +7,7 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
+from .errors import InputError
 from .freeze import find_parameters, freeze_to, frozen_word, set_frozen, stats_mode
 from .groups import group_spec, is_learner, layer_groups, model_of, pinned
 from .rates import next_lrs
@@ -134,7 +135,7 @@ def switch_bn(
     learn,         # a fastai `Learner` or a module
     policy: str,   # 'train', 'affine' or 'frozen'
 ):
-    "Set the batch-norm policy of frozen layers, with the norms in them as it wants them; what else is frozen stays"
+    "Set the batch-norm policy of frozen layers, with the norms in them as it wants them; what else is frozen stays; on an error nothing has changed"
     model, old, pins = model_of(learn), bn_policy(learn) or "train", pinned(learn)
     now = {id(p) for n,p in model.named_parameters() if not p.requires_grad and n not in pins}
     free = {id(p) for n,p in model.named_parameters() if n not in pins}
@@ -144,4 +145,6 @@ def switch_bn(
     norms = [f"{path}.{n}" for path,m in batch_norms(model).items() if (h := hook_of(m)).host is not None and all_frozen(own_parameters(h.host))
              for n,_ in m.named_parameters(recurse=False)]
     norms = [glob.escape(n) for n in norms if n not in pins]
-    if norms: set_frozen(learn, norms, policy=="frozen")
+    try:
+        if norms: set_frozen(learn, norms, policy=="frozen")
+    except InputError: set_bn(learn, old); raise

@@ -1,7 +1,7 @@
 """Random events over FreezePanel, PlanPanel and direct calls: after each, panel and Learner agree, and the panel's Python leads to the same Learner."""
 import pytest
 from conftest import noisy_learner
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from IPython.core.interactiveshell import InteractiveShell
@@ -98,18 +98,18 @@ class Panels(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["add", "duplicate", "remove", "undo"]))
     def plan_stages(self, what):
         COUNT["events"] += 1
-        if what != "duplicate" or len(self.planner.plan.stages) < 8: getattr(self.planner, what)()
+        if what != "duplicate" or len(self.planner.plan.stages) < 8: self.planner.act(getattr(self.planner, what))
 
     @rule(by=st.sampled_from([-1, 1]))
     def plan_move(self, by):
         COUNT["events"] += 1
-        self.planner.move(by)
+        self.planner.act(lambda: self.planner.move(by))
 
     @rule(field_value=st.sampled_from([("epochs", 3), ("epochs", 0), ("lr", "find"), ("lr", "-3"), ("lr", "1e-3"), ("name", "a"), ("name", ""),
                                        ("schedule", "constant"), ("train", "all"), ("train", "nowhere"), ("keep", "best"), ("patience", "1")]))
     def plan_enter(self, field_value):
         COUNT["events"] += 1
-        self.planner.enter(*field_value)
+        self.planner.act(lambda: self.planner.enter(*field_value))
 
     @invariant()
     def panel_shows_the_learner(self):
@@ -150,7 +150,8 @@ class Panels(RuleBasedStateMachine):
         assert space["plan"] == plan
 
 
-Panels.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+Panels.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
+                                    phases=[Phase.explicit, Phase.reuse, Phase.generate])   # shrinking takes longer than reading the trace
 
 
 class TestPanels(Panels.TestCase):
