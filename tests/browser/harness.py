@@ -55,8 +55,7 @@ def private_env(base: Path):
     (spec / "kernel.json").write_text(json.dumps(dict(argv=argv, display_name="Python 3", language="python", metadata={})))
     folders = dict(JUPYTER_CONFIG_DIR="cfg", JUPYTER_DATA_DIR="data", JUPYTER_RUNTIME_DIR="run", JUPYTER_PATH="share", JUPYTERLAB_SETTINGS_DIR="settings",
                    JUPYTERLAB_WORKSPACES_DIR="workspaces", IPYTHONDIR="ipython", MPLCONFIGDIR="mpl")
-    return {**os.environ, **{k: str(base / v) for k, v in folders.items()}, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1",
-            "PYTHONWARNINGS": "ignore", "CI": ""}
+    return {**os.environ, **{k: str(base / v) for k, v in folders.items()}, "JUPYTER_PREFER_ENV_PATH": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 class Server:
@@ -127,12 +126,15 @@ class Lab(Server):
 class VoilaServer(Server):
     "Voila over the notebooks of a folder: pages of their outputs, without code"
     def __init__(self, base: Path):
-        super().__init__(base, base / "root", "voila", "/", "{root}", "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}")
+        super().__init__(base, base / "root", "voila", "/", "{root}", "--no-browser", "--Voila.ip=127.0.0.1", "--port={port}",
+                         f"--Voila.connection_dir_root={base}")
 
     def kernel(self):
         "The kernel of the page opened last"
-        files = sorted((self.base / "run").glob("kernel-*.json"), key=lambda p: p.stat().st_mtime)
+        files = sorted(self.base.glob("voila_*/kernel-*.json"), key=lambda p: p.stat().st_mtime)
         return Kernel(self, files[-1].stem.removeprefix("kernel-"))
+
+    def connection(self, kernel_id): return next(self.base.glob(f"voila_*/kernel-{kernel_id}.json"))
 
 
 class Kernel:

@@ -1,4 +1,6 @@
 """What every panel rests on: clicks that reach Python, state that comes back, jobs that stop, and pages that survive a reload."""
+import pytest
+
 from browser.harness import learner_cell, until
 
 PANEL = """
@@ -30,21 +32,27 @@ from fastai_tl.training import run_plan
 class Trainer(Panel):
     heading = "Trainer"
     def body(self):
-        self.go, self.halt, self.meter, self.log = w.Button(description="Train"), w.Button(description="Stop"), Meter(), []
+        self.go, self.halt, self.meter, self.told = w.Button(description="Train"), w.Button(description="Stop"), Meter(), []
         self.ended, self.asked_at, self.job = None, None, None
         self.go.on_click(lambda _: self.act(self.start)); self.halt.on_click(lambda _: self.stop())
         return [w.HBox([self.go, self.halt]), self.meter]
     def start(self):
-        control, self.log, self.ended = Control(), [], None
-        def stop(): self.asked_at = len(self.log); control.stop()
-        def tell(done, total, note=""): self.log.append(done); job.tell(done, total, note); self.meter.tell(done, total, f"batch {done} of {total}")
+        control, self.told, self.ended = Control(), [], None
+        def stop(): self.asked_at = len(self.told); control.stop()
+        def tell(done, total, note=""): self.told.append(done); job.tell(done, total, note); self.meter.tell(done, total, f"batch {done} of {total}")
         def work(job): return run_plan(self.learn, Plan.head_only(epochs=500, lr=1e-3), control=control, on_progress=tell, resume=False)
         def done(job): self.ended = [type(job.error).__name__, str(job.error or "")]; self.say("Ended.")
         job = self.job = Job(self.learn, "Trainer", work, done, stop).start()
     def stop(self): self.job.stop()
 panel = Trainer(learn); panel
 """
-STATE = "dict(ended=panel.ended, asked=panel.asked_at, batches=len(panel.log), free=job_of(learn) is None, running=panel.job.running)"
+CELL = """
+caught = None
+panel.start()
+try: time.sleep(600)
+except KeyboardInterrupt: caught = "KeyboardInterrupt"
+"""
+STATE = "dict(ended=panel.ended, asked=panel.asked_at, batches=len(panel.told), free=job_of(learn) is None, running=panel.job.running)"
 
 
 def start(page):
@@ -123,7 +131,7 @@ def test_interrupt_between_cells_stops_a_job(lab, open_nb, kernel, page):
 
 
 def test_interrupt_during_a_cell_stops_the_cell_and_the_job(lab, open_nb, kernel, page):
-    name = lab.notebook("cell.ipynb", learner_cell(), TRAIN, "caught = None\npanel.start()\ntry: time.sleep(600)\nexcept KeyboardInterrupt as e: caught = 'KeyboardInterrupt'")
+    name = lab.notebook("cell.ipynb", learner_cell(), TRAIN, CELL)
     open_nb(name, wait=False)
     page.wait_for_function("() => /batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=60000)
     k = kernel(name)
@@ -133,17 +141,18 @@ def test_interrupt_during_a_cell_stops_the_cell_and_the_job(lab, open_nb, kernel
     assert k.ev("caught") == "KeyboardInterrupt"
 
 
-def test_interrupt_during_a_cell_stops_a_job_that_a_click_started_meanwhile(lab, open_nb, kernel, page):
-    name = lab.notebook("meanwhile.ipynb", learner_cell(), TRAIN, "try: time.sleep(600)\nexcept KeyboardInterrupt: caught = True")
-    open_nb(name, wait=False)
-    page.locator(".ftl-Trainer").wait_for(timeout=60000)
-    page.wait_for_timeout(500)
+@pytest.mark.parametrize("sleep", ["time.sleep(600)", "await __import__('asyncio').sleep(600)"], ids=["plain", "async"])
+def test_interrupt_during_a_cell_stops_a_job_that_a_click_started(lab, open_nb, kernel, page, sleep):
+    name = lab.notebook("click_cell.ipynb", learner_cell(), TRAIN)
+    open_nb(name)
     start(page)
     k = kernel(name)
+    k.client.execute(sleep, store_history=False)
+    until(lambda: k.state == "busy")
     k.interrupt()
     page.locator(".ftl-Trainer").get_by_text("Ended.").wait_for(timeout=20000)
     stopped(k)
-    assert k.ev("caught")
+    until(lambda: k.state == "idle")
 
 
 def test_widgets_are_there_again_after_a_reload(lab, open_nb, kernel, page):
