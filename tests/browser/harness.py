@@ -148,7 +148,11 @@ class Kernel:
     def ev(self, expr, seconds=60):
         "Value of a Python expression, by way of JSON; waits while a cell runs"
         ask = {"r": f"__import__('json').dumps({expr})"}
-        r = self.client.execute("", silent=True, store_history=False, user_expressions=ask, reply=True, timeout=seconds)["content"]["user_expressions"]["r"]
+        def reply():
+            r = self.client.execute("", silent=True, store_history=False, user_expressions=ask, reply=True, timeout=seconds)["content"]
+            return None if r["status"] == "aborted" else r["user_expressions"]["r"]   # what comes right after a cell that failed is thrown away
+
+        r = until(reply, seconds, expr)
         assert r["status"] == "ok", "\n".join(r["traceback"])
         return json.loads(ast.literal_eval(r["data"]["text/plain"]))
 
