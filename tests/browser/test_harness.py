@@ -33,13 +33,13 @@ class Trainer(Panel):
     heading = "Trainer"
     def body(self):
         self.go, self.halt, self.meter, self.told = w.Button(description="Train"), w.Button(description="Stop"), Meter(), []
-        self.ended, self.asked_at, self.job = None, None, None
+        self.ended, self.asked_at, self.job, self.run = None, None, None, 0
         self.go.on_click(lambda _: self.act(self.start)); self.halt.on_click(lambda _: self.stop())
         return [w.HBox([self.go, self.halt]), self.meter]
     def start(self):
-        control, self.told, self.ended = Control(), [], None
+        control, self.told, self.ended, self.run = Control(), [], None, self.run+1
         def stop(): self.asked_at = len(self.told); control.stop()
-        def tell(done, total, note=""): self.told.append(done); job.tell(done, total, note); self.meter.tell(done, total, f"batch {done} of {total}")
+        def tell(done, total, note=""): self.told.append(done); job.tell(done, total, note); self.meter.tell(done, total, f"run {self.run}, batch {done} of {total}")
         def work(job): return run_plan(self.learn, Plan.head_only(epochs=500, lr=1e-3), control=control, on_progress=tell, resume=False)
         def done(job): self.ended = [type(job.error).__name__, str(job.error or "")]; self.say("Ended.")
         job = self.job = Job(self.learn, "Trainer", work, done, stop).start()
@@ -55,11 +55,15 @@ except KeyboardInterrupt: caught = "KeyboardInterrupt"
 STATE = "dict(ended=panel.ended, asked=panel.asked_at, batches=len(panel.told), free=job_of(learn) is None, running=panel.job.running)"
 
 
-def start(page):
+def under_way(page, run=1):
+    page.wait_for_function(f"() => /run {run}, batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=60000)
+
+
+def start(page, run=1):
     "Press Train and wait until it is under way"
     panel = page.locator(".ftl-Trainer")
     panel.get_by_role("button", name="Train").click()
-    page.wait_for_function("() => /batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=30000)
+    under_way(page, run)
     return panel
 
 
@@ -124,7 +128,7 @@ def test_interrupt_between_cells_stops_a_job(lab, open_nb, kernel, page):
     stopped(k)
     k.interrupt()   # with no job there is nothing to stop, and the kernel goes on
     assert k.ev("1+1") == 2
-    start(page)     # a second job on the same kernel
+    start(page, 2)  # a second job on the same kernel
     k.interrupt()
     page.locator(".ftl-Trainer").get_by_text("Ended.").wait_for(timeout=20000)
     stopped(k)
@@ -133,7 +137,7 @@ def test_interrupt_between_cells_stops_a_job(lab, open_nb, kernel, page):
 def test_interrupt_during_a_cell_stops_the_cell_and_the_job(lab, open_nb, kernel, page):
     name = lab.notebook("cell.ipynb", learner_cell(), TRAIN, CELL)
     open_nb(name, wait=False)
-    page.wait_for_function("() => /batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=60000)
+    under_way(page)
     k = kernel(name)
     k.interrupt()
     page.locator(".ftl-Trainer").get_by_text("Ended.").wait_for(timeout=20000)
