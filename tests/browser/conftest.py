@@ -17,7 +17,7 @@ ARGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--
 WIDE, NARROW = 1200, 380
 # What the programs themselves do, with any notebook.
 NOTEBOOK_7 = [r"reading 'schema'", r"Command 'filebrowser:open-path' not registered", r"static/notebook/\w+\.woff2"]
-VOILA = [r"cdn\.jsdelivr\.net/npm/@fortawesome/", r"net::ERR_FAILED",   # its page takes icons from there: buttons need words
+VOILA = [r"cdn\.jsdelivr\.net/npm/@fortawesome/", r"net::ERR_FAILED",   # its page asks for icons there, and has its own if they do not come
          r"RUNTIME-012"]   # extensions that only Lab has
 APPS = dict(lab="lab/tree", doc="doc/tree", notebook="notebooks")   # Lab, Lab with one document, Notebook 7
 IDLE = """() => { const w = window.jupyterapp?.shell.currentWidget; const k = w?.sessionContext?.session?.kernel;

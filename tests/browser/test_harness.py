@@ -39,7 +39,9 @@ class Trainer(Panel):
     def start(self):
         control, self.told, self.ended, self.run = Control(), [], None, self.run+1
         def stop(): self.asked_at = len(self.told); control.stop()
-        def tell(done, total, note=""): self.told.append(done); job.tell(done, total, note); self.meter.tell(done, total, f"run {self.run}, batch {done} of {total}")
+        def tell(done, total, note=""):
+            self.told.append(done); job.tell(done, total, note)
+            self.meter.tell(done, total, f"run {self.run}, batch {done} of {total}")
         def work(job): return run_plan(self.learn, Plan.head_only(epochs=500, lr=1e-3), control=control, on_progress=tell, resume=False)
         def done(job): self.ended = [type(job.error).__name__, str(job.error or "")]; self.say("Ended.")
         job = self.job = Job(self.learn, "Trainer", work, done, stop).start()
