@@ -7,7 +7,10 @@ NB_TEST_WORKERS ?= 2
 NB_TEST_ENV := OMP_NUM_THREADS=1
 ARGS ?=
 
-.PHONY: help install quickstart test test-all lint drift test-nb test-py lab docs bench export clean
+# A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
+CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
+
+.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,7 +40,7 @@ install: .venv/.core  ## make .venv and install the package
 quickstart: .venv/.core  ## the six steps on real pictures; report and model in quickstart-out/
 	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
 
-test: lint drift test-nb test-py  ## everything that must pass before a commit
+test: lint drift test-nb test-py test-browser  ## everything that must pass before a commit
 
 lint: .venv/.dev
 	$(BIN)/ruff check fastai_tl tests benchmarks tools docs
@@ -49,10 +52,19 @@ test-nb: .venv/.dev
 	$(NB_TEST_ENV) $(BIN)/nbdev-test nbs/api --n-workers $(NB_TEST_WORKERS)
 
 test-py: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
-test-all: lint drift test-nb .venv/.dev  ## the long tests, too
-	$(BIN)/python -m pytest
+test-browser: .venv/.dev chromium  ## the panels in JupyterLab, Notebook 7 and Voila, with real clicks
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser
+
+chromium:
+	@if [ -n "$(CHROMIUM)" ]; then command -v "$(CHROMIUM)" > /dev/null || { echo "CHROMIUM=$(CHROMIUM): there is no such program."; exit 2; }; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then echo "Installing Chromium, for the tests in a browser (once) ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
+	else echo "The tests in a browser need Chromium. Install it, or name the one you have: make $(MAKECMDGOALS) CHROMIUM=/path/to/chromium"; exit 2; fi
+
+test-all: lint drift test-nb .venv/.dev chromium  ## the long tests, too
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
 
 lab: .venv/.lab  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab

@@ -13,3 +13,13 @@ def __getattr__(name):
         if e.name != f"fastai_tl.{name}": raise
     try: return getattr(importlib.import_module("fastai_tl.all"), name)
     except AttributeError: raise AttributeError(f"module 'fastai_tl' has no attribute {name!r}") from None
+
+
+def load_ipython_extension(ip):
+    "`%load_ext fastai_tl`: the magic `%tl`, and Learners that show what is frozen"
+    importlib.import_module("fastai_tl.magics").load_ipython_extension(ip)
+
+
+def unload_ipython_extension(ip):
+    "`%unload_ext fastai_tl`"
+    importlib.import_module("fastai_tl.magics").unload_ipython_extension(ip)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import html, threading, weakref
 from collections.abc import Callable
 from contextlib import contextmanager
+from signal import SIGINT, getsignal, signal
 import ipywidgets as w
 from ..errors import StateError
 from ..owner import Owner, check_free, claim, let_go
@@ -139,8 +140,7 @@ class Job:
         "Hold the Learner and begin; raises `Busy` if something else holds it"
         if self.learn is not None: claim(self.learn, self.owner)
         self.owner.thread = -1          # nobody may touch it until the thread is there
-        if self.learn is not None: _jobs[self.learn] = self
-        self._hooks = _pass_interrupts_to(self)
+        _jobs.add(self); _watch()
         self.thread.start()
         return self
 
@@ -170,34 +170,35 @@ class Job:
         try: self.result = self.work(self)
         except BaseException as e: self.error = e
         finally:
-            if self.learn is not None: let_go(self.learn); _jobs.pop(self.learn, None)
-            self._hooks()
+            _jobs.discard(self)
+            if self.learn is not None: let_go(self.learn)
             self.over = True
         if self.done: self.done(self)
 
-_jobs = weakref.WeakKeyDictionary()   # by Learner: what runs now
+_jobs = set()   # what runs now
 
 def job_of(learn) -> Job | None:
     "The job that is running on a Learner"
-    return _jobs.get(learn)
+    return next((j for j in list(_jobs) if j.learn is learn and learn is not None), None)
 
 # %% ../../nbs/api/20_panels.base.ipynb #d64c82bf
-def _pass_interrupts_to(job):
-    "Let an interrupt of the kernel stop `job`, during a cell and between cells; returns what undoes it"
+class _StopJobs:
+    "Handler of an interrupt: jobs stop, then what was there before does its part"
+    def __init__(self, before): self.before = before
+
+    def __call__(self, sig, frame):
+        for job in list(_jobs):
+            try: job.stop()
+            except Exception: pass   # it has ended meanwhile; an error here would end the kernel
+        if callable(self.before): self.before(sig, frame)
+
+def _catch_interrupts(*_):
+    "Interrupts of the kernel stop jobs too, in the code that runs now and between cells"
     kernel = getattr(_shell(), "kernel", None)
-    if kernel is None or not hasattr(kernel, "pre_handler_hook"): return lambda: None
-    from signal import SIGINT, default_int_handler, signal
-    def in_cell(sig, frame): job.stop(); default_int_handler(sig, frame)
-    def between(sig, frame): job.stop()
-    def before():
-        kernel.saved_sigint_handler = between
-        signal(SIGINT, in_cell if job.running else default_int_handler)
-    def undo():
-        kernel.__dict__.pop("pre_handler_hook", None)
-        if getattr(kernel, "saved_sigint_handler", None) is between: kernel.saved_sigint_handler = old
-    old = getattr(kernel, "saved_sigint_handler", default_int_handler)
-    kernel.pre_handler_hook, kernel.saved_sigint_handler = before, between
-    return undo
+    if not hasattr(kernel, "saved_sigint_handler") or threading.current_thread() is not threading.main_thread(): return
+    now, idle = getsignal(SIGINT), kernel.saved_sigint_handler
+    if not isinstance(now, _StopJobs): signal(SIGINT, _StopJobs(now))
+    if not isinstance(idle, _StopJobs): kernel.saved_sigint_handler = _StopJobs(idle)   # which ipykernel puts back after each message
 
 def _shell():
     try: from IPython import get_ipython
@@ -219,12 +220,15 @@ def refresh_all(
 
 def _after_cell(*_): refresh_all()
 
-def _watch_cells():
-    "After each cell that is run, panels look at their Learners again"
+def _watch():
+    "After each cell that is run, panels look at their Learners again; an interrupt of a cell reaches the jobs, too"
     ip = _shell()
-    if ip is None or ip in _watched: return
+    if ip is None: return
+    _catch_interrupts()
+    if ip in _watched: return
     _watched.add(ip)
     ip.events.register("post_run_cell", _after_cell)
+    ip.events.register("pre_execute", _catch_interrupts)
 
 class Panel(w.VBox):
     "Base of the panels. A subclass gives `body` (makes widgets), `update` (Learner to widgets) and `code`"
@@ -240,7 +244,7 @@ class Panel(w.VBox):
         super().__init__()
         self.add_class("ftl-panel"); self.add_class(f"ftl-{type(self).__name__}")
         self.children = [w.HTML(CSS+f"<h4>{esc(self.heading)}</h4>"), *self.body(), self.say_box, self.code_view]
-        _panels.add(self); _watch_cells()
+        _panels.add(self); _watch()
         self.refresh()
 
     def body(self) -> list:

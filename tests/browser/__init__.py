@@ -1,0 +1,1 @@
+"Tests in a real browser: JupyterLab, Notebook 7 and Voila in Chromium, with real clicks"
