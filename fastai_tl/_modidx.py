@@ -609,6 +609,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'fastai_tl/panels/evaluate.py'),
                                            'fastai_tl.panels.evaluate._code_changed': ( 'api/panels.evaluate.html#_code_changed',
                                                                                         'fastai_tl/panels/evaluate.py'),
+                                           'fastai_tl.panels.evaluate._free': ( 'api/panels.evaluate.html#_free',
+                                                                                'fastai_tl/panels/evaluate.py'),
                                            'fastai_tl.panels.evaluate._loader': ( 'api/panels.evaluate.html#_loader',
                                                                                   'fastai_tl/panels/evaluate.py'),
                                            'fastai_tl.panels.evaluate._locked': ( 'api/panels.evaluate.html#_locked',

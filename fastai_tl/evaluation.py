@@ -303,7 +303,8 @@ def evaluate(
 ) -> Evaluation:
     "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"
     check_free(learn, "evaluate")
-    dl, chance = learn.dls.valid if dl is None else dl, RandomState()
+    if dl is None and len(learn.dls.loaders)<2: raise StateError("There is no validation set: give evaluate a DataLoader, as in evaluate(learn, dl).")
+    dl, chance, modes = learn.dls.valid if dl is None else dl, RandomState(), [(m, m.training) for m in learn.model.modules()]
     try:
         if hasattr(dl, "new"): dl = dl.new(shuffle=False, drop_last=False)
         if not len(dl): raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
@@ -311,7 +312,9 @@ def evaluate(
             with nullcontext(on_progress) if on_progress else bar(len(dl)) as report:
                 preds,targets = learn.get_preds(dl=dl, cbs=_PassMeter(report))
             weights = _digest(learn)
-    finally: chance.restore()
+    finally:
+        chance.restore()
+        for m,training in modes: m.training = training
     if isinstance(targets, torch.Tensor) and targets.ndim==2 and targets.shape[1]==1: targets = targets[:, 0]   # as a table gives them
     if not isinstance(targets, torch.Tensor) or targets.ndim!=1 or targets.is_floating_point() or preds.ndim!=2:
         raise InputError("evaluate is for classifiers that give each item one class; these targets "

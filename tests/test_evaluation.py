@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
-from fastai_tl.errors import InputError
+from fastai_tl.errors import InputError, StateError
 from fastai_tl.evaluation import Evaluation, Mistake, evaluate, wilson
 
 QUIET = lambda *a: None
@@ -143,3 +143,20 @@ def test_tables():
     ev = evaluate(learn, on_progress=QUIET)
     assert ev.n == len(dls.valid_ds) == len(ev.items) and ev.vocab == ["no", "yes"]
     assert {"x", "c"} <= ev.uncertain(1)[0].item.keys()
+
+
+def test_no_validation_set():
+    from fastai.data.core import DataLoaders
+    learn = noisy_learner()
+    learn.dls = DataLoaders(learn.dls.train)
+    with pytest.raises(StateError, match="no validation set"): evaluate(learn, on_progress=QUIET)
+    assert evaluate(learn, learn.dls.train, on_progress=QUIET).n == 48
+
+
+def test_a_pass_changes_nothing():
+    learn = noisy_learner()
+    for train in (True, False):
+        learn.model.train(train)
+        before, after = everything(learn), evaluate(learn, on_progress=QUIET) and everything(learn)
+        before.pop("attrs"), after.pop("attrs")   # fastai keeps the last batch
+        same(before, after)

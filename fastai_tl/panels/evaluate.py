@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError, KitError
 from ..evaluation import Evaluation, evaluate, wilson
 from ..owner import check_free, owner_of
-from .base import Cancelled, Job, Meter, Panel, esc, refresh_all
+from .base import Cancelled, Job, Meter, Panel, descendants, esc, refresh_all
 from .gallery import GALLERY_CSS, Gallery
 from ..snapshot import RandomState
 
@@ -38,6 +38,11 @@ _STYLE = """<style>
 # %% ../../nbs/api/25_panels.evaluate.ipynb #59099fec
 def _percent(p: float) -> str: return f"{100*p:.0f}\u00a0%"
 
+def _free(figure):
+    "Close a figure and what it is made of"
+    if figure is not None:
+        for c in [*descendants(figure), figure]: c.close()
+
 def _locked(lock, *fs):
     "An observer that calls `fs` while no other thread draws"
     def run(_):
@@ -61,16 +66,7 @@ class _Matrix(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev, self.changed, self.rows, self._setting, self.lock = None, changed, [], False, lock
-        self.sx, self.sy = bq.OrdinalScale(), bq.OrdinalScale()
-        color = bq.ColorScale(colors=["rgba(235,130,20,.8)", "rgba(128,128,128,.03)", "rgba(60,130,220,.65)"], min=-1, mid=0, max=1)
-        self.heat = bq.GridHeatMap(color=np.zeros((2, 2)), row=["-", " "], column=["-", " "], scales=dict(row=self.sy, column=self.sx, color=color),
-                                   stroke="rgba(128,128,128,.35)", selected_style={"stroke": "#e91e63", "stroke-width": "3px"})
-        self.counts = bq.Label(x=["-"], y=["-"], text=[""], scales=dict(x=self.sx, y=self.sy), align="middle", default_size=12, font_weight="normal",
-                               colors=["gray"])
-        self.heat.on_element_click(self._clicked)
-        axes = [bq.Axis(scale=self.sx, tick_rotate=-50, tick_style={"text-anchor": "end", "font-size": "12px"}, grid_lines="none"),
-                bq.Axis(scale=self.sy, orientation="vertical", tick_style={"font-size": "12px"}, grid_lines="none")]
-        self.figure = bq.Figure(marks=[self.heat, self.counts], axes=axes, animation_duration=0, padding_x=0, padding_y=0, display_toolbar=False)
+        self.heat = self.figure = None
         self.true, self.predicted = w.Dropdown(description="True", tooltip="True class"), w.Dropdown(description="Said", tooltip="Class that the model said")
         self.pairs = w.Select(description="Pairs", tooltip="Most confused pairs")
         for menu in (self.pairs, self.true, self.predicted): menu.style.description_width, menu.layout.width = "42px", "250px"
@@ -78,9 +74,9 @@ class _Matrix(w.VBox):
             menu.observe(lambda _: self._setting or self.choose(self.true.value, self.predicted.value), "value")
         self.pairs.observe(lambda ch: self._setting or ch.new is None or self.choose(*ch.new), "value")
         self.note, self.gallery = w.HTML(), Gallery(read)
-        drawing = w.Box([self.figure]); drawing.add_class("ftl-matrix")
+        self.drawing = w.Box().add_class("ftl-matrix")
         side = w.VBox([w.HTML("<b>Most confused pairs</b>"), self.pairs, w.HTML("<b>Any cell</b>"), self.true, self.predicted])
-        super().__init__([self.note, w.HBox([drawing, side]).add_class("ftl-cols"), self.gallery])
+        super().__init__([self.note, w.HBox([self.drawing, side]).add_class("ftl-cols"), self.gallery])
 
     def show(self, ev):
         "Draw this evaluation"
@@ -107,16 +103,23 @@ class _Matrix(w.VBox):
         k, cell = len(names), 34 if len(names)<=12 else 26 if len(names)<=25 else 20
         share = cm/np.clip(cm.sum(1, keepdims=True), 1, None)
         left, below = 18+6.6*max(map(len, names)), 16+5.6*max(map(len, names))
-        at = np.argwhere(cm)
-        with self.figure.hold_sync(), self.heat.hold_sync(), self.counts.hold_sync():
-            self.sx.domain = self.sy.domain = names
-            self.heat.color, self.heat.selected = np.where(np.eye(k, dtype=bool), share, -np.sqrt(share)), None   # before rows and columns
-            self.heat.row = self.heat.column = np.array(names)
-            self.counts.x, self.counts.y = np.array(names)[at[:, 1]], np.array(names)[at[:, 0]]
-            self.counts.text, self.counts.default_size = np.array([str(cm[i, j]) for i,j in at]), 12 if cell>20 else 10
-            self.figure.fig_margin = dict(top=6, right=8, left=int(left), bottom=int(below))
-            side = dict(width=f"{int(left)+8+k*cell}px", height=f"{6+int(below)+k*cell}px")
-            self.figure.layout = w.Layout(**side, min_width=side["width"], min_height=side["height"])
+        colors = np.where(np.eye(k, dtype=bool), share, -np.sqrt(share))   # the root: single mistakes are seen, too
+        at, sx, sy = np.argwhere(cm), bq.OrdinalScale(domain=names), bq.OrdinalScale(domain=names[::-1])   # the first row on top
+        scale = bq.ColorScale(colors=["rgba(235,130,20,.8)", "rgba(128,128,128,.03)", "rgba(60,130,220,.65)"], min=-1, mid=0, max=1)
+        self.heat = bq.GridHeatMap(color=colors, row=np.array(names), column=np.array(names), scales=dict(row=sy, column=sx, color=scale),
+                                   stroke="rgba(128,128,128,.35)", selected_style={"stroke": "#e91e63", "stroke-width": "3px"})
+        self.counts = bq.Label(x=np.array(names)[at[:, 1]], y=np.array(names)[at[:, 0]], text=np.array([str(cm[i, j]) for i,j in at]), align="middle",
+                               scales=dict(x=sx, y=sy), default_size=12 if cell>20 else 10, font_weight="normal", colors=["gray"])
+        self.heat.on_element_click(self._clicked)
+        style = {"font-size": "12px"}
+        axes = [bq.Axis(scale=sx, tick_rotate=-50, tick_style={**style, "text-anchor": "end"}, grid_lines="none"),
+                bq.Axis(scale=sy, orientation="vertical", tick_style=style, grid_lines="none")]
+        width, height = f"{int(left)+8+k*cell}px", f"{6+int(below)+k*cell}px"
+        old, self.figure = self.figure, bq.Figure(
+            marks=[self.heat, self.counts], axes=axes, animation_duration=0, padding_x=0, padding_y=0, display_toolbar=False,
+            fig_margin=dict(top=6, right=8, left=int(left), bottom=int(below)), layout=w.Layout(width=width, min_width=width, height=height, min_height=height))
+        self.drawing.children = [self.figure]
+        _free(old)
 
     def _clicked(self, _, event):
         at = event.get("data") or {}
@@ -206,22 +209,11 @@ class _Calibration(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev = None
-        sx, sy = bq.LinearScale(min=0, max=1), bq.LinearScale(min=0, max=1)
-        s = dict(x=sx, y=sy)
-        self.bars = bq.Bars(x=[.5], y=[0], scales=s, colors=["#3c82dc"], opacities=[.45], padding=.08)
-        self.marks_of = bq.Scatter(x=[.5], y=[0], scales=s, colors=["#3c82dc"], default_size=28)
-        self.whiskers = bq.Lines(x=[[0, 0]], y=[[0, 0]], scales=s, colors=["#3c82dc"], stroke_width=1.5)
-        perfect = bq.Lines(x=[0, 1], y=[0, 1], scales=s, colors=["gray"], line_style="dashed", stroke_width=1.5)
-        ticks = dict(tick_format=".0%", tick_values=np.linspace(0, 1, 6))
-        axes = [bq.Axis(scale=sx, label="how sure it was", label_offset="34px", grid_lines="none", **ticks),
-                bq.Axis(scale=sy, label="how often it was right", label_offset="44px", orientation="vertical", **ticks)]
-        self.figure = bq.Figure(marks=[self.bars, perfect, self.whiskers, self.marks_of], axes=axes, padding_x=0, padding_y=0, animation_duration=0,
-                                display_toolbar=False, fig_margin=dict(top=8, right=14, bottom=48, left=60),
-                                layout=w.Layout(width="330px", height="310px", min_width="280px"))
+        self.drawing, self.figure = w.Box(), None
         self.bins = w.Dropdown(description="Bins", options=[5, 10, 15, 20], value=15, style=dict(description_width="36px"), layout=w.Layout(width="110px"))
         self.bins.observe(_locked(lock, self._draw, changed), "value")
         self.words, self.table = w.HTML(layout=w.Layout(width="300px", flex="1 1 280px")), w.HTML()
-        super().__init__([self.bins, w.HBox([self.figure, self.words]).add_class("ftl-cols"), self.table])
+        super().__init__([self.bins, w.HBox([self.drawing, self.words]).add_class("ftl-cols"), self.table])
 
     def show(self, ev): self.ev = ev; self._draw()
 
@@ -229,10 +221,19 @@ class _Calibration(w.VBox):
         c = self.ev.calibration(self.bins.value)
         full = c[c["items"]>0]
         bands = np.array([wilson(round(a*n), n) for a,n in zip(full.accuracy, full["items"])])
-        with self.bars.hold_sync(), self.marks_of.hold_sync(), self.whiskers.hold_sync():
-            self.bars.x, self.bars.y = np.array([b.mid for b in c.bin]), c.accuracy.fillna(0).to_numpy()
-            self.marks_of.x, self.marks_of.y = full.confidence.to_numpy(), full.accuracy.to_numpy()
-            self.whiskers.x, self.whiskers.y = np.stack([full.confidence]*2, 1), bands
+        s, blue = dict(x=bq.LinearScale(min=0, max=1), y=bq.LinearScale(min=0, max=1)), dict(colors=["#3c82dc"])
+        self.bars = bq.Bars(x=np.array([b.mid for b in c.bin]), y=c.accuracy.fillna(0).to_numpy(), scales=s, **blue, opacities=[.45], padding=.08)
+        self.dots = bq.Scatter(x=full.confidence.to_numpy(), y=full.accuracy.to_numpy(), scales=s, **blue, default_size=28)
+        whiskers = bq.Lines(x=np.stack([full.confidence]*2, 1), y=bands, scales=s, **blue, stroke_width=1.5)
+        perfect = bq.Lines(x=[0, 1], y=[0, 1], scales=s, colors=["gray"], line_style="dashed", stroke_width=1.5)
+        ticks = dict(tick_format=".0%", tick_values=np.linspace(0, 1, 6))
+        axes = [bq.Axis(scale=s["x"], label="how sure it was", label_offset="34px", grid_lines="none", **ticks),
+                bq.Axis(scale=s["y"], label="how often it was right", label_offset="44px", orientation="vertical", **ticks)]
+        old, self.figure = self.figure, bq.Figure(
+            marks=[self.bars, perfect, whiskers, self.dots], axes=axes, padding_x=0, padding_y=0, animation_duration=0, display_toolbar=False,
+            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="330px", height="310px", min_width="280px"))
+        self.drawing.children = [self.figure]
+        _free(old)
         self.words.value = self._words()
         rows = "".join(f'<tr><th scope="row">{_percent(r.bin.left)} to {_percent(r.bin.right)}</th><td class="ftl-num">{_percent(r.confidence)}</td>'
                        f'<td class="ftl-num">{_percent(r.accuracy)}</td><td class="ftl-num">{r.items}</td></tr>' for r in full.itertuples())
@@ -338,10 +339,10 @@ def _update(self: EvaluatePanel):
     lo,hi = ev.interval()
     self.summary.value = (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> (95 % interval {100*lo:.1f} to {100*hi:.1f} %) · '
                           f'macro-F1 {ev.macro_f1:.2f} · {ev.n} items</p>{self._stale}')
+    self.tabs.layout.display = None   # first: what is drawn unseen has no size
     if not self.parts:
         self.parts = [c(self._read, self._code_changed, self._lock) for c in (_Matrix, _Mistakes, _Classes, _Calibration)]
         self.tabs.children, self.tabs.titles, self.tabs.selected_index = self.parts, [p.title for p in self.parts], 0
-    self.tabs.layout.display = None
     self._show_tab()
 
 def _show_tab(self: EvaluatePanel):
