@@ -159,8 +159,9 @@ def test_stale_result_is_named(learn):
     with torch.no_grad(): next(learn.model.parameters()).add_(.01)
     panel.refresh()
     assert "changed since" in panel.summary.value and panel.result is not None
+    heat = panel.parts[0].heat
     panel.go.click(); panel.wait(60)
-    assert "changed since" not in panel.summary.value
+    assert "changed since" not in panel.summary.value and heat.comm is None   # drawings do not pile up
     other = EvaluatePanel(learn, result=many(3))      # of an unknown model: nothing is claimed
     assert "changed since" not in other.summary.value
 

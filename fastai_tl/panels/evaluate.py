@@ -31,7 +31,8 @@ _STYLE = """<style>
 .ftl-EvaluatePanel .ftl-bar i{position:absolute;left:0;top:0;bottom:0;background:#3c82dc;border-radius:2px}
 .ftl-EvaluatePanel .ftl-bar u{position:absolute;top:3px;bottom:3px;border:solid var(--jp-ui-font-color1,currentColor);border-width:0 1.5px;
  background:linear-gradient(var(--jp-ui-font-color1,currentColor),var(--jp-ui-font-color1,currentColor)) center/100% 1.5px no-repeat}
-@container (max-width:520px){.ftl-EvaluatePanel .ftl-bar{width:52px}
+@container (max-width:520px){.ftl-EvaluatePanel .ftl-bar{width:44px}
+ .ftl-EvaluatePanel .widget-tab>.lm-TabBar .lm-TabBar-tab{flex:0 0 auto!important;min-width:0!important;padding:0 4px!important;font-size:12px}
  .ftl-EvaluatePanel table.ftl-table td,.ftl-EvaluatePanel table.ftl-table th{padding-right:7px}}
 </style>"""
 

@@ -102,6 +102,6 @@ class Gallery(w.VBox):
         said = f"{p.predicted}, {_percent(p.probability)}"
         words = f"✔ {esc(said)}" if p.right else f"✖ said <b>{esc(p.predicted)}</b>, {_percent(p.probability)}<br>is <b>{esc(p.true)}</b>"
         item = self.read(p.index) if p.item is None else p.item
-        where = esc(str(p.item)[:300]) if p.item is not None else ""
+        where = esc("/".join(Path(p.item).parts[-2:])) if isinstance(p.item, Path) else esc(_file_of(p))
         return (f'<figure role="listitem">{item_html(item, f"{p.true}, taken for {said}")}'
                 f'<figcaption>{words}<span class="ftl-file" title="{where}">{esc(_file_of(p))}</span></figcaption></figure>')
