@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/16_evaluation.ipynb #5adbffde
 from __future__ import annotations
-import base64, html, io
+import base64, hashlib, html, io
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 import numpy as np
@@ -12,12 +12,13 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 from .errors import InputError, StateError
+from .freeze import fingerprint
 from .owner import check_free, owned
 from .progress import Reporter, bar, quiet, without_cbs
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['Evaluation', 'Mistake', 'picture_uri', 'evaluate']
+__all__ = ['Evaluation', 'wilson', 'Prediction', 'Mistake', 'picture_uri', 'evaluate']
 
 # %% ../nbs/api/16_evaluation.ipynb #3ebff933
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Evaluation:
     probs: np.ndarray                # shape (n, classes), probabilities
     targets: np.ndarray              # shape (n,), index of the true class
     items: list = field(default_factory=list, repr=False)  # what the DataLoader read, such as paths; may be empty
+    weights: str = field(default="", repr=False)           # digest of the weights that were judged, see `is_of`; '' unknown
 
     @property
     def n(self) -> int: return len(self.targets)
@@ -39,20 +41,37 @@ class Evaluation:
         "Cross-entropy of each item in nats, shape (n,)"
         return -np.log(np.clip(self.probs[np.arange(self.n), self.targets], 1e-12, None))
     @property
+    def confidence(self) -> np.ndarray:
+        "Probability of the most probable class, shape (n,), 0..1"
+        return self.probs.max(1).astype(np.float64)
+    @property
     def accuracy(self) -> float: return float((self.preds==self.targets).mean())
+    @property
+    def macro_f1(self) -> float:
+        "Mean F1 of the classes that occur among the targets or the predictions, each class counting the same, 0..1"
+        from sklearn.metrics import f1_score
+        return float(f1_score(self.targets, self.preds, average="macro", zero_division=0))
 
     def __repr__(self):
         lo,hi = self.interval()
         return f"Evaluation(accuracy {self.accuracy:.1%}, 95% interval {lo:.1%} to {hi:.1%}, {self.n} items, {len(self.vocab)} classes)"
 
 # %% ../nbs/api/16_evaluation.ipynb #7a861c25
+def wilson(
+    right: int,              # how many of them
+    n: int,                  # of how many
+    level: float = .95,      # confidence level, 0..1
+) -> tuple[float, float]:    # low and high share, 0..1
+    "Confidence interval of a share (Wilson's, which holds for few items and for shares near 0 and 1)"
+    from scipy.stats import binomtest
+    ci = binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
+    return float(ci.low), float(ci.high)
+
 def _interval(self,
     level: float = .95,      # confidence level, 0..1
 ) -> tuple[float, float]:    # low and high accuracy, 0..1
     "Confidence interval of the accuracy (Wilson's, which holds for few items and for accuracies near 0 and 1)"
-    from scipy.stats import binomtest
-    ci = binomtest(int((self.preds==self.targets).sum()), self.n).proportion_ci(level, method="wilson")
-    return float(ci.low), float(ci.high)
+    return wilson((self.preds==self.targets).sum(), self.n, level)
 
 def _confusion(self) -> np.ndarray:
     "Counts, shape (classes, classes): row the true class, column the predicted one"
@@ -66,6 +85,15 @@ def _per_class(self):
     p,r,f,n = precision_recall_fscore_support(self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0)
     return pd.DataFrame(dict(precision=p, recall=r, f1=f, items=n), index=self.vocab)
 
+def _recall_intervals(self,
+    level: float = .95,      # confidence level, 0..1
+):
+    "Wilson's interval of each class's recall, columns low and high (0..1), as a `pandas.DataFrame`; NaN for a class without items"
+    import pandas as pd
+    cm = self.confusion()
+    rows = [wilson(cm[i, i], n, level) if (n := cm[i].sum()) else (np.nan, np.nan) for i in range(len(self.vocab))]
+    return pd.DataFrame(rows, columns=["low", "high"], index=self.vocab)
+
 def _most_confused(self,
     min_n: int = 1,    # pairs that happened at least so often
 ) -> list[tuple[str, str, int]]:  # (true class, predicted class, how often), most frequent first
@@ -75,32 +103,121 @@ def _most_confused(self,
     return sorted(pairs, key=lambda o: (-o[2], o[0], o[1]))
 
 Evaluation.interval, Evaluation.confusion, Evaluation.per_class, Evaluation.most_confused = _interval, _confusion, _per_class, _most_confused
+Evaluation.recall_intervals = _recall_intervals
 
 # %% ../nbs/api/16_evaluation.ipynb #1e36bc63
 @dataclass(frozen=True)
-class Mistake:
-    "One item that was classified wrongly"
+class Prediction:
+    "One item and what was said of it"
     item: object          # what the DataLoader read, such as a path; `None` if unknown
     true: str
     predicted: str
     probability: float    # of the predicted class, 0..1
     loss: float           # nats
+    index: int = -1       # position in the data that was evaluated; -1 unknown
+
+    @property
+    def right(self) -> bool: return self.true==self.predicted
+
+@dataclass(frozen=True)
+class Mistake(Prediction):
+    "One item that was classified wrongly"
+
+def _predictions(self, order, cls=Prediction):
+    "The items at these positions"
+    order = np.asarray(order, dtype=int)
+    return [cls(self.items[i] if len(self.items) else None, self.vocab[t], self.vocab[p], float(c), float(nats), int(i)) for i,t,p,c,nats in
+            zip(order, self.targets[order], self.preds[order], self.confidence[order], self.losses[order])]
 
 def _worst(self,
     n: int = 9,        # at most so many
 ) -> list[Mistake]:    # the most confident mistakes first
     "Wrongly classified items, by loss"
-    order = [i for i in np.argsort(-self.losses, kind="stable") if self.preds[i]!=self.targets[i]][:n]
-    return [Mistake(self.items[i] if self.items else None, self.vocab[self.targets[i]], self.vocab[self.preds[i]],
-                    float(self.probs[i].max()), float(self.losses[i])) for i in order]
+    order = np.argsort(-self.losses, kind="stable")
+    return self._predictions(order[(self.preds!=self.targets)[order]][:n], Mistake)
 
+def _uncertain(self,
+    n: int = 9,           # at most so many
+) -> list[Prediction]:    # the least certain first
+    "The items whose most probable class has the lowest probability, right or wrong"
+    return self._predictions(np.argsort(self.confidence, kind="stable")[:n])
+
+def _class_index(self, o):
+    if isinstance(o, (int, np.integer)) and not isinstance(o, bool) and 0<=o<len(self.vocab): return int(o)
+    if str(o) in self.vocab: return self.vocab.index(str(o))
+    raise InputError(f"There is no class {o!r}: give one of {', '.join(self.vocab[:40])}{', …' if len(self.vocab)>40 else ''}, "
+                     f"or its index, 0 to {len(self.vocab)-1}.")
+
+def _cell(self,
+    true: str | int,         # a class, or its index
+    predicted: str | int,    # likewise
+) -> list[Prediction]:       # the most confident first
+    "The items of one cell of the confusion matrix; raises `InputError` for an unknown class"
+    here = np.flatnonzero((self.targets==self._class_index(true)) & (self.preds==self._class_index(predicted)))
+    return self._predictions(here[np.argsort(-self.confidence[here], kind="stable")])
+
+Evaluation._predictions, Evaluation._class_index = _predictions, _class_index
+Evaluation.worst, Evaluation.uncertain, Evaluation.cell = _worst, _uncertain, _cell
+
+# %% ../nbs/api/16_evaluation.ipynb #03fe467c
+def _bins_of(self, bins):
+    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins<1: raise InputError(f"bins is {bins!r}: give a whole number from 1.")
+    edges = np.linspace(0, 1, bins+1)
+    return edges, np.digitize(self.confidence, edges[1:-1], right=True)
+
+def _calibration(self,
+    bins: int = 15,    # bins of equal width over 0..1, each with its upper end
+):
+    "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
+    import pandas as pd
+    edges,at = self._bins_of(bins)
+    n = np.bincount(at, minlength=bins)
+    mean = lambda v: np.divide(np.bincount(at, v, bins), n, out=np.full(bins, np.nan), where=n>0)
+    return pd.DataFrame(dict(bin=pd.IntervalIndex.from_breaks(edges.round(6)), confidence=mean(self.confidence),
+                             accuracy=mean(self.preds==self.targets), items=n))
+
+def _ece(self,
+    bins: int = 15,    # as in `calibration`
+) -> float:            # 0 (what it says is how often it is right) .. 1
+    "Expected calibration error (Naeini et al. 2015, Guo et al. 2017): mean difference of confidence and accuracy over the bins, weighted by items"
+    c = self.calibration(bins)
+    return float(((c.confidence-c.accuracy).abs()*c["items"]).sum()/self.n)
+
+def _ece_by_chance(self,
+    bins: int = 15,      # as in `calibration`
+    draws: int = 200,    # how often chance decides
+    seed: int = 0,       # of a generator of its own
+) -> tuple[float, float]:   # mean and 95th percentile
+    "The ECE that a perfectly calibrated model would show on so many items with these confidences (Bröcker and Smith 2007)"
+    (_,at),rng = self._bins_of(bins), np.random.default_rng(seed)
+    said = np.bincount(at, self.confidence, bins)
+    eces = [np.abs(said-np.bincount(at, rng.random(self.n)<self.confidence, bins)).sum()/self.n for _ in range(draws)]
+    return float(np.mean(eces)), float(np.quantile(eces, .95))
+
+Evaluation._bins_of = _bins_of
+Evaluation.calibration, Evaluation.ece, Evaluation.ece_by_chance = _calibration, _ece, _ece_by_chance
+
+# %% ../nbs/api/16_evaluation.ipynb #fac2ab19
 def _to_dict(self) -> dict:
     "The figures, ready for JSON"
     lo,hi = self.interval()
-    return dict(n=self.n, accuracy=self.accuracy, interval=[lo, hi], classes=list(self.vocab), confusion=self.confusion().tolist(),
-                per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
+    return dict(n=self.n, accuracy=self.accuracy, interval=[lo, hi], macro_f1=self.macro_f1, ece=self.ece(), classes=list(self.vocab),
+                confusion=self.confusion().tolist(), per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
 
-Evaluation.worst, Evaluation.to_dict = _worst, _to_dict
+def _digest(learn) -> str:
+    "The weights in 32 characters; '' where they cannot be read"
+    try: prints = fingerprint(learn)
+    except (RuntimeError, TypeError, ValueError): return ""   # such as quantized tensors
+    return hashlib.blake2b("".join(f"{k}={v};" for k,v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
+
+def _is_of(self,
+    learn,         # a fastai `Learner`
+) -> bool | None:  # `None`: unknown
+    "Whether the weights are still those that were evaluated"
+    now = _digest(learn) if self.weights else ""
+    return now==self.weights if now else None
+
+Evaluation.to_dict, Evaluation.is_of = _to_dict, _is_of
 
 # %% ../nbs/api/16_evaluation.ipynb #cab91aa4
 def picture_uri(
@@ -133,6 +250,24 @@ def _plot(self,
     ax.set_xlabel("predicted"); ax.set_ylabel("true")
     return ax
 
+def _plot_calibration(self,
+    ax=None,           # matplotlib axes; `None`: new ones
+    bins: int = 15,    # as in `calibration`
+):                     # the axes
+    "Reliability diagram: accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says"
+    if ax is None:
+        from matplotlib import pyplot as plt
+        _,ax = plt.subplots(figsize=(4.2, 4.2))
+    c = self.calibration(bins).query("items>0")
+    los,his = np.array([wilson(round(a*n), n) for a,n in zip(c.accuracy, c["items"])]).T
+    ax.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="perfect")
+    ax.bar([b.mid for b in c.bin], c.accuracy, width=.92/bins, color="tab:blue", alpha=.35, label="accuracy")
+    ax.errorbar(c.confidence, c.accuracy, [np.maximum(c.accuracy-los, 0), np.maximum(his-c.accuracy, 0)], fmt="o", ms=4, lw=1, color="tab:blue",
+                label="at its mean confidence")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=f"ECE {self.ece(bins):.3f}")
+    ax.legend(loc="upper left", fontsize="small")
+    return ax
+
 # %% ../nbs/api/16_evaluation.ipynb #c05071f4
 def _repr_html_(self):
     lo,hi = self.interval()
@@ -141,17 +276,24 @@ def _repr_html_(self):
                    f'alt="{html.escape(m.true)} taken for {html.escape(m.predicted)}"><figcaption>{html.escape(m.true)} → '
                    f'{html.escape(m.predicted)} ({m.probability:.0%})</figcaption></figure>'
                    for m in self.worst(6) if m.item is not None and (uri := picture_uri(m.item)))
-    return (f"<p><b>Accuracy {self.accuracy:.1%}</b>, 95% interval {lo:.1%} to {hi:.1%}, on {self.n} items.</p>"
+    return (f"<p><b>Accuracy {self.accuracy:.1%}</b>, 95% interval {lo:.1%} to {hi:.1%}, macro-F1 {self.macro_f1:.2f}, on {self.n} items.</p>"
             + self.per_class().to_html(float_format="{:.2f}".format, border=0)
             +(f"<table><tr><th>true</th><th>taken for</th><th>times</th></tr>{pairs}</table>" if pairs else "<p>No mistakes.</p>")+figs)
 
-Evaluation.plot, Evaluation._repr_html_ = _plot, _repr_html_
+Evaluation.plot, Evaluation.plot_calibration, Evaluation._repr_html_ = _plot, _plot_calibration, _repr_html_
 
 # %% ../nbs/api/16_evaluation.ipynb #5ac03423
 class _PassMeter(Callback):
     order = 65
     def __init__(self, report): self.report = report
     def after_batch(self): self.report(self.iter+1, len(self.dl), "evaluate")
+
+def _items_of(dl) -> list:
+    "What a DataLoader reads, one an item; rows of a table as dicts; empty if it does not say"
+    for o in (dl, getattr(dl, "dataset", None)):
+        items = getattr(o, "items", None)
+        if items is not None: return items.to_dict("records") if hasattr(items, "to_dict") else list(items)
+    return []
 
 def evaluate(
     learn,                                # a fastai `Learner` for single-label classification
@@ -161,14 +303,19 @@ def evaluate(
 ) -> Evaluation:
     "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"
     check_free(learn, "evaluate")
-    dl, chance = learn.dls.valid if dl is None else dl, RandomState()
+    if dl is None and len(learn.dls.loaders)<2: raise StateError("There is no validation set: give evaluate a DataLoader, as in evaluate(learn, dl).")
+    dl, chance, modes = learn.dls.valid if dl is None else dl, RandomState(), [(m, m.training) for m in learn.model.modules()]
     try:
         if hasattr(dl, "new"): dl = dl.new(shuffle=False, drop_last=False)
         if not len(dl): raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
         with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
             with nullcontext(on_progress) if on_progress else bar(len(dl)) as report:
                 preds,targets = learn.get_preds(dl=dl, cbs=_PassMeter(report))
-    finally: chance.restore()
+            weights = _digest(learn)
+    finally:
+        chance.restore()
+        for m,training in modes: m.training = training
+    if isinstance(targets, torch.Tensor) and targets.ndim==2 and targets.shape[1]==1: targets = targets[:, 0]   # as a table gives them
     if not isinstance(targets, torch.Tensor) or targets.ndim!=1 or targets.is_floating_point() or preds.ndim!=2:
         raise InputError("evaluate is for classifiers that give each item one class; these targets "
                          f"have shape {tuple(getattr(targets, 'shape', ()))} and the predictions {tuple(getattr(preds, 'shape', ()))}.")
@@ -176,5 +323,5 @@ def evaluate(
     if not hasattr(learn.loss_func, "activation"): probs = probs.softmax(1)   # a plain loss: the network gives logits
     vocab = getattr(learn.dls, "vocab", None)
     names = [str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))]
-    items = getattr(dl, "items", None) or getattr(dl.dataset, "items", None) or []
-    return Evaluation(names, probs.numpy(), targets.numpy(), list(items))
+    items = _items_of(dl)
+    return Evaluation(names, probs.numpy(), targets.numpy(), items if len(items)==len(targets) else [], weights)
