@@ -86,11 +86,11 @@ def _gradual(cls,
 def _lp_ft(cls,
     head_epochs: int = 5,       # epochs of the probe
     epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # of the probe, or 'find': by a sweep before it; all layers then get a tenth of it
+    lr: float | str = "find",   # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
 ) -> Plan:
     """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): a head that fits already does not distort the features.
     Theirs is a linear head: `transfer_learner(…, head='linear')`"""
-    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 10, head_epochs), hold_stats=True)))
+    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True)))
 
 def _surgical(cls,
     groups: str | Sequence[str],  # names of groups, or patterns of layers: these train, nothing else
