@@ -121,8 +121,8 @@ def _check_together(s):
     if s.train=="each" and (s.per_layer or isinstance(s.lr, dict)):
         _refuse(s, "train", "frees one group after another, so it takes one rate for the head and lr_mult or lr_decay for the others, not rates by layer.")
     if s.patience is not None and s.patience>=s.epochs:
-        _refuse(s, "patience", f"can never stop a stage of {s.epochs} epoch{'s'*(s.epochs>1)}. Give {f'a number below {s.epochs}, ' if s.epochs>1 else ''}more epochs, or None.",
-                f"1 to {s.epochs-1}, or None" if s.epochs>1 else "None")
+        n, below = s.epochs, f"a number below {s.epochs}, " if s.epochs>1 else ""
+        _refuse(s, "patience", f"can never stop a stage of {n} epoch{'s'*(n>1)}. Give {below}more epochs, or None.", f"1 to {n-1}, or None" if n>1 else "None")
     if isinstance(s.train, tuple):
         for i,a in enumerate(s.train):
             both = (o for o in s.train[:i] if fnmatchcase(a, o) or fnmatchcase(o, a) or a.startswith(o+".") or o.startswith(a+"."))
