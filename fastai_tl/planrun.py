@@ -43,7 +43,9 @@ def divided(lr, by):
     if isinstance(lr, slice): return slice(lr.start/by, lr.stop/by)
     return {k: v/by for k,v in lr.items()} if isinstance(lr, dict) else lr/by
 
-def _trains(learn): return [any(p.requires_grad for p in ps) for ps in layer_groups(learn).values()]
+def _trains(learn):
+    "Of each group, whether something in it trains; from the optimizer, as several processes wrap the model"
+    return [any(p.requires_grad for p in ps) for ps in learn.opt.param_lists]
 
 def _rates_for(learn, stage, lr):
     "Peak rate of each group"
