@@ -6,13 +6,13 @@ from fastai_tl.deployment import Prediction, Predictor, export, load_predictor
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
 from fastai_tl.evaluation import Evaluation, evaluate
-from fastai_tl.finder import LRFinderResult, find_lr
+from fastai_tl.finder import LRFinderResult, find_lr, suggest_lr
 from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, hold_stats, layer_table, set_frozen, train_only, unfreeze
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.history import RunHistory
 from fastai_tl.plan import Plan
-from fastai_tl.planrun import NotFinite, OutOfMemory, suggest_lr
+from fastai_tl.planrun import NotFinite, OutOfMemory
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
 from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
 from fastai_tl.settings import Settings, load_settings

@@ -12,7 +12,7 @@ from .groups import group_index
 # %% auto #0
 __all__ = ['Control']
 
-# %% ../nbs/api/08_control.ipynb #080b31c0
+# %% ../nbs/api/08_control.ipynb #9595a0ad
 _FIXED = "What trains cannot change during a stage that several processes train together. Make it a stage of its own in the plan."
 
 class Control:
@@ -25,6 +25,10 @@ class Control:
     def state(self) -> str:
         "'ready', 'running', 'paused' or 'finished'"
         return self._state
+
+    def __repr__(self):
+        n = len(self._asked)
+        return f"Control({self._state}"+(f", {n} request{'s'*(n>1)} not yet taken up)" if n else ")")
 
     def pause(self):
         "Wait after the batch in flight, until `resume` or a stop"
@@ -43,14 +47,16 @@ class Control:
         self._ask("stop_after_epoch")
 
     def unfreeze_next(self):
-        "Train one more group of layers, the last that is frozen, from the next batch on. Raises `StateError` where several processes train together"
+        """Train one more group of layers, the last that is frozen, from the next batch on; the history says if there was none. Raises `StateError` where
+        several processes train together"""
         if self._fixed: raise StateError(_FIXED)
         self._ask("unfreeze_next")
 
     def set_lr(self,
         lr: float | dict,  # of the head, the others in proportion; or by group name
     ):
-        "Change the peak rates of the stage under way; its schedule goes on from there. Raises `InputError`"
+        """Change the peak rates of the stage under way; its schedule goes on from there, and so does a next stage with lr='same'. Of a group that is frozen,
+        the new rate waits until it is freed; the history says so. Raises `InputError`"""
         for v in lr.values() if isinstance(lr, dict) else [lr]:
             if isinstance(v, bool) or not isinstance(v, Real) or not math.isfinite(v) or v<=0:
                 raise InputError(f"set_lr({lr!r}): a learning rate is a number above 0, or such numbers by group.")
@@ -63,7 +69,7 @@ class Control:
             self._asked.append(request)
             self._lock.notify_all()
 
-# %% ../nbs/api/08_control.ipynb #885cb6ff
+# %% ../nbs/api/08_control.ipynb #af786df3
 def _attach(self: Control, groups, fixed=False):
     "The run begins; requests made before are checked now. `fixed`: what trains cannot be changed"
     with self._lock:
@@ -73,7 +79,9 @@ def _attach(self: Control, groups, fixed=False):
             if name=="unfreeze_next" and fixed: raise StateError(_FIXED)
         self._groups, self._state, self._fixed = list(groups), "running", fixed
 
-def _pending(self: Control) -> bool: return bool(self._asked)
+def _pending(self: Control) -> bool:
+    "Whether something was asked for that the run has not taken up yet"
+    return bool(self._asked)
 
 def _take(self: Control) -> list[tuple]:
     "All requests since the last call, in order"
@@ -88,6 +96,7 @@ def _wait(self: Control, seconds: float) -> bool:
         return bool(self._asked)
 
 def _mark(self: Control, state: str):
+    "Say in which state the run is"
     with self._lock: self._state = state
 
-Control.attach, Control.take, Control.wait, Control.mark, Control.pending = _attach, _take, _wait, _mark, property(_pending)
+Control._attach, Control._take, Control._wait, Control._mark, Control.pending = _attach, _take, _wait, _mark, property(_pending)

@@ -4,22 +4,23 @@
 
 # %% ../nbs/api/14_finder.ipynb #6fa3b0b8
 from __future__ import annotations
-import random
+import random, warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from .distributed import mean
-from .errors import InputError, StateError
+from .errors import InputError, KitWarning, StateError
 from .groups import group_index, layer_groups
 from .progress import Reporter, bar, quiet
+from .rates import next_lrs
 from .snapshot import preserved
-from .sweep import exploded, read_fall, smooth, sweep_lrs
+from .sweep import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
 # %% auto #0
-__all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains']
+__all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains', 'top_rate', 'cautious', 'suggest_lr', 'unreliable']
 
 # %% ../nbs/api/14_finder.ipynb #51cacacd
 class RateSweep(Callback):
@@ -59,13 +60,19 @@ class LRFinderResult:
     band: tuple[float, float] | None     # lowest and highest rate that make sense
     reason: str = ""                     # why the curve cannot be trusted, `""` if it can
     group: str | None = None             # the only group that was trained; `None`: all that are not frozen
+    rule: str = ""                       # where `suggested` is from if the curve does not show it; `""`: it does
 
     @property
     def reliable(self) -> bool: return not self.reason
 
+    @property
+    def trust(self) -> str:
+        "How far to trust the rate, in words"
+        return "reliable" if self.reliable else f"not reliable: {self.reason}"+(f"; the rate is {self.rule}" if self.rule else "")
+
     def __repr__(self):
         s = "no suggestion" if self.suggested is None else f"suggested lr {self.suggested:.2g}, band {self.band[0]:.2g} to {self.band[1]:.2g}"
-        return f"LRFinderResult({s}; {'reliable' if self.reliable else 'not reliable: '+self.reason}; {len(self.sweeps)} sweep{'s'*(len(self.sweeps)>1)})"
+        return f"LRFinderResult({s}; {self.trust}; {len(self.sweeps)} sweep{'s'*(len(self.sweeps)>1)})"
 
 # %% ../nbs/api/14_finder.ipynb #497d199f
 def _plot(self,
@@ -74,7 +81,7 @@ def _plot(self,
     "Raw and smoothed loss over the learning rate, with the suggestion and its band"
     if ax is None:
         from matplotlib import pyplot as plt
-        _,ax = plt.subplots(figsize=(6, 3.5))
+        _,ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
     for s in self.sweeps: ax.plot(self.lrs[:len(s)], s, lw=.8, alpha=.35, color="C0")
     ax.plot(self.lrs, smooth(self.losses), color="C0", label="loss, smoothed")
     if self.suggested is not None:
@@ -98,9 +105,8 @@ def _repr_html_(self):
     self.plot(fig.subplots())
     buf = io.BytesIO(); fig.savefig(buf, format="png", dpi=80)
     say = "No suggestion" if self.suggested is None else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
-    trust = "reliable" if self.reliable else f"not reliable: {self.reason}"
     rows = "".join(f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>" for k,v in self.suggestions.items())
-    return (f"<p><b>{say}</b>, {escape(trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
+    return (f"<p><b>{say}</b>, {escape(self.trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
             f"{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"+(f"<table><tbody>{rows}</tbody></table>" if rows else ""))
 
 _METHODS = dict(fall="fall (ours)", valley="valley (fastai)", slide="slide (fastai)", minimum="minimum / 10 (fastai)", steep="steep (fastai)")
@@ -128,7 +134,8 @@ def _result(lrs, sweeps, group):
     band = (min(f.low for f in good), max(f.high for f in good)) if good else None
     reason = "" if good and not good[0].reason else falls[0].reason
     if not reason and (r := max(f.best for f in good)/min(f.best for f in good))>5: reason = f"the sweeps disagree by a factor of {r:.1f}"
-    return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group)
+    rule = f"a tenth of the one at which the loss rises, {good[0].high:.1e}" if good and good[0].reason else ""
+    return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group, rule)
 
 # %% ../nbs/api/14_finder.ipynb #14862447
 def find_lr(
@@ -142,8 +149,9 @@ def find_lr(
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
     "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"
+    for k,v,lo in (("num_it", num_it, 2), ("seeds", seeds, 1)):
+        if isinstance(v, bool) or not isinstance(v, int) or v<lo: raise InputError(f"{k}={v!r}: give a whole number, {lo} or more.")
     lrs = sweep_lrs(start_lr, end_lr, num_it)
-    if seeds<1: raise InputError(f"seeds={seeds}: give 1 or more sweeps.")
     names = list(layer_groups(learn))
     scale = [1.]*len(names) if group is None else [float(i==group_index(names, group)) for i in range(len(names))]
     check_trains(learn)
@@ -158,3 +166,39 @@ def check_trains(learn):
         f"{learn.dls.train.bs}, and incomplete batches are dropped. Make the batch smaller: bs={max(len(learn.dls.train_ds)//2, 2)}.")
     if not any(p.requires_grad for p in learn.model.parameters()):
         raise StateError("Every parameter is frozen, so nothing would be trained. Release the head: freeze_to(learn, 'head').")
+
+# %% ../nbs/api/14_finder.ipynb #b4bd5f48
+def top_rate(lr) -> float | None:
+    "The highest number in a stage's rate: a number, `slice(low, high)` or numbers by group; `None`: there is none"
+    return lr.stop if isinstance(lr, slice) else max(lr.values()) if isinstance(lr, dict) else lr
+
+def cautious(
+    res: LRFinderResult,
+    before: float | None,   # highest rate of the stage before; `None`: there is none
+) -> LRFinderResult:
+    "The same, but never a rate above a tenth of `before` unless the curve shows it"
+    most = before and before/CAUTION
+    if res.reliable or not most or res.suggested is not None and res.suggested<=most: return res
+    return replace(res, suggested=most, band=(most/10, max(res.band[1] if res.band else 0, most)), rule=f"a tenth of that of the stage before, {before:.1e}")
+
+def suggest_lr(
+    learn,                                # a fastai `Learner`
+    *,
+    after: float | slice | dict | None = None,   # `lr` of the stage that was trained before; `None`: none was
+    stage: str = "this stage",            # for what is said
+    on_progress: Reporter | None = None,  # as in `find_lr`; `None`: a bar, and a line if the sweep is not reliable
+    full: bool = False,                   # give the sweep, too
+) -> float:                               # or (rate, `LRFinderResult`)
+    "A learning rate for what trains now, from a sweep (1e-6 to 10, about 11 batches a decade); if nothing gives one, the Learner's own, with a warning"
+    res = cautious(find_lr(learn, start_lr=1e-6, num_it=75, on_progress=on_progress), top_rate(after))
+    lr = res.suggested
+    if lr is None:
+        lr = list(next_lrs(learn).values())[-1]
+        warnings.warn(f"Stage {stage!r}: no learning rate could be found ({res.reason}); the Learner's own, {lr:g}, is used.", KitWarning, stacklevel=2)
+    elif not res.reliable and on_progress is None: print(f"{stage}: {unreliable(res, lr)}")
+    return (lr, res) if full else lr
+
+def unreliable(res: LRFinderResult, lr: float) -> str:
+    "What to say of a rate that a sweep did not show, with the cure"
+    return (f"the sweep is not reliable ({res.reason}); lr {lr:.1e} is used"+(f", {res.rule}" if res.rule else "")+
+            ". Give lr=… in the stage, or look at more batches: find_lr(learn, num_it=300, seeds=3)")

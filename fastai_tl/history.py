@@ -6,7 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, field, fields
 import numpy as np
-from .finder import LRFinderResult
+from .finder import LRFinderResult, unreliable
 from .plan import stage_from, stage_to_plain
 from .stage import Stage
 
@@ -14,11 +14,11 @@ from .stage import Stage
 __all__ = ['StageRecord', 'RunHistory', 'finder_values', 'finder_from', 'record_values', 'record_from']
 
 # %% ../nbs/api/15_history.ipynb #da5184da
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StageRecord:
     "What happened in one stage"
     stage: Stage
-    lrs: tuple[float, ...]                # peak learning rate of each group, stem first; 0 where frozen
+    lrs: tuple[float, ...]                # peak learning rate of each group at the end of the stage, stem first; 0 where frozen
     names: tuple[str, ...]                # columns of `values`
     values: list[list[float]]             # one row an epoch: train_loss, valid_loss, metrics
     losses: np.ndarray                    # shape (n_batches,), smoothed training loss
@@ -27,8 +27,26 @@ class StageRecord:
     finder: LRFinderResult | None = None  # the sweep, where the stage asked for one
     best: int | None = None               # epoch, from 0, whose weights were kept; `None`: the last
     ended: str = ""                       # why before its last epoch; `""`: it did not
+    epoch_lrs: tuple[float, ...] = ()     # one an epoch: the highest of the peak rates that trained
+
+    def __repr__(self):
+        last = ", ".join(f"{k} {v:.4g}" for k,v in zip(self.names, self.values[-1])) if self.values else "no epoch was finished"
+        n = len(self.values)
+        return f"StageRecord({self.stage.name!r}: {n} epoch{'s'*(n!=1)}, lr {max(self.lrs, default=0):.2g}, {last}, {self.seconds:.0f} s)"
 
 # %% ../nbs/api/15_history.ipynb #28773e99
+def _rate_in(record, i):
+    "Highest peak rate that trained in epoch `i`, from 0"
+    return record.epoch_lrs[i] if i<len(record.epoch_lrs) else max(record.lrs)
+
+def _action(a, records):
+    "What a `Control` did, in words"
+    v, i = a["value"], a["stage"]
+    lr = ", ".join(f"{k} to {x:.2g}" for k,x in v.items()) if isinstance(v, dict) else f"to {v:.2g}" if isinstance(v, float) else ""
+    what = dict(pause="paused", resume="resumed", stop="stopped", stop_after_epoch="stop after this epoch", set_lr=f"lr {lr}",
+                unfreeze_next=f"{v} freed" if v else "nothing to free, as no group is frozen").get(a["action"], a["action"])
+    return f"{records[i].stage.name if i<len(records) else f'stage {i+1}'}, epoch {a['epoch']+1}, batch {a['batch']}: {what}"
+
 @dataclass(frozen=True, repr=False)
 class RunHistory:
     "What happened in a run: one `StageRecord` for each stage"
@@ -44,9 +62,9 @@ class RunHistory:
         return sum(s.seconds for s in self.stages)
 
     def to_frame(self):
-        "One row an epoch: stage, epoch, losses, metrics, and the head's peak learning rate, as a `pandas.DataFrame`"
+        "One row an epoch: stage, epoch, losses, metrics, and the highest of the peak learning rates that trained, as a `pandas.DataFrame`"
         import pandas as pd
-        rows = [dict(stage=s.stage.name, epoch=i+1, **dict(zip(s.names, v)), lr=s.lrs[-1]) for s in self.stages for i,v in enumerate(s.values)]
+        rows = [dict(stage=s.stage.name, epoch=i+1, **dict(zip(s.names, v)), lr=_rate_in(s, i)) for s in self.stages for i,v in enumerate(s.values)]
         return pd.DataFrame(rows)
 
     @property
@@ -55,10 +73,10 @@ class RunHistory:
         out = [] if self.finished else ["stopped before its end; the same run_plan(…) goes on"]
         if len(self.sessions)>1: out.append(f"in {len(self.sessions)} sessions")
         out += [f"{s.stage.name}: {s.ended}" for s in self.stages if s.ended]
-        out += [f"{s.stage.name}: the rate that was found, {s.finder.suggested or s.lrs[-1]:.1e}, is not reliable ({s.finder.reason})"
+        out += [f"{s.stage.name}: {unreliable(s.finder, s.finder.suggested or _rate_in(s, 0))}"
                 for s in self.stages if s.finder is not None and not s.finder.reliable]
         out += [f"{s.stage.name}: weights of epoch {s.best+1} kept" for s in self.stages if s.best is not None]
-        return "; ".join(out+self.notes)
+        return "; ".join(out+[_action(a, self.stages) for a in self.actions]+self.notes)
 
     def __repr__(self): return self.to_frame().to_string(index=False, float_format="{:.4g}".format)+("\n"+self.summary if self.summary else "")
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import yaml
 from .errors import FileError, did_you_mean
-from .stage import CHECKS, PlanError, Stage, check_stage, stage_values
+from .stage import CHECKS, PlanError, Stage, check_stage, same_by, stage_values
 
 # %% auto #0
 __all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stage_to_plain']
@@ -19,20 +19,24 @@ __all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stag
 @dataclass(frozen=True, repr=False)
 class Plan:
     "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...]   # or one `Stage`
 
     def __post_init__(self):
-        object.__setattr__(self, "stages", tuple(self.stages))
+        one = (self.stages,) if isinstance(self.stages, Stage) else self.stages
+        if isinstance(one, (str, bytes)) or not hasattr(one, "__iter__"):
+            raise PlanError(f"Plan({one!r}): a plan takes stages, Plan((Stage(…), Stage(…))). Plan.from_yaml reads one from a file.", stage=None,
+                            field="stages", allowed="Stage objects")
+        object.__setattr__(self, "stages", tuple(one))
         if not self.stages: raise PlanError("A plan needs at least one stage.", stage=None, field="stages", allowed="Stage objects")
         seen = set()
         for i,s in enumerate(self.stages):
             if not isinstance(s, Stage): raise PlanError(f"{s!r} is not a Stage.", stage=None, field="stages", allowed="Stage objects")
             if s.name in seen: raise PlanError(f"Two stages have the name {s.name!r}. Give each its own, so that tables and errors can tell them apart.",
                                                stage=s.name, field="name", allowed="a name that no other stage has")
-            if s.lr=="same" and i==0: raise PlanError(f"Stage {s.name!r}: lr='same' is the rate of the stage before, and this is the first. Give a number or "
-                                                      "'find'.", stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
-            if s.lr=="same" and isinstance(self.stages[i-1].lr, dict):
-                raise PlanError(f"Stage {s.name!r}: lr='same' after rates by group is not clear, as other groups may train. Give the rates again.",
+            if same_by(s.lr) and i==0: raise PlanError(f"Stage {s.name!r}: lr={s.lr!r} is the rate of the stage before, and this is the first. Give a number "
+                                                      "or 'find'.", stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
+            if same_by(s.lr) and isinstance(self.stages[i-1].lr, dict):
+                raise PlanError(f"Stage {s.name!r}: lr={s.lr!r} after rates by group is not clear, as other groups may train. Give the rates again.",
                                 stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
             seen.add(s.name)
 
@@ -46,6 +50,10 @@ class Plan:
 # %% ../nbs/api/07_plan.ipynb #51a6e7c5
 def _probe(epochs, lr, **kw): return (Stage("train the head", "head", epochs, lr, **kw),) if epochs else ()
 
+def _part(lr, by, probe):
+    "`lr` divided by `by`; of a rate that the probe finds, that of the rate it found"
+    return lr/by if isinstance(lr, (int, float)) else f"same/{by}" if lr=="find" and probe else lr
+
 def _head_only(cls,
     epochs: int = 5,            # epochs
     lr: float | str = "find",   # learning rate, or 'find'
@@ -55,15 +63,14 @@ def _head_only(cls,
 
 def _fine_tune(cls,
     epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # rate of the head stage, or 'find': each stage runs a sweep of its own
-    freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already
+    lr: float | str = "find",   # rate of the head stage, or 'find': by a sweep before it
+    freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already ('find' then sweeps with everything trainable)
     lr_mult: float = 100,       # the stem's rate is that of the head divided by this
     hold_stats: bool = True,    # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
 ) -> Plan:
     "fastai's `fine_tune` (Howard and Gugger 2020, arXiv 2002.04688): head first, then everything at half the rate, smaller towards the stem"
-    half = lr/2 if isinstance(lr, (int, float)) else lr
     return cls((*_probe(freeze_epochs, lr, pct_start=.99),
-                Stage("fine-tune", "all", epochs, half, lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))
+                Stage("fine-tune", "all", epochs, _part(lr, 2, freeze_epochs), lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))
 
 def _gradual(cls,
     epochs: int = 1,            # epochs after each group that is freed, from the head back
@@ -79,11 +86,11 @@ def _gradual(cls,
 def _lp_ft(cls,
     head_epochs: int = 5,       # epochs of the probe
     epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # of the probe; all layers then get a tenth of it; 'find': each stage runs a sweep of its own
+    lr: float | str = "find",   # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
 ) -> Plan:
     """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): a head that fits already does not distort the features.
     Theirs is a linear head: `transfer_learner(…, head='linear')`"""
-    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, lr/10 if isinstance(lr, (int, float)) else lr, hold_stats=True)))
+    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True)))
 
 def _surgical(cls,
     groups: str | Sequence[str],  # names of groups, or patterns of layers: these train, nothing else
@@ -135,7 +142,7 @@ Plan.expand, Plan.check = _expand, _check
 
 # %% ../nbs/api/07_plan.ipynb #fa4cba87
 _NOTES = dict(name="for tables and plots", train="a group and all after it; all; each; or a [list of layers]: exactly these",
-    epochs="passes over the training data", lr="a number; slice(low, high); {group: number}; find; or same, as the stage before",
+    epochs="passes over the training data", lr="a number; slice(low, high); {group: number}; find; same, as the stage before; or same/10",
     lr_mult="the first group's rate is the head's divided by this", lr_decay="each group's rate is the next one's divided by this",
     per_layer="lr_decay goes by layer", schedule="one_cycle, flat_cos or constant", pct_start="share of the stage in which the rate rises",
     div="the rate starts at lr divided by this", bn="batch norm of frozen layers: train, affine or frozen",
@@ -209,6 +216,21 @@ def stage_from(
     return Stage(**{k: _from_plain(k, v) for k,v in d.items()})
 
 # %% ../nbs/api/07_plan.ipynb #a71b7a86
+def _unspaced(text):
+    "Line and text of the first field whose colon has no space after it, which YAML takes for a part of the text before; `None`: there is none"
+    names = "|".join(["stages", *_DEFAULTS])
+    return next(((i, m[1]) for i,s in enumerate(text.splitlines(), 1) if (m := re.match(rf"\s*(?:-\s+)?((?:{names}):[^\s:#]\S*)", s))), None)
+
+class _OneEach(yaml.SafeLoader):
+    "Safe YAML in which no key may stand twice"
+    def construct_mapping(self, node, deep=False):
+        seen = {}
+        for k,_ in node.value:
+            if k.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{k.value} stands twice, first in line {seen[k.value]}; leave one", k.start_mark)
+            seen[k.value] = k.start_mark.line+1
+        return super().construct_mapping(node, deep)
+
 def _from_yaml(cls,
     source: str | Path,  # a file, or YAML itself
 ) -> Plan:
@@ -218,9 +240,15 @@ def _from_yaml(cls,
         where = str(source)
         try: text = Path(source).read_text(encoding="utf-8")
         except OSError as e: raise FileError(f"{source}: {e.strerror or e}. Give the file of a plan, as Plan.to_yaml(file) writes it.", file=where) from None
-    try: data = yaml.safe_load(text)
+    if bad := _unspaced(text):
+        k,_,v = bad[1].partition(":")
+        raise PlanError(f"{where}, line {bad[0]}: {bad[1]} needs a space after the colon, {k}: {v}", stage=None, field=k,
+                        allowed=CHECKS[k][1] if k in CHECKS else None)
+    try: data = yaml.load(text, _OneEach)
     except yaml.YAMLError as e:
         at = f", line {e.problem_mark.line+1}" if getattr(e, "problem_mark", None) else ""
+        if "stands twice" in (p := str(getattr(e, "problem", ""))):
+            raise PlanError(f"{where}{at}: {p}.", stage=None, field=p.split()[0], allowed="each field once") from None
         raise PlanError(f"{where}{at} is not YAML: {getattr(e, 'problem', None) or e}.", stage=None, field=None, allowed="YAML") from None
     if not isinstance(data, dict) or set(data)!={"stages"} or not isinstance(data["stages"], list):
         raise PlanError(f"{where} needs one entry, stages, with a list of stages below it; print(Plan.fine_tune().to_yaml()) shows one.",
@@ -238,13 +266,16 @@ def _freeze_code(s):
     out = [f"train_only(learn, {where}{bn})" if isinstance(s.train, tuple) else f"freeze_to(learn, {where}{bn})"]
     return out+["hold_stats(learn)"]*s.hold_stats
 
-def _rate_code(s):
+def _rate_code(s, before):
+    "`before`: the rate that the last stage with one of its own was given; `None`: this is the first"
+    lr = before if same_by(s.lr) else s.lr
     first = ["split_layers(learn)"]*s.per_layer
-    if s.lr=="find": first.append("lr = suggest_lr(learn)")
-    elif s.lr!="same": first.append(f"lr = {_shown(s.lr)}")
+    if s.lr=="find": first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={s.name!r})")
+    elif (by := same_by(s.lr)) is None: first.append(f"lr = {_shown(s.lr)}")
+    elif by!=1: first.append(f"lr = slice(lr.start/{by:g}, lr.stop/{by:g})" if isinstance(lr, slice) else f"lr = lr/{by:g}")
     if isinstance(s.lr, dict): return first+["lrs = list(set_lrs(learn, lr).values())"]
     n = "len(layer_groups(learn))"
-    if isinstance(s.lr, slice): return first+[f"lrs = spread_lrs(lr.start, lr.stop, {n})"]
+    if isinstance(lr, slice): return first+[f"lrs = spread_lrs(lr.start, lr.stop, {n})"]
     if s.lr_decay>1: return first+[f"lrs = decayed_lrs(lr, {n}, {s.lr_decay!r})"]
     if s.lr_mult>1: return first+[f"lrs = spread_lrs(lr/{s.lr_mult:g}, lr, {n})"]
     return first+["lrs = lr"]
@@ -270,7 +301,11 @@ def _to_code(self: Plan,
     track = [n for n,on in needs.items() if on]
     if track: head.append(f"from fastai.callback.tracker import {', '.join(track)}")
     head.append("from fastai.callback.schedule import *")
-    return "\n".join(head+[o for s in plan.stages for o in ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s), *_fit_code(s)]])+"\n"
+    body, before = [], None
+    for s in plan.stages:
+        body += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
+        before = before if same_by(s.lr) else s.lr
+    return "\n".join(head+body)+"\n"
 
 Plan.to_code = _to_code
 

@@ -12,47 +12,40 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.schedule import ParamScheduler, combined_cos
-from .checkpoint import CheckpointError, pack, unpack
-from .distributed import CPULoaders, agree, barrier, from_first, gather, rank
+from .checkpoint import CheckpointError, unpack
+from .distributed import CPULoaders, agree, barrier, from_first, rank
 from .errors import KitWarning, StateError
-from .finder import check_trains, find_lr
-from .freeze import freeze_to, hold_stats, restore_frozen, set_frozen, train_only
+from .finder import check_trains, suggest_lr, unreliable
+from .freeze import freeze_to, hold_stats, set_frozen, train_only
 from .groups import layer_groups
 from .guard import FreezeGuard
-from .history import RunHistory, StageRecord, finder_from, finder_values, record_from, record_values
-from .learnstate import (bare, base_loader, callback_values, data_facts, gradient_tensors, load_callbacks, load_gradients,
-    load_model_tensors, load_optimizer, model_facts, model_tensors, optimizer_values, prime, random_values, rest_of_epoch, set_random_values)
-from .plan import lr_from, stage_to_plain
-from .progress import Reporter
-from .rates import decayed_lrs, next_lrs, set_lrs, split_layers, spread_lrs
+from .history import RunHistory, StageRecord
+from .learnstate import base_loader, data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
+from .plan import stage_to_plain
+from .rates import decayed_lrs, set_lrs, split_layers, spread_lrs
+from .runstate import capture, counters, load, put, put_counters, stage_from_saved
 from .snapshot import deferred_interrupt
-from .stage import Stage, better
+from .stage import Stage, better, same_by
 
 # %% auto #0
-__all__ = ['suggest_lr', 'freeze_for', 'noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch', 'PlanRun']
+__all__ = ['freeze_for', 'divided', 'noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch', 'PlanRun']
 
 # %% ../nbs/api/15_planrun.ipynb #5de46cd5
-def suggest_lr(
-    learn,                                # a fastai `Learner`
-    *,
-    stage: str = "this stage",            # for the warning
-    on_progress: Reporter | None = None,  # as in `find_lr`
-    full: bool = False,                   # give the sweep, too
-) -> float:                               # or (rate, `LRFinderResult`)
-    "A learning rate for what trains now, from a sweep (1e-6 to 10, about 11 batches a decade); if the curve gives none, the Learner's own, with a warning"
-    res = find_lr(learn, start_lr=1e-6, num_it=75, on_progress=on_progress)
-    lr = res.suggested
-    if lr is None:
-        lr = list(next_lrs(learn).values())[-1]
-        warnings.warn(f"Stage {stage!r}: no learning rate could be found ({res.reason}); the Learner's own, {lr:g}, is used.", KitWarning, stacklevel=2)
-    return (lr, res) if full else lr
-
 def freeze_for(learn, stage):
     if isinstance(stage.train, tuple): train_only(learn, list(stage.train), bn=stage.bn)
     else: freeze_to(learn, 0 if stage.train=="all" else stage.train, bn=stage.bn)
     hold_stats(learn, stage.hold_stats)
     if stage.per_layer: split_layers(learn)
     check_trains(learn)
+
+def divided(lr, by):
+    "A stage's rate, be it a number, `slice(low, high)` or numbers by group, divided by a number"
+    if isinstance(lr, slice): return slice(lr.start/by, lr.stop/by)
+    return {k: v/by for k,v in lr.items()} if isinstance(lr, dict) else lr/by
+
+def _trains(learn):
+    "Of each group, whether something in it trains; from the optimizer, as several processes wrap the model"
+    return [any(p.requires_grad for p in ps) for ps in learn.opt.param_lists]
 
 def _rates_for(learn, stage, lr):
     "Peak rate of each group"
@@ -116,8 +109,10 @@ class PlanWatch(Callback):
 
 class PlanRun:
     "A run of a plan: where it is, how it stops and how it goes on; use `run_plan`"
-    def __init__(self, learn, plan, store, every, control, report):
-        self.learn, self.plan, self.store, self.every, self.control, self.report = learn, plan, store, every, control, report
+    own = (PlanWatch, FreezeGuard, CPULoaders)   # callbacks that a checkpoint does not hold
+    def __init__(self, learn, plan, store, every, control):
+        self.learn, self.plan, self.store, self.every, self.control = learn, plan, store, every, control
+        self.report, self.say = lambda *a: None, lambda text: None   # how far it is; a line for the person
         self.facts = dict(plan=[stage_to_plain(s) for s in plan.stages], data=data_facts(learn.dls), model=model_facts(learn.model))
         self.records, self.actions, self.notes, self.sessions = [], [], [], []
         self.at, self.lr, self.seconds_before, self.finished = [0, 0, 0], None, 0., False
@@ -138,58 +133,22 @@ class PlanRun:
     def history(self, finished) -> RunHistory: return RunHistory(list(self.records), finished, [*self.sessions, self.session], self.actions, self.notes)
 
 # %% ../nbs/api/15_planrun.ipynb #082edc13
-def _capture(self: PlanRun):
-    "All that a checkpoint holds: tensors (the live ones), and the rest as JSON-able values"
-    learn, ts = self.learn, model_tensors(self.learn.model)
-    now = dict(facts=self.facts, at=list(self.at), drained=self.drained, finished=self.finished, sessions=[*self.sessions, dict(self.session)],
-        actions=self.actions, notes=self.notes,
-        frozen=[n for n,p in bare(learn.model).named_parameters() if not p.requires_grad], grads=gradient_tensors(learn.model, ts),
-        stage=dict(lr=f"slice({self.lr.start!r}, {self.lr.stop!r})" if isinstance(self.lr, slice) else self.lr, peaks=self.peaks,
-                   finder=finder_values(self.finder), wait=self.wait, best=self.best, over=self.over,
-                   seconds=self.seconds_before+time.perf_counter()-self.began),
-        learn={k: getattr(learn, k) for k in ("pct_train", "train_iter")}, opt=optimizer_values(learn.opt),
-        records=[record_values(r) for r in self.records])
-    random = gather(dict(start=self.random_at_start, now=random_values(self.loaders)))
-    values = pack(now, ts, "run")
-    return ts, dict(values=values, random=pack(random, ts, "random"), callbacks=callback_values(learn, ts, (PlanWatch, FreezeGuard, CPULoaders)),
-                    smooth=pack(getattr(learn, "smooth_loss", None), ts, "smooth"))
-
-def _save(self: PlanRun, state=None):
-    "Write a checkpoint; a failure is a warning, for the one before it is whole"
+def _save(self: PlanRun, light=None):
+    "Write a checkpoint, with `counters` of earlier if given; a failure is a warning, for the one before it is whole"
     self.since, self.since_time = 0, time.monotonic()
-    state = state or self.capture()
+    state = capture(self, light)
     if rank(): return
     try: self.store.save(*state)
     except CheckpointError as e:
         self.notes.append(f"at {self.where}: no checkpoint, {e.why}")
         warnings.warn(f"Training goes on, but no checkpoint could be written at {self.where}: {e}", KitWarning, stacklevel=2)
 
-PlanRun.capture, PlanRun.save = _capture, _save
+def _note(self: PlanRun, text):
+    "Say it now, and in the history"
+    self.notes.append(text)
+    self.say(text)
 
-# %% ../nbs/api/15_planrun.ipynb #ccd0abb3
-def _load(self: PlanRun, tensors, state):
-    "Where the run was, before anything is trained"
-    v = unpack(state["values"], tensors)
-    self.at, self.finished, self.actions, self.notes, self.sessions = v["at"], v["finished"], v["actions"], v["notes"], v["sessions"]
-    self.records = [record_from(r) for r in v["records"]]
-    self.session = dict(start=list(self.at), batches=0)
-    return v
-
-def _put(self: PlanRun, v, tensors):
-    "Weights, freeze map, gradients and optimizer"
-    load_model_tensors(self.learn.model, tensors)
-    restore_frozen(self.learn, v["frozen"])
-    load_gradients(self.learn.model, v["grads"], tensors)
-    if self.learn.opt is not None: load_optimizer(self.learn.opt, v["opt"])
-
-def _put_counters(self: PlanRun, saved):
-    "What callbacks, the schedule and the recorder remember; random states come from the caller"
-    tensors, state, v = saved
-    load_callbacks(self.learn, state["callbacks"], tensors, (PlanWatch, FreezeGuard, CPULoaders))
-    for k,x in v["learn"].items(): setattr(self.learn, k, x)
-    if (s := unpack(state["smooth"], tensors)) is not None: self.learn.smooth_loss = s
-
-PlanRun.load, PlanRun.put, PlanRun.put_counters = _load, _put, _put_counters
+PlanRun.save, PlanRun.note = _save, _note
 
 # %% ../nbs/api/15_planrun.ipynb #804cae74
 def _epoch_starts(self: PlanRun): self.random_at_start, self.drained = random_values(self.loaders), False
@@ -213,14 +172,14 @@ def _batch_done(self: PlanRun):
     self.tell()
     due = learn.training and self.every.due(self.since, time.monotonic()-self.since_time)
     stop, asked, due = agree(bool(self.came), self.control.pending if not rank() else 0, due if not rank() else 0)
-    if asked: stop = self.obey(from_first(self.control.take())) or stop
-    if stop and not learn.training: self.save(self.before_validation)
+    if asked: stop = self.obey(from_first(self.control._take())) or stop
+    if stop and not learn.training: self.save(self.before_validation)   # which begins anew
     elif stop or due: self.save()
     if stop: self.stopped = True; raise CancelFitException()
 
 def _trained(self: PlanRun):
     self.at[1:], self.drained = [self.learn.epoch, self.n_train], True
-    self.before_validation = self.capture()
+    self.before_validation = counters(self, keep=True)   # all that validation changes
 
 def _obey(self: PlanRun, requests):
     "Carry out requests of a `Control`; `True`: stop now. While paused, wait for more"
@@ -230,29 +189,36 @@ def _obey(self: PlanRun, requests):
             if what=="pause": pause = True
             elif what=="resume": pause = False
             elif what=="set_lr": self.set_peaks(args[0])
-            elif what=="unfreeze_next": args = [_unfreeze_next(self.learn)]
+            elif what=="unfreeze_next": args = [self.unfreeze_next()]
             elif what=="stop_after_epoch": self.last_epoch = True
             self.actions.append(dict(stage=self.at[0], epoch=self.at[1], batch=self.at[2], action=what, value=args[0] if args else None))
-            if what=="stop": self.control.mark("running"); return True
-        if not pause: self.control.mark("running"); return False
+            if what=="stop": self.control._mark("running"); return True
+        if not pause: self.control._mark("running"); return False
         if self.learn.training and self.control.state!="paused": self.save()
-        self.control.wait(.2)
-        if agree(bool(self.came))[0]: self.control.mark("running"); return True
-        requests = from_first(self.control.take())
+        self.control._wait(.2)
+        if agree(bool(self.came))[0]: self.control._mark("running"); return True
+        requests = from_first(self.control._take())
 
-def _unfreeze_next(learn):
+def _unfreeze_next(self: PlanRun):
     "Train one more group, nearest to the head; its name, or `None` if all train"
-    for name,ps in reversed(layer_groups(learn).items()):
-        if any(not p.requires_grad for p in ps): set_frozen(learn, name, False); return name
+    for name,ps in reversed(layer_groups(self.learn).items()):
+        if any(not p.requires_grad for p in ps): set_frozen(self.learn, name, False); return name
+    self.say(f"At {self.where}: unfreeze_next has nothing to free, as no group is frozen.")
 
 def _set_peaks(self: PlanRun, lr):
-    if isinstance(lr, dict): self.peaks = [float(lr.get(n, p)) for n,p in zip(self.groups, self.peaks)]
-    else: self.peaks = [p*lr/self.peaks[-1] for p in self.peaks]
+    "New peak rates from now on, for a next stage with lr='same', too"
+    if isinstance(lr, dict):
+        self.peaks = [float(lr.get(n, p)) for n,p in zip(self.groups, self.peaks)]
+        self.lr = dict(zip(self.groups, self.peaks))
+        if off := [n for n,t in zip(self.groups, _trains(self.learn)) if n in lr and not t]:
+            self.note(f"at {self.where}: set_lr for {', '.join(off)}, which {'is' if len(off)==1 else 'are'} frozen; the rate waits until it is freed, as by "
+                      "unfreeze_next")
+    else: self.peaks, self.lr = [p*lr/self.peaks[-1] for p in self.peaks], lr if isinstance(self.lr, (int, float)) else divided(self.lr, self.peaks[-1]/lr)
     self.scheduler.scheds.update(_schedules(self.learn, self.stage, self.peaks))
     if not self.scheduler.scheds: self.learn.opt.set_hypers(lr=self.peaks)
 
 PlanRun.epoch_starts, PlanRun.loss_seen, PlanRun.batch_done, PlanRun.trained = _epoch_starts, _loss_seen, _batch_done, _trained
-PlanRun.obey, PlanRun.set_peaks = _obey, _set_peaks
+PlanRun.obey, PlanRun.set_peaks, PlanRun.unfreeze_next = _obey, _set_peaks, _unfreeze_next
 
 # %% ../nbs/api/15_planrun.ipynb #42d3b8ba
 def _epoch_done(self: PlanRun):
@@ -264,13 +230,16 @@ def _epoch_done(self: PlanRun):
             self.best, self.wait = dict(epoch=self.learn.epoch, value=value, monitor=s.monitor, stage=self.at[0]), 0
             if s.keep=="best" or self.store.folder is not None: self.save_best()
         else: self.wait += 1
+    self.epoch_lrs.append(self.top())
     ended = s.patience is not None and self.wait>=s.patience
     self.at[1:] = [self.learn.epoch+1, 0]
-    if ended and self.at[1]<s.epochs: self.over = f"ended after epoch {self.at[1]}, as {s.monitor} had not improved for {self.wait} epochs"
+    if ended and self.at[1]<s.epochs: self.over = f"ended after epoch {self.at[1]}, as {s.monitor} had not improved for {self.wait} epoch{'s'*(self.wait>1)}"
     stop = agree(bool(self.came) or self.last_epoch)[0]
     self.save()
     if stop and not (self.at[0]==len(self.plan.stages)-1 and (self.over or self.at[1]==s.epochs)): self.stopped = True
     if ended or self.stopped: raise CancelFitException()
+
+def _top(self: PlanRun): return max((p for p,t in zip(self.peaks, _trains(self.learn)) if t), default=0.)
 
 def _plain(v): return v.item() if isinstance(v, (torch.Tensor, np.generic)) else v
 
@@ -290,7 +259,7 @@ def _take_best(self: PlanRun):
     load_model_tensors(self.learn.model, saved[0])
     return self.best["epoch"]
 
-PlanRun.epoch_done, PlanRun.save_best, PlanRun.take_best = _epoch_done, _save_best, _take_best
+PlanRun.epoch_done, PlanRun.save_best, PlanRun.take_best, PlanRun.top = _epoch_done, _save_best, _take_best, _top
 
 # %% ../nbs/api/15_planrun.ipynb #90fdc7b9
 def _total(self: PlanRun): return self.plan.epochs*(self.n_train+self.n_valid)
@@ -316,7 +285,7 @@ PlanRun.total, PlanRun.tell = _total, _tell
 def _begin_stage(self: PlanRun, saved):
     "Freeze, find the rate, or take both from a checkpoint"
     learn, s = self.learn, self.stage
-    self.wait, self.best, self.over, self.finder, self.random_at_start, self.seconds_before = 0, None, "", None, None, 0.
+    self.wait, self.best, self.over, self.finder, self.random_at_start, self.seconds_before, self.epoch_lrs = 0, None, "", None, None, 0., []
     self.since, self.since_time, self.before_validation, self.drained = 0, time.monotonic(), None, False
     if saved is not None:
         for earlier in self.plan.stages[:self.at[0]]:
@@ -324,19 +293,22 @@ def _begin_stage(self: PlanRun, saved):
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
     if saved is None:
-        t = time.perf_counter()
-        sweeping = lambda d, n, note: self.report(self.done_before(), self.total(), f"{s.name}: sweep {d}/{n}, {note}")
-        if s.lr=="find": self.lr, self.finder = suggest_lr(learn, stage=s.name, full=True, on_progress=sweeping)
-        elif s.lr!="same": self.lr = s.lr
-        self.swept += time.perf_counter()-t
+        if s.lr=="find": self.sweep()
+        elif (by := same_by(s.lr)) is None: self.lr = s.lr
+        elif by!=1: self.lr = divided(self.lr, by)
         self.peaks = [float(p) for p in _rates_for(learn, s, self.lr)]
-    else:
-        v = saved[2]["stage"]
-        self.lr = lr_from(v["lr"])
-        self.peaks, self.wait, self.best, self.over, self.seconds_before = v["peaks"], v["wait"], v["best"], v["over"], v["seconds"]
-        self.finder = finder_from(v["finder"])
-        self.random_at_start = unpack(saved[1]["random"], saved[0])[rank()]["start"]
-        self.put(saved[2], saved[0])
+    else: stage_from_saved(self, *saved)
+
+def _sweep(self: PlanRun):
+    "Find the rate, and say so if it is one that the curve does not show"
+    t, s = time.perf_counter(), self.stage
+    sweeping = lambda d, n, note: self.report(self.done_before(), self.total(), f"{s.name}: sweep {d}/{n}, {note}")
+    self.lr, self.finder = suggest_lr(self.learn, after=self.lr, stage=s.name, full=True, on_progress=sweeping)
+    self.swept += time.perf_counter()-t
+    if self.finder.reliable: return
+    text = f"{s.name}: {unreliable(self.finder, self.lr)}"
+    self.report(self.done_before(), self.total(), text)
+    self.say(text)
 
 def _done_before(self: PlanRun): return sum(s.epochs for s in self.plan.stages[:self.at[0]])*(self.n_train+self.n_valid)
 
@@ -346,7 +318,7 @@ def _epochs(self: PlanRun, saved):
     first, batch = self.at[1:]
     if saved is not None:
         random = unpack(saved[1]["random"], saved[0])[rank()]
-        if not batch: self.put_counters(saved); set_random_values(random["now"], self.loaders)
+        if not batch: put_counters(self, *saved); set_random_values(random["now"], self.loaders)
     for epoch in range(n if self.over else first, n):
         learn.epoch = epoch
         part = partial(self.part_of_epoch, saved, random, batch) if epoch==first and batch else learn._do_epoch
@@ -357,7 +329,7 @@ def _part_of_epoch(self: PlanRun, saved, random, done):
     learn, at_start = self.learn, random["start"]
     learn.dl = learn.dls.train
     def batches():
-        self.put_counters(saved)
+        put_counters(self, *saved)
         self.random_at_start = at_start
         learn.n_iter = len(learn.dl)
         if saved[2]["drained"]: set_random_values(random["now"], self.loaders); return   # the loader has been asked for more already, see below
@@ -365,7 +337,7 @@ def _part_of_epoch(self: PlanRun, saved, random, done):
     learn._with_events(batches, "train", CancelTrainException)
     learn._do_epoch_validate()
 
-PlanRun.begin_stage, PlanRun.done_before, PlanRun.epochs, PlanRun.part_of_epoch = _begin_stage, _done_before, _epochs, _part_of_epoch
+PlanRun.begin_stage, PlanRun.sweep, PlanRun.done_before, PlanRun.epochs, PlanRun.part_of_epoch = _begin_stage, _sweep, _done_before, _epochs, _part_of_epoch
 
 # %% ../nbs/api/15_planrun.ipynb #1b2b4a66
 def _fit(self: PlanRun, saved):
@@ -383,11 +355,11 @@ def _fit(self: PlanRun, saved):
 
 def _record(self: PlanRun):
     "What the recorder has of the stage under way"
-    rec, trains = self.learn.recorder, [any(p.requires_grad for p in ps) for ps in layer_groups(self.learn).values()]
+    rec, trains = self.learn.recorder, _trains(self.learn)
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
     return StageRecord(self.stage, tuple(p if t else 0. for p,t in zip(self.peaks, trains)), names, [[float(_nan(v)) for v in r] for r in rec.values],
                        np.array([float(o) for o in rec.losses]), np.array(rec.lrs, dtype=float), self.seconds_before+time.perf_counter()-self.began,
-                       self.finder, ended=self.over)
+                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs))
 
 def _nan(v): return float("nan") if v is None else v
 
@@ -420,7 +392,7 @@ def _fall_back(self: PlanRun, attrs, cbs, loaders):
         try: saved = self.store.load()
         except CheckpointError: saved = None
         if saved is None: return "as it was left by the error"
-        try: self.put(self.load(*saved), saved[0])
+        try: put(self, load(self, *saved), saved[0])
         except ValueError: learn.opt.clear_state()   # groups that are no longer the same
         return f"at {self.where}"
 

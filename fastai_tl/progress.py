@@ -19,11 +19,16 @@ Reporter = Callable[[int, int, str], None]
 def bar(
     total: int,   # steps in all
 ):
-    "A progress bar in a notebook or terminal, as a reporter"
+    "A progress bar in a notebook or terminal, as a reporter; its `say(text)` prints a line beside it"
     from fastprogress.fastprogress import progress_bar
     pb = progress_bar(range(total), leave=False)
     pb.update(0)
     def report(done, total, note=""): pb.comment = note; pb.update(min(done, total))
+    def say(text):
+        "A line of its own, above the bar"
+        if hasattr(pb, "max_len"): print("\r"+" "*pb.max_len, end="\r")   # a terminal's bar has no line end
+        print(text, flush=True)
+    report.say = say
     try: yield report
     finally: pb.on_iter_end()
 

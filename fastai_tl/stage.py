@@ -4,14 +4,15 @@
 
 # %% ../nbs/api/07_stage.ipynb #3f019fe7
 from __future__ import annotations
-import math
+import math, re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import wraps
 from fnmatch import fnmatchcase
 from .errors import InputError, did_you_mean
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'KEEP', 'CHECKS', 'PlanError', 'Stage', 'should_fall', 'better', 'check_stage', 'stage_values']
+__all__ = ['SCHEDULES', 'KEEP', 'CHECKS', 'PlanError', 'Stage', 'same_by', 'should_fall', 'better', 'check_stage', 'stage_values']
 
 # %% ../nbs/api/07_stage.ipynb #25999c23
 SCHEDULES = ("one_cycle", "flat_cos", "constant")
@@ -27,7 +28,7 @@ class Stage:
     name: str                              # for tables and plots; each stage of a plan has its own
     train: str | int | tuple = "head"      # a group's name or number: it and all after it; 'all'; 'each'; or names and patterns: exactly these layers
     epochs: int = 5                        # passes over the training data
-    lr: float | slice | dict | str = "find"  # of the head; slice(lo, hi) from stem to head; by group; 'find': sweep first; 'same': as the stage before
+    lr: float | slice | dict | str = "find"  # of the head; slice(lo, hi), stem to head; by group; 'find': sweep first; 'same', 'same/10': by the stage before
     lr_mult: float = 1.                    # the first group's rate is the head's divided by this, those between in equal ratios
     lr_decay: float = 1.                   # instead: each group's rate is that of the next divided by this
     per_layer: bool = False                # `lr_decay` goes by layer; the optimizer has a group for each layer from then on
@@ -48,6 +49,19 @@ class Stage:
         more = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name)!=f.default]
         return f"Stage({', '.join([repr(self.name), *more])})"
 
+
+_made = Stage.__init__
+
+@wraps(_made)
+def _init(self, *args, **kw):
+    names = [f.name for f in fields(Stage)]
+    if bad := [k for k in kw if k not in names]:
+        raise PlanError(f"Stage({', '.join(map(repr, args[:1]))}, {bad[0]}={kw[bad[0]]!r}): there is no field {bad[0]!r}.{did_you_mean(bad[0], names)} "
+                        f"A stage has {', '.join(names)}.", stage=args[0] if args else kw.get("name"), field=bad[0], allowed=tuple(names))
+    _made(self, *args, **kw)
+
+Stage.__init__ = _init
+
 # %% ../nbs/api/07_stage.ipynb #7f959e43
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
 def _rate(v): return _number(v) and v>0
@@ -61,13 +75,21 @@ def _trains(v):
 def _lr(v):
     if isinstance(v, slice): return v.step is None and _rate(v.start) and _rate(v.stop) and v.start<=v.stop
     if isinstance(v, dict): return bool(v) and all(isinstance(k, (str, int)) and _rate(o) for k,o in v.items())
-    return v in ("find", "same") if isinstance(v, str) else _rate(v)
+    return v=="find" or same_by(v) is not None if isinstance(v, str) else _rate(v)
+
+def same_by(
+    lr,             # of a stage
+) -> float | None:  # 1 for 'same', 10 for 'same/10'; `None`: it is something else
+    "What the rate of the stage before is divided by"
+    if lr=="same": return 1.
+    m = re.fullmatch(r"same/(\d+(?:\.\d+)?)", lr) if isinstance(lr, str) else None
+    return float(m[1]) if m and float(m[1])>0 else None
 
 CHECKS = dict(
     name=(lambda v: isinstance(v, str) and v.strip(), "a name"),
     train=(_trains, "a group's name or number, 'head', 'all', 'each', or a list of layers' names and patterns"),
     epochs=(lambda v: _whole(v, 1), "a whole number, at least 1"),
-    lr=(_lr, "a number above 0, slice(low, high), numbers by group, 'find' or 'same'"),
+    lr=(_lr, "a number above 0, slice(low, high), numbers by group, 'find', 'same' or 'same/10'"),
     lr_mult=(lambda v: _number(v) and v>=1, "a number, at least 1"),
     lr_decay=(lambda v: _number(v) and v>=1, "a number, at least 1"),
     per_layer=(_flag, "True or False"),
@@ -99,8 +121,8 @@ def _check_together(s):
     if s.train=="each" and (s.per_layer or isinstance(s.lr, dict)):
         _refuse(s, "train", "frees one group after another, so it takes one rate for the head and lr_mult or lr_decay for the others, not rates by layer.")
     if s.patience is not None and s.patience>=s.epochs:
-        _refuse(s, "patience", f"can never stop a stage of {s.epochs} epochs. Give a number below {s.epochs}, more epochs, or None.",
-                f"1 to {s.epochs-1}, or None")
+        n, below = s.epochs, f"a number below {s.epochs}, " if s.epochs>1 else ""
+        _refuse(s, "patience", f"can never stop a stage of {n} epoch{'s'*(n>1)}. Give {below}more epochs, or None.", f"1 to {n-1}, or None" if n>1 else "None")
     if isinstance(s.train, tuple):
         for i,a in enumerate(s.train):
             both = (o for o in s.train[:i] if fnmatchcase(a, o) or fnmatchcase(o, a) or a.startswith(o+".") or o.startswith(a+"."))

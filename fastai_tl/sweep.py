@@ -9,7 +9,7 @@ import numpy as np
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['MIN_POINTS', 'MIN_DROP', 'MIN_SIGMA', 'WIDTH', 'sweep_lrs', 'smooth', 'exploded', 'Fall', 'read_fall']
+__all__ = ['MIN_POINTS', 'MIN_DROP', 'MIN_SIGMA', 'CAUTION', 'WIDTH', 'sweep_lrs', 'smooth', 'exploded', 'Fall', 'read_fall']
 
 # %% ../nbs/api/06_sweep.ipynb #75fb3785
 def sweep_lrs(
@@ -51,12 +51,13 @@ class Fall:
     "What a learning-rate curve says; rates are `None` if it says nothing"
     low: float | None       # smallest rate that makes sense
     best: float | None      # the rate to use
-    high: float | None      # largest rate that makes sense
+    high: float | None      # largest rate that makes sense; where there is no fall, the one at which the loss rises
     drop: float             # plateau minus lowest point, as a share of the plateau
     reason: str             # why it cannot be trusted; `""` if it can
 
 MIN_DROP = .05    # the loss must fall by this share of the plateau …
 MIN_SIGMA = 5     # … and by so many standard errors of the smoothed curve
+CAUTION = 10      # a rate that the curve does not show is what is known to be the edge, divided by this
 WIDTH = .04       # of the smoothing window, as a share of the sweep
 
 def _standard_error(y):
@@ -94,5 +95,5 @@ def read_fall(
     reason = "the loss does not fall: the network may fit this data already, or nothing that trains matters" if drop<MIN_DROP else \
              f"the fall of the loss ({drop:.0%}) is within the noise of the batches"
     if up>=y.size: return Fall(None, None, None, drop, reason)
-    best = float(lrs[up])/10**.5
-    return Fall(best/10, best, float(lrs[up]), drop, reason+f"; the suggestion is half a decade below the rate at which it rises, {lrs[up]:.1e}")
+    best = float(lrs[up])/CAUTION
+    return Fall(best/10, best, float(lrs[up]), drop, reason)

@@ -19,6 +19,8 @@ from .learnstate import bare, facts_differences, model_tensors
 from .plan import Plan, plan_differences, stage_from
 from .planrun import NotFinite, OutOfMemory, PlanRun, freeze_for, is_oom
 from .progress import Reporter, bar, quiet
+from .runstate import load, put
+from .stage import Stage
 
 # %% auto #0
 __all__ = ['run_plan']
@@ -58,7 +60,7 @@ def _open(run, folder, resume):
 # %% ../nbs/api/15_training.ipynb #fe452342
 def run_plan(
     learn,                                # a fastai `Learner`
-    plan: Plan,                           # stages to run, in order
+    plan: Plan | Stage,                   # stages to run, in order, or one alone
     checkpoint=None,                      # a folder for checkpoints; `None`: in memory only, which outlives an interrupt but not the kernel
     checkpoint_every: str | int = "epoch",   # 'epoch'; a number of training batches; or a time, such as '5 min'
     resume: str | bool = "auto",          # 'auto': go on with an unfinished run of the same plan; `True`: there must be one; `False`: begin anew
@@ -72,6 +74,8 @@ def run_plan(
     Ctrl-C ends the batch in flight, saves, and raises `KeyboardInterrupt`; the same call goes on from there. A second Ctrl-C stops at once. After that, or any
     error, the Learner is back at its last checkpoint. A run that was resumed ends with the same weights, to the last bit, as one that was not interrupted (CPU,
     `num_workers=0`, same number of threads). Raises `PlanError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`"""
+    plan = _plan(plan)
+    if control is not None and not isinstance(control, Control): raise InputError(f"control={control!r}: give an object, control=Control().")
     groups, every, control = list(layer_groups(learn)), Interval.of(checkpoint_every), control or Control()
     if resume not in ("auto", True, False): raise InputError(f"resume={resume!r}: give 'auto', True or False.", allowed=("auto", True, False))
     plan = plan.expand(groups)
@@ -79,16 +83,22 @@ def run_plan(
     plan.check(groups, mods, _metric_names(learn))
     diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)   # the plan itself says what trains
     check_distributed(learn)
-    run = PlanRun(learn, plan, MemoryStore() if checkpoint is None else FolderStore(checkpoint), every, control, None)
+    run = PlanRun(learn, plan, MemoryStore() if checkpoint is None else FolderStore(checkpoint), every, control)
     saved = _open(run, checkpoint, resume)
-    control.attach(groups, fixed=trainer_of(learn) is not None)
+    control._attach(groups, fixed=trainer_of(learn) is not None)
     try:
         with ExitStack() as st:
-            run.report = on_progress or (st.enter_context(bar(run.total())) if not rank() else lambda *a: None)
+            if on_progress is not None: run.report = on_progress
+            elif not rank(): run.report = st.enter_context(bar(run.total())); run.say = run.report.say
             st.enter_context(quiet(learn))
             st.callback(hold_stats, learn, False)
-            return _run(run, saved, checkpoint, on_progress is None and not rank())
-    finally: control.mark("finished")
+            return _run(run, saved, checkpoint)
+    finally: control._mark("finished")
+
+def _plan(plan):
+    if isinstance(plan, Stage): return Plan((plan,))
+    if isinstance(plan, Plan): return plan
+    raise InputError(f"run_plan(learn, {plan!r}): give a plan, such as Plan.fine_tune(5), Plan((Stage(…), Stage(…))) or Plan.from_yaml(file), or one Stage.")
 
 def _metric_names(learn):
     names = [m.name for m in learn.metrics]
@@ -97,18 +107,18 @@ def _metric_names(learn):
     return ["train_loss", *(["valid_loss", *names] if len(learn.dls.loaders)>1 and len(learn.dls.loaders[1].dataset) else [])]
 
 # %% ../nbs/api/15_training.ipynb #589c7224
-def _run(run, saved, folder, say):
+def _run(run, saved, folder):
     learn = run.learn
     attrs, cbs, loaders = dict(vars(learn)), list(learn.cbs), list(learn.dls.loaders)
     try:
         if saved is not None:
-            saved = (*saved, run.load(*saved))
+            saved = (*saved, load(run, *saved))
             if run.finished:
                 for s in run.plan.stages: freeze_for(learn, s)
-                run.put(saved[2], saved[0])
-                if say: print(f"This run is finished; its weights are loaded from {folder}. resume=False trains again.")
+                put(run, saved[2], saved[0])
+                run.say(f"This run is finished; its weights are loaded from {folder}. resume=False trains again.")
                 return RunHistory(run.records, True, run.sessions, run.actions, run.notes)
-            if say: print(f"Going on at {run.where}"+(f", from {folder}." if folder is not None else "."))
+            run.say(f"Going on at {run.where}"+(f", from {folder}." if folder is not None else "."))
         history = run.go(saved)
     except BaseException as e:
         back = run.fall_back(attrs, cbs, loaders)

@@ -100,3 +100,26 @@ def test_a_stage_names_a_group_that_is_there_or_is_refused(groups, where):
         with pytest.raises(PlanError): check_stage(Stage("a", where), groups)
 
 
+@pytest.mark.parametrize("text,says", [
+    ("stages:\n- name: a\n  lr: 1e-3\n  epochs: 2\n  lr: 1e-2\n", "line 5: lr stands twice, first in line 3"),
+    ("stages:\n- name: a\n  lr: {stem: 1e-3, stem: 1e-2}\n", "line 3: stem stands twice"),
+    ("stages:\n- name: a\n- name: b\nstages:\n- name: c\n", "line 4: stages stands twice"),
+    ("stages:\n- name: a\n  epochs:3\n", "line 3: epochs:3 needs a space after the colon, epochs: 3"),   # else a name 'a epochs:3'
+    ("stages:\n- name:a\n  epochs: 3\n", "line 2: name:a needs a space"),
+    ("stages:\n- epochs: 3\n  lr:1e-3\n  name: a\n", "line 3: lr:1e-3 needs a space")])
+def test_slips_of_the_pen_in_yaml_are_named_with_their_line(text, says, tmp_path):
+    for source in (text, tmp_path / "plan.yaml"):
+        (tmp_path / "plan.yaml").write_text(text)
+        with pytest.raises(PlanError, match=says): Plan.from_yaml(source)
+
+
+def test_a_part_of_the_rate_before_as_code():
+    for lr, line in [(1e-2, "lr = lr/2\n"), (slice(1e-4, 1e-2), "lr = slice(lr.start/2, lr.stop/2)\n"), ("find", "lr = lr/2\n")]:
+        plan = Plan((Stage("a", "all", 1, lr), Stage("b", "all", 1, "same"), Stage("c", "all", 1, "same/2")))
+        assert line in plan.to_code() and Plan.from_yaml(plan.to_yaml()) == plan
+        a, b = noisy_learner(), noisy_learner()
+        set_seed(1)
+        history = run_plan(a, plan, on_progress=QUIET)
+        set_seed(1)
+        with quiet(b): exec(plan.to_code(), {"learn": b})
+        assert moved(tensors(a.model), b.model) == [] and history.stages[2].lrs[-1] == history.stages[0].lrs[-1] / 2

@@ -14,7 +14,7 @@ from ..groups import layer_groups, pinned
 from ..learnstate import bare
 from .base import number
 from ..plan import PRESETS, Plan, lr_from
-from ..stage import PlanError, Stage, check_stage
+from ..stage import PlanError, Stage, check_stage, same_by
 from ..training import _metric_names
 
 # %% auto #0
@@ -53,7 +53,7 @@ class Reading:
         s, after = plan.stages[i], plan.stages[i+1:i+2]
         if s.train!="each": return [s]
         nxt = Stage(s.name+"'", "all" if after and after[0].train=="all" else "head")
-        return list(Plan((replace(s, lr="find") if s.lr=="same" else s, nxt)).expand(list(self.groups)).stages[:-1])
+        return list(Plan((replace(s, lr="find") if same_by(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1])
 
     def trains(self,
         plan: Plan,
@@ -156,7 +156,7 @@ def read_lr(text):
     if ":" in text:
         pairs = [o.split(":", 1) for o in text.strip("{}").split(",") if o.strip()]
         if all(len(o)==2 for o in pairs): return {int(k) if (k := o[0].strip(" '\"")).isdigit() else k: read_number(o[1]) for o in pairs}
-    return text if text in ("find", "same") else lr_from(text) if "slice" in text else read_number(text)
+    return text if text=="find" or same_by(text) else lr_from(text) if "slice" in text else read_number(text)
 
 def read_entry(field, raw):
     "What a control holds, as a value of the field"
