@@ -85,7 +85,8 @@ class Panels(RuleBasedStateMachine):
 
     @rule(code=st.sampled_from([
         "learn.freeze()", "learn.unfreeze()", "learn.freeze_to(1)", "learn.freeze_to(-2)", "freeze_to(learn, 'head')", "freeze_to(learn, 1, bn='affine')",
-        "unfreeze(learn)", "set_frozen(learn, '1')", "set_frozen(learn, '0.1', False)", "set_frozen(learn, '*.bias')", "set_frozen(learn, '2.3.bias', pin=True)",
+        "unfreeze(learn)", "set_frozen(learn, '1')", "set_frozen(learn, '0.1', False)", "set_frozen(learn, '*.bias')",
+        "set_frozen(learn, '2.3.bias', pin=True)",
         "set_frozen(learn, '2.3.bias', False)", "set_lrs(learn, 1e-4)", "set_lrs(learn, {'head': .5})", "set_bn(learn, 'train')", "hold_stats(learn)",
         "hold_stats(learn, False)", "learn.create_opt()", "set_frozen(learn, 'nothing')", "learn.model.eval()", "learn.model.train()"]))
     def call(self, code): self.cell(code)
