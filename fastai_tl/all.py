@@ -3,6 +3,7 @@ from fastai_tl.batchnorm import set_bn
 from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.control import Control
 from fastai_tl.deployment import Prediction, Predictor, export, load_predictor
+from fastai_tl.cost import EpochCost, epoch_cost
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
 from fastai_tl.evaluation import Evaluation, evaluate
@@ -11,6 +12,13 @@ from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, 
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.history import RunHistory
+from fastai_tl.owner import Busy
+from fastai_tl.panels.evaluate import EvaluatePanel
+from fastai_tl.panels.finder import LRFinderPanel
+from fastai_tl.panels.freeze import FreezePanel
+from fastai_tl.panels.plan import PlanPanel
+from fastai_tl.panels.train import TrainPanel
+from fastai_tl.panels.workbench import Workbench
 from fastai_tl.plan import Plan
 from fastai_tl.planrun import NotFinite, OutOfMemory
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
@@ -22,10 +30,11 @@ from fastai_tl.table import LayerTable
 from fastai_tl.training import run_plan
 from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
 
-__all__ = ["Backbone", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "Evaluation", "FreezeGuard", "FrozenMoved",
-           "GroupSpec", "KitError", "KitWarning", "LRFinderResult", "LayerTable", "NotFinite", "OutOfMemory", "Plan", "PlanError",
-           "Prediction", "Predictor", "RunHistory", "Settings", "Snapshot", "Stage", "backbones", "check_frozen", "decayed_lrs", "diagnose",
-           "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats", "layer_decay", "layer_groups",
-           "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder", "reseed",
-           "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
-           "train_only", "transfer_learner", "unfreeze"]
+__all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "EpochCost", "EvaluatePanel",
+           "Evaluation", "FreezeGuard", "FreezePanel", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel", "LRFinderResult",
+           "LayerTable", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor", "RunHistory", "Settings",
+           "Snapshot", "Stage", "TrainPanel", "Workbench", "backbones", "check_frozen", "decayed_lrs", "diagnose", "epoch_cost", "evaluate",
+           "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats", "layer_decay", "layer_groups", "layer_table",
+           "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder", "reseed", "run_plan",
+           "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr", "train_only",
+           "transfer_learner", "unfreeze"]

@@ -14,6 +14,7 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from .distributed import mean
 from .errors import InputError, KitWarning, StateError
 from .groups import group_index, layer_groups
+from .owner import check_free, owned
 from .progress import Reporter, bar, quiet
 from .rates import next_lrs
 from .snapshot import preserved
@@ -133,6 +134,7 @@ def _result(lrs, sweeps, group):
     best = float(np.exp(np.mean([np.log(f.best) for f in good]))) if good else None
     band = (min(f.low for f in good), max(f.high for f in good)) if good else None
     reason = "" if good and not good[0].reason else falls[0].reason
+    if not reason and 2*len(good)<=len(falls) and len(falls)>1: reason = f"only {len(good)} of {len(falls)} sweeps shows a fall of the loss"
     if not reason and (r := max(f.best for f in good)/min(f.best for f in good))>5: reason = f"the sweeps disagree by a factor of {r:.1f}"
     rule = f"a tenth of the one at which the loss rises, {good[0].high:.1e}" if good and good[0].reason else ""
     return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group, rule)
@@ -154,10 +156,13 @@ def find_lr(
     lrs = sweep_lrs(start_lr, end_lr, num_it)
     names = list(layer_groups(learn))
     scale = [1.]*len(names) if group is None else [float(i==group_index(names, group)) for i in range(len(names))]
+    check_free(learn, "find_lr")
     check_trains(learn)
+    if group is not None and not any(p.requires_grad for p in list(layer_groups(learn).values())[group_index(names, group)]):
+        raise StateError(f"The group {group!r} is frozen, so no rate of it would matter. Release it first: set_frozen(learn, {group!r}, False).")
     done = lambda i, report: lambda d, t, note: report(i*num_it+d, seeds*num_it, note)
     def run(report): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report)) for s in range(seeds)]
-    with nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report: sweeps = run(report)
+    with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report: sweeps = run(report)
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
 
 def check_trains(learn):

@@ -99,7 +99,7 @@ def open_panel(
         raise InputError(f"{said} is {'a folder' if kind=='folder' else 'DataLoaders'}, and the panel {which!r} is for a Learner: "
                          f"%tl {said} opens the workbench, which makes one.")
     module, cls = PANELS[which or (fitting_panel(x) if kind=="Learner" else "workbench")]
-    return getattr(importlib.import_module(f"fastai_tl.panels.{module}"), cls)(x, **({"name": name} if name else {}))
+    return getattr(importlib.import_module(f"fastai_tl.panels.{module}"), cls)(x, **({"name": name} if name and kind=="Learner" else {}))
 
 # %% ../nbs/api/33_magics.ipynb #df5d461b
 def run_line(

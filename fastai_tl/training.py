@@ -16,6 +16,7 @@ from .freeze import hold_stats
 from .groups import layer_groups
 from .history import RunHistory
 from .learnstate import bare, facts_differences, model_tensors
+from .owner import check_free, owned
 from .plan import Plan, plan_differences, stage_from
 from .planrun import NotFinite, OutOfMemory, PlanRun, freeze_for, is_oom
 from .progress import Reporter, bar, quiet
@@ -75,6 +76,7 @@ def run_plan(
     error, the Learner is back at its last checkpoint. A run that was resumed ends with the same weights, to the last bit, as one that was not interrupted (CPU,
     `num_workers=0`, same number of threads). Raises `PlanError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`"""
     plan = _plan(plan)
+    check_free(learn, "run_plan")
     if control is not None and not isinstance(control, Control): raise InputError(f"control={control!r}: give an object, control=Control().")
     groups, every, control = list(layer_groups(learn)), Interval.of(checkpoint_every), control or Control()
     if resume not in ("auto", True, False): raise InputError(f"resume={resume!r}: give 'auto', True or False.", allowed=("auto", True, False))
@@ -88,6 +90,7 @@ def run_plan(
     control._attach(groups, fixed=trainer_of(learn) is not None)
     try:
         with ExitStack() as st:
+            st.enter_context(owned(learn, "run_plan", lambda: run.where))
             if on_progress is not None: run.report = on_progress
             elif not rank(): run.report = st.enter_context(bar(run.total())); run.say = run.report.say
             st.enter_context(quiet(learn))

@@ -160,3 +160,21 @@ def test_works_in_a_folder_that_cannot_be_written(tmp_path):
     learn.path = tmp_path / "not" / "there"
     find_lr(learn, num_it=20, on_progress=QUIET)
     assert not (tmp_path / "not").exists()
+
+
+def test_one_fall_among_several_sweeps_is_not_reliable():
+    from fastai_tl.finder import _result
+    lrs = np.geomspace(1e-6, 10, 75)
+    rng = np.random.default_rng(0)
+    flat = lambda: 2 + .3 * rng.standard_normal(75)
+    fall = 2.3 - 1.5 / (1 + np.exp(-3 * (np.log10(lrs) + 3))) + .01 * rng.standard_normal(75)
+    assert _result(lrs, [fall], None).reliable
+    r = _result(lrs, [fall, flat(), flat()], None)
+    assert not r.reliable and "1 of 3" in r.reason
+    assert _result(lrs, [fall, fall, flat()], None).reliable
+
+
+def test_a_frozen_group_is_refused():
+    learn = learner()
+    freeze_to(learn, "head")
+    with pytest.raises(StateError, match="is frozen"): find_lr(learn, num_it=N, group=0, on_progress=QUIET)

@@ -232,9 +232,10 @@ def _tune_page(wb):
     return [p, t]
 
 def _tune_plan(wb):
-    "The second stage of fastai's fine-tuning: everything trains, the early layers slowly"
-    last = Plan.fine_tune(epochs=load_settings().epochs).stages[-1]
-    return Plan((replace(last, name="fine-tune", lr="find" if last.lr=="same" else last.lr),))
+    "The second stage of fastai's fine-tuning: everything trains, the early layers slowly, at half the rate of the head; that failing, at one from a sweep"
+    last, head = Plan.fine_tune(epochs=load_settings().epochs, lr=1e-3).stages[-1], wb.pages.get("train4")
+    lr = float(f"{max(head.history.stages[-1].lrs)/2:.2g}") if head is not None and head.history is not None else "find"
+    return Plan((replace(last, name="fine-tune", lr=lr),))
 
 def _trained(self: Workbench, step, panel, job):
     "Note a run that has ended; one that was stopped is noted when it has been gone on with"
