@@ -30,6 +30,7 @@ _CSS = """<style>
  vertical-align:middle;margin-right:6px}
 .ftl-FreezePanel .ftl-bar>i{display:block;height:100%;background:#5b8dd6}
 .ftl-FreezePanel .ftl-c1{width:168px;white-space:nowrap} .ftl-FreezePanel .ftl-c2{width:108px} .ftl-FreezePanel .ftl-c3{width:120px}
+.ftl-FreezePanel .ftl-rate{position:relative} .ftl-FreezePanel .ftl-rate label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .ftl-FreezePanel .ftl-head{font-weight:600;opacity:.8}
 @container (max-width:520px){.ftl-FreezePanel .ftl-facts{font-size:12px;gap:6px} .ftl-FreezePanel .ftl-c1,.ftl-FreezePanel .ftl-c2,
  .ftl-FreezePanel .ftl-c3{width:auto} .ftl-FreezePanel .ftl-bar{width:40px} .ftl-FreezePanel .ftl-head{display:none}}
@@ -73,7 +74,8 @@ class GroupRow(w.VBox):
         self.panel, self.group, self.rows, self.shown = panel, name, [], _PAGE
         self.tick = w.Checkbox(description=name, indent=False, tooltip=f"Freeze the group {name}"); self.tick.add_class("ftl-tick")
         self.facts = w.HTML()
-        self.rate = w.FloatText(step=0, tooltip=f"Learning rate of {name}", continuous_update=False, layout=w.Layout(width="92px"))
+        self.rate = w.FloatText(step=0, description=f"Learning rate of {name}", continuous_update=False, layout=w.Layout(width="92px"))
+        self.rate.add_class("ftl-rate")   # its label is for screen readers; the column has a heading
         self.fold = w.ToggleButton(description="layers", icon="caret-right", tooltip=f"Show the layers of {name}", layout=w.Layout(width="100px"))
         self.more = w.Button(description="", layout=w.Layout(width="auto"))
         self.tick.observe(lambda ch: panel.act(lambda: set_frozen(panel.learn, self.names(), ch.new)), "value")

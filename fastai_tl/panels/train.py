@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/24_panels.train.ipynb #5a5ffd6b
 from __future__ import annotations
-import time, weakref
+import math, time, weakref
 import bqplot as bq
 import ipywidgets as w
 import numpy as np
@@ -17,7 +17,7 @@ from ..snapshot import reseed
 from ..training import run_plan
 
 # %% auto #0
-__all__ = ['Feed', 'TrainJob', 'Chart', 'TrainPanel']
+__all__ = ['Feed', 'TrainJob', 'Chart', 'nice_ticks', 'decades', 'TrainPanel']
 
 # %% ../../nbs/api/24_panels.train.ipynb #f72b1eaa
 class Feed:
@@ -41,6 +41,9 @@ class Feed:
         if not getattr(rec, "values", None): return
         names = [n for n in rec.metric_names if n not in ("epoch", "time")]
         self.stages[self.first] = (rec.values, names)
+
+    @property
+    def epochs_planned(self) -> int: return max(round(self.total/self.per), 1)
 
     def epochs(self) -> list[tuple[int, dict]]:
         "For each complete epoch its number, from 1, and losses and metrics by name"
@@ -94,9 +97,9 @@ class Chart(w.VBox):
         self.x, self.y = bq.LinearScale(min=0, max=1), (bq.LogScale if log else bq.LinearScale)(min=.1, max=1)
         mark = lambda c, **kw: bq.Lines(x=[], y=[], scales=dict(x=self.x, y=self.y), colors=[c], stroke_width=2, **kw)
         self.lines = [mark(_BLUE), mark(_ORANGE, marker="circle", marker_size=28)]
-        self.axis = bq.Axis(scale=self.y, orientation="vertical", num_ticks=4, **({"tick_format": ".0e"} if log else {}))
-        axes = [bq.Axis(scale=self.x, num_ticks=4, grid_lines="none"), self.axis]
-        fig = bq.Figure(marks=self.lines, axes=axes, fig_margin=dict(top=8, bottom=26, left=52, right=10), background_style={"fill": "none"},
+        self.axes = [bq.Axis(scale=self.x, grid_lines="none", tick_format="~g"),
+                     bq.Axis(scale=self.y, orientation="vertical", tick_format=".0e" if log else "~g")]
+        fig = bq.Figure(marks=self.lines, axes=self.axes, fig_margin=dict(top=8, bottom=26, left=52, right=10), background_style={"fill": "none"},
                         min_aspect_ratio=.5, max_aspect_ratio=6, display_toolbar=False,
                         layout=w.Layout(height="170px", width="100%", min_width="0"))
         super().__init__([self.title, fig])
@@ -108,23 +111,34 @@ class Chart(w.VBox):
 
     def rename(self, title): put(self.title, value=self._heading(title, "", ""))
 
-    def show(self, i, x, y):
-        "Give line `i` its points, and the scales the room they need"
+    def show(self, i, x, y, epochs):
+        "Give line `i` its points, and the scales the room they need; `epochs`: of the whole plan"
         ok = np.isfinite(y)&((y>0)|(not self.logy))
         with self.lines[i].hold_sync(): self.lines[i].x, self.lines[i].y = x[ok], y[ok]
         ys = np.concatenate([o.y for o in self.lines if len(o.y)] or [[.1, 1]])
-        lo,hi = np.quantile(ys, .0), np.quantile(ys, .995)   # a peak of one batch must not flatten the rest
+        lo,hi = float(ys.min()), float(np.quantile(ys, .995))   # a peak of one batch must not flatten the rest
         pad = .05*(hi-lo) or .05*abs(hi) or .05
         lo,hi = (lo/1.3, hi*1.3) if self.logy else (lo-pad, hi+pad)
-        if self.logy: self._decades(lo, hi)
-        put(self.y, min=float(lo), max=float(hi)); put(self.x, max=float(max(o.x[-1] for o in self.lines if len(o.x))) if ok.any() else 1.)
+        put(self.y, min=lo, max=hi); put(self.x, max=float(epochs))
+        for axis,ticks in zip(self.axes, (nice_ticks(0, epochs, whole=True), decades(lo, hi) if self.logy else nice_ticks(lo, hi))):
+            if axis.tick_values is None or list(axis.tick_values)!=ticks: axis.tick_values = np.array(ticks)
 
-    def _decades(self, lo, hi):
-        "Ticks at powers of ten; twos and fives too where there are few"
-        powers = 10.**np.arange(np.floor(np.log10(lo)), np.ceil(np.log10(hi))+1)
-        ticks = [t for t in powers if lo<=t<=hi]
-        if len(ticks)<2: ticks = [t for p in powers for t in (p, 2*p, 5*p) if lo<=t<=hi]
-        if list(self.axis.tick_values if self.axis.tick_values is not None else [])!=ticks: self.axis.tick_values = np.array(ticks[::max(len(ticks)//5, 1)])
+def nice_ticks(
+    lo: float, hi: float,
+    n: int = 5,             # at most so many
+    whole: bool = False,    # whole numbers only
+) -> list[float]:
+    "Round numbers between `lo` and `hi`, in equal steps"
+    steps = (m*10.**e for e in range(math.floor(math.log10(hi-lo))-1, 99) for m in (1, 2, 5))
+    step = next(t for t in steps if (hi-lo)/t<n and (t>=1 or not whole))
+    return [round(k*step, 12) for k in range(math.ceil(lo/step-1e-9), math.floor(hi/step+1e-9)+1)]
+
+def decades(lo: float, hi: float) -> list[float]:
+    "Powers of ten between `lo` and `hi`; twos and fives too where there are few"
+    powers = [10.**k for k in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi))+1)]
+    ticks = [t for t in powers if lo<=t<=hi]
+    if len(ticks)<2: ticks = [m*p for p in powers for m in (1, 2, 5) if lo<=m*p<=hi]
+    return ticks[::max(len(ticks)//4, 1)]
 
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
@@ -236,21 +250,21 @@ def _draw(self: TrainPanel):
         if f.at:
             put(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
-            self.loss.show(0, *_thin(f.at[:n], f.loss[:n])); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]))
-        self._draw_epochs(f.epochs())
+            self.loss.show(0, *_thin(f.at[:n], f.loss[:n]), f.epochs_planned); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]), f.epochs_planned)
+        self._draw_epochs(f.epochs(), f.epochs_planned)
         put(self.pause_button, description="Continue" if job.asked_pause else "Pause", icon="play" if job.asked_pause else "pause")
     frozen = sum(not p.requires_grad for p in self.learn.model.parameters())
     if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
     job.frozen = frozen
 
-def _draw_epochs(self: TrainPanel, epochs):
+def _draw_epochs(self: TrainPanel, epochs, planned):
     if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
     self.drawn = len(epochs)
     names = list(epochs[-1][1])
     column = lambda k: (np.array([e for e,_ in epochs], float), np.array([v.get(k, np.nan) for _,v in epochs]))
-    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"))
+    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"), planned)
     if metrics := [n for n in names if not n.endswith("loss")]:
-        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]))
+        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]), planned)
     head = "".join(f"<th>{esc(n)}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
     rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e,v in epochs[-8:])

@@ -87,7 +87,7 @@ class Workbench(Panel):
 
     def body(self):
         self.steps = w.ToggleButtons(options=[(f"{i+1} {n}", i) for i,(n,_) in enumerate(STEPS)], tooltips=[n for n,_ in STEPS])
-        self.steps.observe(lambda ch: self.refresh(), "value")
+        self.steps.observe(lambda ch: (self.say(""), self.refresh()), "value")
         self.back, self.next = (w.Button(description=d, icon=i, layout=w.Layout(width="auto")) for d,i in (("Back", "arrow-left"), ("Next", "arrow-right")))
         self.back.on_click(lambda _: self.go(self.steps.value-1)); self.next.on_click(lambda _: self.go(self.steps.value+1))
         self.about, self.why, self.page = w.HTML(), w.HTML(), w.VBox(); self.page.add_class("ftl-Workbench-page")
