@@ -15,7 +15,7 @@ __all__ = ['STRIP_CSS', 'layer_sign', 'group_word', 'strip_html']
 # %% ../../nbs/api/21_panels.strip.ipynb #05bb0a56
 STRIP_CSS = """<style>
 .ftl-strip{font:12px/1.35 var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit);max-width:960px}
-.ftl-strip .ftl-row{display:flex;gap:3px;margin:2px 0 1px}
+.ftl-strip .ftl-row{display:flex;gap:3px;margin:2px 0 1px;overflow-x:auto}
 .ftl-strip .ftl-group{min-width:46px;overflow:hidden}
 .ftl-strip .ftl-cells{display:flex;height:22px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;overflow:hidden}
 .ftl-strip .ftl-cells>i{display:block;min-width:1px}
@@ -28,6 +28,7 @@ STRIP_CSS = """<style>
 .ftl-strip .p{background:rgba(235,140,30,.75) repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,.8) 4px 8px)}
 .ftl-strip .d{background:rgba(60,130,220,.25) repeating-linear-gradient(0deg,rgba(198,40,40,.75) 0 2px,transparent 2px 5px)}
 .ftl-strip .n{background:rgba(128,128,128,.12)}
+@container (max-width:520px){.ftl-strip .ftl-group{min-width:32px} .ftl-strip .ftl-name{font-size:11px;text-overflow:clip}}
 </style>"""
 
 _SAY = {"f": "frozen", "t": "trains", "p": "partly frozen", "d": "frozen, but its statistics drift", "n": "no weights"}

@@ -43,7 +43,10 @@ class Feed:
         self.stages[self.first] = (rec.values, names)
 
     @property
-    def epochs_planned(self) -> int: return max(round(self.total/self.per), 1)
+    def epochs_shown(self) -> int:
+        "How far the horizontal axis goes: to the end of the plan, or to twice as far as the run is"
+        planned, now = max(round(self.total/self.per), 1), math.ceil(self.done/self.per)
+        return min(planned, max(2**math.ceil(math.log2(max(now, 1))+.5), 5))
 
     def epochs(self) -> list[tuple[int, dict]]:
         "For each complete epoch its number, from 1, and losses and metrics by name"
@@ -112,7 +115,7 @@ class Chart(w.VBox):
     def rename(self, title): put(self.title, value=self._heading(title, "", ""))
 
     def show(self, i, x, y, epochs):
-        "Give line `i` its points, and the scales the room they need; `epochs`: of the whole plan"
+        "Give line `i` its points, and the scales the room they need; `epochs`: how far the axis goes"
         ok = np.isfinite(y)&((y>0)|(not self.logy))
         with self.lines[i].hold_sync(): self.lines[i].x, self.lines[i].y = x[ok], y[ok]
         ys = np.concatenate([o.y for o in self.lines if len(o.y)] or [[.1, 1]])
@@ -250,21 +253,21 @@ def _draw(self: TrainPanel):
         if f.at:
             put(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
-            self.loss.show(0, *_thin(f.at[:n], f.loss[:n]), f.epochs_planned); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]), f.epochs_planned)
-        self._draw_epochs(f.epochs(), f.epochs_planned)
+            self.loss.show(0, *_thin(f.at[:n], f.loss[:n]), f.epochs_shown); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]), f.epochs_shown)
+        self._draw_epochs(f.epochs(), f.epochs_shown)
         put(self.pause_button, description="Continue" if job.asked_pause else "Pause", icon="play" if job.asked_pause else "pause")
     frozen = sum(not p.requires_grad for p in self.learn.model.parameters())
     if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
     job.frozen = frozen
 
-def _draw_epochs(self: TrainPanel, epochs, planned):
+def _draw_epochs(self: TrainPanel, epochs, shown):
     if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
     self.drawn = len(epochs)
     names = list(epochs[-1][1])
     column = lambda k: (np.array([e for e,_ in epochs], float), np.array([v.get(k, np.nan) for _,v in epochs]))
-    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"), planned)
+    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"), shown)
     if metrics := [n for n in names if not n.endswith("loss")]:
-        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]), planned)
+        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]), shown)
     head = "".join(f"<th>{esc(n)}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
     rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e,v in epochs[-8:])
