@@ -10,7 +10,7 @@ ARGS ?=
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean
+.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,13 @@ docs: .venv/.dev  ## build the documentation site into _site/
 
 bench: .venv/.dev  ## measured comparisons; tables and JSON in benchmarks/out/
 	$(BIN)/python benchmarks/quickstart_seeds.py
+
+bench-panels: .venv/.dev chromium  ## what panels cost: training watched and not, and time to appear
+	CHROMIUM="$(CHROMIUM)" $(BIN)/python benchmarks/panels.py
+
+shots: .venv/.dev chromium  ## the pictures of panels in docs/images, from the tests in a browser
+	rm -rf _shots && FTL_SHOTS="$(CURDIR)/_shots" CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser/test_panels.py -k "freeze or workbench"
+	cp _shots/freeze-used.png docs/images/freeze-panel.png && cp _shots/workbench-6_light_1200.png docs/images/workbench.png && rm -rf _shots
 
 export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
 	$(BIN)/nbdev-export

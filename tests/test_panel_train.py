@@ -170,12 +170,12 @@ def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, 
     panel.start()
     until(lambda: panel.job.feed.done > 8)
     second = TrainPanel(learn)
-    assert second.job is panel.job and second.plan == LONG and second.start_button.disabled and len(second.loss.lines[0].x) > 0
+    assert second.job is panel.job and second.plan == LONG and second.start_button.disabled and len(second.loss.series[0][0]) > 0
     second.stop_button.click()
     panel.wait()
     assert second.start_button.description == panel.start_button.description == "Go on"
     third = TrainPanel(learn)
-    assert third.history is panel.history and len(third.loss.lines[0].x) > 0
+    assert third.history is panel.history and len(third.loss.series[0][0]) > 0
     second.close()
     third.close()
 

@@ -5,19 +5,19 @@
 # %% ../../nbs/api/24_panels.train.ipynb #5a5ffd6b
 from __future__ import annotations
 import math, time, weakref
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from ..control import Control
 from ..errors import StateError
 from ..owner import owner_of
 from .base import Cancelled, Job, Meter, Panel, esc, job_of, put, refresh_all
+from .chart import CHART_CSS, Chart, thinned
 from ..plan import Plan
 from ..snapshot import reseed
 from ..training import run_plan
 
 # %% auto #0
-__all__ = ['Feed', 'TrainJob', 'Chart', 'nice_ticks', 'decades', 'TrainPanel']
+__all__ = ['Feed', 'TrainJob', 'TrainPanel']
 
 # %% ../../nbs/api/24_panels.train.ipynb #f72b1eaa
 class Feed:
@@ -73,7 +73,7 @@ class TrainJob(Job):
         if now<self.due: return
         for v in list(self.viewers): v.draw()
         end = time.perf_counter()
-        self.due = end+max(.1, 100*(end-now))
+        self.due = end+max(.1, 200*(end-now))
 
     def ended(self):
         self.feed.look(getattr(self.learn, "recorder", None))
@@ -87,61 +87,9 @@ _last = weakref.WeakKeyDictionary()   # by Learner: its last run, for panels tha
 
 # %% ../../nbs/api/24_panels.train.ipynb #f2fade44
 _CSS = """<style>
-.ftl-TrainPanel .ftl-charts{flex-flow:row wrap;gap:6px;overflow:hidden} .ftl-TrainPanel .ftl-charts>*{flex:1 1 270px;min-width:0;overflow:hidden}
+.ftl-TrainPanel .ftl-charts{flex-flow:row wrap;gap:6px;overflow:hidden} .ftl-TrainPanel .ftl-charts>*{flex:1 1 250px;min-width:0}
 .ftl-TrainPanel table.ftl-table td,.ftl-TrainPanel table.ftl-table th{text-align:right;font-variant-numeric:tabular-nums}
 </style>"""
-
-_BLUE, _ORANGE = "#1f77b4", "#e07b00"
-
-class Chart(w.VBox):
-    "A figure over epochs: one plain line, and one with points, which are optional"
-    def __init__(self, title, line="", points="", log=False):
-        self.logy, self.title = log, w.HTML(self._heading(title, line, points))
-        self.x, self.y = bq.LinearScale(min=0, max=1), (bq.LogScale if log else bq.LinearScale)(min=.1, max=1)
-        mark = lambda c, **kw: bq.Lines(x=[], y=[], scales=dict(x=self.x, y=self.y), colors=[c], stroke_width=2, **kw)
-        self.lines = [mark(_BLUE), mark(_ORANGE, marker="circle", marker_size=28)]
-        self.axes = [bq.Axis(scale=self.x, grid_lines="none", tick_format="~g"),
-                     bq.Axis(scale=self.y, orientation="vertical", tick_format=".0e" if log else "~g")]
-        fig = bq.Figure(marks=self.lines, axes=self.axes, fig_margin=dict(top=8, bottom=26, left=52, right=10), background_style={"fill": "none"},
-                        min_aspect_ratio=.5, max_aspect_ratio=6, display_toolbar=False,
-                        layout=w.Layout(height="170px", width="100%", min_width="0"))
-        super().__init__([self.title, fig])
-
-    @staticmethod
-    def _heading(title, line, points):
-        key = [f'<span style="color:{_BLUE}">━</span> {esc(line)}' if line else "", f'<span style="color:{_ORANGE}">●</span> {esc(points)}' if points else ""]
-        return f"<b>{esc(title)}</b> {' '.join(key)}"
-
-    def rename(self, title): put(self.title, value=self._heading(title, "", ""))
-
-    def show(self, i, x, y, epochs):
-        "Give line `i` its points, and the scales the room they need; `epochs`: how far the axis goes"
-        ok = np.isfinite(y)&((y>0)|(not self.logy))
-        with self.lines[i].hold_sync(): self.lines[i].x, self.lines[i].y = x[ok], y[ok]
-        ys = np.concatenate([o.y for o in self.lines if len(o.y)] or [[.1, 1]])
-        lo,hi = float(ys.min()), float(np.quantile(ys, .995))   # a peak of one batch must not flatten the rest
-        pad = .05*(hi-lo) or .05*abs(hi) or .05
-        lo,hi = (lo/1.3, hi*1.3) if self.logy else (lo-pad, hi+pad)
-        put(self.y, min=lo, max=hi); put(self.x, max=float(epochs))
-        for axis,ticks in zip(self.axes, (nice_ticks(0, epochs, whole=True), decades(lo, hi) if self.logy else nice_ticks(lo, hi))):
-            if axis.tick_values is None or list(axis.tick_values)!=ticks: axis.tick_values = np.array(ticks)
-
-def nice_ticks(
-    lo: float, hi: float,
-    n: int = 5,             # at most so many
-    whole: bool = False,    # whole numbers only
-) -> list[float]:
-    "Round numbers between `lo` and `hi`, in equal steps"
-    steps = (m*10.**e for e in range(math.floor(math.log10(hi-lo))-1, 99) for m in (1, 2, 5))
-    step = next(t for t in steps if (hi-lo)/t<n and (t>=1 or not whole))
-    return [round(k*step, 12) for k in range(math.ceil(lo/step-1e-9), math.floor(hi/step+1e-9)+1)]
-
-def decades(lo: float, hi: float) -> list[float]:
-    "Powers of ten between `lo` and `hi`; twos and fives too where there are few"
-    powers = [10.**k for k in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi))+1)]
-    ticks = [t for t in powers if lo<=t<=hi]
-    if len(ticks)<2: ticks = [m*p for p in powers for m in (1, 2, 5) if lo<=m*p<=hi]
-    return ticks[::max(len(ticks)//4, 1)]
 
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
@@ -181,7 +129,7 @@ class TrainPanel(Panel):
         self.charts.add_class("ftl-charts")
         rows = [w.HBox([self.start_button, *self.controls[:3]]), w.HBox([self.free_button, self.rate, self.rate_button])]
         for r in rows: r.add_class("ftl-wrap")
-        return [w.HTML(_CSS), self.about, *rows, self.meter, self.charts, self.table]
+        return [w.HTML(_CSS+CHART_CSS), self.about, *rows, self.meter, self.charts, self.table]
 
     @property
     def plan(self) -> Plan:
@@ -237,12 +185,6 @@ TrainPanel.start, TrainPanel.pause, TrainPanel.stop, TrainPanel.wait = _start, _
 TrainPanel._steer, TrainPanel._check_running = _steer, _check_running
 
 # %% ../../nbs/api/24_panels.train.ipynb #04f3c773
-_MOST = 400   # points in a line
-
-def _thin(xs, ys):
-    n = len(xs); step = max(n//_MOST, 1)
-    return np.array(xs[:n:step], float), np.array(ys[:n:step], float)
-
 def _draw(self: TrainPanel):
     "Write what the run has noted into the charts"
     job = self.job
@@ -253,21 +195,22 @@ def _draw(self: TrainPanel):
         if f.at:
             put(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
-            self.loss.show(0, *_thin(f.at[:n], f.loss[:n]), f.epochs_shown); self.lr.show(0, *_thin(f.at[:n], f.lr[:n]), f.epochs_shown)
-        self._draw_epochs(f.epochs(), f.epochs_shown)
+            self.loss.set(0, *thinned(f.at[:n], f.loss[:n])); self.lr.set(0, *thinned(f.at[:n], f.lr[:n]))
+            self._draw_epochs(f.epochs())
+            for c in self.charts.children: c.show(f.epochs_shown)
         put(self.pause_button, description="Continue" if job.asked_pause else "Pause", icon="play" if job.asked_pause else "pause")
     frozen = sum(not p.requires_grad for p in self.learn.model.parameters())
     if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
     job.frozen = frozen
 
-def _draw_epochs(self: TrainPanel, epochs, shown):
+def _draw_epochs(self: TrainPanel, epochs):
     if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
     self.drawn = len(epochs)
     names = list(epochs[-1][1])
     column = lambda k: (np.array([e for e,_ in epochs], float), np.array([v.get(k, np.nan) for _,v in epochs]))
-    if "valid_loss" in names: self.loss.show(1, *column("valid_loss"), shown)
+    if "valid_loss" in names: self.loss.set(1, *column("valid_loss"))
     if metrics := [n for n in names if not n.endswith("loss")]:
-        self.metric.rename(metrics[0]); self.metric.show(1, *column(metrics[0]), shown)
+        self.metric.title = metrics[0]; self.metric.set(1, *column(metrics[0]))
     head = "".join(f"<th>{esc(n)}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
     rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e,v in epochs[-8:])

@@ -139,9 +139,13 @@ def shot(page, theme, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
 
     def f(name, selector=None):
-        page.wait_for_timeout(300)   # animations
-        where = page if selector is None else page.locator(selector).first
+        where, size = page if selector is None else page.locator(selector).first, page.viewport_size
+        if selector is not None:   # all of it, not what happens to be in view
+            page.wait_for_timeout(300)
+            page.set_viewport_size(dict(width=size["width"], height=max(size["height"], int(where.bounding_box()["height"]) + 300)))
+        page.wait_for_timeout(500)   # animations
         where.screenshot(path=folder / f"{name}.png")
+        page.set_viewport_size(size)
         return folder / f"{name}.png"
 
     def everything(name, selector=".ftl-panel"):
@@ -151,6 +155,8 @@ def shot(page, theme, tmp_path):
             for width in (WIDE, NARROW):
                 page.set_viewport_size(dict(width=width, height=1000))
                 files.append(f(f"{name}_{'dark' if dark else 'light'}_{width}", selector))
+        theme(False)
+        page.set_viewport_size(dict(width=WIDE, height=1000))
         return files
 
     f.all = everything

@@ -42,6 +42,9 @@ def test_freeze_panel(opened, page, shot):
     until(lambda: not labelled(page, "head").is_checked())
     click(page, "Measure speed")
     page.get_by_text("An epoch takes about").wait_for(timeout=60000)
+    labelled(page, "layer4").click()
+    page.get_by_text("before the last change").wait_for()
+    click(page, "Python")
     shot("freeze-used", ".ftl-FreezePanel")
 
 
@@ -118,7 +121,7 @@ def test_train_panel_while_it_runs(opened, page, lab):
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not panel.job.running"), 30)
     k.run("again = TrainPanel(learn)")                          # a panel that is made later shows the same run
-    assert k.ev("[again.job is panel.job, len(again.loss.lines[0].x) > 0]") == [True, True]
+    assert k.ev("[again.job is panel.job, len(again.loss.series[0][0]) > 0]") == [True, True]
     k.run("panel.start()")
     until(lambda: k.ev("panel.job.feed.done > 0"), 30)
     k.interrupt()                                               # the kernel's own stop button
