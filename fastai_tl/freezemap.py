@@ -10,7 +10,7 @@ from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats,
 from .errors import InputError
 from .freeze import find_parameters, freeze_to, frozen_word, set_frozen, stats_mode
 from .groups import group_spec, is_learner, layer_groups, model_of, pinned
-from .rates import next_lrs
+from .rates import next_lrs, spread_lrs
 
 # %% auto #0
 __all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code', 'trains_now', 'switch_bn']
@@ -108,6 +108,8 @@ def rate_lines(
     lrs = next_lrs(learn)
     if set(lrs.values())=={1e-3}: return []
     if len(set(lrs.values()))==1: return [f"set_lrs({name}, {next(iter(lrs.values()))!r})"]
+    vals = list(lrs.values())
+    if vals[0]<vals[-1] and vals==spread_lrs(vals[0], vals[-1], len(vals)): return [f"set_lrs({name}, slice({vals[0]!r}, {vals[-1]!r}))"]
     return [f"set_lrs({name}, {lrs!r})"]
 
 def freeze_code(
