@@ -534,6 +534,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_tl.panels.base.Panel': ('api/panels.base.html#panel', 'fastai_tl/panels/base.py'),
                                        'fastai_tl.panels.base.Panel.__init__': ( 'api/panels.base.html#panel.__init__',
                                                                                  'fastai_tl/panels/base.py'),
+                                       'fastai_tl.panels.base.Panel.__repr__': ( 'api/panels.base.html#panel.__repr__',
+                                                                                 'fastai_tl/panels/base.py'),
                                        'fastai_tl.panels.base.Panel.body': ('api/panels.base.html#panel.body', 'fastai_tl/panels/base.py'),
                                        'fastai_tl.panels.base.Panel.code': ('api/panels.base.html#panel.code', 'fastai_tl/panels/base.py'),
                                        'fastai_tl.panels.base.Panel.quiet': ( 'api/panels.base.html#panel.quiet',

@@ -247,6 +247,8 @@ class Panel(w.VBox):
         _panels.add(self); _watch()
         self.refresh()
 
+    def __repr__(self): return f"{type(self).__name__}({self.name})"   # what is shown where widgets are not
+
     def body(self) -> list:
         "The widgets between heading and messages"
         return []
