@@ -31,7 +31,8 @@ CSS = """<style>
 .ftl-panel .ftl-good{border-color:#2e7d32;background:rgba(46,125,50,.12)}
 .ftl-panel pre.ftl-code{margin:4px 0 2px;padding:8px 10px;background:var(--jp-layout-color2,#8881);color:inherit;border-radius:4px;overflow-x:auto;
  font-size:12px;line-height:1.5;white-space:pre;font-family:var(--jp-code-font-family,monospace)}
-.ftl-panel button.ftl-copy{float:right;font-size:12px;padding:2px 10px;border-radius:3px;cursor:pointer;
+.ftl-panel .ftl-source{position:relative} .ftl-panel button.ftl-copy{position:absolute;right:6px;top:6px;font-size:12px;padding:2px 10px;
+ border-radius:3px;cursor:pointer;
  border:1px solid var(--jp-border-color1,#8888);background:var(--jp-layout-color1,transparent);color:inherit}
 .ftl-panel .ftl-wrap{flex-flow:row wrap;align-items:center;gap:2px 10px}
 .ftl-panel .widget-label,.ftl-panel .widget-label-basic,.ftl-panel .widget-readout{color:inherit}
@@ -99,8 +100,8 @@ class CodeView(w.VBox):
         if text!=self.text: self.text = text; self._draw()
 
     def _draw(self, _=None):
-        if self.button.value: self.shown.value = (f'<button class="ftl-copy" onclick="{_COPY}" title="Copy the Python">Copy</button>'
-                                                  f'<pre class="ftl-code" tabindex="0" aria-label="Python of this panel">{esc(self.text)}</pre>')
+        if self.button.value: self.shown.value = (f'<div class="ftl-source"><button class="ftl-copy" onclick="{_COPY}" title="Copy the Python">Copy</button>'
+                                                  f'<pre class="ftl-code" tabindex="0" aria-label="Python of this panel">{esc(self.text)}</pre></div>')
         self.children = [self.button, *([self.shown] if self.button.value else [])]
 
 class Meter(w.HBox):
