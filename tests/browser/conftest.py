@@ -62,6 +62,7 @@ def page(chrome):
     browser. Both must be empty at the end, but for what matches a regular expression in `page.allowed`"""
     ctx = chrome.new_context(viewport=dict(width=WIDE, height=1000), permissions=["clipboard-read", "clipboard-write"])
     pg = ctx.new_page()
+    pg.set_default_timeout(90000)   # a busy machine is slow, not wrong
     pg.external, pg.errors, pg.allowed = [], [], []
 
     def route(r):
@@ -102,13 +103,13 @@ def open_nb(page, lab, theme):
         if app == "notebook": page.allowed += NOTEBOOK_7
         if width: page.set_viewport_size(dict(width=width, height=1000))
         page.goto(f"{lab.url}/{APPS[app]}/{name}?token={TOKEN}&reset")
-        page.wait_for_selector(".jp-Notebook", timeout=60000)
-        page.wait_for_function(IDLE, timeout=60000)
+        page.wait_for_selector(".jp-Notebook", timeout=120000)
+        page.wait_for_function(IDLE, timeout=120000)
         theme(dark)
         if run:
             page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
             if wait:
-                page.wait_for_function(CELLS, timeout=120000)
+                page.wait_for_function(CELLS, timeout=240000)
                 wrong = page.locator('.jp-RenderedText[data-mime-type*="stderr"], .jp-RenderedText[data-mime-type*="error"]')
                 assert not (check and wrong.count()), "\n".join(wrong.all_inner_texts())
         return page

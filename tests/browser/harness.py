@@ -25,7 +25,7 @@ def chromium():
     return next((p for n in NAMES if (p := shutil.which(n))), None)
 
 
-def until(f, seconds=15, what="condition"):
+def until(f, seconds=60, what="condition"):
     "Call `f` until it returns something true, and return that"
     end = time.monotonic() + seconds
     while True:
