@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from .errors import InputError
 from .owner import check_free
-from .groups import is_learner, model_of
+from .groups import is_learner, layer_groups, model_of
 
 # %% auto #0
 __all__ = ['BN_POLICIES', 'own_parameters', 'all_frozen', 'HoldStats', 'hook_of', 'keeps_stats', 'batch_norms', 'bn_policy',
@@ -71,6 +71,8 @@ def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [p for m in model.modules() if is_norm(m) for p in own_parameters(m)]
 
 # %% ../nbs/api/04_batchnorm.ipynb #e55e49eb
+def _in(ids, m): return any(id(p) in ids for p in own_parameters(m))   # a norm that begins the head does not follow the end of the body
+
 def set_bn(
     learn_or_model,   # a fastai `Learner` or a module
     policy: str,      # 'train', 'affine' or 'frozen'
@@ -79,10 +81,10 @@ def set_bn(
     if policy not in BN_POLICIES: raise InputError(f"bn={policy!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.",
                                                    allowed=BN_POLICIES)
     check_free(learn_or_model, "set_bn")
-    host = None
+    host, head = None, {id(p) for p in list(layer_groups(learn_or_model).values())[-1]}
     for m in model_of(learn_or_model).modules():
         if keeps_stats(m):
             if h := hook_of(m): h.policy = policy
-            else: m.register_forward_pre_hook(HoldStats(policy, host))
+            else: m.register_forward_pre_hook(HoldStats(policy, None if _in(head, m) and host is not None and not _in(head, host) else host))
         elif own_parameters(m) and not is_norm(m): host = m
     if is_learner(learn_or_model): learn_or_model.train_bn = policy!="frozen"

@@ -320,6 +320,9 @@ def evaluate(
         raise InputError("evaluate is for classifiers that give each item one class; these targets "
                          f"have shape {tuple(getattr(targets, 'shape', ()))} and the predictions {tuple(getattr(preds, 'shape', ()))}.")
     probs = preds.float()
+    if bad := int((~torch.isfinite(probs)).any(1).sum()):
+        raise StateError(f"For {bad} of {len(probs)} items the network answers with values that are no numbers, so there is nothing to evaluate. Its weights "
+                         "are probably ruined: look for them with torch.isfinite, or make the Learner anew.")
     if not hasattr(learn.loss_func, "activation"): probs = probs.softmax(1)   # a plain loss: the network gives logits
     vocab = getattr(learn.dls, "vocab", None)
     names = [str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))]

@@ -267,7 +267,7 @@ def folder_dls(
     train, valid = split_folder(folder, valid_pct, seed)
     sides = [folder.path/d for d in ("train", *_VALID_NAMES)] if folder.valid is not None else []
     dls = picture_dls(train, valid, ClassOf(*sides, folder.path), size, bs, seed, **({"path": Path(".")} | kwargs))
-    return _made_by(dls, "folder_dls", str(folder.path), size, bs, f", valid_pct={valid_pct}", seed, kwargs)
+    return _made_by(dls, "folder_dls", str(Path(folder.path).resolve()), size, bs, f", valid_pct={valid_pct}", seed, kwargs)
 
 def skipped_text(folder: PictureFolder, n: int = 10) -> str:
     "One message on the unreadable pictures: how many, and the first `n` by name"

@@ -41,7 +41,9 @@ def _open(run, folder, resume):
         if resume is False or store is None: return None
         saved = store.load()
         changed = any(not torch.equal(t, saved[0][n].to(t.device)) for n,t in model_tensors(run.learn.model).items())
-        if changed or _differences(saved, run): return None
+        if changed or _differences(saved, run):
+            run.notes.append("begun anew: weights, data or plan have changed since it was stopped")
+            return None
         run.store = store
         return saved
     if not rank(): run.store.open()

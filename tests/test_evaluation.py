@@ -160,3 +160,13 @@ def test_a_pass_changes_nothing():
         before, after = everything(learn), evaluate(learn, on_progress=QUIET) and everything(learn)
         before.pop("attrs"), after.pop("attrs")   # fastai keeps the last batch
         same(before, after)
+
+
+def test_a_network_that_answers_nan_is_not_evaluated():
+    import torch
+    from conftest import noisy_learner
+
+    from fastai_tl.errors import StateError
+    learn = noisy_learner()
+    with torch.no_grad(): learn.model[2][3].bias.fill_(float("nan"))
+    with pytest.raises(StateError, match="no numbers"): evaluate(learn, on_progress=lambda *a: None)

@@ -211,3 +211,13 @@ def test_code_of_a_learner_that_was_not_touched():
     exec(freeze_code(learn), globals(), {"learn": fresh})
     assert [p.requires_grad for p in fresh.model.parameters()] == [p.requires_grad for p in learn.model.parameters()]
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("bn", ["train", "affine", "frozen"])
+def test_norms_of_the_head_follow_the_batches(small_dls, bn):
+    "The first norm of fastai's head comes right after the frozen body, and does not belong to it"
+    learn = transfer_learner(small_dls, "resnet_mini", bn=bn)
+    head = [o for o in read_layers(learn) if o.group == "head" and o.stats]
+    assert head and all(o.stats == "follows batches" for o in head)
+    body = [o for o in read_layers(learn) if o.group != "head" and o.stats]
+    assert all(o.stats == ("follows batches" if bn == "train" else "held") for o in body)

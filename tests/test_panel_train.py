@@ -77,7 +77,7 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     panel.stop_button.click()
     seen = panel.job.feed.done
     assert not panel.wait().finished
-    assert panel.job.feed.done - seen <= 1 and "goes on" in panel.say_box.value
+    assert panel.job.feed.done - seen <= 1 and "continues from there" in panel.say_box.value
     assert panel.start_button.description == "Go on" and not panel.start_button.disabled and panel.stop_button.disabled
     first = panel.history.sessions[-1]["batches"]
     panel.start_button.click()
@@ -92,7 +92,7 @@ def test_stop_during_a_sweep(panel, learn):
     until(lambda: "sweep" in panel.job.note)
     panel.stop_button.click()
     panel.wait()
-    assert "goes on" in panel.say_box.value and fingerprint(learn) == before and owner_of(learn) is None
+    assert "Stopped while" in panel.say_box.value and fingerprint(learn) == before and owner_of(learn) is None
     assert panel.start().wait(60) is True and panel.history.finished
 
 
@@ -201,3 +201,51 @@ def test_closing_while_it_trains_leaves_the_training_alone(learn):
     until(lambda: job.feed.done > done + 3)
     job.stop()
     assert job.wait(30) and job.error is None
+
+
+def test_two_panels_of_one_learner(panel, learn):
+    panel.plan = LONG
+    other = TrainPanel(learn, LONG)
+    panel.start()
+    until(lambda: panel.job.feed.done > 2)
+    assert other.job is panel.job
+    with pytest.raises(Busy): other.start()
+    assert other.job is panel.job and other.running
+    panel.close()
+    other.refresh()
+    other.stop_button.click()
+    assert not other.wait().finished
+    other.close()
+
+
+def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel, learn):
+    other = TrainPanel(learn, LONG)
+    job = other.start()
+    until(lambda: job.feed.done > 2)
+    panel.refresh()
+    assert not panel.running          # it has another plan, and the run has a panel
+    other.close()
+    panel.refresh()
+    panel.stop_button.click()
+    assert job.wait(60) and not job.result.finished
+
+
+def test_what_cannot_be_gone_on_with_is_said(panel, learn):
+    panel.plan = LONG
+    panel.start()
+    until(lambda: panel.job.feed.done > 10)
+    panel.stop_button.click()
+    panel.wait()
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
+    panel.start_button.click()
+    until(lambda: panel.job.feed.done > 2)
+    panel.stop_button.click()
+    assert "begun anew" in panel.wait().summary
+    panel.plan = PLAN
+    assert panel.start_button.description == "Start"
+
+
+def test_curves_are_drawn_where_the_batches_are(panel, learn):
+    panel.start()
+    panel.wait()
+    assert panel.job.feed.at == pytest.approx([(i + 1) / 6 for i in range(24)])

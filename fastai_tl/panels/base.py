@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from signal import SIGINT, getsignal, signal
 import ipywidgets as w
 from ..errors import StateError
-from ..owner import Owner, check_free, claim, let_go
+from ..owner import Busy, Owner, check_free, claim, let_go, owner_of
 
 # %% auto #0
 __all__ = ['CSS', 'esc', 'number', 'duration', 'put', 'CodeView', 'Meter', 'Cancelled', 'Job', 'job_of', 'panels_of',
@@ -240,7 +240,7 @@ class Panel(w.VBox):
         name: str = "learn",  # what it is called in the notebook, for `.code`
     ):
         self.learn, self.name, self.closed = learn, name, False
-        self._lock, self._refresher = threading.RLock(), None
+        self._lock, self._refresher, self.said_busy = threading.RLock(), None, False
         self.say_box, self.code_view = w.HTML(), CodeView()
         super().__init__()
         self.add_class("ftl-panel"); self.add_class(f"ftl-{type(self).__name__}")
@@ -272,6 +272,7 @@ class Panel(w.VBox):
         if self.closed: return
         with self.writing():
             try:
+                if self.said_busy and owner_of(self.learn) is None: self.say("")   # it is free again
                 self.update()
                 self.code_view.set(self.code)
             except Exception as e: self.say_error(e)   # a Learner that was made unreadable must not break the cell that did it
@@ -290,6 +291,7 @@ def _say(self: Panel,
     kind: str = "",       # '', 'good', 'warn' or 'error'
 ):
     "Write a sentence below the controls; `''` clears it"
+    self.said_busy = False
     sign = {"error": "✖ ", "warn": "⚠ ", "good": "✔ "}.get(kind, "")
     role = "alert" if kind=="error" else "status"
     self.say_box.value = f'<div role="{role}" class="ftl-say {"ftl-"+kind if kind else ""}">{sign}{esc(text)}</div>' if text else ""
@@ -297,8 +299,9 @@ def _say(self: Panel,
 def _say_error(self: Panel, e: BaseException):
     "An error and its cure; what is not the kit's own is named by its type"
     from fastai_tl.errors import KitError
-    text = str(e.args[0] if e.args else e) or type(e).__name__
+    text = str(e) or type(e).__name__
     self.say(text if isinstance(e, KitError) else f"{type(e).__name__}: {text}", "error")
+    self.said_busy = isinstance(e, Busy)
 
 def _act(self: Panel,
     do: Callable,        # a call of the kit's public functions, which leave the Learner as it was where they fail

@@ -153,7 +153,7 @@ class _Mistakes(w.VBox):
     def __init__(self, read, changed, lock):
         self.ev, self.gallery = None, Gallery(read)
         self.which = w.ToggleButtons(options=["Worst mistakes", "Least certain"], style=dict(button_width="auto"),
-                                     tooltips=["Wrong, and the surest of it first", "Right or wrong, the least sure first"])
+                                     tooltips=["Wrong, those with the highest loss first", "Right or wrong, the least sure first"])
         self.which.observe(_locked(lock, self._draw, changed), "value")
         super().__init__([self.which, self.gallery])
 
@@ -161,7 +161,7 @@ class _Mistakes(w.VBox):
 
     def _draw(self):
         if self.which.index: self.gallery.show(self.ev.uncertain(self.ev.n), "The least certain first")
-        else: self.gallery.show(self.ev.worst(self.ev.n), "Mistakes, those that it was surest of first")
+        else: self.gallery.show(self.ev.worst(self.ev.n), "Mistakes, those with the highest loss first")
 
     @property
     def code(self): return "ev.uncertain(12)" if self.which.index else "ev.worst(12)"

@@ -10,7 +10,7 @@ import numpy as np
 from ..control import Control
 from ..errors import StateError
 from ..owner import owner_of
-from .base import Cancelled, Job, Meter, Panel, esc, job_of, put, refresh_all
+from .base import Cancelled, Job, Meter, Panel, esc, job_of, panels_of, put, refresh_all
 from .chart import CHART_CSS, Chart, thinned
 from ..plan import Plan
 from ..snapshot import reseed
@@ -24,6 +24,12 @@ class Feed:
     "Losses, metrics and rates of a run so far"
     def __init__(self):
         self.at, self.loss, self.lr, self.stages, self.done, self.total, self.note, self.per, self.first = [], [], [], {}, 0, 1, "", 1, 0
+        self.begun = False
+
+    def goes_on(self, other: Feed) -> Feed:
+        "Begin with what another has noted, as far as the run really goes on from there"
+        self.at, self.loss, self.lr = list(other.at), list(other.loss), list(other.lr)
+        return self
 
     def add(self, learn, done, total, note):
         "Note what the Learner says after a batch"
@@ -33,7 +39,11 @@ class Feed:
         self.per = max(len(learn.dls.train)+(len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0), 1)
         if learn.training and hasattr(learn, "smooth_loss"):
             self.first = (done-1)//self.per-learn.epoch   # epochs of the stages before
-            self.at.append(done/self.per); self.loss.append(float(learn.smooth_loss)); self.lr.append(learn.opt.hypers[-1]["lr"])
+            now = self.first+learn.epoch+(learn.iter+1)/len(learn.dls.train)
+            if not self.begun:   # what is trained again is drawn again
+                n, self.begun = sum(a<now for a in self.at), True
+                del self.at[n:], self.loss[n:], self.lr[n:]
+            self.at.append(now); self.loss.append(float(learn.smooth_loss)); self.lr.append(learn.opt.hypers[-1]["lr"])
         self.look(rec)
 
     def look(self, rec):
@@ -58,7 +68,9 @@ class TrainJob(Job):
     "A run of a plan in a thread, which panels watch"
     def __init__(self, learn, plan, seed=None, **kw):
         self.plan, self.seed, self.kw, self.control, self.feed = plan, seed, kw, Control(), Feed()
-        self.viewers, self.due, self.asked_pause = weakref.WeakSet(), 0., False
+        self.viewers, self.starter, self.due, self.asked_pause = weakref.WeakSet(), lambda: None, 0., False
+        old = _last.get(learn)
+        if old is not None and old.plan==plan and (old.result is None or not old.result.finished): self.feed.goes_on(old.feed)
         super().__init__(learn, "TrainPanel", TrainJob.train, TrainJob.ended, stop=self.control.stop)
 
     def train(self):
@@ -79,8 +91,8 @@ class TrainJob(Job):
         self.feed.look(getattr(self.learn, "recorder", None))
         _last[self.learn] = self
         for v in list(self.viewers):
-            v.ended(self)
-            for f in list(v.on_end): f(self)
+            v.job = self; v.ended(self)
+            for f in list(v.on_end) if v is self.starter() else []: f(self)
         refresh_all(self.learn)
 
 _last = weakref.WeakKeyDictionary()   # by Learner: its last run, for panels that are opened later
@@ -106,22 +118,26 @@ class TrainPanel(Panel):
         self.on_end, self.seed = [], seed   # `on_end`: called with the job after each run, in its thread
         self._plan, self.kw, self.job = plan or Plan.fine_tune(), dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every), None
         super().__init__(learn, name)
-        if isinstance(j := job_of(learn) or _last.get(learn), TrainJob):   # it is under way, or was
+        if isinstance(j := job_of(learn) or _last.get(learn), TrainJob) and (j.running or plan in (None, j.plan)):   # it is under way, or was
             self.job = j; self._plan = plan or j.plan
             if j.running: j.viewers.add(self)
             self.draw(); self.refresh()
 
     def body(self):
-        def button(text, tip, do, icon):
-            b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto")); b.on_click(lambda _: self.act(do, touches=False)); return b
+        def button(text, tip, do, icon, done=""):
+            b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
+            b.on_click(lambda _: self.act(do, done, touches=False))
+            return b
         self.start_button = button("Start", "Run the plan, or go on with it", self.start, "play")
         self.pause_button = button("Pause", "Wait after the batch in flight, or go on", self.pause, "pause")
         self.stop_button = button("Stop", "End after the batch in flight; Start goes on from there", self.stop, "stop")
         self.last_button = button("Stop after epoch", "End after this epoch and its validation", lambda: self._steer("stop_after_epoch"), "step-forward")
-        self.free_button = button("Unfreeze next", "Train one more group of layers from the next batch on", lambda: self._steer("unfreeze_next"), "unlock")
+        self.free_button = button("Unfreeze next", "Train one more group of layers from the next batch on", lambda: self._steer("unfreeze_next"), "unlock",
+                                  "One more group trains from the next batch on, if one is frozen.")
         self.rate = w.FloatText(value=1e-3, step=0, description="Head rate", tooltip="New peak rate of the head; the others in proportion",
                                 layout=w.Layout(width="190px"))
-        self.rate_button = button("Change rate", "From the next batch on", lambda: self._steer("set_lr", self.rate.value), "exchange")
+        self.rate_button = button("Change rate", "From the next batch on", lambda: self._steer("set_lr", self.rate.value), "exchange",
+                                  "The rate changes with the next batch.")
         self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
         self.about, self.meter, self.table = w.HTML(), Meter(), w.HTML()
         self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
@@ -152,10 +168,14 @@ class TrainPanel(Panel):
 # %% ../../nbs/api/24_panels.train.ipynb #69e93b2d
 def _start(self: TrainPanel) -> TrainJob:
     "Run the plan in a thread, from where it was stopped if it was; returns the job"
-    self.job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
-    self.job.viewers.add(self)
-    self.job.start()
-    return self.job
+    job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
+    job.starter = weakref.ref(self)
+    job.viewers.add(self)
+    for p in panels_of(self.learn):   # other open ones with this plan show it, and can stop it
+        if isinstance(p, TrainPanel) and p._plan==self._plan: job.viewers.add(p)
+    job.start()
+    for p in list(job.viewers): p.job = job; p.drawn = 0
+    return job
 
 def _pause(self: TrainPanel):
     "Wait after the batch in flight; or, if that is so already, go on"
@@ -226,14 +246,16 @@ def _ended(self: TrainPanel, job):
     self.draw()
     with self.writing():
         self.meter.hide()
-        if isinstance(job.error, Cancelled): self.say(f"{job.error} Start goes on from the last checkpoint.")
+        if isinstance(job.error, Cancelled): self.say("Stopped while the rate was looked for. Start looks for it again.")
         elif job.error is not None: self.say_error(job.error)
         elif job.result.finished: self.say(f"Finished. {job.result.summary}".strip(), "good")
-        else: self.say("Stopped. Start goes on from there.")
+        else: self.say("Stopped. Go on continues from there.")
 
 def _update(self: TrainPanel):
+    j = job_of(self.learn)
+    if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers): self.job = j; j.viewers.add(self)   # its own panel is gone
     run = self.running
-    put(self.start_button, disabled=run, description="Go on" if not run and self.history is not None and not self.history.finished else "Start")
+    put(self.start_button, disabled=run, description="Go on" if not run and self._can_go_on() else "Start")
     for b in self.controls: put(b, disabled=not run)
     paused = run and self.job.asked_pause
     put(self.pause_button, description="Continue" if paused else "Pause", icon="play" if paused else "pause")
@@ -241,6 +263,11 @@ def _update(self: TrainPanel):
     other = f'<div class="ftl-say ftl-warn">⚠ {esc(own.who)} is using this Learner.</div>' if own is not None and not run else ""
     stages = "; ".join(f"<b>{esc(s.name)}</b> {s.epochs} epoch{'s'*(s.epochs>1)}, {_trains(s.train)}, rate {_rate(s.lr)}" for s in self._plan.stages)
     put(self.about, value=f"<p>{stages}.</p>{other}")
+
+def _can_go_on(self: TrainPanel) -> bool:
+    return self.history is not None and not self.history.finished and self.job.plan==self._plan
+
+TrainPanel._can_go_on = _can_go_on
 
 def _trains(t):
     if isinstance(t, tuple): return ", ".join(t)

@@ -4,14 +4,14 @@
 
 # %% ../../nbs/api/26_panels.workbench.ipynb #b66252b4
 from __future__ import annotations
-import os, tempfile
+import os, tempfile, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 import ipywidgets as w
 from fastai.data.core import DataLoaders
 from ..batchnorm import bn_policy
 from ..deployment import export
-from ..errors import FileError, InputError, StateError
+from ..errors import FileError, InputError, KitWarning, StateError
 from ..freeze import fingerprint
 from ..freezemap import rate_lines, trains_now
 from ..groups import layer_groups
@@ -114,7 +114,9 @@ class Workbench(Panel):
 # %% ../../nbs/api/26_panels.workbench.ipynb #09bab50a
 def _update(self: Workbench):
     step = self.steps.value
-    put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>')
+    all_train = step==3 and self.learn is not None and trains_now(self.learn)=="all"
+    note = '<div class="ftl-say ftl-warn">⚠ Nothing is frozen now, so this would train everything. Step 3 freezes it again.</div>' if all_train else ""
+    put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>{note}')
     put(self.about, value=self._about_html())
     put(self.back, disabled=step==0); put(self.next, disabled=step==len(STEPS)-1)
     if step>1 and self.learn is None: page = [w_note("Make the Learner first: steps 1 and 2.")]
@@ -192,10 +194,14 @@ def _make(self: Workbench) -> Job:
         dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
         reseed(dls, self.seed)
         return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
+    def heard(job):
+        with warnings.catch_warnings(record=True) as said:   # unreadable pictures, what the doctor finds
+            warnings.simplefilter("always", KitWarning)
+            return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
     def done(job):
         with self.writing(): self.make_meter.hide(); put(self.make_button, disabled=False)
         if job.error is not None: return self.say_error(job.error)
-        self.dls, learn = job.result
+        self.dls, learn, said = job.result
         if self.data_code is None: self.data_code = getattr(self.dls, "made_by", None)
         with self.writing(): self._forget_pages()
         self.learn, self.made = learn, want
@@ -203,8 +209,8 @@ def _make(self: Workbench) -> Job:
                      Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})")]
         self.mark = fingerprint(learn)
         self.refresh()
-        self.say("The Learner is made, frozen up to its head.", "good")
-    return Job(None, "Workbench", work, done).start()
+        self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
+    return Job(None, "Workbench", heard, done).start()
 
 def _note_done(self: Workbench, step, code, note=""):
     self.done.append(Done(step, code, note)); self.mark = fingerprint(self.learn)
@@ -262,13 +268,16 @@ def _export(self: Workbench) -> Job:
     "Export the model into the folder that is given, in a thread"
     if self.learn is None: raise StateError("There is no Learner yet: make one in step 2.")
     self._page(5)
-    folder, force = self.folder.value.strip(), self.replace.value
+    folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
     if not folder: raise InputError("Give a folder to export into.")
     put(self.export_button, disabled=True); self.export_meter.tell(0, 1, "writing and checking")
     def done(job):
         with self.writing(): self.export_meter.hide(); put(self.export_button, disabled=False)
-        if job.error is not None: return self.say_error(job.error)
-        self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}, force=True)")
+        if job.error is not None:
+            self.say_error(job.error)
+            if "force=True" in self.say_box.value: put(self.say_box, value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"))
+            return
+        self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True'*force})")
         self.say(f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good")
     return Job(self.learn, "Workbench (export)", lambda job: export(self.learn, folder, force=force), done).start()
 
@@ -285,7 +294,7 @@ def _save_notebook(self: Workbench,
     """Write the session as a notebook that runs by itself and makes the same model (on the CPU, with `num_workers=0` and as many threads).
     Raises `StateError` where that could not be so, saying why"""
     import nbformat
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix!=".ipynb": raise InputError(f"{path}: give a name that ends with .ipynb.")
     if not self.done: raise StateError("Nothing has been done yet: make a Learner in step 2.")
     if self.data_code is None: raise StateError("How the DataLoaders were made is not known. Give it: Workbench(dls, data_code=\"ImageDataLoaders.from_…\").")
@@ -294,11 +303,14 @@ def _save_notebook(self: Workbench,
                          "Go on with the training to its end; or make the Learner anew in step 2.")
     md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
     cells = [md("# Transfer learning in six steps\n\nWritten by the Workbench of fastai_tl."), code("from fastai_tl.all import *")]
-    for i,(name,why) in enumerate(STEPS):
-        mine = [d for d in self.done if d.step==i]
-        cells.append(md(f"## {i+1} {name}\n\n{why}"))
-        if not mine and i==2: cells.append(md("The stage below says what trains; everything else is frozen."))
-        for d in mine: cells += [*([md(d.note)] if d.note else []), code(d.code)]
+    at = set()
+    for d in self.done:   # in the order in which it was done
+        if d.step>2 and not at & {2, 3, 4, 5}:
+            cells += [md(f"## 3 {STEPS[2][0]}\n\n{STEPS[2][1]}"), md("The stages below say what trains; everything else is frozen.")]
+        name, why = STEPS[d.step]
+        cells.append(md(f"## {d.step+1} {name}\n\n{why}" if d.step not in at else f"## {d.step+1} {name}, again"))
+        at.add(d.step)
+        cells += [*([md(d.note)] if d.note else []), code(d.code)]
     nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
     return _write(path, nbformat.writes(nb))
 

@@ -104,7 +104,7 @@ def test_train_panel_stop_reaches_the_loop_within_a_batch(opened, page, shot):
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not job.running"), 90)
     assert k.ev("job.feed.done - at[0]") <= 1
-    page.get_by_text("Start goes on from there").wait_for()
+    page.get_by_text("Go on continues from there").wait_for()
     shot.all("train", ".ftl-TrainPanel")
 
 
