@@ -220,9 +220,10 @@ def _hash(t: torch.Tensor) -> str:
 
 def fingerprint(
     learn,            # a fastai `Learner` or a module
+    skip=(),          # names to leave out
 ) -> dict[str, str]:  # a hash for each parameter and buffer, by its name
     "What every tensor of the model is now, in 32 characters each; compare with `==`"
-    return {k: _hash(v) for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    return {k: _hash(v) for k,v in model_of(learn).state_dict(keep_vars=True).items() if k not in skip and isinstance(v, torch.Tensor)}
 
 # %% ../nbs/api/04_freeze.ipynb #e774c567
 def frozen_names(
@@ -240,10 +241,11 @@ def frozen_names(
 def check_frozen(
     learn,                    # a fastai `Learner` or a module
     before: dict[str, str],   # a `fingerprint` taken earlier
+    skip=(),                  # names of tensors that are known not to have moved
 ) -> int:                     # how many frozen tensors were compared
     "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of another model"
-    now, names = fingerprint(learn), [n for n in frozen_names(learn) if n in before]
-    if before and not before.keys() & now.keys():
+    now, names = fingerprint(learn, skip), [n for n in frozen_names(learn) if n in before and n not in skip]
+    if before and not skip and not before.keys() & now.keys():
         raise InputError(f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is in this one "
                          f"({', '.join(list(now)[:3])}, …).")
     moved = [n for n in names if now.get(n)!=before[n]]
