@@ -363,7 +363,7 @@ def _record(self: PlanRun):
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
     return StageRecord(self.stage, tuple(p if t else 0. for p,t in zip(self.peaks, trains)), names, [[float(_nan(v)) for v in r] for r in rec.values],
                        np.array([float(o) for o in rec.losses]), np.array(rec.lrs, dtype=float), self.seconds_before+time.perf_counter()-self.began,
-                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs), cache="; ".join(self.cache.recent) if self.cache is not None else "")
+                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs), cache=self.cache.notes if self.cache is not None else "")
 
 def _nan(v): return float("nan") if v is None else v
 
