@@ -1,8 +1,6 @@
 """Features of frozen layers: training on them is training on the pictures, whatever happens meanwhile."""
 import copy
 import random
-import signal
-import types
 
 import numpy as np
 import pytest
@@ -23,16 +21,15 @@ from torch import nn
 
 from fastai_tl.control import Control
 from fastai_tl.deployment import export, load_predictor
-from fastai_tl.errors import InputError, KitWarning, StateError
-from fastai_tl.features import FrozenCache, LeanLoader, cache_of, frozen_cache
+from fastai_tl.errors import InputError, StateError
+from fastai_tl.features import LeanLoader, cache_of, frozen_cache
 from fastai_tl.finder import find_lr
-from fastai_tl.freeze import FrozenMoved, freeze_to, set_frozen, unfreeze
-from fastai_tl.fused import FusedStep
+from fastai_tl.freeze import FrozenMoved, freeze_to, unfreeze
 from fastai_tl.groups import GroupSpec
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.owner import Busy
 from fastai_tl.plan import Plan
-from fastai_tl.prefix import NoCache, agrees, find_cut
+from fastai_tl.prefix import NoCache
 from fastai_tl.progress import quiet
 from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
 from fastai_tl.snapshot import reseed
@@ -46,7 +43,8 @@ def still_learner(n=50, bs=8, seed=0, body=True, **kw):
     random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
     net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
                         nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
-                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.Dropout(.3), nn.Linear(16, 3)))
+                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                      nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.Dropout(.3), nn.Linear(16, 3)))
     dls = DataLoaders.from_dsets(Noisy(n, False), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
     dls.c = 3
     for dl in dls.loaders: dl._one_pass()
@@ -61,7 +59,7 @@ def still_learner(n=50, bs=8, seed=0, body=True, **kw):
 class Passes:
     "How many pictures have gone through the first layer of a model"
     def __init__(self, learn):
-        self.n, conv = 0, learn.model[0][0]
+        self.n, conv = 0, getattr(learn, "model", learn)[0][0]
         while isinstance(conv, nn.Sequential): conv = conv[0]
         self.old = conv.forward
         conv.__dict__["forward"] = self.count
@@ -245,9 +243,9 @@ def test_a_callback_that_changes_the_inputs_is_found():
         with frozen_cache(learn, on_progress=QUIET), pytest.raises(StateError, match="changed the inputs"): fit(learn, 1, cbs=cb())
         assert not [m for m in learn.model.modules() if "forward" in vars(m)]
         plain, ours = still_learner(cbs=cb()), still_learner(cbs=cb())
-        for l, cache in ((plain, False), (ours, "auto")):
-            reseed(l, 7)
-            h = run_plan(l, Stage("a", "head", 2, 1e-2), cache=cache, on_progress=QUIET)
+        for learn, cache in ((plain, False), (ours, "auto")):
+            reseed(learn, 7)
+            h = run_plan(learn, Stage("a", "head", 2, 1e-2), cache=cache, on_progress=QUIET)
         assert f"{cb.__name__}.before_batch" in h.stages[0].cache and not moved(tensors(plain.model), ours.model)
 
 
@@ -431,7 +429,7 @@ def test_the_guard_still_guards():
     for cb, epochs in ((Meddler, 1), (Sly, 2)):
         learn, n = still_learner(), []
         with frozen_cache(learn, on_progress=QUIET), pytest.raises(FrozenMoved, match="0.[01]"):
-            fit(learn, 2, cbs=[cb(), Callback(after_epoch=lambda self: n.append(1))])
+            fit(learn, 2, cbs=[cb(), Callback(after_epoch=lambda self, n=n: n.append(1))])
         assert len(n) == epochs   # at the end of the first, where torch has counted the writes; else at the end of the fit
     learn = still_learner()
     with frozen_cache(learn, on_progress=QUIET): fit(learn, 2)
