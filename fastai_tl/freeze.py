@@ -220,10 +220,9 @@ def _hash(t: torch.Tensor) -> str:
 
 def fingerprint(
     learn,            # a fastai `Learner` or a module
-    skip=(),          # names to leave out
 ) -> dict[str, str]:  # a hash for each parameter and buffer, by its name
     "What every tensor of the model is now, in 32 characters each; compare with `==`"
-    return {k: _hash(v) for k,v in model_of(learn).state_dict(keep_vars=True).items() if k not in skip and isinstance(v, torch.Tensor)}
+    return {k: _hash(v) for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
 
 # %% ../nbs/api/04_freeze.ipynb #e774c567
 def frozen_names(
@@ -244,11 +243,12 @@ def check_frozen(
     skip=(),                  # names of tensors that are known not to have moved
 ) -> int:                     # how many frozen tensors were compared
     "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of another model"
-    now, names = fingerprint(learn, skip), [n for n in frozen_names(learn) if n in before and n not in skip]
-    if before and not skip and not before.keys() & now.keys():
+    now = {k: v for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    names = [n for n in frozen_names(learn) if n in before and n not in skip]
+    if before and not before.keys() & now.keys():
         raise InputError(f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is in this one "
                          f"({', '.join(list(now)[:3])}, …).")
-    moved = [n for n in names if now.get(n)!=before[n]]
+    moved = [n for n in names if n not in now or _hash(now[n])!=before[n]]
     if moved: raise FrozenMoved(f"{len(moved)} of {len(names)} frozen tensors moved: {', '.join(moved[:5])}"
         f"{' …' if len(moved)>5 else ''}. Freeze with fastai_tl's freeze_to(learn, …), which holds batch norm and clears stale "
         "gradients, and look for code that writes into these tensors.", moved=moved)

@@ -40,6 +40,7 @@ class FreezeGuard(Callback):
         if self.armed and self.late: self.late = False; self._compare()
 
     def _compare(self, skip=()):
+        if self.frozen<=(skip := set(skip)): self.checked = len(self.frozen); return
         now = self.frozen & set(frozen_names(self.learn))
         skip = {n for n in skip if n in now}
         self.checked = check_frozen(self.learn, {k: v for k,v in self.before.items() if k in now}, skip)+len(skip)
