@@ -13,6 +13,7 @@ from fastai.callback.core import CancelFitException, CancelValidException, Callb
 from fastai.callback.schedule import minimum, slide, steep, valley
 from .distributed import mean
 from .errors import InputError, KitWarning, StateError
+from .features import cached
 from .groups import group_index, layer_groups
 from .owner import check_free, owned
 from .progress import Reporter, bar, quiet
@@ -147,6 +148,7 @@ def find_lr(
     num_it: int = 100,             # batches in a sweep
     seeds: int = 1,                # sweeps; more than one shows how much chance there is in the suggestion
     group: str | int | None = None,  # train only this group of layers; `None`: all that are not frozen
+    cache: str | bool = "auto",    # use stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
     *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
@@ -162,7 +164,9 @@ def find_lr(
         raise StateError(f"The group {group!r} is frozen, so no rate of it would matter. Release it first: set_frozen(learn, {group!r}, False).")
     done = lambda i, report: lambda d, t, note: report(i*num_it+d, seeds*num_it, note)
     def run(report): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report)) for s in range(seeds)]
-    with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report: sweeps = run(report)
+    with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report:
+        making = lambda d, n, note: report(0, seeds*num_it, f"{note} ({d}/{n})")
+        with cached(learn, cache, making, planned=seeds*num_it): sweeps = run(report)
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
 
 def check_trains(learn):

@@ -240,13 +240,15 @@ def frozen_names(
 def check_frozen(
     learn,                    # a fastai `Learner` or a module
     before: dict[str, str],   # a `fingerprint` taken earlier
+    skip=(),                  # names of tensors that are known not to have moved
 ) -> int:                     # how many frozen tensors were compared
     "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of another model"
-    now, names = fingerprint(learn), [n for n in frozen_names(learn) if n in before]
+    now = {k: v for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    names = [n for n in frozen_names(learn) if n in before and n not in skip]
     if before and not before.keys() & now.keys():
         raise InputError(f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is in this one "
                          f"({', '.join(list(now)[:3])}, …).")
-    moved = [n for n in names if now.get(n)!=before[n]]
+    moved = [n for n in names if n not in now or _hash(now[n])!=before[n]]
     if moved: raise FrozenMoved(f"{len(moved)} of {len(names)} frozen tensors moved: {', '.join(moved[:5])}"
         f"{' …' if len(moved)>5 else ''}. Freeze with fastai_tl's freeze_to(learn, …), which holds batch norm and clears stale "
         "gradients, and look for code that writes into these tensors.", moved=moved)

@@ -22,12 +22,27 @@ class FreezeGuard(Callback):
         "Before the first epoch, take the fingerprint; an optimizer that was made anew learns what is frozen"
         drop_stale_grads(self.model); sync_index(self.learn)
         if self.armed: return
-        self.armed, self.before, self.frozen = True, fingerprint(self.learn), set(frozen_names(self.learn))
+        taken = self._cache("hashes")
+        self.armed, self.late, self.before, self.frozen = True, False, taken or fingerprint(self.learn), set(frozen_names(self.learn))
+
+    def _cache(self, what):
+        "Of the `FeatureCache` that has served this epoch, if one has"
+        cb = vars(self.learn).get("feature_cache")
+        return getattr(cb.cache, what) if getattr(cb, "light", False) else None
 
     def after_epoch(self):
-        "Compare what has been frozen since the fit began"
+        "Compare what has been frozen since the fit began. Tensors of layers that could not run, as their features were stored, wait until the fit ends"
         if not self.armed: return
-        still = self.frozen & set(frozen_names(self.learn))
-        self.checked = check_frozen(self.learn, {k: v for k,v in self.before.items() if k in still})
+        self.late = bool(still := self._cache("still") if self.epoch+1<self.n_epoch else None)
+        self._compare(still() if still else ())
+
+    def after_fit(self):
+        if self.armed and self.late: self.late = False; self._compare()
+
+    def _compare(self, skip=()):
+        if self.frozen<=(skip := set(skip)): self.checked = len(self.frozen); return
+        now = self.frozen & set(frozen_names(self.learn))
+        skip = {n for n in skip if n in now}
+        self.checked = check_frozen(self.learn, {k: v for k,v in self.before.items() if k in now}, skip)+len(skip)
 
     def __getstate__(self): return {k: v for k,v in self.__dict__.items() if k not in ("before", "frozen")}

@@ -28,6 +28,7 @@ class StageRecord:
     best: int | None = None               # epoch, from 0, whose weights were kept; `None`: the last
     ended: str = ""                       # why before its last epoch; `""`: it did not
     epoch_lrs: tuple[float, ...] = ()     # one an epoch: the highest of the peak rates that trained
+    cache: str = ""                       # what was cached of frozen layers, or why nothing was; `""`: it was not asked for
 
     def __repr__(self):
         last = ", ".join(f"{k} {v:.4g}" for k,v in zip(self.names, self.values[-1])) if self.values else "no epoch was finished"

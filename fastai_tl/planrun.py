@@ -15,8 +15,10 @@ from fastai.callback.schedule import ParamScheduler, combined_cos
 from .checkpoint import CheckpointError, unpack
 from .distributed import CPULoaders, agree, barrier, from_first, rank
 from .errors import KitWarning, StateError
+from .features import FeatureCache
 from .finder import check_trains, suggest_lr, unreliable
 from .freeze import freeze_to, hold_stats, set_frozen, train_only
+from .fused import FusedStep
 from .groups import layer_groups
 from .guard import FreezeGuard
 from .history import RunHistory, StageRecord
@@ -109,9 +111,10 @@ class PlanWatch(Callback):
 
 class PlanRun:
     "A run of a plan: where it is, how it stops and how it goes on; use `run_plan`"
-    own = (PlanWatch, FreezeGuard, CPULoaders)   # callbacks that a checkpoint does not hold
+    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)   # callbacks that a checkpoint does not hold
     def __init__(self, learn, plan, store, every, control):
         self.learn, self.plan, self.store, self.every, self.control = learn, plan, store, every, control
+        self.cache = None   # a `FrozenCache`, if there may be one
         self.report, self.say = lambda *a: None, lambda text: None   # how far it is; a line for the person
         self.facts = dict(plan=[stage_to_plain(s) for s in plan.stages], data=data_facts(learn.dls), model=model_facts(learn.model))
         self.records, self.actions, self.notes, self.sessions = [], [], [], []
@@ -292,6 +295,7 @@ def _begin_stage(self: PlanRun, saved):
             if earlier.per_layer: freeze_for(learn, earlier)
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
+    if self.cache is not None: self.cache.begin(s.epochs*self.n_train+(75 if s.lr=="find" else 0))   # the same for a run that is resumed
     if saved is None:
         if s.lr=="find": self.sweep()
         elif (by := same_by(s.lr)) is None: self.lr = s.lr
@@ -359,7 +363,7 @@ def _record(self: PlanRun):
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
     return StageRecord(self.stage, tuple(p if t else 0. for p,t in zip(self.peaks, trains)), names, [[float(_nan(v)) for v in r] for r in rec.values],
                        np.array([float(o) for o in rec.losses]), np.array(rec.lrs, dtype=float), self.seconds_before+time.perf_counter()-self.began,
-                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs))
+                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs), cache=self.cache.notes if self.cache is not None else "")
 
 def _nan(v): return float("nan") if v is None else v
 

@@ -12,6 +12,7 @@ from .control import Control
 from .distributed import barrier, check_distributed, rank, trainer_of
 from .doctor import diagnose
 from .errors import InputError, KitWarning
+from .features import cached
 from .freeze import hold_stats
 from .groups import layer_groups
 from .history import RunHistory
@@ -67,6 +68,7 @@ def run_plan(
     checkpoint=None,                      # a folder for checkpoints; `None`: in memory only, which outlives an interrupt but not the kernel
     checkpoint_every: str | int = "epoch",   # 'epoch'; a number of training batches; or a time, such as '5 min'
     resume: str | bool = "auto",          # 'auto': go on with an unfinished run of the same plan; `True`: there must be one; `False`: begin anew
+    cache: str | bool = "auto",           # stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
     *,
     control: Control | None = None,       # to pause, stop and steer the run from another thread
     on_progress: Reporter | None = None,  # called with (batches done, batches of all stages, note); `None`: shows a bar
@@ -97,6 +99,7 @@ def run_plan(
             elif not rank(): run.report = st.enter_context(bar(run.total())); run.say = run.report.say
             st.enter_context(quiet(learn))
             st.callback(hold_stats, learn, False)
+            run.cache = st.enter_context(cached(learn, cache, lambda done, n, note: run.report(run.done_before(), run.total(), f"{note} ({done}/{n})")))
             return _run(run, saved, checkpoint)
     finally: control._mark("finished")
 

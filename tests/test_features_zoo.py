@@ -1,0 +1,89 @@
+"""Features on every family of backbones, and on networks that are not a plain sequence."""
+import pytest
+import torch
+from every_backbone import by_family, data
+from torch import nn
+
+from fastai_tl.archs import backbone_names, facts, find_arch
+from fastai_tl.features import frozen_cache
+from fastai_tl.freeze import freeze_to
+from fastai_tl.groups import layer_groups
+from fastai_tl.prefix import NoCache, agrees, find_cut
+from fastai_tl.progress import quiet
+from fastai_tl.zoo import transfer_learner
+
+TORCHVISION, TIMM = by_family("torchvision"), by_family("timm")
+RANDOM = {"convnext_tiny", "efficientnet_b0", "maxvit_t", "swin_t"}   # torchvision's drop whole layers at random in training, frozen or not
+SMALL = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < .5][:12]
+HEAVY = {"maxvit_t", "vit_b_32", "vgg11", "inception_v3"}
+NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+def test_every_family_has_a_cut_that_is_exact(name):
+    f = facts(find_arch(name))
+    size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
+    learn = transfer_learner(data(size), name, pretrained=False)
+    torch.manual_seed(0)
+    xb, groups = (torch.randn(3, 3, size, size),), list(layer_groups(learn))
+    cut = find_cut(learn.model, xb, hold=True)
+    assert agrees(cut, xb, hold=True) and len(cut.shape) == (2 if name == "vit_b_32" else 1)   # after pooling
+    n = sum(p.numel() for ps in list(layer_groups(learn).values())[:-1] for p in ps)
+    assert sum(p.numel() for p in {id(t): t for t in cut.tensors().values() if isinstance(t, nn.Parameter)}.values()) >= .9 * n   # the whole body
+    if name in RANDOM: assert find_cut(learn.model, xb).path != cut.path
+    freeze_to(learn, groups[len(groups) // 2])
+    try: mid = find_cut(learn.model, xb, hold=True)
+    except NoCache as e: assert "first layers train" in e.why and name.startswith("efficientvim"); return
+    assert agrees(mid, xb, hold=True) and mid.path != cut.path
+    assert not any(t.requires_grad for t in mid.tensors().values())
+
+
+def test_the_check_can_fail():
+    "A cut that leaves something out is not believed"
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+            for m in (self.a, self.b): m.requires_grad_(False)
+        def forward(self, x): return self.head(torch.cat([self.a(x), self.b(x)], 1))
+    with pytest.raises(NoCache, match="no place|trains"): find_cut(Two(), (torch.randn(4, 4),))
+
+    class Remembers(Two):
+        def forward(self, x):
+            if self.training: x = x * 2   # not the same in training and evaluation
+            return nn.functional.linear(self.b(self.a(x)), self.head.weight[:, :4])
+    with pytest.raises(NoCache): find_cut(Remembers(), (torch.randn(4, 4),))
+
+
+def test_shared_layers_and_the_shape_of_the_input():
+    class Shared(nn.Module):
+        "One activation before and after the cut, a frozen layer used on both sides, and a forward that looks at its input's shape at the end"
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.norm, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(inplace=True), nn.GroupNorm(1, 3), nn.Conv2d(3, 2, 1)
+            self.conv.requires_grad_(False)
+        def forward(self, x):
+            y = self.act(self.conv(x))
+            y = self.act(self.conv(y))
+            y = self.act(self.norm(y))
+            return nn.functional.interpolate(self.last(self.conv(y)), size=x.shape[-2:])
+    net, x = Shared(), torch.randn(4, 3, 8, 10)
+    cut = find_cut(net, (x,))
+    assert cut.path == "act" and cut.call.nth == 1
+    torch.testing.assert_close(cut.rest(cut.features((x,))), net(x))
+    x2 = torch.randn(7, 3, 8, 10)
+    torch.testing.assert_close(cut.rest(cut.features((x2,))), net(x2))
+
+
+def test_a_timm_network_of_the_users_own_and_a_partly_frozen_stage():
+    import timm
+    net = timm.create_model("resnet10t", num_classes=2)
+    learn = transfer_learner(data(64), net)
+    from fastai_tl.freeze import set_frozen, train_only
+    train_only(learn, ["head", "*layer4*"])
+    xb = (torch.randn(4, 3, 64, 64),)
+    assert find_cut(learn.model, xb).path.endswith("layer3")
+    set_frozen(learn, "*layer4.0.conv1*")   # a frozen layer behind nothing that trains
+    cut = find_cut(learn.model, xb)
+    assert agrees(cut, xb)
+    with quiet(learn), frozen_cache(learn, on_progress=lambda *a: None): learn.fit(1, 1e-3)
