@@ -7,6 +7,7 @@ from fastai_tl.cost import EpochCost, epoch_cost
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
 from fastai_tl.evaluation import Evaluation, evaluate
+from fastai_tl.features import FrozenCache, frozen_cache
 from fastai_tl.finder import LRFinderResult, find_lr, suggest_lr
 from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, hold_stats, layer_table, set_frozen, train_only, unfreeze
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
@@ -21,6 +22,7 @@ from fastai_tl.panels.train import TrainPanel
 from fastai_tl.panels.workbench import Workbench
 from fastai_tl.plan import Plan
 from fastai_tl.planrun import NotFinite, OutOfMemory
+from fastai_tl.prefix import NoCache
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
 from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
 from fastai_tl.settings import Settings, load_settings
@@ -31,10 +33,10 @@ from fastai_tl.training import run_plan
 from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
 
 __all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "EpochCost", "EvaluatePanel",
-           "Evaluation", "FreezeGuard", "FreezePanel", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel", "LRFinderResult",
-           "LayerTable", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor", "RunHistory", "Settings",
-           "Snapshot", "Stage", "TrainPanel", "Workbench", "backbones", "check_frozen", "decayed_lrs", "diagnose", "epoch_cost", "evaluate",
-           "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "hold_stats", "layer_decay", "layer_groups", "layer_table",
-           "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder", "reseed", "run_plan",
-           "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr", "train_only",
-           "transfer_learner", "unfreeze"]
+           "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel",
+           "LRFinderResult", "LayerTable", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor",
+           "RunHistory", "Settings", "Snapshot", "Stage", "TrainPanel", "Workbench", "backbones", "check_frozen", "decayed_lrs", "diagnose",
+           "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay",
+           "layer_groups", "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder",
+           "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
+           "train_only", "transfer_learner", "unfreeze"]
