@@ -408,6 +408,7 @@ class _Watch:
 
     def __call__(self, done, total, note):
         self.job.tell(done, total, f"batch {done} of {total}")
+        if not done: self.panel.meter.tell(0, total, note); self.began = time.monotonic(); return   # the outputs of frozen layers are being stored
         if (done-1)//len(self.lrs)!=(done-2)//len(self.lrs) or self._gap(done): self.losses = []   # another seed
         self.done, now = done, time.monotonic()
         self.losses.append(float(self.panel.learn.loss))

@@ -33,8 +33,8 @@ class Feed:
 
     def add(self, learn, done, total, note):
         "Note what the Learner says after a batch"
-        self.done, self.total, self.note = done, total, note
-        if getattr(learn, "rate_sweep", None) is not None: return   # the losses of a sweep are not of the training
+        more, self.done, self.total, self.note = done>self.done, done, total, note
+        if getattr(learn, "rate_sweep", None) is not None or not more: return   # a sweep is not training, nor is the storing of features
         rec = learn.recorder
         self.per = max(len(learn.dls.train)+(len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0), 1)
         if learn.training and hasattr(learn, "smooth_loss"):
