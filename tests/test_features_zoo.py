@@ -12,6 +12,8 @@ from fastai_tl.prefix import NoCache, agrees, find_cut
 from fastai_tl.progress import quiet
 from fastai_tl.zoo import transfer_learner
 
+pytestmark = pytest.mark.filterwarnings("ignore:The batches are plain tensors:fastai_tl.errors.KitWarning")   # which these are on purpose
+
 TORCHVISION, TIMM = by_family("torchvision"), by_family("timm")
 RANDOM = {"convnext_tiny", "efficientnet_b0", "maxvit_t", "swin_t"}   # torchvision's drop whole layers at random in training, frozen or not
 SMALL = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < .5][:12]
