@@ -75,7 +75,7 @@ def changed_json(rng, doc):
         elif do == 1 and isinstance(parent, list): parent.extend(parent[key:key + 1] * rng.choice((1, 50)))
         elif do == 2: parent[key] = json.loads(json.dumps(at(doc, rng.choice(places(doc)))))
         elif do == 3 and isinstance(parent[key], (int, float)): parent[key] = parent[key] * rng.choice((-1, 2, 1000, 10**9))
-        else: parent[key] = rng.choice(WORDS)
+        else: parent[key] = json.loads(json.dumps(rng.choice(WORDS)))
     return doc
 
 

@@ -37,7 +37,7 @@ def test_the_fuzz_would_notice(good, tmp_path):
 
 @pytest.mark.slow
 def test_ten_thousand(tmp_path):
-    r = subprocess.run([sys.executable, fuzz_models.__file__, "--n", "10000", "--seed", "2", "--json", str(tmp_path / "r.json")], capture_output=True, text=True,
-                       env={**os.environ, "OMP_NUM_THREADS": "1"})
+    r = subprocess.run([sys.executable, fuzz_models.__file__, "--n", "10000", "--seed", "2", "--json", str(tmp_path / "r.json")],
+                       capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert r.returncode == 0, r.stdout + r.stderr
     assert json.loads((tmp_path / "r.json").read_text())["n"] == 10_000
