@@ -26,6 +26,7 @@ def learner(name, size):
     import torch
     from torch import nn
 
+    from fastai_tl.freeze import freeze_to, unfreeze
     from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
     from fastai_tl.zoo import transfer_learner
     torch.manual_seed(0)
@@ -33,6 +34,7 @@ def learner(name, size):
     dls = picture_dls(train, valid[::6], ClassOf(sample_path("clipart")), size=size, bs=8, path=".")
     learn = transfer_learner(dls, name, pretrained=False)
     norms = [m for m in learn.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    unfreeze(learn)   # frozen norms would keep their statistics
     with torch.no_grad():
         for m in norms: m.reset_running_stats(); m.momentum = None   # statistics of the pictures, or little of them would arrive at the head
         learn.model.train()
@@ -42,6 +44,7 @@ def learner(name, size):
         spread = torch.cat([learn.model(x) for x, _ in learn.dls.valid]).std(0).mean()
         last = [m for m in learn.model.modules() if isinstance(m, nn.Linear)][-1]
         last.weight *= float(min(.1 / max(spread, 1e-6), 1e4))   # random networks hardly tell pictures apart; rounding errors grow as much
+    freeze_to(learn, "head")
     return learn
 
 

@@ -5,6 +5,7 @@
 # %% ../nbs/api/17_deployment.ipynb #d0015743
 from __future__ import annotations
 import datetime, hashlib, importlib.metadata, json, os, shutil, tempfile
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .weights import load_all
 from .zoo import load_backbone, make_model
 
 # %% auto #0
-__all__ = ['ExportError', 'preprocessing', 'check_replaceable', 'export', 'Predictor', 'load_predictor']
+__all__ = ['ExportError', 'preprocessing', 'check_replaceable', 'export', 'Predictor', 'load_predictor', 'export_again']
 
 # %% ../nbs/api/17_deployment.ipynb #13af6250
 class ExportError(StateError):
@@ -170,20 +171,12 @@ def export(
     sample: bool = True,       # put a validation picture and its answer into the folder
 ) -> Path:                     # the folder
     "Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then put them in place"
-    folder = Path(folder)
+    folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
     if onnx: check_onnx_extra()
-    check_replaceable(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp, random = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)), RandomState(learn.dls.loaders)
     try:
-        with owned(learn, "export"): _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
-        for f in tmp.iterdir():
-            f.chmod(0o644)   # safetensors writes for the owner only
-            with open(f, "rb") as o: os.fsync(o.fileno())
-        tmp.chmod(0o755)
-        _swap(tmp, folder)
-    finally: shutil.rmtree(tmp, ignore_errors=True); random.restore()
+        with _aside(folder, force) as tmp, owned(learn, "export"): _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
+    finally: random.restore()
     return folder
 
 def _write(learn, tmp, m, onnx, sample):
@@ -193,10 +186,30 @@ def _write(learn, tmp, m, onnx, sample):
     pred = _build(m, (tmp/WEIGHTS).read_bytes(), "cpu")
     if onnx: m["onnx"] = _add_onnx(m, pred, pictures, tmp)
     if sample: _add_sample(m, pred, pictures[0], tmp)
+    _close(m, tmp)
+    _verify(learn, tmp, items, pictures)
+
+def _close(m, tmp):
+    "Card and manifest, which speak of all the other files"
     (tmp/CARD).write_text(model_card(m), encoding="utf-8")
     m["files"] = {f.name: _about(f) for f in sorted(tmp.iterdir())}
     _json(tmp/MANIFEST, m)
-    _verify(learn, tmp, items, pictures)
+
+# %% ../nbs/api/17_deployment.ipynb #78e96942
+@contextmanager
+def _aside(folder, force):
+    "A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as it was"
+    check_replaceable(folder, force)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield tmp
+        for f in tmp.iterdir():
+            f.chmod(0o644)   # safetensors writes for the owner only
+            with open(f, "rb") as o: os.fsync(o.fileno())
+        tmp.chmod(0o755)
+        _swap(tmp, folder)
+    finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/api/17_deployment.ipynb #b43b6c5a
 def _swap(new, folder):
@@ -266,3 +279,35 @@ def load_predictor(
         return load_onnx(folder)
     m = read_manifest(folder)
     return _build(m, read_part(m, WEIGHTS), _device(device))
+
+# %% ../nbs/api/17_deployment.ipynb #7b42cc9b
+def export_again(
+    model: Path | str,       # written by `export`, of any format; or the output folder of the quickstart
+    folder: Path | str,      # new or empty
+    onnx: bool = True,       # write the network as ONNX, too
+    *,
+    force: bool = False,     # replace an earlier export in `folder`, which may be `model` itself
+) -> Path:                   # the folder
+    "Write an exported model anew in the present format, checked as by `export`; what is not known of its training stays unknown"
+    if onnx: check_onnx_extra()
+    old, folder, random = read_manifest(model), Path(folder), RandomState()
+    weights, sample = read_part(old, WEIGHTS), Path(old["folder"])/SAMPLE
+    picture = open_picture(sample, "RGBA") if SAMPLE in old.get("files", {}) and sample.is_file() else None
+    new = dict(data=None, freeze=[], training=None, metrics=None, activation="softmax", licence=weights_licence(old["architecture"]))
+    m = new | {k: v for k,v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
+    m["preprocessing"] = dict(dict(channels=3, exif="ignored"), **old["preprocessing"])
+    m["weights"] = dict(file=WEIGHTS, tensors=old["weights"].get("tensors"))
+    try:
+        with _aside(folder, force) as tmp:
+            (tmp/WEIGHTS).write_bytes(weights)
+            pred = _build(m, weights, "cpu")
+            if onnx: m["onnx"] = _add_onnx(m, pred, [picture] if picture else _noise(m["preprocessing"]["size"]), tmp)
+            if picture: _add_sample(m, pred, picture, tmp)
+            _close(m, tmp)
+            for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",): load_predictor(tmp, backend)
+    finally: random.restore()
+    return folder
+
+def _noise(size, n=4):
+    "Pictures to compare backends with where there are none"
+    return [np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8) for i in range(n)]

@@ -16,7 +16,7 @@ from torch import nn
 
 from fastai_tl import onnx_export
 from fastai_tl.bundle import CARD, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, changed_files
-from fastai_tl.deployment import ExportError, export, load_predictor
+from fastai_tl.deployment import ExportError, export, export_again, load_predictor
 from fastai_tl.errors import FileError, InputError, StateError
 from fastai_tl.evaluation import evaluate
 from fastai_tl.plan import Plan
@@ -313,6 +313,9 @@ def test_a_model_of_the_first_format_still_loads(mini, tmp_path):
     (tmp_path / "m" / MANIFEST).write_text(json.dumps(old))
     np.testing.assert_allclose(stacked(load_predictor(tmp_path / "m").predict(ev.items)), ev.probs, atol=1e-5, rtol=0)
     with pytest.raises(FileError, match="no ONNX"): load_predictor(tmp_path / "m", "onnx")
+    export_again(tmp_path / "m", tmp_path / "new")
+    for backend in ("torch", "onnx"):
+        np.testing.assert_allclose(stacked(load_predictor(tmp_path / "new", backend).predict(ev.items)), ev.probs, atol=1e-4, rtol=0)
     plain(learn, tmp_path / "m", force=True)
     assert json.loads((tmp_path / "m" / MANIFEST).read_text())["format"] == "fastai_tl/2"
 
