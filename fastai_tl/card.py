@@ -100,7 +100,7 @@ def model_card(
                      "model = load_onnx('path/of/this/folder')", "model.predict(['one.jpg', 'two.png'])", "```"]
     else: use += ["", f"There is no ONNX file: {_md(m['onnx'].get('error') or 'none was asked for')}."]
     lines = [f"# A picture classifier: {', '.join(map(_md, m['classes'][:4]))}{', …' if many>4 else ''}", "",
-             f"Tells {many} classes of pictures apart. {_md(name)} with a new head, fine-tuned with fastai\\_tl; exported {m['created'][:10]}.", "",
+             f"Tells {many} classes of pictures apart. {_md(name)} with a new head, trained with fastai\\_tl; exported {m['created'][:10]}.", "",
              "## Classes", "", ", ".join(map(_md, m["classes"])), "", "## Data", "", f"{counts[0].upper()+counts[1:]}. "
              f"A picture is made {h_w} pixels ({p['method']}), {_CHANNELS[p['channels']]}.", "",
              "## Training", "", _trained(m), "## How good it is", "", _measured(m), "## Licence of the weights", "", licence, "", "## Use", "", *use, "",
