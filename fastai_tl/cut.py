@@ -129,7 +129,7 @@ class VitStem(nn.Module):
         x = self.conv_proj(x).flatten(2).transpose(1, 2)
         if x.shape[1]+1!=self.pos_embedding.shape[1]:
             raise CutError(f"This network was made for pictures with {self.pos_embedding.shape[1]-1} patches and got {x.shape[1]}. Build it for your size.")
-        return self.dropout(torch.cat([self.class_token.expand(len(x), -1, -1), x], 1)+self.pos_embedding)
+        return self.dropout(torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1)+self.pos_embedding)
 
 class FirstToken(nn.Module):
     "The class token: (B, N, C) -> (B, C)"

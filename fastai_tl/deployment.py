@@ -5,99 +5,213 @@
 # %% ../nbs/api/17_deployment.ipynb #d0015743
 from __future__ import annotations
 import datetime, hashlib, importlib.metadata, json, os, shutil, tempfile
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.vision.augment import RandTransform, Resize
-from .errors import FileError, InputError, StateError
+from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
+from fastai.vision.core import PILBase
+from torch import nn
+from .archs import facts, find_arch
+from .bundle import CARD, FORMAT, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, read_manifest, read_part
+from .card import history_values, metric_values, model_card, weights_licence
+from .errors import FileError, InputError, KitError, StateError
+from .freezemap import freeze_lines
+from .onnx_export import OnnxError, check_onnx_extra, to_onnx
 from .owner import owned
-from .serving import preprocess
+from .serving import AnyPredictor, OnnxPredictor, Prediction, load_onnx, open_picture, open_session  # noqa: F401 (Prediction: for users)
+from .snapshot import RandomState
 from .weights import load_all
 from .zoo import load_backbone, make_model
 
 # %% auto #0
-__all__ = ['FORMAT', 'WEIGHTS', 'MANIFEST', 'ExportError', 'preprocessing', 'check_replaceable', 'export', 'Prediction',
-           'Predictor', 'read_manifest', 'load_predictor']
+__all__ = ['ExportError', 'preprocessing', 'check_replaceable', 'export', 'Predictor', 'load_predictor', 'export_again']
 
 # %% ../nbs/api/17_deployment.ipynb #13af6250
-FORMAT = "fastai_tl/1"
-WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
-
 class ExportError(StateError):
     "A Learner that cannot be exported, with the reason"
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+def _strange(t, known):
+    "What a transform does to validation pictures that cannot be replayed; `None`: nothing"
+    if isinstance(t, known) or isinstance(t, SpaceTfm): return None
+    if isinstance(t, AffineCoordTfm): return f"{type(t).__name__} with size={tuple(t.cp_size)}" if t.cp_size else None
+    return type(t).__name__
 
 def preprocessing(
     dls,                 # fastai `DataLoaders` of pictures
     channels: int = 3,   # of a picture: 1 (grey), 3 or 4
-) -> dict:       # size, method, pad_mode, resample, channels, mean, std: what `serving.preprocess` replays
+) -> dict:       # size, method, pad_mode, resample, exif, channels, mean, std: what `serving.preprocess` replays
     "How a validation picture becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
     dl = dls.valid
-    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # random ones do nothing to a validation picture: `export` checks
-    spec, strange = dict(channels=channels, mean=None, std=None), []
-    for t in live(dl.after_item):
-        if type(t) is Resize: spec |= dict(size=[t.size[1], t.size[0]], method=str(t.method), pad_mode=str(t.pad_mode), resample=t.mode.name.lower())
-        elif not isinstance(t, (ToTensor, RandTransform)): strange.append(type(t).__name__)
+    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # the others see training pictures only
+    spec, resizes = dict(channels=channels, exif="ignored", mean=None, std=None), [t for t in live(dl.after_item) if type(t) is Resize]
+    strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _strange(t, ToTensor))]
+    strange += [s for t in live(dl.after_batch) if (s := _strange(t, (IntToFloatTensor, Normalize)))]
+    if len(resizes)>1: strange.append("a second Resize")
+    if strange: raise ExportError(f"The transforms {', '.join(strange)} change validation pictures in a way that cannot be replayed outside fastai. Use Resize "
+                                  "alone for them; size=… in batch_tfms counts, too.")
+    if not resizes: raise ExportError("The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…).")
+    t = resizes[0]
+    spec |= dict(size=[t.size[1], t.size[0]], method=str(t.method), pad_mode=str(t.pad_mode), resample=t.resamples[0].name.lower())
     for t in live(dl.after_batch):
         if isinstance(t, Normalize): spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
-        elif not isinstance(t, (IntToFloatTensor, RandTransform)): strange.append(type(t).__name__)
-    if strange: raise ExportError(f"The transforms {', '.join(strange)} cannot be replayed outside fastai. Use Resize alone for validation pictures.")
-    if "size" not in spec: raise ExportError("The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…).")
     return spec
 
-# %% ../nbs/api/17_deployment.ipynb #6c04eec1
-def _sha256(file): return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+def _pictures(dls, channels, n):
+    "The first `n` validation items, and the same opened; raises `ExportError` if they are not opened as `open_picture` does it"
+    tl = next(iter(getattr(dls.valid_ds, "tls", [])), None)
+    how = getattr(tl.tfms.fs[-1], "name", "?") if tl is not None and len(tl.tfms.fs) else "no transform of fastai"
+    if tl is None or not how.endswith("PILBase.create") or not len(tl):
+        raise ExportError(f"The validation pictures are opened by {how}, which cannot be replayed outside fastai: use ImageBlock, which opens with "
+                          "PILImage.create, and at least one validation picture.")
+    opened = [tl[i] for i in range(min(n, len(tl)))]
+    if not isinstance(opened[0], PILBase) or (mode := opened[0]._open_args.get("mode"))!=_MODES[channels]:
+        raise ExportError(f"The validation pictures are opened as {type(opened[0]).__name__}, but the network takes {channels} channels.")
+    items = tl.items[:n]
+    paths = items if isinstance(items, (list, tuple)) or type(items).__name__=="L" else [None]*len(opened)
+    return items, [p if isinstance(p, (str, Path)) else im.convert(mode) for p,im in zip(paths, opened)]
 
+# %% ../nbs/api/17_deployment.ipynb #6c04eec1
 def check_replaceable(folder, force):
-    "Raise `FileError` unless `folder` may be written: new, empty, or an earlier export and `force`"
+    "Raise `FileError` unless `folder` may be written: new, empty, or an earlier export (and nothing else) and `force`"
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())): return
     ours = folder.is_dir() and (folder/MANIFEST).is_file()
-    if ours and force: return
+    more = sorted({p.name for p in folder.iterdir()}-{*PARTS, ".DS_Store", "Thumbs.db", "desktop.ini"}) if ours else []
+    if ours and force and not more: return
+    if ours and more: raise FileError(f"{folder} holds an exported model and besides it {', '.join(more[:5])}, which would be lost. Choose another folder, "
+                                      "or move them.", path=folder)
     raise FileError(f"{folder} already holds {'an exported model' if ours else 'something'}. Choose another folder"
                     +(", or pass force=True to replace the model." if ours else "; only an exported model is ever replaced."), path=folder)
 
-def _manifest(learn, recipe, weights):
-    names = ("fastai-tl", "torch", "torchvision", "timm", "fastai", "safetensors")
-    return dict(format=FORMAT, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                architecture=recipe, classes=[str(c) for c in learn.dls.vocab], preprocessing=preprocessing(learn.dls, recipe["n_in"]),
-                weights=dict(file=WEIGHTS, sha256=_sha256(weights), tensors=len(learn.model.state_dict())),
-                versions={n: importlib.metadata.version(n) for n in names})
-
-# %% ../nbs/api/17_deployment.ipynb #7276dcb0
-def export(
-    learn,                   # a Learner made by `transfer_learner` with a named backbone
-    folder: Path | str,      # new or empty
-    *,
-    force: bool = False,     # replace an earlier export in `folder`
-) -> Path:                   # the folder
-    "Write weights and manifest, check that they give the Learner's predictions, then put them in place"
-    folder, recipe = Path(folder), getattr(learn.model, "recipe", None)
+def _recipe(learn):
+    "How to build the network again; raises `ExportError` if that cannot be described"
+    recipe = getattr(learn.model, "recipe", None)
     if recipe is None: raise ExportError("This model was not made by transfer_learner, so the manifest could not say how to build it again. "
                                          "Use learn.export() (a pickle), or build the Learner with transfer_learner(dls, 'name of a backbone').")
     if recipe["arch"].startswith("own/"): raise ExportError("The body is a network of your own, which a manifest cannot describe. Use learn.export() (a "
                                                             "pickle).")
-    if recipe["n_in"] not in (1, 3, 4): raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
+    if recipe["n_in"] not in _MODES: raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
     if recipe["head"]=="custom": raise ExportError("The head is a module of your own, which a manifest cannot describe. Use head=None or head='linear', "
                                                    "or learn.export() (a pickle).")
+    w = recipe.get("weights")
+    return dict(recipe, weights=Path(w).name if w and os.sep in w else w)   # not where a file lies on this machine
+
+def _classes(learn, n_out):
+    "Names of the classes; raises `ExportError` unless one class is given to each picture"
+    vocab, act = getattr(learn.dls, "vocab", None), getattr(learn.loss_func, "activation", None)
+    if vocab is None or any(not isinstance(c, (str, int, float, bool, np.generic)) for c in vocab) or len(vocab)!=n_out:
+        named = 0 if vocab is None else len(vocab)
+        raise ExportError(f"The network gives {n_out} numbers, and the DataLoaders name {named} classes. Only classifiers that give each picture one class can "
+                          "be exported. Use learn.export() (a pickle).")
+    z = torch.linspace(-1, 1, n_out)[None]
+    plain = isinstance(learn.loss_func, nn.CrossEntropyLoss)
+    if not plain and (act is None or not torch.allclose(act(z), z.softmax(1), atol=1e-5)):
+        raise ExportError(f"{type(learn.loss_func).__name__} does not make one probability distribution of a picture's outputs. Only classifiers that give "
+                          "each picture one class (CrossEntropyLossFlat) can be exported. Use learn.export() (a pickle).")
+    return [str(c) for c in vocab]
+
+# %% ../nbs/api/17_deployment.ipynb #7276dcb0
+def _versions():
+    out = {}
+    for n in ("fastai-tl", "torch", "torchvision", "timm", "fastai", "safetensors", "onnx", "onnxscript", "onnxruntime"):
+        try: out[n] = importlib.metadata.version(n)
+        except importlib.metadata.PackageNotFoundError: pass
+    return out
+
+def _manifest(learn, history, evaluation):
+    "All but the list of files"
+    recipe = _recipe(learn)
+    return dict(format=FORMAT, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), architecture=recipe,
+                rebuild="fastai_tl.load_predictor builds architecture.arch without weights, puts the head on it and loads every tensor of weights.file",
+                classes=_classes(learn, recipe["n_out"]), activation="softmax", preprocessing=preprocessing(learn.dls, recipe["n_in"]),
+                weights=dict(file=WEIGHTS, tensors=len(learn.model.state_dict())), onnx=dict(file=None),
+                data=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)), freeze=freeze_lines(learn), training=history_values(history),
+                metrics=metric_values(evaluation, learn), licence=weights_licence(recipe), versions=_versions())
+
+def _about(file): return dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
+
+def _json(file, value): file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)+"\n", encoding="utf-8")
+
+# %% ../nbs/api/17_deployment.ipynb #79b70c87
+def _add_onnx(m, pred, pictures, tmp, tol=1e-4):
+    "Write the network as ONNX and compare it with torch on real pictures; what goes into the manifest"
+    file, spec = tmp/ONNX, m["preprocessing"]
+    try:
+        about = to_onnx(pred.model, (spec["channels"], *spec["size"]), file)
+        d = _apart(open_session(file.read_bytes(), m, ONNX), pred, pictures)
+        if not d<=tol: raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
+    except (OnnxError, FileError, StateError) as e:
+        file.unlink(missing_ok=True)
+        print(f"Note: exported without ONNX, as {e.args[0]}.")
+        return dict(file=None, error=e.args[0])
+    return dict(file=ONNX, **about, difference=float(f"{d:.2g}"))
+
+def _probabilities(pred, pictures): return np.stack([p.probabilities for p in pred.predict(pictures)])
+def _apart(a, b, pictures): return float(np.abs(_probabilities(a, pictures)-_probabilities(b, pictures)).max())
+
+def _add_sample(m, pred, picture, tmp):
+    "A picture of at most 512 pixels, and the answer to it"
+    im = open_picture(picture, _MODES[m["preprocessing"]["channels"]])
+    im.thumbnail((512, 512)); im.info.clear(); im.save(tmp/SAMPLE)
+    p = pred.predict(tmp/SAMPLE)
+    _json(tmp/SAMPLE_OUTPUT, dict(picture=SAMPLE, label=p.label, probabilities=[float(v) for v in p.probabilities], classes=m["classes"]))
+
+# %% ../nbs/api/17_deployment.ipynb #46c7349b
+def export(
+    learn,                     # a Learner made by `transfer_learner` with a named backbone
+    folder: Path | str,        # new or empty
+    onnx: bool = True,         # write the network as ONNX, too; where that is impossible the manifest and a printed note say why
+    *,
+    force: bool = False,       # replace an earlier export in `folder`
+    history=None,              # `RunHistory` of the training, or a list of them, for manifest and card
+    evaluation=None,           # `Evaluation` of these weights, for manifest and card
+    sample: bool = True,       # put a validation picture and its answer into the folder
+) -> Path:                     # the folder
+    "Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then put them in place"
+    folder, random = Path(folder), RandomState(learn.dls.loaders)
+    _recipe(learn)
+    if onnx: check_onnx_extra()
+    try:
+        with _aside(folder, force) as tmp, owned(learn, "export"): _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
+    finally: random.restore()
+    return folder
+
+def _write(learn, tmp, m, onnx, sample):
+    from safetensors.torch import save_file
+    items, pictures = _pictures(learn.dls, m["preprocessing"]["channels"], 8)
+    save_file({k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/WEIGHTS)
+    pred = _build(m, (tmp/WEIGHTS).read_bytes(), "cpu")
+    if onnx: m["onnx"] = _add_onnx(m, pred, pictures, tmp)
+    if sample: _add_sample(m, pred, pictures[0], tmp)
+    _close(m, tmp)
+    _verify(learn, tmp, items, pictures)
+
+def _close(m, tmp):
+    "Card and manifest, which speak of all the other files"
+    (tmp/CARD).write_text(model_card(m), encoding="utf-8")
+    m["files"] = {f.name: _about(f) for f in sorted(tmp.iterdir())}
+    _json(tmp/MANIFEST, m)
+
+# %% ../nbs/api/17_deployment.ipynb #78e96942
+@contextmanager
+def _aside(folder, force):
+    "A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as it was"
     check_replaceable(folder, force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        from safetensors.torch import save_file
-        with owned(learn, "export"):
-            save_file({k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/WEIGHTS)
-            (tmp/MANIFEST).write_text(json.dumps(_manifest(learn, recipe, tmp/WEIGHTS), indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
-            _verify(learn, tmp)
+        yield tmp
         for f in tmp.iterdir():
             f.chmod(0o644)   # safetensors writes for the owner only
             with open(f, "rb") as o: os.fsync(o.fileno())
         tmp.chmod(0o755)
         _swap(tmp, folder)
     finally: shutil.rmtree(tmp, ignore_errors=True)
-    return folder
 
-# %% ../nbs/api/17_deployment.ipynb #79b70c87
+# %% ../nbs/api/17_deployment.ipynb #b43b6c5a
 def _swap(new, folder):
     "Put `new` in the place of `folder`, which is missing, empty or an earlier export"
     if folder.exists() and any(folder.iterdir()):
@@ -108,71 +222,92 @@ def _swap(new, folder):
         finally: shutil.rmtree(old, ignore_errors=True)
     else: os.replace(new, folder)
 
-def _verify(learn, folder, n=8, tol=1e-4):
-    "Raise `ExportError` unless the folder's predictor gives the Learner's probabilities on the first `n` validation items"
+def _verify(learn, folder, items, pictures, tol=1e-4):
+    "Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's probabilities on validation items"
     from fastai_tl.progress import quiet
-    items = list(getattr(learn.dls.valid, "items", None) or learn.dls.valid_ds.items)[:n]
-    with quiet(learn): want = learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0))[0].numpy()
-    got = np.stack([p.probabilities for p in load_predictor(folder).predict(items)])
-    if (d := float(np.abs(want-got).max()))>tol:
-        raise ExportError(f"The exported model's probabilities differ from the Learner's by up to {d:.2g} on validation pictures, more than {tol:g}; "
-                          "nothing was written. A transform or a layer of the Learner is not what its recipe says.")
+    with quiet(learn): want = learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: z.softmax(1))[0].float().cpu().numpy()
+    for backend in ("torch", "onnx") if read_manifest(folder)["onnx"]["file"] else ("torch",):
+        d = float(np.abs(want-_probabilities(load_predictor(folder, backend), pictures)).max())
+        if not d<=(tol if backend=="torch" else 2*tol):
+            raise ExportError(f"The exported model's probabilities differ from the Learner's by up to {d:.2g} on validation pictures, more than {tol:g}; "
+                              "nothing was written. A transform or a layer of the Learner is not what its recipe says.")
 
 # %% ../nbs/api/17_deployment.ipynb #b101db5b
-@dataclass(frozen=True)
-class Prediction:
-    "The answer for one picture"
-    label: str                  # most probable class
-    probability: float          # its probability, 0..1
-    probabilities: np.ndarray   # of every class in the order of `classes`, sums to 1
-    classes: tuple[str, ...]
-
-    def __repr__(self): return f"Prediction({self.label!r}, {self.probability:.3f})"
-
-class Predictor:
-    "An exported model, ready to classify pictures; made by `load_predictor`"
+class Predictor(AnyPredictor):
+    "An exported model that torch computes; made by `load_predictor`"
     def __init__(self, model, manifest, device="cpu"):
-        self.model, self.manifest, self.device = model.to(device).eval(), manifest, device
-        self.classes = tuple(manifest["classes"])
+        super().__init__(manifest)
+        self.model, self.device = model.to(device).eval(), device
 
     @torch.inference_mode()
-    def predict(self,
-        images,          # a picture (path, Pillow image, array (H, W, 3) of uint8), or a list of them
-        bs: int = 32,    # pictures in a batch
-    ):                   # a `Prediction`, or a list of them
-        "Classify pictures; raises `PictureError`, naming the file, if one cannot be read"
-        if not isinstance(images, (list, tuple)): return self.predict([images])[0]
-        spec, out = self.manifest["preprocessing"], []
-        for i in range(0, len(images), bs):
-            x = torch.from_numpy(np.stack([preprocess(im, spec) for im in images[i:i+bs]])).to(self.device)
-            for p in self.model(x).float().softmax(1).cpu().numpy(): out.append(Prediction(self.classes[p.argmax()], float(p.max()), p, self.classes))
-        return out
+    def outputs(self, x):
+        try: return self.model(torch.from_numpy(x).to(self.device)).float().cpu().numpy()
+        except RuntimeError as e: raise StateError(f"The network cannot take pictures of shape {x.shape[1:]} ({str(e)[:200]}).") from e
 
-# %% ../nbs/api/17_deployment.ipynb #d8657995
-def read_manifest(folder: Path | str) -> dict:
-    "The manifest of an exported model, checked; raises `FileError` if the folder does not hold one or its weights have changed"
-    folder = Path(folder)
-    if not folder.is_dir(): raise FileError(f"{folder}: there is no such folder. Give the folder that export or fastai-tl quickstart wrote.", path=folder)
-    if not (folder/MANIFEST).is_file() and (folder/"model"/MANIFEST).is_file(): folder = folder/"model"
-    if not (folder/MANIFEST).is_file(): raise FileError(f"{folder} is not an exported model: it has no {MANIFEST}.", path=folder)
-    try: m = json.loads((folder/MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as e: raise FileError(f"{folder/MANIFEST} is damaged ({e}). Export the model again.", path=folder) from None
-    if not isinstance(m, dict) or m.get("format")!=FORMAT:
-        raise FileError(f"{folder/MANIFEST} has the format {m.get('format') if isinstance(m, dict) else None!r}; this version reads {FORMAT!r}.", path=folder)
-    if not (folder/WEIGHTS).is_file() or _sha256(folder/WEIGHTS)!=m["weights"]["sha256"]:
-        raise FileError(f"{folder/WEIGHTS} is missing or not the file that was exported (its checksum differs). Export the model again.", path=folder)
-    return m | {"folder": str(folder)}
+def _build(m, weights, device):
+    "The network that a manifest describes, with all of its tensors from `weights`"
+    from safetensors.torch import load
+    r, where = m["architecture"], f"The network of {m['folder']}" if "folder" in m else "The network"
+    try: state = load(weights)
+    except Exception as e: raise FileError(f"{where} has weights that are no safetensors file, or a damaged one ({str(e)[:200]}).", path=m.get("folder")) from e
+    held, full = sum(t.numel() for t in state.values()), find_arch(r["arch"])
+    if (f := facts(full)) and f["params"]>2**24+100*held:   # cut off are the classifiers, of which no one is that large
+        raise FileError(f"{where} claims to be {r['arch']} of {f['params']:,} parameters; its weights have {held:,}.", path=m.get("folder"))
+    try:
+        backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
+        model,_ = make_model(backbone, r["n_out"], None if r["head"]=="fastai" else r["head"])
+    except KitError: raise
+    except Exception as e: raise FileError(f"{where}, {r['arch']}, cannot be built ({type(e).__name__}: {str(e)[:200]}).", path=m.get("folder")) from e
+    load_all(model, state)
+    return Predictor(model, m, device)
+
+def _device(device):
+    try: torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as e:
+        raise InputError(f"device={device!r}: this machine cannot compute there ({str(e)[:200]}). 'cpu' always works.") from None
+    return device
 
 def load_predictor(
     folder: Path | str,        # written by `export`; or the output folder of the quickstart
-    backend: str = "torch",    # what computes; 'torch'
-    device: str = "cpu",       # for example 'cuda'
-) -> Predictor:
-    "Open an exported model; runs no code from the folder"
-    if backend!="torch": raise InputError(f"backend={backend!r}: this version has 'torch'.", allowed=["torch"])
-    from safetensors.torch import load_file
-    m = read_manifest(folder); r = m["architecture"]
-    backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
-    model,_ = make_model(backbone, r["n_out"], None if r["head"]=="fastai" else r["head"])
-    load_all(model, load_file(Path(m["folder"])/WEIGHTS))
-    return Predictor(model, m, device)
+    backend: str = "torch",    # what computes: 'torch', or 'onnx' (ONNX Runtime, on the processor)
+    device: str = "cpu",       # torch only; for example 'cuda'
+) -> Predictor | OnnxPredictor:
+    "Open an exported model; runs no code from the folder; raises `FileError` saying what is wrong with it"
+    if backend not in ("torch", "onnx"): raise InputError(f"backend={backend!r}: give 'torch' or 'onnx'.", allowed=["torch", "onnx"])
+    if backend=="onnx":
+        if str(device)!="cpu": raise InputError(f"device={device!r}: the ONNX backend computes on the processor; use device='cpu', or backend='torch'.")
+        return load_onnx(folder)
+    m = read_manifest(folder)
+    return _build(m, read_part(m, WEIGHTS), _device(device))
+
+# %% ../nbs/api/17_deployment.ipynb #7b42cc9b
+def export_again(
+    model: Path | str,       # written by `export`, of any format; or the output folder of the quickstart
+    folder: Path | str,      # new or empty
+    onnx: bool = True,       # write the network as ONNX, too
+    *,
+    force: bool = False,     # replace an earlier export in `folder`, which may be `model` itself
+) -> Path:                   # the folder
+    "Write an exported model anew in the present format, checked as by `export`; what is not known of its training stays unknown"
+    if onnx: check_onnx_extra()
+    old, folder, random = read_manifest(model), Path(folder), RandomState()
+    weights, sample = read_part(old, WEIGHTS), Path(old["folder"])/SAMPLE
+    picture = open_picture(sample, "RGBA") if SAMPLE in old.get("files", {}) and sample.is_file() else None
+    new = dict(data=None, freeze=[], training=None, metrics=None, activation="softmax", licence=weights_licence(old["architecture"]))
+    m = new | {k: v for k,v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
+    m["preprocessing"] = dict(dict(channels=3, exif="ignored"), **old["preprocessing"])
+    m["weights"] = dict(file=WEIGHTS, tensors=old["weights"].get("tensors"))
+    try:
+        with _aside(folder, force) as tmp:
+            (tmp/WEIGHTS).write_bytes(weights)
+            pred = _build(m, weights, "cpu")
+            if onnx: m["onnx"] = _add_onnx(m, pred, [picture] if picture else _noise(m["preprocessing"]["size"]), tmp)
+            if picture: _add_sample(m, pred, picture, tmp)
+            _close(m, tmp)
+            for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",): load_predictor(tmp, backend)
+    finally: random.restore()
+    return folder
+
+def _noise(size, n=4):
+    "Pictures to compare backends with where there are none"
+    return [np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8) for i in range(n)]

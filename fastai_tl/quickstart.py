@@ -234,7 +234,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
 
     screen.step(5, STEPS[5])
     _baselines(run, learner, screen)
-    run.model = export(learn, out/"model", force=force)
+    run.model = export(learn, out/"model", onnx=False, force=force, history=[run.histories[k] for k in ("frozen", "fine_tuned")], evaluation=arm.ev)
     write_text(out/"report.html", render(report_context(run)))
     done(5)
     result = dict(steps=[o.name for o in STEPS], accuracy={k: run.arms[k].ev.accuracy for k in ARMS}, n_train=len(learn.dls.train_ds),

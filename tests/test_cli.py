@@ -90,6 +90,21 @@ def test_predict(done, run):
     assert rows[0]["label"] in same.stdout
 
 
+def test_export(done, run, tmp_path):
+    "The quickstart's model with ONNX: the same answers without torch"
+    d, _ = done
+    assert "model.onnx" in run("export", d / "out", tmp_path / "m").stdout and (tmp_path / "m" / "README.md").is_file()
+    rows = []
+    for model, more in ((d / "out", ()), (tmp_path / "m", ("--backend", "onnx"))):
+        run("predict", model, "pics/fruit & veg", "--json", tmp_path / "p.json", "--force", *more, cwd=d)
+        rows.append(json.loads((tmp_path / "p.json").read_text()))
+    for a, b in zip(*rows): assert a["label"] == b["label"] and abs(a["probability"] - b["probability"]) < 1e-4
+    assert "already holds an exported model" in flat(run("export", d / "out", tmp_path / "m", code=2).stderr)
+    assert "holds no ONNX" in flat(run("predict", d / "out", d / "pics", "--backend", "onnx", code=2).stderr)
+    run("export", tmp_path / "m", tmp_path / "m", "--force", "--no-onnx")
+    assert not (tmp_path / "m" / "model.onnx").exists()
+
+
 def test_nothing_is_written_over(done, run):
     d, _ = done
     stamp = {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()}
@@ -168,5 +183,5 @@ def test_ctrl_c_leaves_nothing_behind(pets):
 
 def test_help_lists_the_commands(run):
     r = run("--help")
-    for c in ("quickstart", "predict", "backbones"): assert c in r.stdout
+    for c in ("quickstart", "predict", "export", "backbones"): assert c in r.stdout
     assert "--data" in run("quickstart", "--help").stdout and "fastai-tl" in run("--version").stdout
