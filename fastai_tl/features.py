@@ -4,73 +4,24 @@
 
 # %% ../nbs/api/14_features.ipynb #0d65c07a
 from __future__ import annotations
-import importlib.metadata, queue, random, shutil, tempfile, threading, time, warnings, weakref
-from contextlib import closing, contextmanager, nullcontext, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import SimpleNamespace
 import numpy as np
 import torch
 from fastai.callback.core import Callback, GatherPredsCallback
-from fastai.callback.mixup import MixHandler
-from fastai.data.load import DataLoader
 from fastcore.basics import chunked
-from .distributed import trainer_of
-from .errors import InputError, KitWarning, StateError
-from .featurestore import DiskStore, Hasher, NoKey, Table, add_items
+from .cacheitems import callbacks_reason, fetch, loader_reason, to_device_of
+from .cachetables import FrozenCache
+from .errors import InputError, StateError
 from .freeze import fingerprint
 from .fused import FusedStep
 from .owner import check_free
-from .prefix import NoCache, as_it_was, find_cut, random_mark
-from .progress import Reporter, bar
-from .settings import load_settings
+from .prefix import NoCache
+from .progress import Reporter
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['VERSIONS', 'loader_reason', 'LeanLoader', 'FrozenCache', 'callbacks_reason', 'ahead', 'FeatureCache', 'cache_of',
-           'cached', 'frozen_cache']
-
-# %% ../nbs/api/14_features.ipynb #4f4fca9b
-def _fetch(learn, dl, idxs):
-    "A batch of just these items, as the network gets it"
-    dl.before_iter()
-    b = dl.do_batch([dl.do_item(i) for i in idxs])
-    if dl.device is not None: b = _to(b, dl.device)
-    return _parts(learn, dl.after_batch(b))
-
-def _to(b, device):
-    from fastai.torch_core import to_device
-    return to_device(b, device)
-
-def _parts(learn, b):
-    "Inputs and targets of a batch, as `Learner` splits them; inputs as plain tensors"
-    b = learn._set_device(b if isinstance(b, (list, tuple)) else (b,))
-    i = getattr(learn.dls, "n_inp", 1 if len(b)==1 else len(b)-1)
-    xb = tuple(x.as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else x for x in b[:i])
-    return xb, tuple(b[i:])
-
-def _equal(a, b):
-    return all(type(x) is type(y) and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x==y) for x,y in zip(a, b, strict=True))
-
-def loader_reason(learn, dl, training=True) -> tuple[str, bool]:
-    "Why a loader's items cannot be cached, and whether it is only that they are random; `('', False)`: they can"
-    if not isinstance(dl, DataLoader): return f"{type(dl).__name__} is not a DataLoader of fastai.", False
-    if not dl.indexed or dl.n is None or dl.bs is None: return f"{type(dl).__name__} has no items that could be numbered.", False
-    if dl.n==0: return "there are no items.", False
-    n, rnd = min(dl.n, 4 if training else 16), RandomState([dl])   # fastai's transforms for training draw numbers in validation, too, for nothing
-    try:
-        mark = random_mark()
-        a = _fetch(learn, dl, range(n))
-        drawn = random_mark()!=mark
-        random.seed(1); np.random.seed(1); torch.manual_seed(1)
-        b = _fetch(learn, dl, range(n)[::-1])
-    except (RuntimeError, TypeError, IndexError) as e: return f"items could not be loaded one by one ({e}).", False
-    finally: rnd.restore()
-    for part in (0, 1):
-        if not all(isinstance(t, torch.Tensor) and t.ndim and len(t)==n for t in a[part]):
-            return "a batch holds something else than tensors with a row for each item.", False
-    if drawn and training or not all(_equal(x, [t.flip(0) if isinstance(t, torch.Tensor) else t for t in y]) for x,y in zip(a, b)):
-        return "its transforms are random: an item is not the same each time.", True
-    return "", False
+__all__ = ['LeanLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
 
 # %% ../nbs/api/14_features.ipynb #7e346116
 class LeanLoader:
@@ -96,307 +47,6 @@ class LeanLoader:
         self.source.after_iter()
 
 # %% ../nbs/api/14_features.ipynb #056571c6
-class _Order:
-    "The items in order; for `DataLoader.new(get_idxs=…)`"
-    def __init__(self, n): self.n = n
-    def __call__(self): return list(range(self.n))
-
-VERSIONS = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy", "fastai-tl")
-
-def _version(n):
-    try: return importlib.metadata.version(n)
-    except importlib.metadata.PackageNotFoundError: return ""
-
-_kept = weakref.WeakKeyDictionary()   # by model: tables in memory by key, so that find_lr, run_plan and frozen_cache need not each make them
-
-# %% ../nbs/api/14_features.ipynb #39275e1a
-class FrozenCache:
-    "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
-    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None):
-        self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
-        self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
-        self.report, self.say = report, say or (lambda text: None)
-        self.cut, self.why, self.planned, self.off = None, "", None, False
-        self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
-        self.seconds, self.recent, self.facts, self.checked = 0., {}, {}, set()
-
-    def __deepcopy__(self, memo): return self   # copies of a Learner, as `Snapshot` makes them, have the same one
-
-    def __repr__(self):
-        if self.cut is None: return f"FrozenCache(not in use: {self.why})" if self.why else "FrozenCache(nothing cached yet)"
-        n, size = sum(t.n_rows for t,_ in self.tables.values()), sum(t.nbytes for t,_ in self.tables.values())
-        where = "on disk" if any(t.file for t,_ in self.tables.values()) else "in memory"
-        shape = "×".join(map(str, self.cut.shape))
-        return f"FrozenCache(after {self.cut.path}, {n} rows of {shape}, {size/2**20:.1f} MB {where}, made in {self.seconds:.1f} s)"
-
-    def note(self, text, about=None):
-        "For the history: what was done, or why not"
-        self.recent[about or text] = text
-
-    def begin(self, planned):
-        "A stage of so many training batches begins"
-        self.planned, self.recent = planned, {}
-
-    @property
-    def notes(self) -> str: return "; ".join(self.recent.values())
-
-    def views_of(self, dl): return self.views if self.learn.dls.loaders and dl is self.learn.dls.loaders[0] else 1
-
-# %% ../nbs/api/14_features.ipynb #6c053e67
-def _autocast(learn):
-    "What decides the precision that the network runs in"
-    mp = getattr(learn, "mixed_precision", None)
-    kinds = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda")]
-    return str((kinds, None if mp is None else getattr(mp, "amp_mode", None)))
-
-def _precision(learn): return getattr(getattr(learn, "mixed_precision", None), "autocast", None) or nullcontext()
-
-def _own(cb, event): return event in vars(cb) or any(event in vars(c) for c in type(cb).__mro__)
-
-def callbacks_reason(learn, strict: bool) -> str:
-    "Which callback would change the inputs; `strict`: which might"
-    for cb in learn.cbs:
-        name, home = type(cb).__name__, type(cb).__module__.partition(".")[0]
-        if isinstance(cb, MixHandler): return f"{name} mixes pictures, which cannot be done with their features."
-        if name in ("NonNativeMixedPrecision", "ChannelsLast", "MCDropoutCallback"): return f"{name} changes how the frozen layers run."
-        if strict and home not in ("fastai", "fastai_tl") and _own(cb, "before_batch"): return f"{name}.before_batch might change the pictures."
-    return ""
-
-def _marks(tensors): return [(id(t), t._version, t.data_ptr()) for t in tensors]
-
-def _frozen(self: FrozenCache) -> bool:
-    "Whether nothing before the cut trains"
-    for p in self.params:   # twice a batch, hence no generator
-        if p.requires_grad: return False
-    return True
-
-def _intact(self: FrozenCache, hashes=None) -> bool:
-    "Whether the features are still those of the network"
-    if self.cut is None or self.cut.model is not self.learn.model or not self.frozen() or self.mode!=_autocast(self.learn): return False
-    if self.device!=next(self.learn.model.parameters()).device: return False
-    if hashes is not None:
-        if any(hashes.get(n)!=h for n,h in self.prints.items()): return False
-        self.names = self.cut.tensors()
-        self.marks = _marks(self.names.values())
-        return True
-    return _marks(self.names.values())==self.marks
-
-def _still(self: FrozenCache) -> list[str]:
-    "Names of the tensors before the cut that nothing can have moved: no write that torch has counted, no gradient that an optimizer could use"
-    now = _marks(self.names.values())
-    return [n for (n,t),a,b in zip(self.names.items(), now, self.marks) if a==b and t.grad is None]
-
-FrozenCache.frozen, FrozenCache.intact, FrozenCache.still = _frozen, _intact, _still
-
-# %% ../nbs/api/14_features.ipynb #1ae8bf76
-def _drop(self: FrozenCache):
-    self.cut, self.tables, self.reasons, self.live = None, {}, {}, None
-
-def _renew(self: FrozenCache):
-    "Find the cut for what is frozen now; raises `NoCache`"
-    learn = self.learn
-    self.drop()
-    if trainer_of(learn) is not None or torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size()>1:
-        raise NoCache("several processes train together.")
-    if why := callbacks_reason(learn, self.auto): raise NoCache(why)
-    train = learn.dls.loaders[0]
-    why, is_random = loader_reason(learn, train)
-    if is_random and self.views>1: why = ""
-    elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
-    if why: raise NoCache(f"training data: {why}")
-    rnd = RandomState(learn.dls.loaders)
-    try: xb,_ = _fetch(learn, train, range(min(train.n, 4)))
-    finally: rnd.restore()
-    with _precision(learn): cut = find_cut(learn.model, xb, self.hold)
-    now = fingerprint(learn) if self.hashes is None else self.hashes
-    ts = cut.tensors()
-    self.prints, self.marks = {n: now[n] for n in ts if n in now}, _marks(ts.values())
-    self.params = [t for t in ts.values() if isinstance(t, torch.nn.Parameter)]
-    self.device, self.mode = next(learn.model.parameters()).device, _autocast(learn)
-    self.names = ts
-    self.cut, self.why = cut, ""
-
-FrozenCache.drop, FrozenCache.renew, FrozenCache.hashes = _drop, _renew, None
-
-# %% ../nbs/api/14_features.ipynb #0a6c4d00
-def _transforms(dl, plain):
-    fs = [f for k in ("after_item", "before_batch", "after_batch") for f in getattr(getattr(dl, k, None), "fs", [])]
-    return [(type(f), id(f) if plain else vars(f) if hasattr(f, "__dict__") else f) for f in fs]
-
-def _look(self: FrozenCache, dl) -> tuple:
-    "A few items as the network gets them, and what the transforms are after that: both must stay the same"
-    rnd = RandomState([dl])
-    try:
-        random.seed(0); np.random.seed(0); torch.manual_seed(0)
-        xb,yb = _fetch(self.learn, dl, range(min(dl.n, 4)))
-    finally: rnd.restore()
-    h = Hasher().add(dl.bs, dl.n, xb, [y.as_subclass(torch.Tensor) for y in yb], getattr(dl.dataset, "split_idx", None))
-    try: return h.add(_transforms(dl, False)).hexdigest(), True
-    except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return h.add(_transforms(dl, True)).hexdigest(), False
-
-def _unchanged(self: FrozenCache, dl) -> bool:
-    "Whether a loader's items are still what they were, as far as that shows without reading all of them"
-    now = (*self.look(dl), id(dl.dataset), len(dl.dataset))
-    was, self.facts[id(dl)] = self.facts.get(id(dl)), now
-    return was==now
-
-def _key(self: FrozenCache, dl) -> str | None:
-    "Of everything that the features of a loader depend on; `None`: something in it cannot be told"
-    cut = self.cut
-    seen, whole = self.facts[id(dl)][:2]
-    if not whole: return None
-    try:
-        h = Hasher().add([_version(n) for n in VERSIONS], cut.path, cut.call.nth, sorted(self.prints.items()), [(c.path, repr(c.module)) for c in cut.skipped],
-                         [type(c.module) for c in cut.above], self.dtype, self.mode, self.device.type, self.views_of(dl), self.hold, seen)
-        return add_items(h, dl.dataset).hexdigest()
-    except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return None
-
-FrozenCache.look, FrozenCache.unchanged, FrozenCache.key = _look, _unchanged, _key
-
-# %% ../nbs/api/14_features.ipynb #fadfb14c
-def _table(self: FrozenCache, dl) -> Table:
-    "Features of a loader's items: made, found in memory, or read from the store"
-    if id(dl) in self.tables: return self.tables[id(dl)][0]
-    self.unchanged(dl)
-    key, disk = self.key(dl), None
-    kept = _kept.setdefault(self.learn.model, {})
-    if self.store is not None:
-        if key is None: raise NoCache("store=… was given, but the items or transforms have no content that a key could be made of. Leave store out.")
-        disk = DiskStore(self.store)
-        t = disk.load(key, self.limit)
-        if disk.refused: warnings.warn(f"Stored features are not used: {disk.refused}. They are made anew.", KitWarning, stacklevel=2)
-        if t is not None and not _same(self, dl, t):
-            warnings.warn(f"Stored features in {disk.folder/key} are not those of this network. They are made anew.", KitWarning, stacklevel=2)
-            shutil.rmtree(disk.folder/key, ignore_errors=True)
-            t = None
-    else: t = kept.get(key)
-    if t is None: t = self.build(dl, disk, key)
-    if key is not None and t.file is None:
-        kept[key] = t
-        while len(kept)>2 and sum(o.nbytes for o in kept.values())>self.limit: del kept[next(iter(kept))]
-    self.tables[id(dl)] = t, dl
-    return t
-
-def _same(cache, dl, t, n=4):
-    rnd, rows = RandomState([dl]), range(0, dl.n, max(dl.n//n, 1))[:n]
-    if t.n_rows!=dl.n*cache.views_of(dl) or tuple(t.shape)!=tuple(cache.cut.shape): return False
-    if cache.views_of(dl)>1: return True
-    try:
-        with as_it_was(cache.learn.model), _precision(cache.learn):
-            cache.learn.model.eval()
-            xb,yb = _fetch(cache.learn, dl, rows)
-            x = cache.cut.features(xb).cpu().float()
-    finally: rnd.restore()
-    ok = all(torch.equal(y.cpu().as_subclass(torch.Tensor), o[list(rows)]) for y,o in zip(yb, t.ys, strict=True))
-    tol = 1e-2 if t.dtype.itemsize<4 else 1e-4
-    return ok and torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol*max(1., float(x.abs().max())))
-
-FrozenCache.table = _table
-
-# %% ../nbs/api/14_features.ipynb #dcd0a6e9
-def ahead(
-    items,        # an iterable
-    n: int = 64,  # items to have ready
-):                # iterator
-    "What `items` gives, made in a thread while those before are in use; close it to end the thread"
-    q, over, end = queue.Queue(n), threading.Event(), object()
-    def give(*item):
-        while not over.is_set():
-            with suppress(queue.Full): q.put(item, timeout=.1); return True
-        return False
-    def work():
-        try:
-            for o in items:
-                if not give(o, None): return
-            give(end, None)
-        except BaseException as e: give(end, e)
-    worker = threading.Thread(target=work, name="ahead", daemon=True)
-    worker.start()
-    try:
-        while True:
-            o, error = q.get()
-            if error is not None: raise error
-            if o is end: return
-            yield o
-    finally: over.set(); worker.join()
-
-def _in_order(dl, k):
-    """Batches of a loader's items in order. Without worker processes, one thread opens pictures while the network runs: only that, as torch on two threads at
-    once is slow; and not for views, whose random numbers have one order"""
-    kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
-    if dl.n<=4*dl.bs: kw["num_workers"] = 0   # not worth starting processes
-    src = dl.new(**kw)
-    if k>1 or src.num_workers: yield from src; return
-    src.before_iter()
-    with closing(ahead(src.do_item(i) for i in range(src.n))) as items:
-        for part in chunked(items, src.bs):
-            b = src.do_batch(part)
-            yield src.after_batch(b if src.device is None else _to(b, src.device))
-    src.after_iter()
-
-# %% ../nbs/api/14_features.ipynb #87f9f09d
-def _build(self: FrozenCache, dl, disk, key) -> Table:
-    "Run the frozen part over all items of a loader"
-    learn, cut, k = self.learn, self.cut, self.views_of(dl)
-    dtype = self.dtype or cut.call.out.dtype
-    n_rows = dl.n*k
-    size = n_rows*int(np.prod(cut.shape, dtype=np.int64))*dtype.itemsize
-    tmp, file = None, None
-    if disk is not None: file = (new := disk.begin())/"x.bin"
-    elif size>self.limit:
-        if self.auto: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
-        tmp = tempfile.TemporaryDirectory(prefix="features-")
-        file = Path(tmp.name)/"x.bin"
-    t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28)//4, 2**20))
-    t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
-    steps = k*-(-dl.n//dl.bs)
-    shown = nullcontext(self.report) if self.report else bar(steps)
-    try:
-        with as_it_was(learn.model), _precision(learn), shown as report: _fill(self, dl, t, k, steps, report)
-    except BaseException:
-        if disk is not None: shutil.rmtree(new, ignore_errors=True)
-        raise
-    finally: rnd.restore()
-    if disk is not None:
-        disk.finish(new, key, t)
-        if t.nbytes<=self.limit: whole = Table(t.shape, n_rows, dtype); whole.x, whole.ys = t.rows(range(n_rows)), t.ys; t = whole
-    self.seconds += time.perf_counter()-began
-    return t
-
-def _fill(cache, dl, t, k, steps, report):
-    learn, cut, at, ys, note = cache.learn, cache.cut, 0, [], ""
-    learn.model.eval()
-    s = 0
-    for v in range(k):
-        if k>1: random.seed(v); np.random.seed(v); torch.manual_seed(v)
-        began = time.perf_counter()
-        with closing(_in_order(dl, k)) as batches:
-            for b in batches:
-                xb,yb = _parts(learn, b)
-                x = cut.features(xb)
-                if tuple(x.shape[1:])!=tuple(cut.shape): raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
-                t.put_rows(at, x)
-                at += len(x)
-                if v==0: ys.append([y.detach().cpu() for y in yb])
-                if not s: note = _gain(cache, x, time.perf_counter()-began, steps)
-                s += 1
-                report(s, steps, note)
-    if at!=t.n_rows: raise NoCache(f"{at} of {t.n_rows} items came out of the loader: some are skipped.")
-    t.ys = [torch.cat([y.as_subclass(torch.Tensor) for y in c]) for c in zip(*ys)] if ys and ys[0] else []
-
-def _gain(cache, x, seconds, steps):
-    "What is to be expected, in words; `seconds`: loading and running one batch"
-    learn = cache.learn
-    began = time.perf_counter()
-    with as_it_was(learn.model):
-        out = cache.cut.rest(x.clone().to(cache.cut.call.out.dtype))
-        del out
-    rest = 4*(time.perf_counter()-began)   # backward, step and the loop take about three times as long as this
-    return f"caching features, {seconds*steps:.0f} s once; after that about {(seconds+rest)/rest:.0f} times faster"
-
-FrozenCache.build = _build
-
-# %% ../nbs/api/14_features.ipynb #15925217
 def _batch(self: FrozenCache, dl, rows):
     "A batch of features; of pictures if there are none any more"
     learn, items = self.learn, [r%dl.n for r in rows]
@@ -407,9 +57,7 @@ def _batch(self: FrozenCache, dl, rows):
         idx = torch.tensor(items)
         return (x, *[None]*(getattr(learn.dls, "n_inp", 1)-1), *(y[idx].to(self.device).as_subclass(c) for y,c in zip(t.ys, types)))
     self.live = None
-    b = dl.do_batch([dl.do_item(i) for i in items])
-    if dl.device is not None: b = _to(b, dl.device)
-    return dl.after_batch(b)
+    return dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in items])))
 
 def _begin_again(self: FrozenCache, dl) -> bool:
     "Something has begun to train: new features, if there can be any"
@@ -427,7 +75,7 @@ def _ready(self: FrozenCache, dl) -> LeanLoader | None:
     "A loader of features in place of `dl`"
     if id(dl) not in self.types:
         rnd = RandomState([dl])
-        try: self.types[id(dl)] = [type(y) for y in _fetch(self.learn, dl, [0])[1]]
+        try: self.types[id(dl)] = [type(y) for y in fetch(self.learn, dl, [0])[1]]
         finally: rnd.restore()
     self.table(dl)
     shape = "×".join(map(str, self.cut.shape))

@@ -22,10 +22,11 @@ from fastai.vision.augment import aug_transforms
 from fasttransform import Transform
 from torch import nn
 
+from fastai_tl.cacheitems import ahead
 from fastai_tl.control import Control
 from fastai_tl.deployment import export, load_predictor
 from fastai_tl.errors import InputError, StateError
-from fastai_tl.features import LeanLoader, ahead, cache_of, frozen_cache
+from fastai_tl.features import LeanLoader, cache_of, frozen_cache
 from fastai_tl.finder import find_lr
 from fastai_tl.freeze import FrozenMoved, freeze_to, unfreeze
 from fastai_tl.groups import GroupSpec
@@ -365,10 +366,11 @@ def test_a_stop_does_not_wait_for_the_features(at, how, tmp_path):
     made = []
     a = run_plan(whole, plan, on_progress=lambda d, t, note: made.append(note) if note.startswith("caching") else None)
     learn, control, seen = still_learner(), Control(), []
+    ask = control.stop if how == "stop" else lambda: signal.raise_signal(signal.SIGINT)
 
     def report(d, t, note):
         seen.append(note)
-        if note.startswith("caching") and sum(o.startswith("caching") for o in seen) == at: control.stop() if how == "stop" else signal.raise_signal(signal.SIGINT)
+        if note.startswith("caching") and sum(o.startswith("caching") for o in seen) == at: ask()
     assert len(made) == 11
     with suppress(KeyboardInterrupt): assert not run_plan(learn, plan, tmp_path, control=control, on_progress=report).finished
     assert seen[-1].startswith("caching") and cache_of(learn) is None and not any(t.name == "ahead" for t in threading.enumerate())
