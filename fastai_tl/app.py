@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/19_app.ipynb #f90a8dae
 from __future__ import annotations
-import hashlib, json, os, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
+import hashlib, json, os, re, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +61,8 @@ def _page_text(model, title, max_mb):
     "A notebook of one cell; `model` as the cell is to name it"
     code = f"from fastai_tl.panels.page import ModelPage\nModelPage({model!r}, max_mb={max_mb!r})"
     cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source=code.splitlines(keepends=True))
-    meta = dict(title=title, kernelspec=dict(name="python3", display_name="Python 3", language="python"),
+    meta = dict(title=re.sub("[<>&]", "", title),   # Voila puts it into its page as it is
+                 kernelspec=dict(name="python3", display_name="Python 3", language="python"),
                 fastai_tl=dict(made_by="make_app", model=model, sha256=_digest(code)))
     return json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5), indent=1, ensure_ascii=False)+"\n"
 
