@@ -62,7 +62,7 @@ def _page_text(model, title, max_mb):
     code = f"from fastai_tl.panels.page import ModelPage\nModelPage({model!r}, max_mb={max_mb!r})"
     cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source=code.splitlines(keepends=True))
     meta = dict(title=re.sub("[<>&]", "", title),   # Voila puts it into its page as it is
-                 kernelspec=dict(name="python3", display_name="Python 3", language="python"),
+                kernelspec=dict(name="python3", display_name="Python 3", language="python"),
                 fastai_tl=dict(made_by="make_app", model=model, sha256=_digest(code)))
     return json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5), indent=1, ensure_ascii=False)+"\n"
 
@@ -84,7 +84,7 @@ sample = FOLDER / "sample.png"
 def classify(picture):
     if picture is None: return None
     try: return dict(model.predict(picture).top(5))
-    except KitError as e: raise gr.Error(e.args[0]) from None
+    except KitError as e: raise gr.Error(e.args[0].replace(picture, Path(picture).name), print_exception=False) from None
 
 
 demo = gr.Interface(classify, gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="A picture"),

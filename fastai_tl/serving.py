@@ -69,7 +69,8 @@ def open_bytes(
 def _opened(file, mode, name, path):
     try: im = Image.open(file, formats=_readable_formats())
     except Exception as e:
-        why = "it is none, or of a kind that is not read" if isinstance(e, UnidentifiedImageError) else _why(e)
+        why = ("it is none, or of a kind that is not read" if isinstance(e, UnidentifiedImageError) else
+               f"it has more than {MAX_PIXELS:,} pixels" if isinstance(e, Image.DecompressionBombError) else _why(e))
         raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
     with im: return _decoded(im, mode, name, path)
 

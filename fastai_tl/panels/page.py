@@ -41,7 +41,8 @@ body.theme-dark[data-voila]{color-scheme:dark}
  overflow-wrap:anywhere}
 .ftl-page .ftl-alert[hidden]{display:none}
 .ftl-page .ftl-answer{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:10px 26px;align-items:start;margin:12px 0}
-.ftl-page figure{margin:0} .ftl-page figure img{max-width:100%;max-height:420px;border-radius:8px;display:block;background:var(--soft)}
+.ftl-page figure{margin:0}
+.ftl-page figure img{max-width:100%;min-width:min(220px,100%);object-fit:contain;max-height:420px;border-radius:8px;display:block;background:var(--soft)}
 .ftl-page figcaption{font-size:13px;color:var(--jp-ui-font-color2,#666);overflow-wrap:anywhere;margin-top:4px}
 .ftl-page h2{font-size:21px;font-weight:650;line-height:1.25;margin:0 0 10px;color:inherit;overflow-wrap:anywhere}
 .ftl-page ol{list-style:none;margin:0;padding:0} .ftl-page .ftl-row{margin:0 0 9px;display:grid;grid-template-columns:minmax(0,1fr) auto;gap:1px 12px}
@@ -181,5 +182,5 @@ def _sample_of(m):
 
 def _about_html(a):
     text, limits = (("".join(f"{t}{html.escape(s)}{e}" for s in a[k])) for k,t,e in (("text", "<p>", "</p>"), ("limits", "<li>", "</li>")))
-    return (f'<p class="ftl-dim">{html.escape(a["limits"][0])}</p><details><summary>About this model</summary>{text}<ul>{limits}</ul>'
+    return (f'<p class="ftl-dim">{html.escape(a["text"][-1]+" "+a["limits"][0])}</p><details><summary>About this model</summary>{text}<ul>{limits}</ul>'
             '<p class="ftl-dim">Its folder holds a model card, README.md, with all that is known of it.</p></details>')
