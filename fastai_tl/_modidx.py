@@ -1065,6 +1065,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_tl.panels.page._about_html': ( 'api/panels.page.html#_about_html',
                                                                               'fastai_tl/panels/page.py'),
                                        'fastai_tl.panels.page._drop_zone': ('api/panels.page.html#_drop_zone', 'fastai_tl/panels/page.py'),
+                                       'fastai_tl.panels.page._problem': ('api/panels.page.html#_problem', 'fastai_tl/panels/page.py'),
                                        'fastai_tl.panels.page._sample_of': ('api/panels.page.html#_sample_of', 'fastai_tl/panels/page.py'),
                                        'fastai_tl.panels.page._share': ('api/panels.page.html#_share', 'fastai_tl/panels/page.py'),
                                        'fastai_tl.panels.page._thumb': ('api/panels.page.html#_thumb', 'fastai_tl/panels/page.py'),

@@ -13,6 +13,7 @@ from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
 from torch import nn
+from .app import make_app  # noqa: F401 (for users)
 from .archs import facts, find_arch
 from .bundle import CARD, FORMAT, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, read_manifest, read_part
 from .card import history_values, metric_values, model_card, weights_licence

@@ -66,11 +66,12 @@ if(fs.length>1)why=`These are ${{fs.length}} files. Give one picture at a time.`
 else if(!fs.length)why=this.dropped?'That was not a file. Save the picture first, then give the file.':'';
 else if(fs[0].size>most)why=`${{fs[0].name}} has ${{mb(fs[0].size)}} MB, and at most ${{mb(most)}} MB can be sent. Save it smaller first.`;
 else if(!fs[0].size)why=`${{fs[0].name}} is empty.`;
-say.textContent=why;say.hidden=!why;
+say.textContent=why;say.hidden=!why;const a=page.querySelector('.ftl-answer');
+if(a&&(why||fs.length)){{a.textContent='';while(a.nextElementSibling)a.nextElementSibling.remove()}}
 if(fs.length&&!why){{let to=null;const p=HTMLInputElement.prototype,own=Object.getOwnPropertyDescriptor(p,'click');
 p.click=function(){{to=this}};try{{page.querySelector('.ftl-transport').click()}}finally{{own?Object.defineProperty(p,'click',own):delete p.click}}
 if(to){{const d=new DataTransfer();d.items.add(fs[0]);to.files=d.files;
-const a=page.querySelector('.ftl-answer');if(a){{a.textContent='';const t=document.createElement('p');t.textContent=`Looking at ${{fs[0].name}} …`;a.append(t);
+if(a){{const t=document.createElement('p');t.textContent=`Looking at ${{fs[0].name}} …`;a.append(t);
 setTimeout(()=>{{if(t.isConnected)t.textContent='There is still no answer. If none comes, load the page again.'}},30000)}}
 to.dispatchEvent(new Event('change'))}}
 else page.classList.add('ftl-plain')}}
@@ -121,12 +122,15 @@ def answer_html(
     "The picture and what the model says of it"
     top = p.top(k); said = "; ".join(f"{c}, {_share(v)}" for c,v in top[:3])
     note = "<br>Shown as the model sees it: it does not follow the camera's note to turn the picture." if turned else ""
-    say = "this.closest('.ftl-page').querySelector('.ftl-sr').textContent=this.dataset.say"
+    say = ("const page=this.closest('.ftl-page');page.querySelector('.ftl-sr').textContent=this.dataset.say;"
+           "page.querySelector('label + .ftl-alert').hidden=true")
     return (f'<div class="ftl-answer"><figure><img src="{_thumb(im)}" alt="The picture that you gave" data-say="{html.escape("Most probable: "+said)}" '
             f'onload="{say}"><figcaption>{html.escape(name)}, {im.width:,} x {im.height:,} pixels{note}</figcaption></figure>'
             f'<div><h2>{html.escape(p.label)}</h2>{bars(top, len(p.classes)-len(top))}</div></div>')
 
 # %% ../../nbs/api/27_panels.page.ipynb #8c40416b
+def _problem(text): return f'<div class="ftl-answer"></div><div class="ftl-alert" role="alert">{html.escape(text)}</div>'
+
 class ModelPage(w.VBox):
     "A page for one exported model: give it a picture, see the most probable classes; shows what is wrong instead of raising it"
     def __init__(self,
@@ -139,7 +143,7 @@ class ModelPage(w.VBox):
         self.upload = w.FileUpload(accept="image/*", multiple=False); self.upload.add_class("ftl-transport")
         self.example = w.Button(description="Try the example picture", tooltip="A picture that came with the model"); self.example.add_class("ftl-example")
         try: self.model = open_model(folder); self._sample = _sample_of(self.model.manifest)
-        except KitError as e: parts = [w.HTML(_CSS+f'<h1>No model</h1><div class="ftl-alert" role="alert">{html.escape(e.args[0])}</div>')]
+        except KitError as e: parts = [w.HTML(f"{_CSS}<h1>No model</h1>{_problem(e.args[0])}")]
         else:
             a = about_model(self.model.manifest)
             parts = [w.HTML(_CSS+f'<h1>{html.escape(a["title"])}</h1>'), w.HTML(_drop_zone(max_mb)), self.upload,
@@ -161,8 +165,8 @@ class ModelPage(w.VBox):
             im = open_bytes(data, {1: "L", 3: "RGB", 4: "RGBA"}[self.model.manifest["preprocessing"].get("channels", 3)], name)
             self.prediction = self.model.predict(im)
             self._show(answer_html(im, self.prediction, name, self.k, _turned(data)))
-        except KitError as e: self._show(f'<div class="ftl-answer"></div><div class="ftl-alert" role="alert">{html.escape(e.args[0])}</div>')
-        except MemoryError: self._show('<div class="ftl-answer"></div><div class="ftl-alert" role="alert">The picture is too large for this server.</div>')
+        except KitError as e: self._show(_problem(e.args[0]))
+        except MemoryError: self._show(_problem(f"{name} is too large for the memory of this server. Save it smaller first."))
         return self.prediction
 
     def _show(self, text): self.answer.value = f"<!-- {next(self._n)} -->{text}"   # the same answer again replaces "Looking at …", too
@@ -170,7 +174,7 @@ class ModelPage(w.VBox):
     def _received(self, change):
         if not change.new: return
         files, self.upload.value = change.new, ()   # nothing of it is kept
-        if len(files)>1: self._show(f'<div class="ftl-alert" role="alert">These are {len(files)} files. Give one picture at a time.</div>')
+        if len(files)>1: self._show(_problem(f"These are {len(files)} files. Give one picture at a time."))
         else: self.classify(bytes(files[0]["content"]), files[0]["name"])
 
 # %% ../../nbs/api/27_panels.page.ipynb #bdb4f92a
