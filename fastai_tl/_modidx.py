@@ -229,6 +229,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_tl.deployment._classes': ('api/deployment.html#_classes', 'fastai_tl/deployment.py'),
                                       'fastai_tl.deployment._close': ('api/deployment.html#_close', 'fastai_tl/deployment.py'),
                                       'fastai_tl.deployment._device': ('api/deployment.html#_device', 'fastai_tl/deployment.py'),
+                                      'fastai_tl.deployment._exchange': ('api/deployment.html#_exchange', 'fastai_tl/deployment.py'),
                                       'fastai_tl.deployment._json': ('api/deployment.html#_json', 'fastai_tl/deployment.py'),
                                       'fastai_tl.deployment._manifest': ('api/deployment.html#_manifest', 'fastai_tl/deployment.py'),
                                       'fastai_tl.deployment._noise': ('api/deployment.html#_noise', 'fastai_tl/deployment.py'),
