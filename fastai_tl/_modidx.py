@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'fastai_tl.cli.RichScreen.step': ('api/cli.html#richscreen.step', 'fastai_tl/cli.py'),
                                'fastai_tl.cli.RichScreen.warn': ('api/cli.html#richscreen.warn', 'fastai_tl/cli.py'),
                                'fastai_tl.cli._common': ('api/cli.html#_common', 'fastai_tl/cli.py'),
+                               'fastai_tl.cli._found': ('api/cli.html#_found', 'fastai_tl/cli.py'),
                                'fastai_tl.cli._pictures': ('api/cli.html#_pictures', 'fastai_tl/cli.py'),
                                'fastai_tl.cli._version': ('api/cli.html#_version', 'fastai_tl/cli.py'),
                                'fastai_tl.cli.backbones': ('api/cli.html#backbones', 'fastai_tl/cli.py'),

@@ -7,7 +7,7 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart', 'pr
 
 # %% ../nbs/api/32_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
-import json, shutil, sys, warnings
+import json, mimetypes, shutil, sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -99,37 +99,51 @@ def quickstart(
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model, or the output folder of the quickstart.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGE_OR_FOLDER...")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write [{path, label, probability}, …] to this file, too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write [{path, label, probability}, …] to this file, too; - prints it "
+                                                   "instead of the table.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the JSON file if it exists.")] = False,
-    backend: Annotated[str, typer.Option(help="What computes: torch, or onnx (the exported model must have an ONNX network).")] = "torch",
+    backend: Annotated[str, typer.Option(help="What computes: onnx, torch, or auto: onnx if the model has an ONNX network and onnxruntime is installed, "
+                                         "which starts much faster.")] = "auto",
     debug: Debug = False,
 ):
     "Classify pictures with an exported model."
-    from fastai_tl.deployment import load_predictor
-    from fastai_tl.errors import FileError
-    from fastai_tl.report import check_file, write_text
-    if json_file: check_file(json_file, force)
-    predictor = load_predictor(model, backend)
+    from fastai_tl.errors import FileError, InputError
+    if backend not in ("auto", "onnx", "torch"): raise InputError(f"--backend {backend}: give auto, onnx or torch.", allowed=["auto", "onnx", "torch"])
+    if to_file := json_file is not None and str(json_file)!="-":
+        from fastai_tl.report import check_file, write_text
+        check_file(json_file, force)
+    if backend=="auto":
+        from fastai_tl.app import open_model
+        predictor = open_model(model)
+    else:
+        from fastai_tl.deployment import load_predictor
+        predictor = load_predictor(model, backend)
     good, bad = _pictures(images)
     for why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad: err.print(f"[yellow]{len(bad)} of {len(good)+len(bad)} files could not be read as pictures.[/]")
     if not good: raise FileError("There is no picture to classify.", path=images)
     rows = [dict(path=str(p), label=o.label, probability=round(o.probability, 6)) for p,o in zip(good, predictor.predict(good))]
+    if json_file and not to_file: print(json.dumps(rows, indent=1, ensure_ascii=False)); return
     table = Table("picture", "label", "probability", box=None)
+    table.columns[0].overflow = "fold"   # a path that is cut off cannot be used
     table.columns[2].justify = "right"
     for r in rows: table.add_row(escape(r["path"]), escape(r["label"]), f"{r['probability']:.1%}")
     out.print(table)
-    if json_file: write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False)+"\n")
+    if to_file: write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False)+"\n")
+
+def _found(folder):
+    "Files with the ending of a picture, at any depth, but hidden ones"
+    kinds = {e for e,t in mimetypes.types_map.items() if t.startswith("image/")} | {".webp", ".avif", ".jp2"}
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and p.is_file() and not any(s.startswith(".") for s in p.relative_to(folder).parts))
 
 def _pictures(paths):
     "Readable pictures among files and folders, and the others with the reason"
-    from fastai.data.transforms import get_image_files
     from fastai_tl.errors import FileError
     from fastai_tl.serving import PictureError, open_picture
     files, good, bad = [], [], []
     for p in paths:
         if not p.exists(): raise FileError(f"{p}: there is no such file or folder.", path=p)
-        found = sorted(get_image_files(p)) if p.is_dir() else [p]
+        found = _found(p) if p.is_dir() else [p]
         if not found: raise FileError(f"{p} has no pictures in it.", path=p)
         files += found
     for p in files:

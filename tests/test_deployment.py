@@ -186,7 +186,7 @@ def test_places_that_cannot_be_written(mini, tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     monkeypatch.chdir(tmp_path / "real")
-    for folder, text in [(tmp_path / "file" / "m", "cannot be written"), (".", "working folder"), ("..", "already holds"), (tmp_path / "file", "already holds")]:
+    for folder, text in [(tmp_path / "file" / "m", "cannot be written"), (".", "working folder"), ("..", "already holds"), (tmp_path / "file", "already")]:
         with pytest.raises(FileError, match=text): plain(mini[1], folder)
     monkeypatch.chdir(tmp_path)
     plain(mini[1], "link")
@@ -299,6 +299,22 @@ def test_odd_pictures_are_read_as_fastai_reads_them(tmp_path, n_in):
     for backend in ("torch", "onnx") if n_in != 3 else ("torch",):
         np.testing.assert_allclose(stacked(load_predictor(folder, backend).predict(files)), want, atol=1e-4, rtol=0)
     assert len({tuple(w) for w in want}) > 6, "the pictures differ, so reading one for another would show"
+
+
+def test_arrays_and_pillow_images_of_any_channels(mini):
+    "Paths, Pillow images, arrays and bytes of the same picture get the same answer, alone and in a list"
+    from fastai_tl.serving import open_bytes
+    rng = np.random.default_rng(0)
+    for backend in ("torch", "onnx"):
+        pred = load_predictor(mini[0], backend)
+        for shape, mode in [((50, 40), "L"), ((50, 40, 1), "L"), ((50, 40, 2), "LA"), ((50, 40, 3), "RGB"), ((50, 40, 4), "RGBA"), ((1, 1, 3), "RGB")]:
+            a = rng.integers(0, 255, shape, dtype=np.uint8)
+            im = Image.fromarray(a.squeeze(-1) if shape[-1] == 1 and len(shape) == 3 else a)
+            assert im.mode == mode
+            np.testing.assert_allclose(pred.predict(a).probabilities, pred.predict(im.convert("RGB")).probabilities, atol=1e-6)
+            np.testing.assert_allclose(stacked(pred.predict([a, im, np.asarray(im.convert("RGB"))])), stacked([pred.predict(im)] * 3), atol=1e-5)
+        raw = (mini[0] / SAMPLE).read_bytes()
+        np.testing.assert_allclose(pred.predict(open_bytes(raw)).probabilities, pred.predict(mini[0] / SAMPLE).probabilities, atol=1e-6)
 
 
 def test_what_is_no_picture_is_named(mini, tmp_path):
