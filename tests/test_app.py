@@ -184,6 +184,26 @@ def test_widget(model, tmp_path):
     assert "These are 2 files" in page.answer.value
 
 
+def test_widget_answers_to_anything(model):
+    "Damaged pictures of all kinds, as in benchmarks/fuzz_models.py: an answer or a reason, never an exception"
+    import random
+    import warnings
+
+    from fuzz_models import changed_bytes, picture_bytes
+    page, seen = ModelPage(model), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")   # Pillow's, on what it reads
+        for i in range(200):
+            rng = random.Random(i)
+            upload(page, (f"{i}.jpg", changed_bytes(rng, picture_bytes(rng))))
+            seen.append(page.prediction is not None)
+            assert ("ftl-row" if seen[-1] else 'role="alert"') in page.answer.value
+    assert 20 < sum(seen) < 180
+    page.model.predict = lambda im: 1 / 0   # a fault of ours is shown, and goes to the log
+    with pytest.raises(ZeroDivisionError): page.classify(PICTURE.read_bytes(), "x")
+    assert "Something went wrong" in page.answer.value
+
+
 def test_widget_without_a_model_says_why(model, tmp_path):
     assert "no such folder" in ModelPage(tmp_path / "gone").children[0].value
     (model / ONNX).write_bytes((model / ONNX).read_bytes()[:-1] + b"x")

@@ -167,6 +167,7 @@ class ModelPage(w.VBox):
             self._show(answer_html(im, self.prediction, name, self.k, _turned(data)))
         except KitError as e: self._show(_problem(e.args[0]))
         except MemoryError: self._show(_problem(f"{name} is too large for the memory of this server. Save it smaller first."))
+        except Exception as e: self._show(_problem(f"Something went wrong on this server ({type(e).__name__}). Its log says more.")); raise
         return self.prediction
 
     def _show(self, text): self.answer.value = f"<!-- {next(self._n)} -->{text}"   # the same answer again replaces "Looking at …", too
