@@ -182,3 +182,12 @@ def test_serve(model, page, tmp_path, how):
         with socket.socket() as s: assert s.connect_ex(("127.0.0.1", port))
     finally:
         if p.poll() is None: p.kill()
+
+
+def test_in_lab(lab, open_nb, page, model, shot):
+    page = open_nb(lab.notebook("page.ipynb", f"from fastai_tl.panels.page import ModelPage\nModelPage({str(model)!r})"))
+    p, want = page.locator(".ftl-page"), load_predictor(model).predict(PICTURE)
+    give(p, PICTURE)
+    answered(p, "eagle_01.jpg")
+    assert bars(p) == expected(want)
+    shot.all("app_lab", ".ftl-page")
