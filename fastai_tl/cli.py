@@ -112,12 +112,10 @@ def predict(
     if to_file := json_file is not None and str(json_file)!="-":
         from fastai_tl.report import check_file, write_text
         check_file(json_file, force)
-    if backend=="auto":
-        from fastai_tl.app import open_model
-        predictor = open_model(model)
-    else:
-        from fastai_tl.deployment import load_predictor
-        predictor = load_predictor(model, backend)
+    if backend=="auto": from fastai_tl.app import open_model as load
+    elif backend=="onnx": from fastai_tl.serving import load_onnx as load
+    else: from fastai_tl.deployment import load_predictor as load
+    predictor = load(model)
     good, bad = _pictures(images)
     for why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad: err.print(f"[yellow]{len(bad)} of {len(good)+len(bad)} files could not be read as pictures.[/]")

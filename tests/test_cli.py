@@ -101,8 +101,10 @@ def test_export(done, run, tmp_path):
         rows.append(json.loads((tmp_path / "p.json").read_text()))
     for a, b in zip(*rows): assert a["label"] == b["label"] and abs(a["probability"] - b["probability"]) < 1e-4
     code = "import sys\nfrom fastai_tl.cli import main\ntry: main()\nfinally: assert not {'torch', 'fastai'} & set(sys.modules)"
-    r = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "m"), "pics/fruit & veg", "--json", "-"], capture_output=True, text=True, cwd=d)
-    assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr   # with an ONNX network, torch is not even loaded
+    for more in ((), ("--backend", "onnx")):   # with an ONNX network, torch is not even loaded
+        r = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "m"), "pics/fruit & veg", "--json", "-", *more], capture_output=True,
+                           text=True, cwd=d)
+        assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr
     assert "auto, onnx or torch" in flat(run("predict", tmp_path / "m", d / "pics", "--backend", "tf", code=2).stderr)
     assert "already holds an exported model" in flat(run("export", d / "out", tmp_path / "m", code=2).stderr)
     assert "holds no ONNX" in flat(run("predict", d / "out", d / "pics", "--backend", "onnx", code=2).stderr)
