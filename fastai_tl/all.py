@@ -2,7 +2,7 @@
 from fastai_tl.batchnorm import set_bn
 from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.control import Control
-from fastai_tl.deployment import Prediction, Predictor, export, load_predictor
+from fastai_tl.deployment import Prediction, Predictor, export, load_predictor, make_app
 from fastai_tl.cost import EpochCost, epoch_cost
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
@@ -37,6 +37,6 @@ __all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Control
            "LRFinderResult", "LayerTable", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor",
            "RunHistory", "Settings", "Snapshot", "Stage", "TrainPanel", "Workbench", "backbones", "check_frozen", "decayed_lrs", "diagnose",
            "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay",
-           "layer_groups", "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder",
+           "layer_groups", "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app", "name_groups", "preserved", "read_folder",
            "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
            "train_only", "transfer_learner", "unfreeze"]

@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/17_deployment.ipynb #d0015743
 from __future__ import annotations
-import datetime, hashlib, importlib.metadata, json, os, shutil, tempfile
+import ctypes, datetime, errno, hashlib, importlib.metadata, json, os, shutil, sys, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -12,7 +12,9 @@ import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
+from safetensors import SafetensorError
 from torch import nn
+from .app import make_app  # noqa: F401 (for users)
 from .archs import facts, find_arch
 from .bundle import CARD, FORMAT, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, read_manifest, read_part
 from .card import history_values, metric_values, model_card, weights_licence
@@ -196,12 +198,16 @@ def _close(m, tmp):
     _json(tmp/MANIFEST, m)
 
 # %% ../nbs/api/17_deployment.ipynb #78e96942
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 @contextmanager
 def _aside(folder, force):
     "A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as it was"
     check_replaceable(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    folder = folder.resolve()   # a link stays one
+    if folder in (here := Path.cwd(), *here.parents): raise FileError(f"{folder} is or holds the working folder. Give another.", path=folder)
+    try: folder.parent.mkdir(parents=True, exist_ok=True); tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as e: raise FileError(f"{folder} cannot be written ({e.strerror}). Choose another folder.", path=folder) from e
     try:
         yield tmp
         for f in tmp.iterdir():
@@ -209,12 +215,25 @@ def _aside(folder, force):
             with open(f, "rb") as o: os.fsync(o.fileno())
         tmp.chmod(0o755)
         _swap(tmp, folder)
+    except KitError: raise
+    except (OSError, SafetensorError) as e:
+        if isinstance(e, OSError) and e.errno not in _NO_ROOM: raise
+        raise FileError(f"{folder} cannot be written ({getattr(e, 'strerror', None) or str(e)[:200]}). What was there is as it was.", path=folder) from e
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/api/17_deployment.ipynb #b43b6c5a
+def _exchange(a, b):
+    "Swap two folders in one step of the file system; `False`: this system cannot"
+    a, b = os.fsencode(a), os.fsencode(b)
+    try:
+        libc = ctypes.CDLL(None)
+        return (libc.renamex_np(a, b, 2) if sys.platform=="darwin" else libc.renameat2(-100, a, -100, b, 2))==0   # RENAME_SWAP; AT_FDCWD, RENAME_EXCHANGE
+    except (AttributeError, OSError, TypeError): return False
+
 def _swap(new, folder):
     "Put `new` in the place of `folder`, which is missing, empty or an earlier export"
     if folder.exists() and any(folder.iterdir()):
+        if _exchange(new, folder): return   # there is no moment without a model, even if the process is killed
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
         os.replace(folder, old/"model")
         try: os.replace(new, folder)

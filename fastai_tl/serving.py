@@ -4,17 +4,18 @@
 
 # %% ../nbs/api/08_serving.ipynb #157eca82
 from __future__ import annotations
-import operator
+import io, operator
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from .bundle import METHODS, ONNX, PAD_MODES, read_manifest, read_part
 from .errors import FileError, InputError, StateError
 
 # %% auto #0
-__all__ = ['RESAMPLES', 'MAX_PIXELS', 'PICTURE_FORMATS', 'PictureError', 'open_picture', 'resize', 'preprocess', 'Prediction',
-           'softmax', 'AnyPredictor', 'onnx_problem', 'ExtraError', 'OnnxPredictor', 'open_session', 'load_onnx']
+__all__ = ['RESAMPLES', 'MAX_PIXELS', 'PICTURE_FORMATS', 'PictureError', 'open_picture', 'open_bytes', 'resize', 'preprocess',
+           'Prediction', 'softmax', 'AnyPredictor', 'onnx_problem', 'ExtraError', 'OnnxPredictor', 'open_session',
+           'load_onnx']
 
 # %% ../nbs/api/08_serving.ipynb #0887eda2
 RESAMPLES = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
@@ -55,9 +56,23 @@ def open_picture(
     if not path.is_file():
         raise PictureError(f"{image}: "+("this is not a file." if path.exists() else "there is no such file.") if "\0" not in str(image) else
                            f"{image!r}: this cannot be the name of a file.", path=image)
-    try: im = Image.open(path, formats=_readable_formats())
-    except Exception as e: raise PictureError(f"{image}: cannot be read as a picture ({_why(e)}).", path=image) from e
-    with im: return _decoded(im, mode, image, image)
+    return _opened(path, mode, image, image)
+
+def open_bytes(
+    data: bytes,               # what is in the file of a picture
+    mode: str = "RGB",         # as of `open_picture`
+    name: str = "This file",   # for messages
+) -> Image.Image:
+    "As `open_picture`, for a file that is in memory, such as an upload"
+    return _opened(io.BytesIO(data), mode, name, None)
+
+def _opened(file, mode, name, path):
+    try: im = Image.open(file, formats=_readable_formats())
+    except Exception as e:
+        why = ("it is none, or of a kind that is not read" if isinstance(e, UnidentifiedImageError) else
+               f"it has more than {MAX_PIXELS:,} pixels" if isinstance(e, Image.DecompressionBombError) else _why(e))
+        raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
+    with im: return _decoded(im, mode, name, path)
 
 def _decoded(im, mode, name, path):
     "`im` in `mode`; decoders raise whatever they like on damaged data"

@@ -86,6 +86,7 @@ def test_predict(done, run):
     rows = json.loads((d / "p.json").read_text())
     assert len(rows) == 20 and all(set(o) == {"path", "label", "probability"} and 0 < o["probability"] <= 1 for o in rows)
     assert "torn <i>.jpg" in flat(r.stderr) and "1 of 21 files" in flat(r.stderr)
+    assert json.loads(run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "-", cwd=d).stdout) == rows, "- prints the same, and nothing else"
     same = run("predict", "out", d / rows[0]["path"], cwd=d)  # the quickstart's own folder works, too
     assert rows[0]["label"] in same.stdout
 
@@ -99,6 +100,12 @@ def test_export(done, run, tmp_path):
         run("predict", model, "pics/fruit & veg", "--json", tmp_path / "p.json", "--force", *more, cwd=d)
         rows.append(json.loads((tmp_path / "p.json").read_text()))
     for a, b in zip(*rows): assert a["label"] == b["label"] and abs(a["probability"] - b["probability"]) < 1e-4
+    code = "import sys\nfrom fastai_tl.cli import main\ntry: main()\nfinally: assert not {'torch', 'fastai'} & set(sys.modules)"
+    for more in ((), ("--backend", "onnx")):   # with an ONNX network, torch is not even loaded
+        r = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "m"), "pics/fruit & veg", "--json", "-", *more], capture_output=True,
+                           text=True, cwd=d)
+        assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr
+    assert "auto, onnx or torch" in flat(run("predict", tmp_path / "m", d / "pics", "--backend", "tf", code=2).stderr)
     assert "already holds an exported model" in flat(run("export", d / "out", tmp_path / "m", code=2).stderr)
     assert "holds no ONNX" in flat(run("predict", d / "out", d / "pics", "--backend", "onnx", code=2).stderr)
     run("export", tmp_path / "m", tmp_path / "m", "--force", "--no-onnx")

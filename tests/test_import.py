@@ -5,9 +5,9 @@ import sys
 import pytest
 
 PURE = ["errors", "settings", "snapshot", "groups", "batchnorm", "table", "freeze", "rates", "sweep", "stage", "plan", "checkpoint", "control", "cut", "minis",
-        "owner", "freezemap", "bundle", "serving"]
+        "owner", "freezemap", "bundle", "serving", "app"]
 NAMES = """sample_path sample_dls backbones transfer_learner layer_groups GroupSpec freeze_to unfreeze set_frozen layer_table fingerprint check_frozen
-FreezeGuard spread_lrs decayed_lrs set_lrs find_lr Stage Plan run_plan Control train_only suggest_lr evaluate export load_predictor diagnose
+FreezeGuard spread_lrs decayed_lrs set_lrs find_lr Stage Plan run_plan Control train_only suggest_lr evaluate export load_predictor make_app diagnose
 FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench""".split()
 
 
@@ -32,6 +32,10 @@ def test_pure_layer_imports_neither_fastai_nor_widgets(module):
 
 def test_serving_needs_neither_torch_nor_fastai():
     assert not loaded_after("import fastai_tl.serving") & {"torch", "fastai", "matplotlib"}
+
+
+def test_the_page_of_a_model_needs_neither_torch_nor_fastai():
+    assert not loaded_after("import fastai_tl.panels.page") & {"torch", "fastai", "matplotlib"}
 
 
 def test_cli_help_is_quick():
