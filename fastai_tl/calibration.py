@@ -103,7 +103,9 @@ def fit_temperature(
     z = np.log(np.clip(probs, 1e-37, None).astype(np.float64))
     true = z[np.arange(len(z)), targets]
     nll = lambda b: (logsumexp(b*z, axis=1)-b*true).mean()      # convex in b = 1/T
-    return float(1/minimize_scalar(nll, bounds=(1/HOTTEST, 1/COLDEST), method="bounded", options=dict(xatol=1e-6)).x)
+    b = minimize_scalar(nll, bounds=(1/HOTTEST, 1/COLDEST), method="bounded", options=dict(xatol=1e-6)).x
+    at = [o for o in (1/HOTTEST, 1/COLDEST) if nll(o)<=nll(b)+1e-6]     # the loss is flat up to the limit
+    return float(1/(at[0] if at else b))
 
 def cross_scaled(
     probs: np.ndarray,      # shape (n, classes)

@@ -263,7 +263,8 @@ def _figures(self, b):
     verdict = "more than chance explains" if self.ece()>most else "no more than chance explains on so few items"
     return [figure("Accuracy", f"{100*self.accuracy:.1f} %", f"{100*lo:.1f} to {100*hi:.1f} %", "share of items whose most probable class is right"),
             figure("Macro-F1", f"{self.macro_f1:.3f}", f"{f.low:.3f} to {f.high:.3f}", "mean F1 of the classes, rare ones counting as much as frequent ones"),
-            figure("Calibration error", f"{self.ece():.3f}", "", f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}"),
+            figure("Calibration error", f"{self.ece():.3f}", "",
+                   f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}"),
             figure("Items", str(self.n), "", f"{len(self.vocab)} classes")]
 
 def _notes(self):
@@ -287,7 +288,8 @@ def _page(self, small: bool = False) -> dict:
     sections = [
         section("Confusion matrix", f"Rows: the true class. Columns: what the model said. Blue is right, orange is wrong.{part}",
                 matrix=matrix_rows(cm[np.ix_(rows, rows)], [self.vocab[i] for i in rows])),
-        section("Most confused", table=dict(head=["true", "taken for", "times"], rows=[[a, dict(text=b), k] for a,b,k in pairs[:5 if small else 15]])) if pairs else None,
+        section("Most confused",
+                table=dict(head=["true", "taken for", "times"], rows=[[a, dict(text=b), k] for a,b,k in pairs[:5 if small else 15]])) if pairs else None,
         section("Classes", "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right where it said so. "
                 "F1: their harmonic mean.", table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table), folded=small and len(table)>12),
         section("Worst mistakes", "Wrong, and the most sure of it: look for wrong labels here." if worst else "No mistakes.",

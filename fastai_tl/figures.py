@@ -60,7 +60,7 @@ def small_picture(
     item = as_picture(item)
     if item is None or isinstance(item, dict): return None
     try: im = open_picture(item)
-    except KitError: return None
+    except (KitError, OSError): return None   # a text may be too long for a file name
     im.thumbnail((side, side))
     return im
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
-from fastai.vision.augment import RandTransform
 from .errors import InputError, StateError
 from .freeze import fingerprint
 from .owner import check_free, owned
@@ -19,7 +18,7 @@ from .progress import Reporter, bar, quiet, without_cbs
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'check_tta', 'Outputs', 'digest', 'run_once', 'Judged']
+__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'seeded', 'check_tta', 'Outputs', 'digest', 'run_once', 'Judged']
 
 # %% ../nbs/api/15_inference.ipynb #61e80385
 def _name(loss) -> str:
@@ -94,19 +93,31 @@ def names_for(
     return [str(i) for i in range(n)]
 
 # %% ../nbs/api/15_inference.ipynb #77f82dde
-def _random_transforms(dl) -> bool:
-    "Whether the data goes through transforms that are random in training"
-    ds = dl.dataset
-    pipes = [getattr(dl, k, None) for k in ("after_item", "before_batch", "after_batch")]+[getattr(o, "tfms", None) for o in (getattr(ds, "tls", None) or [ds])]
-    return any(isinstance(f, RandTransform) or getattr(f, "split_idx", None)==0 for p in pipes for f in getattr(p, "fs", []))
+class _These:
+    "Positions of items; for `DataLoader.new(get_idxs=…)`"
+    def __init__(self, idxs): self.idxs = idxs
+    def __call__(self): return self.idxs
+
+def seeded(seed: int):
+    "Set the random states of Python, NumPy and torch"
+    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+
+def _tensors(o): return [o] if isinstance(o, torch.Tensor) else [t for v in o for t in _tensors(v)] if isinstance(o, (list, tuple)) else []
+
+def _views_differ(dl, n=4) -> bool:
+    "Whether a few items come out differently when they are read as for training, again and again"
+    few, seen = dl.new(get_idxs=_These(list(range(min(n, len(dl.dataset))))), num_workers=0), []
+    with dl.dataset.set_split_idx(0):
+        for seed in range(n): seeded(seed); seen.append(_tensors(next(iter(few))))
+    return any(a.shape!=b.shape or not torch.equal(a, b) for other in seen[1:] for a,b in zip(seen[0], other))
 
 def check_tta(
     dl,         # a DataLoader
     tta: int,   # augmented views; 0: none
 ):
-    "Raise `InputError` if so many views cannot be had of its items"
+    "Raise `InputError` if so many views cannot be had of its items; draws random numbers"
     if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or tta<0: raise InputError(f"tta={tta!r}: give a number of augmented views, 0 or more.")
-    if tta and not (hasattr(dl.dataset, "set_split_idx") and _random_transforms(dl)):
+    if tta and not (hasattr(dl.dataset, "set_split_idx") and _views_differ(dl)):
         raise InputError("tta needs random transforms in the DataLoader, and there are none: every view would be the same. Make the DataLoaders with "
                          "batch_tfms=aug_transforms(), or leave tta out.")
 
@@ -144,7 +155,7 @@ def _views(learn, dl, tta, watch, report):
     preds,targets = learn.get_preds(dl=dl, cbs=watch)
     preds = _probabilities(learn, watch.task, preds)
     for v in range(tta):
-        random.seed(v); np.random.seed(v); torch.manual_seed(v)
+        seeded(v)
         watch.note = f"evaluate, view {v+2} of {tta+1}"
         with dl.dataset.set_split_idx(0): preds = preds+_probabilities(learn, watch.task, learn.get_preds(dl=dl, cbs=watch)[0])
     return preds/(tta+1), targets

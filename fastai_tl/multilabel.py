@@ -239,7 +239,8 @@ def _page(self, small: bool = False) -> dict:
                 table=dict(head=["label", "average precision", "F1", "precision", "recall", "have it", "given it"], rows=rows)),
         section("Which threshold", "Above it, a label counts as said. A lower one misses fewer and invents more.", charts=[
             chart(self.plot_thresholds, "Precision, recall and F1 by threshold")]),
-        section("Worst items", "The highest loss first." if worst else "No item has a wrong label.", shots=[shot(o.item, _lines(o), index=o.index) for o in worst])],
+        section("Worst items", "The highest loss first." if worst else "No item has a wrong label.",
+                shots=[shot(o.item, _lines(o), index=o.index) for o in worst])],
         footer=f"Intervals: {b.attrs['method']}.")
 
 MultiLabelEvaluation.to_dict, MultiLabelEvaluation.page = _to_dict, _page
