@@ -94,10 +94,10 @@ def draw_pictures(
     "Pictures with titles in a grid; what is no picture in words"
     import textwrap
     rows = max(-(-len(shots)//cols), 1)
-    fig = new_figure((2.3*cols, 2.6*rows) if shots else (4, 1))
+    fig = new_figure((2*cols, 2.35*rows) if shots else (4, 1))
     if not shots: fig.text(.5, .5, empty, ha="center", va="center")
     for ax,(item,title) in zip(np.ravel(fig.subplots(rows, cols)) if shots else [], shots):
-        if (im := small_picture(item, 224)) is not None: ax.imshow(np.asarray(im))
+        if (im := small_picture(item, 192)) is not None: ax.imshow(np.asarray(im))
         else: ax.text(.5, .5, textwrap.fill(item_words(item), 24), ha="center", va="center", fontsize="small", transform=ax.transAxes, parse_math=False)
         ax.set_title("\n".join(textwrap.shorten(line, 34, placeholder="…") for line in title.split("\n")), fontsize="medium", parse_math=False)
     for ax in fig.axes: ax.axis("off")

@@ -125,9 +125,11 @@ def check_tta(
 class _Watch(Callback):
     "Refuse at the first batch what cannot be evaluated; tell how far it is"
     order = 65
-    def __init__(self, report, total): self.report, self.total, self.done, self.task, self.note = report, total, 0, None, "evaluate"
+    def __init__(self, report, total): self.report, self.total, self.done, self.task, self.note, self.why = report, total, 0, None, "evaluate", None
     def after_pred(self):
-        if self.task is None: self.task = task_of(self.loss_func, self.pred, tuple(self.yb))
+        if self.task is not None: return
+        try: self.task = task_of(self.loss_func, self.pred, tuple(self.yb))
+        except InputError as e: self.why = e.args; raise
     def after_batch(self):
         self.done += 1
         self.report(self.done, self.total, self.note)
@@ -201,7 +203,10 @@ def run_once(
         with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
             with nullcontext(on_progress) if on_progress else bar(total) as report:
                 watch = _Watch(report, total)
-                preds,targets = _views(learn, dl, tta, watch, report)
+                try: preds,targets = _views(learn, dl, tta, watch, report)
+                except InputError as e:
+                    if watch.why: e.args = watch.why   # fastai writes into the message which callback it was
+                    raise
             weights = digest(learn)
     finally:
         chance.restore()

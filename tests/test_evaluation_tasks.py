@@ -144,7 +144,8 @@ def test_refusals_say_what_to_do(y, net, loss, match):
     learn = learner(y, net, loss)
     learn.dls.n_inp = 1
     before = everything(learn)
-    with pytest.raises(KitError, match=match): evaluate(learn, on_progress=QUIET)
+    with pytest.raises(KitError, match=match) as e: evaluate(learn, on_progress=QUIET)
+    assert "Watch" not in str(e.value) and len(e.value.args) == 1
     after = everything(learn)
     before.pop("attrs"), after.pop("attrs")
     same(before, after)
