@@ -292,7 +292,7 @@ def _page(self, small: bool = False) -> dict:
                 table=dict(head=["true", "taken for", "times"], rows=[[a, dict(text=b), k] for a,b,k in pairs[:5 if small else 15]])) if pairs else None,
         section("Classes", "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right where it said so. "
                 "F1: their harmonic mean.", table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table), folded=small and len(table)>12),
-        section("Worst mistakes", "Wrong, and the most sure of it: look for wrong labels here." if worst else "No mistakes.",
+        section("Worst mistakes", "First those whose true class seemed least likely. Look for wrong labels here." if worst else "No mistakes.",
                 shots=[shot(p.item, _caption(p), side, p.index) for p in worst])]
     sections = [s for s in sections if s]
     if not small: sections.append(section("Least certain", "Right or wrong: more labelled pictures like these would help most.",
