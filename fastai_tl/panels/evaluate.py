@@ -25,6 +25,7 @@ _STYLE = """<style>
 .ftl-EvaluatePanel .ftl-big{font-size:15px}
 .ftl-EvaluatePanel abbr{text-decoration:underline dotted;text-underline-offset:3px;cursor:help}
 .ftl-EvaluatePanel .ftl-scroll{overflow:auto}
+.ftl-EvaluatePanel .ftl-figures,.ftl-EvaluatePanel .ftl-figures>.widget-html-content{min-width:0;width:100%;max-width:100%}
 .ftl-EvaluatePanel .ftl-matrix{overflow:auto;max-width:100%;max-height:560px}
 .ftl-EvaluatePanel .ftl-cols{flex-flow:row wrap;align-items:flex-start;gap:4px 18px}
 .ftl-EvaluatePanel .bqplot .heatmapcell{cursor:pointer}
@@ -230,7 +231,7 @@ class _Calibration(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev = None
-        self.drawing, self.figure = w.Box(), None
+        self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 330px", max_width="100%")), None
         self.bins = w.Dropdown(description="Bins", options=[5, 10, 15, 20], value=15, style=dict(description_width="36px"), layout=w.Layout(width="110px"))
         self.bins.observe(_locked(lock, self._draw, changed), "value")
         self.words, self.table = w.HTML(layout=w.Layout(width="300px", flex="1 1 280px")), w.HTML()
@@ -252,7 +253,7 @@ class _Calibration(w.VBox):
                 bq.Axis(scale=s["y"], label="how often it was right", label_offset="44px", orientation="vertical", **ticks)]
         old, self.figure = self.figure, bq.Figure(
             marks=[self.bars, perfect, whiskers, self.dots], axes=axes, padding_x=0, padding_y=0, animation_duration=0, display_toolbar=False,
-            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="330px", height="310px", min_width="280px"))
+            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="100%", height="310px", min_width="200px"))
         self.drawing.children = [self.figure]
         _free(old)
         self.words.value = self._words()
@@ -285,6 +286,7 @@ class _Figures(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev, self.page = None, w.HTML()
+        self.page.add_class("ftl-figures")
         super().__init__([self.page])
 
     def show(self, ev): self.ev = ev; self.page.value = ev._repr_html_()
