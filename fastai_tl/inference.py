@@ -152,8 +152,8 @@ def digest(learn) -> str:
     except (RuntimeError, TypeError, ValueError): return ""   # such as quantized tensors
     return hashlib.blake2b("".join(f"{k}={v};" for k,v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
 
-def _views(learn, dl, tta, watch, report):
-    "Mean over the views, and targets; from the loss's activation"
+def _views(learn, dl, tta, watch):
+    "Mean over the views, and targets"
     preds,targets = learn.get_preds(dl=dl, cbs=watch)
     preds = _probabilities(learn, watch.task, preds)
     for v in range(tta):
@@ -203,7 +203,7 @@ def run_once(
         with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
             with nullcontext(on_progress) if on_progress else bar(total) as report:
                 watch = _Watch(report, total)
-                try: preds,targets = _views(learn, dl, tta, watch, report)
+                try: preds,targets = _views(learn, dl, tta, watch)
                 except InputError as e:
                     if watch.why: e.args = watch.why   # fastai writes into the message which callback it was
                     raise
