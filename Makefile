@@ -75,6 +75,7 @@ docs: .venv/.dev  ## build the documentation site into _site/
 bench: .venv/.dev  ## measured comparisons; tables and JSON in benchmarks/out/
 	$(BIN)/python benchmarks/quickstart_seeds.py
 	$(BIN)/python benchmarks/cache.py
+	$(BIN)/python benchmarks/evaluate.py
 
 bench-panels: .venv/.dev chromium  ## what panels cost: training watched and not, and time to appear
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python benchmarks/panels.py

@@ -4,34 +4,35 @@
 
 # %% ../nbs/api/16_evaluation.ipynb #5adbffde
 from __future__ import annotations
-import base64, hashlib, html, io
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import numpy as np
-import torch
-from fastai.callback.core import Callback
-from fastai.learner import Recorder
-from .errors import InputError, StateError
-from .freeze import fingerprint
-from .owner import check_free, owned
-from .progress import Reporter, bar, quiet, without_cbs
-from .snapshot import RandomState
+from .bootstrap import bootstrap_confusion
+from .calibration import Temperature, chance_ece, cross_scaled, draw_reliability, ece_of, fit_temperature, reliability, wilson
+from .errors import InputError
+from .figures import axes_for, chart, draw_pictures, picture_uri
+from .inference import Judged, run_once
+from .multilabel import MultiLabelEvaluation
+from .page import figure, matrix_rows, section, share_cell, shot
+from .progress import Reporter
+from .regression import RegressionEvaluation
+
+_all_ = ["picture_uri", "wilson", "MultiLabelEvaluation", "RegressionEvaluation"]
 
 # %% auto #0
-__all__ = ['Evaluation', 'wilson', 'Prediction', 'Mistake', 'picture_uri', 'evaluate']
+__all__ = ['Evaluation', 'Prediction', 'Mistake', 'evaluate', 'picture_uri', 'wilson', 'MultiLabelEvaluation',
+           'RegressionEvaluation']
 
 # %% ../nbs/api/16_evaluation.ipynb #3ebff933
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Judged):
     "What a classifier does on a set of items; made by `evaluate`"
     vocab: list[str]                 # class names
     probs: np.ndarray                # shape (n, classes), probabilities
     targets: np.ndarray              # shape (n,), index of the true class
     items: list = field(default_factory=list, repr=False)  # what the DataLoader read, such as paths; may be empty
     weights: str = field(default="", repr=False)           # digest of the weights that were judged, see `is_of`; '' unknown
+    views: int = field(default=1, repr=False)              # how often each item was seen, see `evaluate(tta=…)`
 
-    @property
-    def n(self) -> int: return len(self.targets)
     @property
     def preds(self) -> np.ndarray:
         "Index of the most probable class, shape (n,)"
@@ -57,21 +58,20 @@ class Evaluation:
         return f"Evaluation(accuracy {self.accuracy:.1%}, 95% interval {lo:.1%} to {hi:.1%}, {self.n} items, {len(self.vocab)} classes)"
 
 # %% ../nbs/api/16_evaluation.ipynb #7a861c25
-def wilson(
-    right: int,              # how many of them
-    n: int,                  # of how many
-    level: float = .95,      # confidence level, 0..1
-) -> tuple[float, float]:    # low and high share, 0..1
-    "Confidence interval of a share (Wilson's, which holds for few items and for shares near 0 and 1)"
-    from scipy.stats import binomtest
-    ci = binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
-    return float(ci.low), float(ci.high)
-
 def _interval(self,
     level: float = .95,      # confidence level, 0..1
 ) -> tuple[float, float]:    # low and high accuracy, 0..1
     "Confidence interval of the accuracy (Wilson's, which holds for few items and for accuracies near 0 and 1)"
     return wilson((self.preds==self.targets).sum(), self.n, level)
+
+def _bootstrap(self,
+    level: float = .95,         # confidence level, between 0 and 1
+    draws: int = 2000,          # how often the items are drawn
+    seed: int = 0,              # of a generator of its own
+    stratified: bool = False,   # keep the number of items of each class
+):
+    "Percentile intervals of accuracy and macro-F1 as a `pandas.DataFrame` with columns value, low and high, see `bootstrap_confusion`"
+    return bootstrap_confusion(self.confusion(), level, draws, seed, stratified)
 
 def _confusion(self) -> np.ndarray:
     "Counts, shape (classes, classes): row the true class, column the predicted one"
@@ -103,7 +103,7 @@ def _most_confused(self,
     return sorted(pairs, key=lambda o: (-o[2], o[0], o[1]))
 
 Evaluation.interval, Evaluation.confusion, Evaluation.per_class, Evaluation.most_confused = _interval, _confusion, _per_class, _most_confused
-Evaluation.recall_intervals = _recall_intervals
+Evaluation.recall_intervals, Evaluation.bootstrap = _recall_intervals, _bootstrap
 
 # %% ../nbs/api/16_evaluation.ipynb #1e36bc63
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Mistake(Prediction):
 def _predictions(self, order, cls=Prediction):
     "The items at these positions"
     order = np.asarray(order, dtype=int)
-    return [cls(self.items[i] if len(self.items) else None, self.vocab[t], self.vocab[p], float(c), float(nats), int(i)) for i,t,p,c,nats in
+    return [cls(self.item(i), self.vocab[t], self.vocab[p], float(c), float(nats), int(i)) for i,t,p,c,nats in
             zip(order, self.targets[order], self.preds[order], self.confidence[order], self.losses[order])]
 
 def _worst(self,
@@ -160,28 +160,17 @@ Evaluation._predictions, Evaluation._class_index = _predictions, _class_index
 Evaluation.worst, Evaluation.uncertain, Evaluation.cell = _worst, _uncertain, _cell
 
 # %% ../nbs/api/16_evaluation.ipynb #03fe467c
-def _bins_of(self, bins):
-    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins<1: raise InputError(f"bins is {bins!r}: give a whole number from 1.")
-    edges = np.linspace(0, 1, bins+1)
-    return edges, np.digitize(self.confidence, edges[1:-1], right=True)
-
 def _calibration(self,
     bins: int = 15,    # bins of equal width over 0..1, each with its upper end
 ):
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
-    import pandas as pd
-    edges,at = self._bins_of(bins)
-    n = np.bincount(at, minlength=bins)
-    mean = lambda v: np.divide(np.bincount(at, v, bins), n, out=np.full(bins, np.nan), where=n>0)
-    return pd.DataFrame(dict(bin=pd.IntervalIndex.from_breaks(edges.round(6)), confidence=mean(self.confidence),
-                             accuracy=mean(self.preds==self.targets), items=n))
+    return reliability(self.confidence, self.preds==self.targets, bins)
 
 def _ece(self,
     bins: int = 15,    # as in `calibration`
 ) -> float:            # 0 (what it says is how often it is right) .. 1
     "Expected calibration error (Naeini et al. 2015, Guo et al. 2017): mean difference of confidence and accuracy over the bins, weighted by items"
-    c = self.calibration(bins)
-    return float(((c.confidence-c.accuracy).abs()*c["items"]).sum()/self.n)
+    return ece_of(self.calibration(bins))
 
 def _ece_by_chance(self,
     bins: int = 15,      # as in `calibration`
@@ -189,65 +178,36 @@ def _ece_by_chance(self,
     seed: int = 0,       # of a generator of its own
 ) -> tuple[float, float]:   # mean and 95th percentile
     "The ECE that a perfectly calibrated model would show on so many items with these confidences (Bröcker and Smith 2007)"
-    (_,at),rng = self._bins_of(bins), np.random.default_rng(seed)
-    said = np.bincount(at, self.confidence, bins)
-    eces = [np.abs(said-np.bincount(at, rng.random(self.n)<self.confidence, bins)).sum()/self.n for _ in range(draws)]
-    return float(np.mean(eces)), float(np.quantile(eces, .95))
+    return chance_ece(self.confidence, bins, draws, seed)
 
-Evaluation._bins_of = _bins_of
-Evaluation.calibration, Evaluation.ece, Evaluation.ece_by_chance = _calibration, _ece, _ece_by_chance
+def _temperature(self,
+    folds: int = 5,      # each item is scaled with the temperature found on the other folds
+    seed: int = 0,       # of the folds
+) -> Temperature:
+    "Temperature scaling (Guo et al. 2017): what to divide the logits by, and how well calibrated it makes items that it was not found on"
+    scaled,each = cross_scaled(self.probs, self.targets, folds, seed)
+    return Temperature(fit_temperature(self.probs, self.targets), each, self, replace(self, probs=scaled))
+
+Evaluation.calibration, Evaluation.ece, Evaluation.ece_by_chance, Evaluation.temperature = _calibration, _ece, _ece_by_chance, _temperature
 
 # %% ../nbs/api/16_evaluation.ipynb #fac2ab19
-def _to_dict(self) -> dict:
-    "The figures, ready for JSON"
-    lo,hi = self.interval()
-    return dict(n=self.n, accuracy=self.accuracy, interval=[lo, hi], macro_f1=self.macro_f1, ece=self.ece(), classes=list(self.vocab),
-                confusion=self.confusion().tolist(), per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
+def _short(names, most=22): return [n if len(n)<=most else n[:most-1]+"…" for n in names]
 
-def _digest(learn) -> str:
-    "The weights in 32 characters; '' where they cannot be read"
-    try: prints = fingerprint(learn)
-    except (RuntimeError, TypeError, ValueError): return ""   # such as quantized tensors
-    return hashlib.blake2b("".join(f"{k}={v};" for k,v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
-
-def _is_of(self,
-    learn,         # a fastai `Learner`
-) -> bool | None:  # `None`: unknown
-    "Whether the weights are still those that were evaluated"
-    now = _digest(learn) if self.weights else ""
-    return now==self.weights if now else None
-
-Evaluation.to_dict, Evaluation.is_of = _to_dict, _is_of
-
-# %% ../nbs/api/16_evaluation.ipynb #cab91aa4
-def picture_uri(
-    item,               # a path, or anything `serving.open_picture` takes
-    side: int = 112,    # pixels
-) -> str | None:        # `None` if it is not a picture
-    "A small JPEG of a picture as a `data:` address, to put into HTML"
-    from fastai_tl.errors import KitError
-    from fastai_tl.serving import open_picture
-    try: im = open_picture(item)
-    except KitError: return None
-    im.thumbnail((side, side))
-    buf = io.BytesIO(); im.save(buf, "JPEG", quality=85)
-    return "data:image/jpeg;base64,"+base64.b64encode(buf.getvalue()).decode()
-
-def _plot(self,
+def _plot_confusion(self,
     ax=None,   # matplotlib axes; `None`: new ones
 ):             # the axes
-    "Confusion matrix with counts"
-    if ax is None:
-        from matplotlib import pyplot as plt
-        side = 2.2+.42*len(self.vocab)
-        _,ax = plt.subplots(figsize=(side, side))
+    "Confusion matrix with counts; the colour is the share of the true class"
+    k = len(self.vocab)
+    ax = axes_for(ax, (min(2.2+.42*k, 14),)*2)
     cm = self.confusion(); share = cm/np.clip(cm.sum(1, keepdims=True), 1, None)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if len(self.vocab)<=25:
+    if k<=25:
         for i,j in zip(*np.nonzero(cm)): ax.text(j, i, cm[i, j], ha="center", va="center", color="white" if share[i, j]>.5 else "black")
-    ticks = range(len(self.vocab))
-    ax.set_xticks(ticks, self.vocab, rotation=45, ha="right"); ax.set_yticks(ticks, self.vocab)
-    ax.set_xlabel("predicted"); ax.set_ylabel("true")
+    size = "medium" if k<=25 else max(3, 9-k/20)
+    names = _short(self.vocab)
+    ax.set_xticks(range(k), names, rotation=45 if k<=25 else 90, ha="right" if k<=25 else "center", fontsize=size, parse_math=False)
+    ax.set_yticks(range(k), names, fontsize=size, parse_math=False)
+    ax.grid(False); ax.set_xlabel("predicted"); ax.set_ylabel("true")
     return ax
 
 def _plot_calibration(self,
@@ -255,76 +215,114 @@ def _plot_calibration(self,
     bins: int = 15,    # as in `calibration`
 ):                     # the axes
     "Reliability diagram: accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says"
-    if ax is None:
-        from matplotlib import pyplot as plt
-        _,ax = plt.subplots(figsize=(4.2, 4.2))
-    c = self.calibration(bins).query("items>0")
-    los,his = np.array([wilson(round(a*n), n) for a,n in zip(c.accuracy, c["items"])]).T
-    ax.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="perfect")
-    ax.bar([b.mid for b in c.bin], c.accuracy, width=.92/bins, color="tab:blue", alpha=.35, label="accuracy")
-    ax.errorbar(c.confidence, c.accuracy, [np.maximum(c.accuracy-los, 0), np.maximum(his-c.accuracy, 0)], fmt="o", ms=4, lw=1, color="tab:blue",
-                label="at its mean confidence")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=f"ECE {self.ece(bins):.3f}")
-    ax.legend(loc="upper left", fontsize="small")
+    return draw_reliability(axes_for(ax, (4.2, 4.2)), self.calibration(bins))
+
+def _plot_classes(self,
+    ax=None,         # matplotlib axes; `None`: new ones
+    most: int = 30,  # classes at most; those with the lowest recall
+):                   # the axes
+    "Recall of each class with its 95 % interval, the hardest at the top"
+    t = self.per_class().join(self.recall_intervals()).query("items>0").sort_values("recall", kind="stable")[:most][::-1]
+    ax, at = axes_for(ax, (5, 1.1+.3*len(t))), np.arange(len(t))
+    ax.barh(at, t.recall, color="C0", alpha=.45)
+    ax.errorbar(t.recall, at, xerr=[np.maximum(t.recall-t.low, 0), np.maximum(t.high-t.recall, 0)], fmt="none", ecolor="C0", lw=1.2, capsize=2)
+    ax.set_yticks(at, _short([str(o) for o in t.index]), parse_math=False)
+    ax.set(xlim=(0, 1.02), ylim=(-.6, len(t)-.4), xlabel="recall: how many of the class were recognised")
     return ax
 
-# %% ../nbs/api/16_evaluation.ipynb #c05071f4
-def _repr_html_(self):
-    lo,hi = self.interval()
-    pairs = "".join(f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td><td>{n}</td></tr>" for a,b,n in self.most_confused()[:5])
-    figs = "".join(f'<figure style="display:inline-block;margin:4px;text-align:center;font-size:.8em"><img src="{uri}" '
-                   f'alt="{html.escape(m.true)} taken for {html.escape(m.predicted)}"><figcaption>{html.escape(m.true)} → '
-                   f'{html.escape(m.predicted)} ({m.probability:.0%})</figcaption></figure>'
-                   for m in self.worst(6) if m.item is not None and (uri := picture_uri(m.item)))
-    return (f"<p><b>Accuracy {self.accuracy:.1%}</b>, 95% interval {lo:.1%} to {hi:.1%}, macro-F1 {self.macro_f1:.2f}, on {self.n} items.</p>"
-            + self.per_class().to_html(float_format="{:.2f}".format, border=0)
-            +(f"<table><tr><th>true</th><th>taken for</th><th>times</th></tr>{pairs}</table>" if pairs else "<p>No mistakes.</p>")+figs)
+def _caption(p): return f"{p.true} taken for {p.predicted}\n{p.probability:.0%} sure" if not p.right else f"{p.true}\n{p.probability:.0%} sure"
 
-Evaluation.plot, Evaluation.plot_calibration, Evaluation._repr_html_ = _plot, _plot_calibration, _repr_html_
+def _seen(p): return f"item {p.index}" if p.item is None else p.item
+
+def _plot_worst(self,
+    n: int = 9,    # at most so many
+):                 # a matplotlib figure
+    "The pictures of `worst`: what they are, what they were taken for, and how sure that was"
+    return draw_pictures([(_seen(p), _caption(p)) for p in self.worst(n)], empty="No mistakes")
+
+def _plot_uncertain(self,
+    n: int = 9,    # at most so many
+):                 # a matplotlib figure
+    "The pictures of `uncertain`"
+    return draw_pictures([(_seen(p), _caption(p)) for p in self.uncertain(n)])
+
+Evaluation.plot = Evaluation.plot_confusion = _plot_confusion
+Evaluation.plot_calibration, Evaluation.plot_classes = _plot_calibration, _plot_classes
+Evaluation.plot_worst, Evaluation.plot_uncertain = _plot_worst, _plot_uncertain
+
+# %% ../nbs/api/16_evaluation.ipynb #cab91aa4
+def _to_dict(self) -> dict:
+    "The figures, ready for JSON"
+    (lo,hi),b = self.interval(), self.bootstrap()
+    return dict(task="classes", n=self.n, views=self.views, accuracy=self.accuracy, interval=[lo, hi], macro_f1=self.macro_f1, ece=self.ece(),
+                bootstrap=dict(method=b.attrs["method"], **{k: [float(r.low), float(r.high)] for k,r in b.iterrows()}), classes=list(self.vocab),
+                confusion=self.confusion().tolist(), per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
+
+def _figures(self, b):
+    (lo,hi),f,(_,most) = self.interval(), b.loc["macro_f1"], self.ece_by_chance()
+    verdict = "more than chance explains" if self.ece()>most else "no more than chance explains on so few items"
+    return [figure("Accuracy", f"{100*self.accuracy:.1f} %", f"{100*lo:.1f} to {100*hi:.1f} %", "share of items whose most probable class is right"),
+            figure("Macro-F1", f"{self.macro_f1:.3f}", f"{f.low:.3f} to {f.high:.3f}", "mean F1 of the classes, rare ones counting as much as frequent ones"),
+            figure("Calibration error", f"{self.ece():.3f}", "",
+                   f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}"),
+            figure("Items", str(self.n), "", f"{len(self.vocab)} classes")]
+
+def _notes(self):
+    one = len(seen := np.unique(self.targets))==1
+    return ([f"Mean of {self.views} views of each item (test-time augmentation)."]*(self.views>1)
+            +[f"All items are of one class, {self.vocab[seen[0]]}: the accuracy is its recall, and the other figures say little."]*one)
+
+def _hardest(self, most):
+    "Classes with the most mistakes, in their order; all if there are no more than `most`"
+    cm = self.confusion()
+    return sorted(np.argsort(-(cm.sum(0)+cm.sum(1)-2*cm.diagonal()), kind="stable")[:most].tolist())
+
+def _page(self, small: bool = False) -> dict:
+    "What `page.page_html` shows"
+    b, t, most, pairs = self.bootstrap(), self.per_class().join(self.recall_intervals()), 20 if small else 40, self.most_confused()
+    rows, cm, n = self._hardest(most), self.confusion(), 6 if small else 12
+    part = f" The {most} of {len(self.vocab)} classes with the most mistakes." if len(rows)<len(self.vocab) else ""
+    table = [[r.Index, share_cell(r.recall if r.items else np.nan, r.low, r.high), share_cell(r.precision), f"{r.f1:.2f}", r.items] for r in t.itertuples()]
+    worst, unsure = self.worst(n), self.uncertain(n)
+    side = 96 if small else 144
+    sections = [
+        section("Confusion matrix", f"Rows: the true class. Columns: what the model said. Blue is right, orange is wrong.{part}",
+                matrix=matrix_rows(cm[np.ix_(rows, rows)], [self.vocab[i] for i in rows])),
+        section("Most confused",
+                table=dict(head=["true", "taken for", "times"], rows=[[a, dict(text=b), k] for a,b,k in pairs[:5 if small else 15]])) if pairs else None,
+        section("Classes", "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right where it said so. "
+                "F1: their harmonic mean.", table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table), folded=small and len(table)>12),
+        section("Worst mistakes", "First those whose true class seemed least likely. Look for wrong labels here." if worst else "No mistakes.",
+                shots=[shot(p.item, _caption(p), side, p.index) for p in worst])]
+    sections = [s for s in sections if s]
+    if not small: sections.append(section("Least certain", "Right or wrong: more labelled pictures like these would help most.",
+                                          shots=[shot(p.item, _caption(p), side, p.index) for p in unsure]))
+    sections.append(section("Calibration", "Where the model says 80 %, it should be right four times in five: then the dot of that bin is on the dashed line. "
+                            "Below the line the model is too sure. The bars through the dots are 95 % intervals.", folded=small,
+                            charts=[chart(self.plot_calibration, f"Accuracy by confidence; expected calibration error {self.ece():.3f}", size=(4.4, 3.6))]))
+    return dict(figures=self._figures(b), notes=self._notes(), sections=sections,
+                footer=f"Interval of the accuracy: Wilson, 95 %. Of macro-F1: {b.attrs['method']}.")
+
+Evaluation.to_dict, Evaluation.page, Evaluation._figures, Evaluation._notes, Evaluation._hardest = _to_dict, _page, _figures, _notes, _hardest
 
 # %% ../nbs/api/16_evaluation.ipynb #5ac03423
-class _PassMeter(Callback):
-    order = 65
-    def __init__(self, report): self.report = report
-    def after_batch(self): self.report(self.iter+1, len(self.dl), "evaluate")
-
-def _items_of(dl) -> list:
-    "What a DataLoader reads, one an item; rows of a table as dicts; empty if it does not say"
-    for o in (dl, getattr(dl, "dataset", None)):
-        items = getattr(o, "items", None)
-        if items is not None: return items.to_dict("records") if hasattr(items, "to_dict") else list(items)
-    return []
-
 def evaluate(
-    learn,                                # a fastai `Learner` for single-label classification
+    learn,                                # a fastai `Learner`
     dl=None,                              # a DataLoader with targets; `None`: the validation set
     *,
+    tta: int = 0,                         # views of each item through the random transforms of training, averaged with the plain one; 0: none
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
-) -> Evaluation:
-    "One pass over the data, in order and whole; changes neither Learner nor random states; raises `InputError` if targets are not single classes"
-    check_free(learn, "evaluate")
-    if dl is None and len(learn.dls.loaders)<2: raise StateError("There is no validation set: give evaluate a DataLoader, as in evaluate(learn, dl).")
-    dl, chance, modes = learn.dls.valid if dl is None else dl, RandomState(), [(m, m.training) for m in learn.model.modules()]
-    try:
-        if hasattr(dl, "new"): dl = dl.new(shuffle=False, drop_last=False)
-        if not len(dl): raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
-        with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
-            with nullcontext(on_progress) if on_progress else bar(len(dl)) as report:
-                preds,targets = learn.get_preds(dl=dl, cbs=_PassMeter(report))
-            weights = _digest(learn)
-    finally:
-        chance.restore()
-        for m,training in modes: m.training = training
-    if isinstance(targets, torch.Tensor) and targets.ndim==2 and targets.shape[1]==1: targets = targets[:, 0]   # as a table gives them
-    if not isinstance(targets, torch.Tensor) or targets.ndim!=1 or targets.is_floating_point() or preds.ndim!=2:
-        raise InputError("evaluate is for classifiers that give each item one class; these targets "
-                         f"have shape {tuple(getattr(targets, 'shape', ()))} and the predictions {tuple(getattr(preds, 'shape', ()))}.")
-    probs = preds.float()
-    if bad := int((~torch.isfinite(probs)).any(1).sum()):
-        raise StateError(f"For {bad} of {len(probs)} items the network answers with values that are no numbers, so there is nothing to evaluate. Its weights "
-                         "are probably ruined: look for them with torch.isfinite, or make the Learner anew.")
-    if not hasattr(learn.loss_func, "activation"): probs = probs.softmax(1)   # a plain loss: the network gives logits
-    vocab = getattr(learn.dls, "vocab", None)
-    names = [str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))]
-    items = _items_of(dl)
-    return Evaluation(names, probs.numpy(), targets.numpy(), items if len(items)==len(targets) else [], weights)
+) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:   # by the kind of task
+    """One pass over the data (`tta+1` passes with `tta`), in order and whole, never on cached features; changes neither Learner nor random states
+
+    Raises `InputError` or `StateError`, with what to do instead, for what cannot be judged so: no targets, masks, texts, several outputs, outputs
+    that are no numbers"""
+    o = run_once(learn, dl, tta, on_progress)
+    rest = dict(items=o.items, weights=o.weights, views=o.views)
+    if o.task=="numbers": return RegressionEvaluation(o.names, o.values, o.targets, **rest)
+    if o.task=="labels": return MultiLabelEvaluation(o.names, o.values, o.targets, o.threshold, **rest)
+    if dl is None and len(seen := np.unique(o.targets))==1:
+        raise InputError(f"All {len(o.targets)} items of the validation set are of one class, {o.names[seen[0]]}, which says nothing about telling them apart. "
+                         "Split the data at random (RandomSplitter, or TrainTestSplitter with stratify), or, to see how well this class alone is "
+                         "recognised, evaluate(learn, learn.dls.valid).")
+    return Evaluation(o.names, o.values, o.targets, **rest)

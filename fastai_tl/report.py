@@ -4,53 +4,18 @@
 
 # %% ../nbs/api/30_report.ipynb #fd9ce32c
 from __future__ import annotations
-import io, os, re, tempfile
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from .errors import FileError
-from .evaluation import picture_uri
+from .figures import chart, thumb
+from .page import write_text
+
+_all_ = ["chart", "thumb", "write_text"]
 
 # %% auto #0
-__all__ = ['chart', 'thumb', 'confusion_rows', 'render', 'check_file', 'write_text']
+__all__ = ['confusion_rows', 'render', 'check_file', 'chart', 'thumb', 'write_text']
 
 # %% ../nbs/api/30_report.ipynb #ba9e8bd3
-_inks = {"#010203": "var(--ink)", "#010204": "var(--line)", **{f"#0102{10+i}": f"var(--c{i})" for i in range(4)}}
-_rc = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-       "axes.grid": True, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.7,
-       **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "#010203"),
-       **dict.fromkeys(("axes.edgecolor", "grid.color"), "#010204")}
-
-def chart(
-    draw: Callable,                          # called with matplotlib axes (one, or an array of `n`)
-    alt: str,                                # what it shows, in words
-    caption: str = "",                       # below it
-    n: int = 1,                              # axes beside each other
-    size: tuple[float, float] = (4.6, 2.9),  # width and height of one, in inches
-) -> dict:                                   # svg, alt, caption
-    "An SVG plot in the colours of the page; does not touch pyplot"
-    import matplotlib
-    from cycler import cycler
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    with matplotlib.rc_context(_rc | {"axes.prop_cycle": cycler(color=[f"#0102{10+i}" for i in range(4)]), "svg.hashsalt": alt}):
-        fig = Figure(figsize=(size[0]*n, size[1]), layout="constrained"); FigureCanvasSVG(fig)
-        draw(fig.subplots(1, n))
-        buf = io.StringIO(); fig.savefig(buf, format="svg", transparent=True, metadata={"Date": None})
-    svg = re.sub(r"#0102\d\d", lambda m: _inks[m[0]], buf.getvalue()[buf.getvalue().index("<svg"):])
-    return dict(svg=re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S), alt=alt, caption=caption)
-
-# %% ../nbs/api/30_report.ipynb #c08b724c
-def thumb(
-    item,           # a path, or anything `serving.open_picture` takes
-    alt: str,       # what it shows, in words
-    caption: str,   # below it
-    side: int = 128,  # pixels
-) -> dict | None:   # uri, alt, caption; `None` if it is not a picture
-    "A picture for the page"
-    uri = picture_uri(item, side)
-    return dict(uri=uri, alt=alt, caption=caption) if uri else None
-
 def confusion_rows(ev) -> list[dict]:
     "The confusion matrix of an `Evaluation` as rows of cells: a count, and its share of the true class"
     cm = ev.confusion()
@@ -71,14 +36,3 @@ def check_file(
     if file.is_dir(): raise FileError(f"{file} is a folder. Give a file with --json.", path=file)
     if file.exists() and not force: raise FileError(f"{file} exists. Choose another file with --json, or replace it with --force.", path=file)
     if not file.absolute().parent.is_dir(): raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
-
-def write_text(
-    file: Path,
-    text: str,
-):
-    "Write `text` aside and put it in place in one step"
-    fd,tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with open(fd, "w", encoding="utf-8") as f: f.write(text); f.flush(); os.fsync(f.fileno())
-        os.chmod(tmp, 0o644); os.replace(tmp, file)
-    except BaseException: Path(tmp).unlink(missing_ok=True); raise

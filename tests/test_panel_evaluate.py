@@ -196,17 +196,71 @@ def test_busy_learner_refuses_and_the_result_can_still_be_looked_at(learn):
     finally: hold.set(); t.join()
 
 
-def test_learners_that_it_does_not_fit():
+def made_up(y, net, loss):
+    "A Learner on 8 random items with targets `y`"
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner
-    from fastai.losses import BCEWithLogitsLossFlat
     from torch.utils.data import TensorDataset
-    ds = TensorDataset(torch.randn(8, 3), torch.rand(8, 2).round())
-    learn = Learner(DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device="cpu"), torch.nn.Linear(3, 2), BCEWithLogitsLossFlat())
+    ds = TensorDataset(torch.randn(8, 3), y)
+    return Learner(DataLoaders.from_dsets(ds, ds, bs=4, num_workers=0, device="cpu"), net, loss)
+
+
+def test_learners_that_it_does_not_fit():
+    from fastai.losses import CrossEntropyLossFlat
+    net = torch.nn.Sequential(torch.nn.Linear(3, 32), torch.nn.Unflatten(1, (2, 4, 4)))
+    learn = made_up(torch.zeros(8, 4, 4).long(), net, CrossEntropyLossFlat(axis=1))
     panel = evaluated(learn)
-    assert panel.result is None and "one class" in panel.say_box.value and 'role="alert"' in panel.say_box.value
+    assert panel.result is None and "masks" in panel.say_box.value and 'role="alert"' in panel.say_box.value
     assert panel.tabs.layout.display == "none" and not panel.go.disabled
     with pytest.raises(InputError, match="evaluate"): EvaluatePanel(learn, result=.9)
+
+
+def test_labels_and_numbers_have_one_tab():
+    from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
+    panel = evaluated(made_up(torch.rand(8, 2).round(), torch.nn.Linear(3, 2), BCEWithLogitsLossFlat()))
+    assert panel.tabs.titles == ("Figures",) and "Mean average precision" in panel.parts[0].page.value and "8 items, 2 labels" in panel.summary.value
+    assert panel.code == "ev = evaluate(learn)\nev"
+    numbers = made_up(torch.randn(8, 1), torch.nn.Linear(3, 1), MSELossFlat())
+    panel = evaluated(numbers)
+    assert "RMSE" in panel.parts[0].page.value and f"MAE {panel.result.mae:.4g}" in panel.summary.value
+    panel.result = many(3)      # the same panel shows the other kind
+    panel.refresh()
+    assert len(panel.parts) == 4 and panel.tabs.titles[0] == "Matrix"
+
+
+def test_one_dataloader_only():
+    from fastai.data.core import DataLoaders
+    learn = noisy_learner()
+    learn.dls = DataLoaders(learn.dls.train)
+    panel = EvaluatePanel(learn)
+    assert "no validation set" in panel.summary.value
+    panel.go.click()
+    panel.wait(30)
+    assert "no validation set" in panel.say_box.value and panel.result is None
+
+
+def test_data_that_was_replaced_is_named_and_the_pictures_stay_those_of_the_figures():
+    learn = noisy_learner()
+    panel = evaluated(learn)
+    was = panel._read(3).clone()
+    old, learn.dls = learn.dls, noisy_learner(n=64).dls
+    panel.refresh()
+    assert "The data has changed since" in panel.summary.value and torch.equal(panel._read(3), was)
+    with torch.no_grad(): next(learn.model.parameters()).add_(.01)
+    panel.refresh()
+    assert "The weights and data have changed since" in panel.summary.value
+    panel.go.click()
+    assert panel.wait(30) and "changed since" not in panel.summary.value and panel.result.n == 32
+    learn.dls = old
+    panel.refresh()
+    assert "The data has changed since" in panel.summary.value
+
+
+def test_terms_are_explained():
+    panel = EvaluatePanel(noisy_learner(), result=many(4))
+    for k in range(4): panel.tabs.selected_index = k
+    for where, word in ((panel.summary, "macro-F1"), (panel.summary, "95 % interval"), (panel.parts[2].table, "recall"), (panel.parts[3].words, "ECE")):
+        assert any(part.partition(">")[2].startswith(word) for part in where.value.split("<abbr title=")[1:]), word
 
 
 def test_other_data(learn):

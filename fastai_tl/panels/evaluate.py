@@ -9,7 +9,9 @@ import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from ..errors import InputError, KitError
-from ..evaluation import Evaluation, evaluate, wilson
+from ..calibration import wilson
+from ..evaluation import Evaluation, evaluate
+from ..inference import Judged
 from ..owner import check_free, owner_of
 from .base import Cancelled, Job, Meter, Panel, descendants, esc, refresh_all
 from .gallery import GALLERY_CSS, Gallery
@@ -21,7 +23,9 @@ __all__ = ['EvaluatePanel']
 # %% ../../nbs/api/25_panels.evaluate.ipynb #c3862b62
 _STYLE = """<style>
 .ftl-EvaluatePanel .ftl-big{font-size:15px}
+.ftl-EvaluatePanel abbr{text-decoration:underline dotted;text-underline-offset:3px;cursor:help}
 .ftl-EvaluatePanel .ftl-scroll{overflow:auto}
+.ftl-EvaluatePanel .ftl-figures,.ftl-EvaluatePanel .ftl-figures>.widget-html-content{min-width:0;width:100%;max-width:100%}
 .ftl-EvaluatePanel .ftl-matrix{overflow:auto;max-width:100%;max-height:560px}
 .ftl-EvaluatePanel .ftl-cols{flex-flow:row wrap;align-items:flex-start;gap:4px 18px}
 .ftl-EvaluatePanel .bqplot .heatmapcell{cursor:pointer}
@@ -37,6 +41,22 @@ _STYLE = """<style>
 </style>"""
 
 # %% ../../nbs/api/25_panels.evaluate.ipynb #59099fec
+_WORDS = {
+    "interval": "Other pictures of the same kind would give another figure; 95 of 100 such intervals hold the one that all of them together would give",
+    "macro-F1": "F1 weighs how many of a class are recognised against how often the model is right when it says so, 0 to 1. "
+                "Macro: the mean of the classes, rare ones counting as much as frequent ones",
+    "ECE": "Expected calibration error: how far what the model says (80 % sure) is from how often it is right then, on average. 0 is perfect",
+    "recall": "How many of the class were recognised", "precision": "How often the model was right when it said this class",
+    "F1": "Harmonic mean of recall and precision: high only if both are", "items": "How many items of the class there are",
+    "confidence": "The probability that the model gives the class it says"}
+
+def _term(
+    name: str,             # one of `_WORDS`
+    text: str = "",        # as it is shown; '': the name
+) -> str:
+    "A term that says what it means when pointed at"
+    return f'<abbr title="{esc(_WORDS[name])}">{esc(text or name)}</abbr>'
+
 def _percent(p: float) -> str: return f"{100*p:.0f}\u00a0%"
 
 def _free(figure):
@@ -187,7 +207,8 @@ class _Classes(w.VBox):
     def _draw(self):
         up, by = self.down.index==0, self.by.value
         sort = lambda key: f' aria-sort="{"ascending" if up else "descending"}"' if key==by else ""
-        head = "".join(f'<th scope="col" class="{c}"{sort(key)}>{t}{(" ▲" if up else " ▼") if key==by else ""}</th>' for key,t,c in self.columns)
+        arrow = lambda key: (" ▲" if up else " ▼") if key==by else ""
+        head = "".join(f'<th scope="col" class="{c}"{sort(key)}>{_term(t) if t in _WORDS else t}{arrow(key)}</th>' for key,t,c in self.columns)
         rows = "".join(map(self._row, self.frame.sort_values(by, ascending=up, kind="stable").itertuples()))
         self.table.value = f'<table class="ftl-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
@@ -210,7 +231,7 @@ class _Calibration(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev = None
-        self.drawing, self.figure = w.Box(), None
+        self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 330px", max_width="100%")), None
         self.bins = w.Dropdown(description="Bins", options=[5, 10, 15, 20], value=15, style=dict(description_width="36px"), layout=w.Layout(width="110px"))
         self.bins.observe(_locked(lock, self._draw, changed), "value")
         self.words, self.table = w.HTML(layout=w.Layout(width="300px", flex="1 1 280px")), w.HTML()
@@ -232,7 +253,7 @@ class _Calibration(w.VBox):
                 bq.Axis(scale=s["y"], label="how often it was right", label_offset="44px", orientation="vertical", **ticks)]
         old, self.figure = self.figure, bq.Figure(
             marks=[self.bars, perfect, whiskers, self.dots], axes=axes, padding_x=0, padding_y=0, animation_duration=0, display_toolbar=False,
-            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="330px", height="310px", min_width="280px"))
+            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="100%", height="310px", min_width="200px"))
         self.drawing.children = [self.figure]
         _free(old)
         self.words.value = self._words()
@@ -249,7 +270,8 @@ class _Calibration(w.VBox):
         verdict = f"That is more than chance explains: {chance}" if ece>most else f"That says nothing against it: {chance}"
         each = ev.n/(ev.calibration(bins)["items"]>0).sum()
         few = f" A bin holds {each:.0f} items on average, so a bar is hardly more than chance: look at the whiskers, or choose fewer bins." if each<10 else ""
-        return (f'<p class="ftl-big"><b>ECE {ece:.3f}</b></p><p>Where the model says “80 %”, it should be right four times in five. On average, what it says '
+        return (f'<p class="ftl-big"><b>{_term("ECE", f"ECE {ece:.3f}")}</b></p>'
+                f'<p>Where the model says “80 %”, it should be right four times in five. On average, what it says '
                 f'and how often it is right lie <b>{100*ece:.0f} points</b> apart (expected calibration error, 0 is perfect). {verdict}{few}</p>'
                 f'<p>It says {_percent(ev.confidence.mean())} on average and is right in {_percent(ev.accuracy)}: it is {how}.</p>'
                 '<p class="ftl-dim">Bars: accuracy in each bin. Dots with whiskers: the same at the mean confidence of the bin, with its 95 % interval. '
@@ -259,22 +281,39 @@ class _Calibration(w.VBox):
     def code(self): return f"ev.plot_calibration(bins={self.bins.value})\nev.ece({self.bins.value}), ev.ece_by_chance({self.bins.value})"
 
 # %% ../../nbs/api/25_panels.evaluate.ipynb #5300ad3d
+class _Figures(w.VBox):
+    title, code = "Figures", "ev"
+
+    def __init__(self, read, changed, lock):
+        self.ev, self.page = None, w.HTML()
+        self.page.add_class("ftl-figures")
+        super().__init__([self.page])
+
+    def show(self, ev): self.ev = ev; self.page.value = ev._repr_html_()
+
+# %% ../../nbs/api/25_panels.evaluate.ipynb #e752bbeb
+def _loader_of(learn, dl):
+    "The DataLoader to evaluate; `None`: there is none"
+    loaders = getattr(learn.dls, "loaders", [])
+    return dl if dl is not None else loaders[1] if len(loaders)>1 else None
+
 class EvaluatePanel(Panel):
     "Judges a Learner in one pass, and shows the pictures behind the figures; `.result` is the `Evaluation`"
     heading = "Evaluate"
 
     def __init__(self,
-        learn,                # a fastai `Learner` for single-label classification
+        learn,                # a fastai `Learner`
         dl=None,              # a DataLoader with targets; `None`: the validation set
-        result=None,          # an `Evaluation` to show; `None`: none yet
+        result=None,          # what `evaluate(learn)` has returned, to show; `None`: none yet
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
         dl_name: str = "dl",  # what the DataLoader is called there
     ):
-        if result is not None and not isinstance(result, Evaluation):
+        if result is not None and not isinstance(result, Judged):
             raise InputError(f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate.")
         self.dl, self.dl_name, self.result, self.job, self._stale = dl, dl_name, result, None, ""
         self.busy = False  # whether it is evaluating
         self._shown = {}   # by tab: the evaluation that it shows
+        self._of = _loader_of(learn, dl) if result is not None else None   # the DataLoader that was evaluated
         super().__init__(learn, name)
 
     def body(self):
@@ -309,13 +348,14 @@ class EvaluatePanel(Panel):
             now = time.monotonic()
             if now-self._told>.1 or done>=total: self._told = now; self.meter.tell(done, total, f"batch {done} of {total}")
             job.tell(done, total, f"batch {done} of {total}")
-        return evaluate(self.learn, self.dl, on_progress=report)
+        of = _loader_of(self.learn, self.dl)
+        return evaluate(self.learn, self.dl, on_progress=report), of
 
     def _done(self, job):
         self.busy = False
         if self.closed: return
         self.meter.hide()
-        if job.error is None: self.result = job.result; self.say("")
+        if job.error is None: (self.result, self._of), _ = job.result, self.say("")
         elif isinstance(job.error, Cancelled):
             self.say("Stopped. The Learner is as it was"+(", and the evaluation before is still shown." if self.result else "."))
         else: self.say_error(job.error)
@@ -326,25 +366,44 @@ class EvaluatePanel(Panel):
         self.stop()
         super().close()
 
-# %% ../../nbs/api/25_panels.evaluate.ipynb #e752bbeb
+# %% ../../nbs/api/25_panels.evaluate.ipynb #197864bb
 def _update(self: EvaluatePanel):
     ev, busy = self.result, self.busy
     self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
     self.go.description = "Evaluate again" if ev else "Evaluate"
     if ev is None:
-        n = getattr(self._loader(), "n", None)
-        self.summary.value = f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. Nothing has been evaluated yet.</p>"
+        dl = self._loader()
+        n = getattr(dl, "n", None)
+        self.summary.value = (f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. Nothing has been evaluated yet.</p>" if dl is not None else
+                              f"<p>There is no validation set. Give the panel a DataLoader: EvaluatePanel({esc(self.name)}, dl).</p>")
         return
-    if owner_of(self.learn) is None: self._stale = "" if ev.is_of(self.learn) in (True, None) else (
-        '<div role="status" class="ftl-say ftl-warn">⚠ The weights have changed since. This is the evaluation of what they were: press Evaluate again.</div>')
-    lo,hi = ev.interval()
-    self.summary.value = (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> (95 % interval {100*lo:.1f} to {100*hi:.1f} %) · '
-                          f'macro-F1 {ev.macro_f1:.2f} · {ev.n} items</p>{self._stale}')
+    self._look_stale(ev)
+    self.summary.value = self._summary(ev)+self._stale
     self.tabs.layout.display = None   # first: what is drawn unseen has no size
-    if not self.parts:
-        self.parts = [c(self._read, self._code_changed, self._lock) for c in (_Matrix, _Mistakes, _Classes, _Calibration)]
+    old, kinds = [], (_Matrix, _Mistakes, _Classes, _Calibration) if isinstance(ev, Evaluation) else (_Figures,)
+    if tuple(map(type, self.parts))!=kinds:
+        old, self._shown = self.parts, {}
+        self.parts = [c(self._read, self._code_changed, self._lock) for c in kinds]
         self.tabs.children, self.tabs.titles, self.tabs.selected_index = self.parts, [p.title for p in self.parts], 0
     self._show_tab()
+    for c in old: _free(c)
+
+def _look_stale(self: EvaluatePanel, ev):
+    "Note whether weights or data are others than were evaluated, unless something works on them now"
+    if owner_of(self.learn) is not None: return
+    data, weights = self._of is not None and self._loader() is not self._of, ev.is_of(self.learn) is False
+    what = " and ".join(["weights"]*weights+["data"]*data)
+    have = "have" if weights else "has"
+    self._stale = what and (f'<div role="status" class="ftl-say ftl-warn">⚠ The {what} {have} changed since. This is the evaluation of what they were: '
+                            'press Evaluate again.</div>')
+
+def _summary(self: EvaluatePanel, ev) -> str:
+    "The main figures, in a line"
+    if not isinstance(ev, Evaluation): return f'<p class="ftl-big">{esc(repr(ev).partition("(")[2][:-1])}</p>'
+    lo,hi = ev.interval()
+    band = _term("interval", "95 % interval")
+    return (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> ({band} {100*lo:.1f} to {100*hi:.1f} %) · '
+            f'{_term("macro-F1", f"macro-F1 {ev.macro_f1:.2f}")} · {ev.n} items</p>')
 
 def _show_tab(self: EvaluatePanel):
     "Draw the tab that is open, unless it shows the result already"
@@ -356,13 +415,13 @@ def _show_tab(self: EvaluatePanel):
 
 def _code_changed(self: EvaluatePanel): self.code_view.set(self.code)
 
-def _loader(self: EvaluatePanel): return self.learn.dls.valid if self.dl is None else self.dl
+def _loader(self: EvaluatePanel): return _loader_of(self.learn, self.dl)
 
 def _read(self: EvaluatePanel, i: int):
     "The item at a position, from the data itself; `None`: it cannot be had now"
     try:
         check_free(self.learn, self.heading)   # reading would disturb the random states of a training
-        ds, chance = self._loader().dataset, RandomState()
+        ds, chance = self._of.dataset, RandomState()
         try: return ds[i][0] if len(ds)==self.result.n else None
         finally: chance.restore()
     except Exception: return None              # whatever a data set of a user's raises, the figures stand
@@ -377,4 +436,5 @@ def _code(self: EvaluatePanel) -> str:
     return f"ev = evaluate({self.name}{arg})" + (f"\n{part.code}" if part is not None and part.ev is not None else "\nev")
 
 EvaluatePanel.update, EvaluatePanel.code = _update, property(_code)
+EvaluatePanel._look_stale, EvaluatePanel._summary = _look_stale, _summary
 EvaluatePanel._show_tab, EvaluatePanel._code_changed, EvaluatePanel._loader, EvaluatePanel._read = _show_tab, _code_changed, _loader, _read

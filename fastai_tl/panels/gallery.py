@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import ipywidgets as w
-import numpy as np
-from ..evaluation import Prediction, picture_uri
+from ..evaluation import Prediction
+from ..figures import picture_uri
 from .base import esc
 
 # %% auto #0
@@ -31,24 +31,12 @@ GALLERY_CSS = """<style>
 def _percent(p: float) -> str: return f"{100*p:.0f}\u00a0%"
 
 # %% ../../nbs/api/24_panels.gallery.ipynb #a26f871c
-def _as_picture(item):
-    "What `picture_uri` can open, made of an array or tensor that looks like a picture; else the item"
-    if hasattr(item, "detach"): item = item.detach().cpu().float().numpy()
-    if not isinstance(item, np.ndarray): return item
-    if item.ndim==3 and item.shape[0] in (1, 3): item = item.transpose(1, 2, 0)
-    if item.ndim==3 and item.shape[2]==1: item = item[..., 0]
-    if item.ndim not in (2, 3) or min(item.shape[:2])<2 or item.ndim==3 and item.shape[2]!=3: return None
-    if item.dtype==np.uint8: return item
-    lo,hi = np.nanmin(item), np.nanmax(item)
-    return np.nan_to_num((item-lo)/max(hi-lo, 1e-12)*255).astype(np.uint8)
-
 def item_html(
     item,        # what a DataLoader read
     alt: str,    # what is to be said of it
 ) -> str:
     "An item as a picture, else in words"
-    pic = _as_picture(item)
-    uri = picture_uri(pic) if pic is not None and not isinstance(pic, dict) else None
+    uri = picture_uri(item)
     if uri: return f'<img src="{uri}" alt="{esc(alt)}">'
     if isinstance(item, (str, Path)) and Path(item).suffix in (".txt", ".md", ".csv"):
         try: item = Path(item).read_text(encoding="utf-8", errors="replace")[:400]

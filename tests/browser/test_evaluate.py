@@ -65,6 +65,33 @@ def test_other_tabs_and_stale(lab, open_nb, kernel, page, shot):
     panel.get_by_text("The weights have changed since").wait_for()
 
 
+LABELS = """
+import torch
+from fastai.vision.all import DataBlock, ImageBlock, IndexSplitter, Learner, MultiCategoryBlock, Resize
+from fastai_tl.samples import sample_path
+from fastai_tl.panels.evaluate import EvaluatePanel
+torch.manual_seed(0)
+files = sorted(sample_path("clipart").glob("*/*.jpg"))[::20][:24]
+blocks = (ImageBlock, MultiCategoryBlock(vocab=["alive", "bird", "fruit", "round"]))
+label = lambda f: [n for n, k in (("alive", 2), ("bird", 3), ("fruit", 5), ("round", 4)) if files.index(f) % k == 0]
+dls = DataBlock(blocks, get_y=label, splitter=IndexSplitter(range(12)), item_tfms=Resize(48)).dataloaders(files, bs=6, num_workers=0, device="cpu")
+learn = Learner(dls, torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 4)))
+panel = EvaluatePanel(learn); panel
+"""
+
+
+def test_labels_have_figures_of_their_own(lab, open_nb, kernel, page, shot):
+    lab.notebook("evaluate_labels.ipynb", LABELS)
+    page = open_nb("evaluate_labels.ipynb")
+    panel = page.locator(".ftl-EvaluatePanel")
+    panel.get_by_role("button", name="Evaluate").click()
+    panel.get_by_text("Mean average precision", exact=True).wait_for(timeout=60000)
+    assert panel.locator(".ftl-ev svg").count() == 1 and panel.locator(".ftl-ev img").count() > 3
+    shot.all("evaluate_labels")
+    figs = panel.locator(".ftl-ev")
+    assert figs.bounding_box()["x"] + figs.bounding_box()["width"] <= panel.bounding_box()["x"] + panel.bounding_box()["width"] + 1   # not cut off
+
+
 def test_stop(lab, open_nb, kernel, page):
     panel, k = opened(lab, open_nb, kernel, "evaluate_stop.ipynb")
     k.run("import time; first = panel.result; h = learn.model.register_forward_hook(lambda *a: time.sleep(1))")
