@@ -328,3 +328,9 @@ def evaluate(
     names = [str(v) for v in (vocab if vocab is not None else range(probs.shape[1]))]
     items = _items_of(dl)
     return Evaluation(names, probs.numpy(), targets.numpy(), items if len(items)==len(targets) else [], weights)
+
+# %% ../nbs/api/16_evaluation.ipynb #0541b6cf
+def __getattr__(name):
+    if name!="compare": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fastai_tl.strategies import compare
+    return compare
