@@ -50,7 +50,7 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", 
 def _checked(im, kind, severity):
     if not isinstance(im, Image.Image): raise InputError(f"{type(im).__name__} is not a picture of Pillow. Image.fromarray(…) or open_picture(…) makes one.")
     if kind not in _KINDS: raise InputError(f"There is no corruption {kind!r}.{did_you_mean(kind, _KINDS)} There are {', '.join(_KINDS)}.", allowed=CORRUPTIONS)
-    if severity not in SEVERITIES or isinstance(severity, bool):
+    if not isinstance(severity, (int, np.integer)) or isinstance(severity, bool) or severity not in SEVERITIES:
         raise InputError(f"severity={severity!r}: give a whole number, 1 (weak) to 5 (strong).", allowed=SEVERITIES)
     if im.mode not in _MODES: raise InputError(f"Pictures of mode {im.mode!r} are not of 8 bits in colour or grey. Use picture.convert('RGB') first.")
     if not im.width*im.height: raise InputError("The picture has no pixels.")

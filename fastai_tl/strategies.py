@@ -221,14 +221,14 @@ def _weight(strategy, epochs):
 
 class Ahead:
     "How far a job of parts of known weights is, and how long it still takes"
-    def __init__(self, weights, report): self.total, self.report, self.done, self.began = sum(weights), report, 0., time.perf_counter()
+    def __init__(self, weights, report): self.total, self.report, self.done, self.at, self.began = sum(weights), report, 0., 0., time.perf_counter()
 
     def part(self, weight, note):
         "A function of the share 0..1 of the next part that is done"
         start = self.done
         self.done += weight
         def tell(share):
-            now = start+weight*min(share, 1.)
+            now = self.at = max(self.at, start+weight*min(share, 1.))   # parts of a run may count anew
             left = (time.perf_counter()-self.began)*(self.total-now)/now if now>.02*self.total else None
             say = "" if left is None else f", about {int(left)//60}:{int(left)%60:02d} left" if left<3600 else f", about {left/3600:.1f} h left"
             self.report(int(1000*now/self.total), 1000, note+say)
