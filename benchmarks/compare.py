@@ -1,6 +1,6 @@
 """The whole comparison on the sample set with the offline backbone: six strategies and all offline backbones, with three seeds, and how long it takes.
 
-96 training and 128 validation pictures of clipart, 128 px, at equal numbers of epochs; corrupted pictures as by default.
+96 training and 115 validation pictures of clipart, 128 px, at equal numbers of epochs; corrupted pictures as by default.
 Run: python benchmarks/compare.py [--seeds 3]. Prints both tables and writes benchmarks/out/compare.json.
 """
 import argparse

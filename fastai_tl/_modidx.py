@@ -150,6 +150,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fastai_tl.comparison._diff_text': ('api/comparison.html#_diff_text', 'fastai_tl/comparison.py'),
                                       'fastai_tl.comparison._difference': ('api/comparison.html#_difference', 'fastai_tl/comparison.py'),
                                       'fastai_tl.comparison._failures': ('api/comparison.html#_failures', 'fastai_tl/comparison.py'),
+                                      'fastai_tl.comparison._from_dict': ('api/comparison.html#_from_dict', 'fastai_tl/comparison.py'),
                                       'fastai_tl.comparison._list': ('api/comparison.html#_list', 'fastai_tl/comparison.py'),
                                       'fastai_tl.comparison._method': ('api/comparison.html#_method', 'fastai_tl/comparison.py'),
                                       'fastai_tl.comparison._number': ('api/comparison.html#_number', 'fastai_tl/comparison.py'),

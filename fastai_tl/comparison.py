@@ -140,7 +140,7 @@ def _verdict(self, name):
     if name in self.failed: return "failed"
     if not self.of(name): return "not run"
     if name==self.best: return "best mean" if len(self.tied)>1 else "best"
-    return "told apart" if self.difference(name).told_apart else "not told apart"
+    return "worse" if self.difference(name).told_apart else "not told apart"
 
 Comparison.difference, Comparison.tied, Comparison.seconds, Comparison.verdict = _difference, property(_tied), _seconds, _verdict
 
@@ -159,11 +159,11 @@ def _summary(self) -> str:
     others, tied = [n for n in self.done if n!=best], [n for n in self.tied if n!=best]
     if k<2: out = [f"{best} has the highest accuracy, {100*self.accuracies(best).mean():.1f} %, but with one seed nothing can be told apart; give seeds=3 "
                    "or more."]
-    elif others and not tied: out.append("It is told apart from all others.")
+    elif others and not tied: out.append("All others are worse.")
     elif tied:
         out.append(f"Not told apart from it: {_list(tied)}.")
         rest = [n for n in others if n not in tied]
-        if rest: out.append(f"Told apart: {_list(rest)}.")
+        if rest: out.append(f"Worse: {_list(rest)}.")
         cheap = min([best, *tied], key=self.seconds)
         if cheap!=best and self.seconds(cheap)<.8*self.seconds(best):
             out.append(f"Of these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against {_secs(self.seconds(best))}.")
@@ -177,9 +177,9 @@ def _method(self) -> str:
     what = f"the same {n} validation pictures" if self.same_pictures else "for each seed another split"
     out = [f"{seeds[0].upper()}{seeds[1:]}, {what}; one picture is worth {100/max(n, 1):.1f} points."]
     if k>1:
-        out.append("Intervals: 95 %, Student's t over the seeds"+(", which cover the chance of training, not that of the choice of pictures. Told apart: the "
-                   "paired difference to the best is off 0 over the seeds and over the pictures." if self.same_pictures else "; they cover the choice of "
-                   "pictures, too. Told apart: the paired difference to the best is off 0."))
+        cover, over = ("not the choice of pictures", ", over the seeds and over the pictures") if self.same_pictures else ("and the choice of pictures", "")
+        out.append(f"95 % intervals: Student's t over the seeds; they cover the chance of training, {cover}. Worse: the interval of the paired difference "
+                   f"to the best is below 0{over}.")
     return " ".join([*out, *self.notes])
 
 def _to_frame(self):
@@ -214,19 +214,35 @@ def _number(v):
     return None if v is None or v!=v else float(v)
 
 def _to_dict(self) -> dict:
-    "All of it, ready for JSON"
+    "All of it, ready for JSON; in `right`, a 1 for each validation picture that a run got right. `Comparison.from_dict` takes it back"
     def one(n):
         if not (runs := self.of(n)): return dict(name=n, verdict=self.verdict(n), reason=self.failed.get(n))
         (acc,lo,hi), d = self.interval(n), self.difference(n)
         out = dict(name=n, about=self.about.get(n, ""), verdict=self.verdict(n), accuracy=acc, interval=[_number(lo), _number(hi)], difference=d.mean,
                    difference_interval=[_number(d.low), _number(d.high)],
-                   difference_over_pictures=d.over_pictures and [*map(_number, d.over_pictures)], seconds=self.seconds(n))
-        out |= {k: v for k,v in self.extra.get(n, {}).items() if k!="seconds"}
-        one_run = lambda r: dict(seed=r.seed, accuracy=r.accuracy, corrupted={f"{k} {s}": v for (k,s),v in r.corrupted.items()}, seconds=r.seconds,
-                                 params=r.params, epochs=r.epochs, lrs=list(r.lrs))
+                   difference_over_pictures=d.over_pictures and [*map(_number, d.over_pictures)], seconds=_number(self.seconds(n)))
+        out |= dict(extra=self.extra[n]) if n in self.extra else {}
+        one_run = lambda r: dict(seed=r.seed, accuracy=r.accuracy, corrupted={f"{k} {s}": v for (k,s),v in r.corrupted.items()}, seconds=_number(r.seconds),
+                                 params=r.params, epochs=r.epochs, lrs=list(r.lrs), right="".join("01"[int(o)] for o in r.right))
         return out | dict(runs=[one_run(r) for r in runs])
     return {"what": self.what, "seeds": list(self.seeds), "n_valid": self.n_valid, "same_pictures": self.same_pictures, "finished": self.finished,
             "best": self.best, "tied": self.tied, "rows": [one(n) for n in self.names], "notes": list(self.notes)}
+
+def _from_dict(cls,
+    d: dict,   # of `to_dict`, as it comes out of JSON
+) -> Comparison:
+    "The comparison again"
+    def run(name, r):
+        bad = {(k.rpartition(" ")[0], int(k.rpartition(" ")[2])): v for k,v in r["corrupted"].items()}
+        secs = np.nan if r["seconds"] is None else r["seconds"]
+        return SeedRun(name, r["seed"], np.array([c=="1" for c in r["right"]]), secs, r["params"], r["epochs"], bad, tuple(r["lrs"]))
+    rows = d["rows"]
+    runs = sorted((run(o["name"], r) for o in rows for r in o.get("runs", ())), key=lambda r: d["seeds"].index(r.seed))
+    return cls(d["what"], tuple(o["name"] for o in rows), tuple(d["seeds"]), tuple(runs), {o["name"]: o["reason"] for o in rows if o["verdict"]=="failed"},
+               {o["name"]: o["about"] for o in rows if o.get("about")}, {o["name"]: o["extra"] for o in rows if "extra" in o}, d["finished"],
+               d["same_pictures"], tuple(d["notes"]))
+
+Comparison.from_dict = classmethod(_from_dict)
 
 def _repr(self):
     df = self.to_frame()
@@ -247,7 +263,7 @@ _CSS = """<style>.ftl-cmp{overflow-x:auto;font-size:.92em} .ftl-cmp table{border
 .ftl-cmp .best{background-color:rgba(40,150,80,.3)} .ftl-cmp .off{background-color:rgba(235,140,30,.28)}
 .ftl-cmp .note{margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12);overflow-wrap:anywhere}
 @media(max-width:600px){.ftl-cmp .about{display:none}}</style>"""
-_CHIPS = {"best": "best", "best mean": "best", "told apart": "off", "failed": "off"}
+_CHIPS = {"best": "best", "best mean": "best", "worse": "off", "failed": "off"}
 
 def _strip(values, low, high, a, b, width=150):
     "An interval as a picture: a line, a dot for its mean, small ones for the seeds"

@@ -264,7 +264,7 @@ def compare(
     epochs: int = 6,                      # in all, for each strategy, 2 or more; a plan of your own has its own
     lr: float | str = "find",             # learning rate of the head, or 'find': each run sweeps
     *,
-    head="linear",                        # see `transfer_learner`; 'linear' makes the linear probe one
+    head=None,                            # see `transfer_learner`; with 'linear', the linear probe is one in the strict sense
     learner: Callable | None = None,      # makes a Learner of (dls, pretrained), instead of `transfer_learner(dls, arch)`
     corruptions=CORRUPTIONS,              # of the validation pictures, see `corrupt`; `None`: none
     severities=(2, 4),                    # 1 (weak) to 5 (strong)
@@ -279,13 +279,16 @@ def compare(
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs<2:
         raise InputError(f"epochs={epochs!r}: give 2 or more, as most strategies have two stages.")
     if on_error not in ("keep", "raise"): raise InputError(f"on_error={on_error!r}: give 'keep' or 'raise'.", allowed=("keep", "raise"))
+    Stage("lr", "head", 1, lr)   # raises if it is no rate
     if learner is None: full = find_arch(arch or load_settings().backbone)
-    elif not callable(learner) or arch is not None: raise InputError("learner: give a function of (dls, pretrained) that makes a Learner, and no arch then.")
+    elif not callable(learner) or arch is not None or learner_kw:
+        raise InputError("learner: give a function of (dls, pretrained) that makes a Learner, and neither arch nor anything for transfer_learner then.")
+    if "pretrained" in learner_kw: raise InputError("pretrained belongs to each strategy: Strategy('name', plan, pretrained=False), or 'scratch'.")
     make = learner or (lambda dls, pretrained: transfer_learner(dls, full, pretrained, **copy.deepcopy(dict(head=head, **learner_kw))))   # each run has its own
     split = dls if callable(dls) and not isinstance(dls, (DataLoaders, Learner)) else None
     with chance_kept(dls):
         if split is None: check_data(dls)
-        if learner is None and any(s.pretrained for s in strategies): fetch_weights(full)
+        if learner is None and "weights" not in learner_kw and any(s.pretrained for s in strategies): fetch_weights(full)
         with nullcontext(on_progress) if on_progress else bar(1000) as report:
             job = _Job(strategies, seeds, epochs, lr, make, kinds, severities, on_error, report)
             return job.go(dls, split)

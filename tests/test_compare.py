@@ -3,6 +3,7 @@ import gc
 import json
 import math
 import random
+import signal
 import weakref
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from fastai_tl.weights import WeightsError
 from fastai_tl.zoo import transfer_learner
 
 QUIET = lambda *a: None
-FAST = dict(arch="resnet_mini", epochs=2, lr=1e-2, corruptions=None, on_progress=QUIET)
+FAST = dict(arch="resnet_mini", head="linear", epochs=2, lr=1e-2, corruptions=None, on_progress=QUIET)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_differences_are_paired():
     c = made(dict(a=[.60, .70, .80], b=[.50, .61, .70]))
     d, t = c.difference("b", "a"), stats.ttest_rel([.50, .61, .70], [.60, .70, .80]).confidence_interval(.95)
     assert (d.mean, d.low, d.high) == pytest.approx((np.mean([-.1, -.09, -.1]), t.low, t.high))
-    assert c.best == "a" and d.told_apart and c.tied == ["a"] and c.verdict("b") == "told apart" and c.verdict("a") == "best"
+    assert c.best == "a" and d.told_apart and c.tied == ["a"] and c.verdict("b") == "worse" and c.verdict("a") == "best"
     lo, hi = c.interval("a")[1:]
     assert lo < c.interval("b")[0] < hi, "the plain intervals overlap all the same"
     back = c.difference("a", "b")
@@ -104,11 +105,11 @@ def test_words_say_what_is_not_known():
     assert one.tied == ["a", "b"] and "with one seed nothing can be told apart" in one.summary
     c = made(dict(cheap=[.80, .83, .81], dear=[.82, .81, .84], bad=[.2, .2, .2]), failed={"broken": "no"})
     c = Comparison("strategy", (*c.names, "broken"), c.seeds, c.runs, c.failed)
-    assert c.best == "dear" and "Not told apart from it: cheap." in c.summary and "Told apart: bad." in c.summary and "Failed: broken." in c.summary
+    assert c.best == "dear" and "Not told apart from it: cheap." in c.summary and "Worse: bad." in c.summary and "Failed: broken." in c.summary
     assert "cheap takes the least time" in c.summary and c.verdict("broken") == "failed"
     none = Comparison("strategy", ("a",), (0,), (), {"a": "why"})
     assert none.best is None and "No strategy" in none.summary and "why" in none._repr_html_() and len(none.to_frame()) == 1
-    json.dumps(none.to_dict(), allow_nan=False)
+    assert Comparison.from_dict(json.loads(json.dumps(none.to_dict(), allow_nan=False))) == none
     with pytest.raises(InputError, match="nothing to plot"): none.plot()
     with pytest.raises(InputError, match="Did you mean 'cheap'"): c.of("cheep")
     with pytest.raises(InputError, match="no finished seed"): c.difference("broken")
@@ -169,6 +170,8 @@ def test_table_plot_and_json(six):
     assert list(c.by_corruption()) == ["noise", "blur"] and c.by_corruption().mean(axis=1).to_dict() == pytest.approx(df.corrupted.to_dict())
     d = json.loads(json.dumps(c.to_dict(), allow_nan=False))
     assert d["best"] == c.best and d["rows"][0]["runs"][0]["corrupted"].keys() == {"noise 3", "blur 3"}
+    back = Comparison.from_dict(d)
+    assert back.to_dict() == c.to_dict() and back._repr_html_() == c._repr_html_() and back.runs[3].name == c.runs[3].name
     for n in c.names: assert n in c._repr_html_() and n in repr(c)
     ax, cost = c.plot()
     assert [t.get_text() for t in ax.get_yticklabels()] == list(df.index) and len(cost.patches) == 6
@@ -215,19 +218,22 @@ def test_seeds_pair_across_strategies_and_repeat(tiny_dls):
     assert (again.of("b")[0].right == c.of("b")[1].right).all()
 
 
-def test_interrupt_returns_what_is_finished(tiny_dls, monkeypatch):
-    real, n, before = strategies.run_plan, [0], state_of(tiny_dls)
-    def stop(*a, **kw):
-        n[0] += 1
-        if n[0] == 4: raise KeyboardInterrupt
-        return real(*a, **kw)
-    monkeypatch.setattr(strategies, "run_plan", stop)
-    c = compare(tiny_dls, ["linear_probe", "fine_tune"], seeds=3, **FAST)
-    assert not c.finished and [(r.name, r.seed) for r in c.runs] == [("linear_probe", 0), ("fine_tune", 0), ("linear_probe", 1)]
+def test_ctrl_c_returns_what_is_finished(tiny_dls):
+    "A real signal, in the middle of the fourth run"
+    before, sent = state_of(tiny_dls), []
+    def press(done, total, note):
+        if "seed 2 of 3, fine_tune" in note: sent.append(note)
+        if len(sent) == 4: signal.raise_signal(signal.SIGINT)
+    c = compare(tiny_dls, ["linear_probe", "fine_tune"], seeds=3, **{**FAST, "on_progress": press})
+    assert len(sent) >= 4 and not c.finished and [(r.name, r.seed) for r in c.runs] == [("linear_probe", 0), ("fine_tune", 0), ("linear_probe", 1)]
     assert "Interrupted" in repr(c) and c.to_frame().runs.tolist() == [2, 1] and c.difference("fine_tune", "linear_probe").mean is not None
     assert state_of(tiny_dls) == before
-    n[0] = 3
-    with pytest.raises(KeyboardInterrupt): compare(tiny_dls, ["linear_probe"], **FAST)
+
+
+def test_ctrl_c_before_anything_is_finished_stops(tiny_dls):
+    def press(done, total, note):
+        if done: signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt): compare(tiny_dls, ["fine_tune"], **{**FAST, "on_progress": press})
 
 
 def test_learners_are_freed_and_heads_are_not_shared(tiny_dls, monkeypatch):
@@ -241,7 +247,7 @@ def test_learners_are_freed_and_heads_are_not_shared(tiny_dls, monkeypatch):
     monkeypatch.setattr(strategies, "transfer_learner", watched)
     head = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(128, 8))
     before = tensors(head)
-    c = compare(tiny_dls, ["linear_probe", "fine_tune"], seeds=2, head=head, **FAST)
+    c = compare(tiny_dls, ["linear_probe", "fine_tune"], seeds=2, **{**FAST, "head": head})
     gc.collect()
     assert not c.failed and len(alive) == 4 and most[0] == 0 and not any(r() is not None for r in alive)
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
@@ -283,7 +289,8 @@ def test_corrupted_pictures_are_the_same_each_time_and_bounded(tiny_dls):
     (dict(seeds=-1), "one or more"), (dict(seeds=[1, 1]), "each may stand once"), (dict(seeds=[0, -1]), "-1"), (dict(seeds=True), "seeds=True"),
     (dict(seeds="3"), "seeds='3'"), (dict(seeds=[.5]), "0.5"), (dict(epochs=1), "epochs=1"), (dict(epochs=2.5), "epochs=2.5"),
     (dict(on_error="skip"), "on_error"), (dict(corruptions=["fog"]), "There is no corruption 'fog'"), (dict(arch="resnet_mimi"), "Did you mean"),
-    (dict(learner=3), "learner"), (dict(learner=len, arch="resnet18"), "no arch")])
+    (dict(learner=3), "learner"), (dict(learner=len, arch="resnet18"), "neither arch"), (dict(learner=len, bn="train"), "neither arch"),
+    (dict(lr=-1), "lr=-1"), (dict(pretrained=False), "belongs to each strategy")])
 def test_bad_input_is_refused_before_anything_runs(tiny_dls, kw, says, monkeypatch):
     monkeypatch.setattr(strategies, "run_plan", lambda *a, **k: pytest.fail("it trained"))
     with pytest.raises(InputError, match=says): compare(tiny_dls, **kw)
@@ -324,7 +331,7 @@ def test_backbones_are_ranked_and_failures_are_rows(tiny_dls):
     net = transfer_learner(tiny_dls, "vgg_mini", head="linear").model
     assert df.params["vgg_mini"] == sum(p.numel() for p in net.parameters())
     assert "GMACs" in c._repr_html_() and c.what == "backbone" and "corrupted" not in df
-    json.dumps(c.to_dict(), allow_nan=False)
+    assert Comparison.from_dict(json.loads(json.dumps(c.to_dict(), allow_nan=False))).to_frame().equals(df)
     assert all("features" in e["cache"] for e in c.extra.values())
 
 
