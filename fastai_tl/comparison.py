@@ -149,7 +149,7 @@ def _points(v): return f"{100*v:.1f}".replace("-", "\u2212")
 
 def _list(names): return ", ".join(names)
 
-def _secs(v): return f"{v:.1f} s" if v<10 else f"{v:.0f} s"
+def _secs(v): return f"{v:.2g} s" if v<1 else f"{v:.1f} s" if v<10 else f"{v:.0f} s"
 
 def _summary(self) -> str:
     "What can be said, and what cannot"
@@ -340,7 +340,8 @@ def _plot(self,
         _whisker(ax, i-.14*both, self.accuracies(n), self.interval(n), "C0", "clean" if i==0 else "_")
         if both: _whisker(ax, i+.2, [r.robust for r in self.of(n)], self.interval(n, True), "C1", "corrupted" if i==0 else "_", "s")
         cost.barh(i, self.seconds(n), height=.5, color="C0", alpha=.35)
-        cost.text(self.seconds(n), i, f" {_secs(self.seconds(n))}, {_count(max(r.params for r in self.of(n)))}", va="center", fontsize=9)
+        n_params = max(r.params for r in self.of(n))
+        cost.text(self.seconds(n), i, f" {_secs(self.seconds(n))}{f', {_count(n_params)}' if n_params else ''}", va="center", fontsize=9)
     ax.set_yticks(range(len(names)), names); ax.set_ylim(len(names)-.4, -.6)
     ax.set_xlabel("accuracy on the validation pictures, %"); ax.grid(axis="x", alpha=.3); ax.set_axisbelow(True)
     if both: ax.legend(frameon=False, fontsize=9)
