@@ -162,11 +162,10 @@ def _summary(self) -> str:
     elif others and not tied: out.append("All others are worse.")
     elif tied:
         out.append(f"Not told apart from it: {_list(tied)}.")
-        rest = [n for n in others if n not in tied]
-        if rest: out.append(f"Worse: {_list(rest)}.")
         cheap = min([best, *tied], key=self.seconds)
         if cheap!=best and self.seconds(cheap)<.8*self.seconds(best):
-            out.append(f"Of these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against {_secs(self.seconds(best))}.")
+            out.append(f"Of all these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against {_secs(self.seconds(best))}.")
+        if rest := [n for n in others if n not in tied]: out.append(f"Worse: {_list(rest)}.")
     if self.failed: out.append(f"Failed: {_list(self.failed)}.")
     return " ".join(out)
 
