@@ -1,9 +1,11 @@
 """Every public name of the kit: `from fastai_tl.all import *`"""
 from fastai_tl.batchnorm import set_bn
 from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
+from fastai_tl.comparison import Comparison
 from fastai_tl.control import Control
-from fastai_tl.deployment import Prediction, Predictor, export, load_predictor, make_app
+from fastai_tl.corruptions import corrupt
 from fastai_tl.cost import EpochCost, epoch_cost
+from fastai_tl.deployment import Prediction, Predictor, export, load_predictor, make_app
 from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
 from fastai_tl.errors import KitError, KitWarning
 from fastai_tl.evaluation import Evaluation, evaluate
@@ -13,6 +15,7 @@ from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, 
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.history import RunHistory
+from fastai_tl.multilabel import MultiLabelEvaluation
 from fastai_tl.owner import Busy
 from fastai_tl.panels.evaluate import EvaluatePanel
 from fastai_tl.panels.finder import LRFinderPanel
@@ -23,20 +26,24 @@ from fastai_tl.panels.workbench import Workbench
 from fastai_tl.plan import Plan
 from fastai_tl.planrun import NotFinite, OutOfMemory
 from fastai_tl.prefix import NoCache
+from fastai_tl.ranking import compare_backbones
 from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
+from fastai_tl.regression import RegressionEvaluation
 from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
 from fastai_tl.settings import Settings, load_settings
 from fastai_tl.snapshot import Snapshot, preserved, reseed
 from fastai_tl.stage import PlanError, Stage
+from fastai_tl.strategies import Strategy, compare
 from fastai_tl.table import LayerTable
 from fastai_tl.training import run_plan
 from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
 
-__all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "EpochCost", "EvaluatePanel",
-           "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel",
-           "LRFinderResult", "LayerTable", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor",
-           "RunHistory", "Settings", "Snapshot", "Stage", "TrainPanel", "Workbench", "backbones", "check_frozen", "decayed_lrs", "diagnose",
-           "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay",
-           "layer_groups", "layer_table", "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app", "name_groups", "preserved", "read_folder",
-           "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
-           "train_only", "transfer_learner", "unfreeze"]
+__all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Comparison", "Control", "Diagnosis", "DoctorError", "EpochCost",
+           "EvaluatePanel", "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning",
+           "LRFinderPanel", "LRFinderResult", "LayerTable", "MultiLabelEvaluation", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError",
+           "PlanPanel", "Prediction", "Predictor", "RegressionEvaluation", "RunHistory", "Settings", "Snapshot", "Stage", "Strategy", "TrainPanel",
+           "Workbench", "backbones", "check_frozen", "compare", "compare_backbones", "corrupt", "decayed_lrs", "diagnose", "epoch_cost", "evaluate",
+           "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay", "layer_groups", "layer_table",
+           "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app", "name_groups", "preserved", "read_folder", "reseed", "run_plan",
+           "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr", "train_only",
+           "transfer_learner", "unfreeze"]

@@ -326,3 +326,9 @@ def evaluate(
                          "Split the data at random (RandomSplitter, or TrainTestSplitter with stratify), or, to see how well this class alone is "
                          "recognised, evaluate(learn, learn.dls.valid).")
     return Evaluation(o.names, o.values, o.targets, **rest)
+
+# %% ../nbs/api/16_evaluation.ipynb #0541b6cf
+def __getattr__(name):
+    if name!="compare": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fastai_tl.strategies import compare
+    return compare

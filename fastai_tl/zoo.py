@@ -265,3 +265,9 @@ def _note(full, f):
 def _is_here(name):
     try: return weights_file(name).is_file()
     except WeightsError: return False   # a model of timm without pretrained weights
+
+# %% ../nbs/api/12_zoo.ipynb #35568077
+def __getattr__(name):
+    if name!="compare_backbones": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fastai_tl.ranking import compare_backbones
+    return compare_backbones

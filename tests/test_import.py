@@ -5,10 +5,10 @@ import sys
 import pytest
 
 PURE = ["errors", "settings", "snapshot", "groups", "batchnorm", "table", "freeze", "rates", "sweep", "stage", "plan", "checkpoint", "control", "cut", "minis",
-        "owner", "freezemap", "bundle", "serving", "app"]
+        "owner", "freezemap", "bundle", "serving", "app", "corruptions", "comparison"]
 NAMES = """sample_path sample_dls backbones transfer_learner layer_groups GroupSpec freeze_to unfreeze set_frozen layer_table fingerprint check_frozen
 FreezeGuard spread_lrs decayed_lrs set_lrs find_lr Stage Plan run_plan Control train_only suggest_lr evaluate export load_predictor make_app diagnose
-FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench""".split()
+compare compare_backbones FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench""".split()
 
 
 def loaded_after(code):
