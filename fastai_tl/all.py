@@ -37,8 +37,8 @@ from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
 __all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Control", "Diagnosis", "DoctorError", "EpochCost", "EvaluatePanel",
            "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel",
            "LRFinderResult", "LayerTable", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel", "Prediction", "Predictor",
-           "RunHistory", "Settings", "Snapshot", "Stage", "TrainPanel", "Workbench", "ask", "backbones", "check", "check_frozen", "copy_lessons", "decayed_lrs", "diagnose",
-           "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay",
-           "layer_groups", "layer_table", "list_lessons", "load_backbone", "load_predictor", "load_settings", "lrs_of", "name_groups", "preserved", "read_folder",
-           "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
-           "todo", "train_only", "transfer_learner", "unfreeze"]
+           "RunHistory", "Settings", "Snapshot", "Stage", "TrainPanel", "Workbench", "ask", "backbones", "check", "check_frozen", "copy_lessons",
+           "decayed_lrs", "diagnose", "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache",
+           "hold_stats", "layer_decay", "layer_groups", "layer_table", "list_lessons", "load_backbone", "load_predictor", "load_settings", "lrs_of",
+           "name_groups", "preserved", "read_folder", "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs",
+           "split_layers", "spread_lrs", "suggest_lr", "todo", "train_only", "transfer_learner", "unfreeze"]

@@ -1,4 +1,5 @@
-"""Write the lessons that the package ships, from the solution notebooks in nbs/lessons: copies for students, solutions without outputs, and the pages beside them.
+"""Write the lessons that the package ships, from the solution notebooks in nbs/lessons: copies for students,
+solutions without outputs, and the pages beside them.
 
 Run: python tools/make_lessons.py
 """
