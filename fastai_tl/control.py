@@ -83,6 +83,10 @@ def _pending(self: Control) -> bool:
     "Whether something was asked for that the run has not taken up yet"
     return bool(self._asked)
 
+def _stops(self: Control) -> bool:
+    "Whether a stop was asked for that the run has not taken up yet"
+    return any(r[0]=="stop" for r in self._asked)
+
 def _take(self: Control) -> list[tuple]:
     "All requests since the last call, in order"
     with self._lock: asked, self._asked = self._asked, []
@@ -99,4 +103,5 @@ def _mark(self: Control, state: str):
     "Say in which state the run is"
     with self._lock: self._state = state
 
-Control._attach, Control._take, Control._wait, Control._mark, Control.pending = _attach, _take, _wait, _mark, property(_pending)
+Control._attach, Control._take, Control._wait, Control._mark = _attach, _take, _wait, _mark
+Control.pending, Control.stops = property(_pending), property(_stops)

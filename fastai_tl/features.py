@@ -4,8 +4,8 @@
 
 # %% ../nbs/api/14_features.ipynb #0d65c07a
 from __future__ import annotations
-import importlib.metadata, random, shutil, tempfile, time, warnings, weakref
-from contextlib import contextmanager, nullcontext
+import importlib.metadata, queue, random, shutil, tempfile, threading, time, warnings, weakref
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -26,8 +26,8 @@ from .settings import load_settings
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['VERSIONS', 'loader_reason', 'LeanLoader', 'FrozenCache', 'callbacks_reason', 'FeatureCache', 'cache_of', 'cached',
-           'frozen_cache']
+__all__ = ['VERSIONS', 'loader_reason', 'LeanLoader', 'FrozenCache', 'callbacks_reason', 'ahead', 'FeatureCache', 'cache_of',
+           'cached', 'frozen_cache']
 
 # %% ../nbs/api/14_features.ipynb #4f4fca9b
 def _fetch(learn, dl, idxs):
@@ -294,6 +294,47 @@ def _same(cache, dl, t, n=4):
 FrozenCache.table = _table
 
 # %% ../nbs/api/14_features.ipynb #dcd0a6e9
+def ahead(
+    items,        # an iterable
+    n: int = 64,  # items to have ready
+):                # iterator
+    "What `items` gives, made in a thread while those before are in use; close it to end the thread"
+    q, over, end = queue.Queue(n), threading.Event(), object()
+    def give(*item):
+        while not over.is_set():
+            with suppress(queue.Full): q.put(item, timeout=.1); return True
+        return False
+    def work():
+        try:
+            for o in items:
+                if not give(o, None): return
+            give(end, None)
+        except BaseException as e: give(end, e)
+    worker = threading.Thread(target=work, name="ahead", daemon=True)
+    worker.start()
+    try:
+        while True:
+            o, error = q.get()
+            if error is not None: raise error
+            if o is end: return
+            yield o
+    finally: over.set(); worker.join()
+
+def _in_order(dl, k):
+    """Batches of a loader's items in order. Without worker processes, one thread opens pictures while the network runs: only that, as torch on two threads at
+    once is slow; and not for views, whose random numbers have one order"""
+    kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
+    if dl.n<=4*dl.bs: kw["num_workers"] = 0   # not worth starting processes
+    src = dl.new(**kw)
+    if k>1 or src.num_workers: yield from src; return
+    src.before_iter()
+    with closing(ahead(src.do_item(i) for i in range(src.n))) as items:
+        for part in chunked(items, src.bs):
+            b = src.do_batch(part)
+            yield src.after_batch(b if src.device is None else _to(b, src.device))
+    src.after_iter()
+
+# %% ../nbs/api/14_features.ipynb #87f9f09d
 def _build(self: FrozenCache, dl, disk, key) -> Table:
     "Run the frozen part over all items of a loader"
     learn, cut, k = self.learn, self.cut, self.views_of(dl)
@@ -325,22 +366,21 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
 def _fill(cache, dl, t, k, steps, report):
     learn, cut, at, ys, note = cache.learn, cache.cut, 0, [], ""
     learn.model.eval()
-    kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
-    if k==1 and dl.n<=4*dl.bs: kw["num_workers"] = 0   # not worth starting processes
-    src, s = dl.new(**kw), 0
+    s = 0
     for v in range(k):
         if k>1: random.seed(v); np.random.seed(v); torch.manual_seed(v)
         began = time.perf_counter()
-        for b in src:
-            xb,yb = _parts(learn, b)
-            x = cut.features(xb)
-            if tuple(x.shape[1:])!=tuple(cut.shape): raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
-            t.put_rows(at, x)
-            at += len(x)
-            if v==0: ys.append([y.detach().cpu() for y in yb])
-            if not s: note = _gain(cache, x, time.perf_counter()-began, steps)
-            s += 1
-            report(s, steps, note)
+        with closing(_in_order(dl, k)) as batches:
+            for b in batches:
+                xb,yb = _parts(learn, b)
+                x = cut.features(xb)
+                if tuple(x.shape[1:])!=tuple(cut.shape): raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
+                t.put_rows(at, x)
+                at += len(x)
+                if v==0: ys.append([y.detach().cpu() for y in yb])
+                if not s: note = _gain(cache, x, time.perf_counter()-began, steps)
+                s += 1
+                report(s, steps, note)
     if at!=t.n_rows: raise NoCache(f"{at} of {t.n_rows} items came out of the loader: some are skipped.")
     t.ys = [torch.cat([y.as_subclass(torch.Tensor) for y in c]) for c in zip(*ys)] if ys and ys[0] else []
 

@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/13_featurestore.ipynb #4f6487c4
 from __future__ import annotations
-import functools, json, mmap, os, shutil, tempfile, types
+import functools, json, mmap, os, shutil, stat, tempfile, types
 from hashlib import blake2b
 from pathlib import Path
 import numpy as np
@@ -87,6 +87,12 @@ def _filled(cell):
 Hasher._object, Hasher._code = _object, _code
 
 # %% ../nbs/api/13_featurestore.ipynb #3595d875
+def _file(x):
+    "What the disk knows of a file; `None`: there is none of this name"
+    try: st = os.stat(x)
+    except (OSError, ValueError): return None
+    return st if stat.S_ISREG(st.st_mode) else None
+
 def add_items(
     h: Hasher,
     ds,           # the dataset of a loader
@@ -97,9 +103,8 @@ def add_items(
     if items is None: h._text(type(ds).__qualname__); return h.add(vars(ds) if hasattr(ds, "__dict__") else ds)
     if hasattr(items, "to_csv"): items = [items.to_csv()]
     for x in items:
-        if isinstance(x, (str, Path)) and len(str(x))<4096 and os.path.isfile(x):
-            st = os.stat(x)
-            h._text("file", x, st.st_size, st.st_mtime_ns)
+        st = _file(x) if isinstance(x, (str, Path)) else None
+        if st is not None: h._text("file", x, st.st_size, st.st_mtime_ns)
         else: h.add(x)
     for tl in getattr(ds, "tls", [ds] if hasattr(ds, "tfms") else []):
         h.add([(type(f), {k: v for k,v in vars(f).items() if k not in ("loss_func", "dl_type")} if hasattr(f, "__dict__") else f)

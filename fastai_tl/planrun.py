@@ -15,7 +15,7 @@ from fastai.callback.schedule import ParamScheduler, combined_cos
 from .checkpoint import CheckpointError, unpack
 from .distributed import CPULoaders, agree, barrier, from_first, rank
 from .errors import KitWarning, StateError
-from .features import FeatureCache
+from .features import FeatureCache, LeanLoader
 from .finder import check_trains, suggest_lr, unreliable
 from .freeze import freeze_to, hold_stats, set_frozen, train_only
 from .fused import FusedStep
@@ -24,6 +24,7 @@ from .guard import FreezeGuard
 from .history import RunHistory, StageRecord
 from .learnstate import base_loader, data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
 from .plan import stage_to_plain
+from .prefix import NoCache
 from .rates import decayed_lrs, set_lrs, split_layers, spread_lrs
 from .runstate import capture, counters, load, put, put_counters, stage_from_saved
 from .snapshot import deferred_interrupt
@@ -114,7 +115,7 @@ class PlanRun:
     own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)   # callbacks that a checkpoint does not hold
     def __init__(self, learn, plan, store, every, control):
         self.learn, self.plan, self.store, self.every, self.control = learn, plan, store, every, control
-        self.cache = None   # a `FrozenCache`, if there may be one
+        self.cache, self.sweeping = None, False   # a `FrozenCache`, if there may be one
         self.report, self.say = lambda *a: None, lambda text: None   # how far it is; a line for the person
         self.facts = dict(plan=[stage_to_plain(s) for s in plan.stages], data=data_facts(learn.dls), model=model_facts(learn.model))
         self.records, self.actions, self.notes, self.sessions = [], [], [], []
@@ -184,6 +185,16 @@ def _trained(self: PlanRun):
     self.at[1:], self.drained = [self.learn.epoch, self.n_train], True
     self.before_validation = counters(self, keep=True)   # all that validation changes
 
+def _making(self: PlanRun, done, n, note):
+    "Features are being made, which is as long as an epoch: a stop does not wait for it"
+    self.report(self.done_before(), self.total(), f"{note} ({done}/{n})")
+    if self.sweeping or not (self.came or self.control.stops): return   # a sweep is not cut short
+    if isinstance(self.learn.dl, LeanLoader): raise NoCache("the run is being stopped.")   # between two batches; the next one has pictures
+    self.obey(self.control._take())
+    if self.drained: self.save(self.before_validation)   # else the checkpoint of the epoch before holds all
+    self.stopped = True
+    raise CancelFitException()
+
 def _obey(self: PlanRun, requests):
     "Carry out requests of a `Control`; `True`: stop now. While paused, wait for more"
     pause = False
@@ -221,7 +232,7 @@ def _set_peaks(self: PlanRun, lr):
     if not self.scheduler.scheds: self.learn.opt.set_hypers(lr=self.peaks)
 
 PlanRun.epoch_starts, PlanRun.loss_seen, PlanRun.batch_done, PlanRun.trained = _epoch_starts, _loss_seen, _batch_done, _trained
-PlanRun.obey, PlanRun.set_peaks, PlanRun.unfreeze_next = _obey, _set_peaks, _unfreeze_next
+PlanRun.obey, PlanRun.set_peaks, PlanRun.unfreeze_next, PlanRun.making = _obey, _set_peaks, _unfreeze_next, _making
 
 # %% ../nbs/api/15_planrun.ipynb #42d3b8ba
 def _epoch_done(self: PlanRun):
@@ -307,7 +318,9 @@ def _sweep(self: PlanRun):
     "Find the rate, and say so if it is one that the curve does not show"
     t, s = time.perf_counter(), self.stage
     sweeping = lambda d, n, note: self.report(self.done_before(), self.total(), f"{s.name}: sweep {d}/{n}, {note}")
+    self.sweeping = True
     self.lr, self.finder = suggest_lr(self.learn, after=self.lr, stage=s.name, full=True, on_progress=sweeping)
+    self.sweeping = False
     self.swept += time.perf_counter()-t
     if self.finder.reliable: return
     text = f"{s.name}: {unreliable(self.finder, self.lr)}"

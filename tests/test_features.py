@@ -1,6 +1,9 @@
 """Features of frozen layers: training on them is training on the pictures, whatever happens meanwhile."""
 import copy
 import random
+import signal
+import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from torch import nn
 from fastai_tl.control import Control
 from fastai_tl.deployment import export, load_predictor
 from fastai_tl.errors import InputError, StateError
-from fastai_tl.features import LeanLoader, cache_of, frozen_cache
+from fastai_tl.features import LeanLoader, ahead, cache_of, frozen_cache
 from fastai_tl.finder import find_lr
 from fastai_tl.freeze import FrozenMoved, freeze_to, unfreeze
 from fastai_tl.groups import GroupSpec
@@ -302,6 +305,26 @@ def test_items_of_random_content_are_refused():
     with pytest.raises(InputError, match="cache='yes'"): run_plan(learn, Stage("a", "head", 2, 1e-2), cache="yes", on_progress=QUIET)
 
 
+# ---------------------------------------------------------------- the thread that opens pictures
+
+def test_ahead_gives_all_in_order_and_ends():
+    assert list(ahead(iter(range(500)))) == list(range(500)) and list(ahead([])) == []
+    it = ahead(iter(range(10**9)), 3)
+    assert [next(it) for _ in range(4)] == [0, 1, 2, 3]
+    it.close()
+    assert not any(t.name == "ahead" for t in threading.enumerate())
+
+
+def test_an_error_in_the_thread_is_raised_where_the_items_are_used():
+    def items():
+        yield 1
+        raise OSError("the disk is gone")
+    it = ahead(items())
+    assert next(it) == 1
+    with pytest.raises(OSError, match="the disk is gone"): next(it)
+    assert not any(t.name == "ahead" for t in threading.enumerate())
+
+
 # ---------------------------------------------------------------- run_plan and find_lr
 
 PLAN = Plan((Stage("probe", "head", 3, "find"), Stage("tune", 1, 2, "same/10"), Stage("all", "all", 1, 1e-3)))
@@ -332,6 +355,40 @@ def test_resuming_with_the_cache_is_exact(at, tmp_path):
     b = run_plan(again, plan, tmp_path, on_progress=QUIET)
     assert b.finished and len(b.sessions) == 2 and moved(tensors(whole.model), again.model) == []
     assert [s.values for s in a.stages] == [s.values for s in b.stages] and "after 2.1" in b.stages[0].cache
+
+
+@pytest.mark.parametrize("at", [1, 7, 8, 11])   # batches of features: 7 of training data, then 4 of validation data
+@pytest.mark.parametrize("how", ["stop", "interrupt"])
+def test_a_stop_does_not_wait_for_the_features(at, how, tmp_path):
+    plan = Plan((Stage("probe", "head", 3, 1e-2),))
+    whole = still_learner()
+    made = []
+    a = run_plan(whole, plan, on_progress=lambda d, t, note: made.append(note) if note.startswith("caching") else None)
+    learn, control, seen = still_learner(), Control(), []
+
+    def report(d, t, note):
+        seen.append(note)
+        if note.startswith("caching") and sum(o.startswith("caching") for o in seen) == at: control.stop() if how == "stop" else signal.raise_signal(signal.SIGINT)
+    assert len(made) == 11
+    with suppress(KeyboardInterrupt): assert not run_plan(learn, plan, tmp_path, control=control, on_progress=report).finished
+    assert seen[-1].startswith("caching") and cache_of(learn) is None and not any(t.name == "ahead" for t in threading.enumerate())
+    again = still_learner(seed=4)
+    b = run_plan(again, plan, tmp_path, on_progress=QUIET)
+    assert b.finished and moved(tensors(whole.model), again.model) == [] and [s.values for s in a.stages] == [s.values for s in b.stages]
+
+
+def test_a_stop_while_features_of_a_released_group_are_made():
+    plan, control, seen = Plan((Stage("probe", "head", 4, 1e-2),)), Control(), []
+
+    def report(d, t, note):
+        seen.append(note)
+        trained = sum("left" in o for o in seen)
+        if trained == 9 and "left" in note: control.unfreeze_next()
+        if trained == 9 and note.startswith("caching") and not control.pending: control.stop()
+    h = run_plan(still_learner(), plan, control=control, on_progress=report)
+    assert not h.finished and [a["action"] for a in h.actions] == ["unfreeze_next", "stop"]
+    i = max(i for i, o in enumerate(seen) if o.startswith("caching"))
+    assert len(seen) - i <= 2   # the batch that was asked for, of pictures
 
 
 @pytest.mark.parametrize("stop", [None, 13, 19])
