@@ -94,6 +94,9 @@ def read_progress(
     try: d = json.loads(file.read_text(encoding="utf-8"))
     except OSError: return dict(_fresh(), student=0)
     except (ValueError, RecursionError): d = None
+    if isinstance(d, dict) and d.get("student", 0) is None:   # from a folder made for many: each becomes a student of their own
+        d["student"] = _fresh()["student"]
+        write_progress(file, d)
     if _sound(d): return d
     try:
         os.replace(file, file.with_name(FILE+".bad"))
@@ -205,7 +208,8 @@ def run_checks(
     names = exercises_in(nb)
     if not names: raise InputError(f"{path} has no check(\"…\") in it, so it is none of the lessons.")
     nb, said = nbformat.from_dict(nb), {}
-    client = NotebookClient(nb, timeout=timeout, allow_errors=True, kernel_name="python3", resources={"metadata": {"path": str(path.resolve().parent)}})
+    client = NotebookClient(nb, timeout=timeout, allow_errors=True, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
+                            resources={"metadata": {"path": str(path.resolve().parent)}})
     code = [i for i,c in enumerate(nb.cells) if c.cell_type=="code"]
     with client.setup_kernel():
         for k,i in enumerate(code):

@@ -68,14 +68,16 @@ The lessons are in lessons/; begin with 0_setup.ipynb. How far you are is kept i
 _SH = """#!/bin/sh
 # Installs the course from this folder, without a network. PYTHON=python3.12 ./install.sh takes another Python.
 cd "$(dirname "$0")" || exit 1
+echo "Installing from the folder wheels; a minute or two ..."
 ${PYTHON:-python3} -m venv .venv || { echo "The environment could not be made. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-.venv/bin/python -m pip install --no-index --find-links wheels 'fastai-tl[lab]' && echo "Done. Open the lessons: .venv/bin/jupyter lab lessons"
+.venv/bin/python -m pip install --quiet --no-index --find-links wheels 'fastai-tl[lab]' && echo "Done. Open the lessons: .venv/bin/jupyter lab lessons"
 """
 _BAT = """@echo off
 rem Installs the course from this folder, without a network.
 cd /d "%~dp0"
+echo Installing from the folder wheels; a minute or two ...
 py -3 -m venv .venv || exit /b 1
-.venv\\Scripts\\python -m pip install --no-index --find-links wheels "fastai-tl[lab]" && echo Done. Open the lessons: .venv\\Scripts\\jupyter lab lessons
+.venv\\Scripts\\python -m pip install --quiet --no-index --find-links wheels "fastai-tl[lab]" && echo Done. Open the lessons: .venv\\Scripts\\jupyter lab lessons
 """
 
 def size_of(folder: Path) -> int:
@@ -92,7 +94,7 @@ def make_bundle(
     run: Callable = subprocess.run,        # starts pip
 ) -> int:                                  # size in bytes
     "Make a folder of wheels and notebooks that installs without a network; raises `BundleError`, `FileError`. Only for this system and this version of Python"
-    from fastai_tl.lessons import copy_lessons
+    from fastai_tl.lessons import FILE, copy_lessons, write_progress
     from fastai_tl.settings import settings_text
     folder = Path(folder)
     if folder.is_file() or folder.is_dir() and any(folder.iterdir()): raise FileError(f"{folder} is there already. Give a new or empty folder.", path=folder)
@@ -107,6 +109,7 @@ def make_bundle(
         shutil.rmtree(folder, ignore_errors=True)   # half a bundle would be taken for a whole one
         raise
     copy_lessons(folder/"lessons")
+    write_progress(folder/"lessons"/FILE, dict(version=1, student=None, exercises={}, answers={}))   # many will copy it; each draws a number of their own
     if solutions: copy_lessons(folder/"solutions", solutions=True)
     (folder/"lessons"/"settings.ini").write_text(settings_text().replace("offline = auto", "offline = yes"), encoding="utf-8")
     _write_scripts(folder)

@@ -238,6 +238,10 @@ def test_a_bundle_asks_pip_and_leaves_nothing_half_done(tmp_path):
     have = {p.name for p in (tmp_path / "b").iterdir()}
     assert have == {"wheels", "lessons", "solutions", "install.sh", "install.bat", "README.txt"} and size > 100_000
     assert os.access(tmp_path / "b/install.sh", os.X_OK) and "--no-index" in (tmp_path / "b/install.sh").read_text()
+    shared = tmp_path / "b/lessons/progress.json"
+    assert json.loads(shared.read_text())["student"] is None, "the figures in questions differ from student to student"
+    one = read_progress(shared)["student"]
+    assert isinstance(one, int) and read_progress(shared)["student"] == one and not shared.with_name("progress.json.bad").exists()
     assert "offline = yes" in (tmp_path / "b/lessons/settings.ini").read_text()
     with pytest.raises(FileError): make_bundle(tmp_path / "b", say=lambda s: None, run=pip)
     broken = lambda args, **kw: SimpleNamespace(returncode=1, stderr="ERROR: No matching distribution found for torch")
