@@ -231,7 +231,7 @@ def judge(
     try:
         with _limit(limit), _alone(): ex.judge(Answers(ex.needs, answers))
     except Wrong as e: return _verdict(ex, e.mistake, e.fields)
-    except Unsolved: return _verdict(ex, "unsolved", dict(what="a line todo() is still in your code"))
+    except Unsolved: return _verdict(ex, "unsolved", dict(what="the line todo() is still in your code"))
     except _Late: return _verdict(ex, "slow", dict(what=f"{limit:g}"))
     except (Exception, SystemExit) as e:
         return _verdict(ex, "kind", dict(what=f"This answer could not be read ({_told(e).rstrip('.')}). Is it of the kind that the exercise asks for?"))

@@ -143,7 +143,7 @@ def check(
     _load_for(name)
     v = judge(name, sys._getframe(1).f_globals if answers is None else answers)
     _record(v)
-    if v.mistake=="unsolved": raise Unsolved(f"Exercise {name} is next. {v.hint}. Then run this cell again; what follows can wait until it is right.")
+    if v.mistake=="unsolved": raise Unsolved(f"Exercise {name} is next. {v.hint} Solve it, then run this cell again; what follows can wait.")
     return v
 
 def ask(
