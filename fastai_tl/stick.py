@@ -109,7 +109,7 @@ def make_bundle(
         shutil.rmtree(folder, ignore_errors=True)   # half a bundle would be taken for a whole one
         raise
     copy_lessons(folder/"lessons")
-    write_progress(folder/"lessons"/FILE, dict(version=1, student=None, exercises={}, answers={}))   # many will copy it; each draws a number of their own
+    write_progress(folder/"lessons"/FILE, dict(version=1, student=None, exercises={}, answers={}))   # each who copies it draws one
     if solutions: copy_lessons(folder/"solutions", solutions=True)
     (folder/"lessons"/"settings.ini").write_text(settings_text().replace("offline = auto", "offline = yes"), encoding="utf-8")
     _write_scripts(folder)
