@@ -205,6 +205,18 @@ def test_nbgrader_sources(tmp_path):
     assert len({c["grade_id"] for c in cells}) == len(cells) and sum(c["solution"] for c in cells) == 5
 
 
+def test_slides_load_nothing_and_hold_no_solutions(tmp_path):
+    root = Path(__file__).parent.parent
+    r = subprocess.run([sys.executable, "-W", "ignore", str(root / "tools" / "make_slides.py"), str(tmp_path)], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    files = sorted(tmp_path.glob("*.html"))
+    assert [p.stem for p in files] == [o.file.removesuffix(".ipynb") for o in LESSONS]
+    for p in files:
+        text = p.read_text()
+        assert not re.findall(r'(?:<script[^>]* src|<link[^>]* href|<img[^>]* src="(?!data:)|@import|url\()', text), p
+        assert text.count("<section>") >= 8 and "BEGIN SOLUTION" not in text and "{{" not in text
+
+
 # ---------------------------------------------------------------- the stick
 
 def wheels(folder, *names):

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from conftest import everything, same
 from lesson_cases import RIGHT, WRONG
 
 from fastai_tl.checks import EXERCISES, GENERAL, judge
@@ -105,6 +106,17 @@ def test_a_check_leaves_random_states_alone():
     got = random.random(), np.random.rand(), torch.rand(1).item()
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     assert got == (random.random(), np.random.rand(), torch.rand(1).item())
+
+
+@pytest.mark.parametrize("name", ["setup-panel", "why-panel", "rates-pick", "evaluate-panel", "project-model", "finetune-plan"])
+def test_a_check_leaves_the_learner_as_it_was(name):
+    given = answers(RIGHT[name])
+    learn = next(o.learn if hasattr(o, "plan") else o for o in given.values() if hasattr(o, "model") or hasattr(o, "plan"))
+    before = everything(learn)
+    assert judge(name, given).passed
+    after = everything(learn)
+    before.pop("attrs"), after.pop("attrs")   # fastai keeps the last batch
+    same(before, after)
 
 
 def test_unknown_exercises():
