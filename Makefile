@@ -93,11 +93,7 @@ lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions
 slides: .venv/.dev  ## slides from the lessons, into _slides/
 	$(BIN)/python tools/make_slides.py
 
-test-course: .venv/.lab  ## the lessons, copied into course/ (what is there stays), in JupyterLab
-	@$(BIN)/fastai-tl lessons copy course
-	$(BIN)/jupyter lab course/0_setup.ipynb
-
-lessons: .venv/.dev  ## every lesson from top to bottom, as solved and as a student gets it; some minutes
+test-lessons: .venv/.dev  ## every lesson from top to bottom, as solved and as a student gets it; some minutes
 	$(BIN)/python -m pytest -m slow tests/test_lessons.py
 
 export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
