@@ -10,7 +10,7 @@ ARGS ?=
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots
+.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,10 +84,24 @@ shots: .venv/.dev chromium  ## the pictures of panels in docs/images, from the t
 	rm -rf _shots && FTL_SHOTS="$(CURDIR)/_shots" CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser/test_panels.py -k "freeze or workbench"
 	cp _shots/freeze-used.png docs/images/freeze-panel.png && cp _shots/workbench-6_light_1200.png docs/images/workbench.png && rm -rf _shots
 
+course: .venv/.lab  ## the lessons, copied into course/ (what is there stays), in JupyterLab
+	@$(BIN)/fastai-tl lessons copy course
+	$(BIN)/jupyter lab course/0_setup.ipynb
+
+lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions that the package ships
+	$(BIN)/python tools/make_lessons.py
+
+slides: .venv/.dev  ## slides from the lessons, into _slides/
+	$(BIN)/python tools/make_slides.py
+
+test-lessons: .venv/.dev  ## every lesson from top to bottom, as solved and as a student gets it; some minutes
+	$(BIN)/python -m pytest -m slow tests/test_lessons.py
+
 export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/make_lessons.py
 
 clean:  ## remove what was built, but not .venv
-	rm -rf _proc _site build dist quickstart-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf _proc _site _slides build dist quickstart-out .pytest_cache .ruff_cache .hypothesis

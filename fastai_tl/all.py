@@ -1,6 +1,7 @@
 """Every public name of the kit: `from fastai_tl.all import *`"""
 from fastai_tl.batchnorm import set_bn
 from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
+from fastai_tl.checks import todo
 from fastai_tl.comparison import Comparison
 from fastai_tl.control import Control
 from fastai_tl.corruptions import corrupt
@@ -15,6 +16,7 @@ from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, 
 from fastai_tl.groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.history import RunHistory
+from fastai_tl.lessons import ask, check, copy_lessons, list_lessons
 from fastai_tl.multilabel import MultiLabelEvaluation
 from fastai_tl.owner import Busy
 from fastai_tl.panels.evaluate import EvaluatePanel
@@ -42,8 +44,8 @@ __all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Compari
            "EvaluatePanel", "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning",
            "LRFinderPanel", "LRFinderResult", "LayerTable", "MultiLabelEvaluation", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError",
            "PlanPanel", "Prediction", "Predictor", "RegressionEvaluation", "RunHistory", "Settings", "Snapshot", "Stage", "Strategy", "TrainPanel",
-           "Workbench", "backbones", "check_frozen", "compare", "compare_backbones", "corrupt", "decayed_lrs", "diagnose", "epoch_cost", "evaluate",
-           "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay", "layer_groups", "layer_table",
-           "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app", "name_groups", "preserved", "read_folder", "reseed", "run_plan",
-           "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr", "train_only",
-           "transfer_learner", "unfreeze"]
+           "Workbench", "ask", "backbones", "check", "check_frozen", "compare", "compare_backbones", "copy_lessons", "corrupt", "decayed_lrs",
+           "diagnose", "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats",
+           "layer_decay", "layer_groups", "layer_table", "list_lessons", "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app",
+           "name_groups", "preserved", "read_folder", "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs",
+           "split_layers", "spread_lrs", "suggest_lr", "todo", "train_only", "transfer_learner", "unfreeze"]

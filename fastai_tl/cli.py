@@ -18,12 +18,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from . import __version__
 from .errors import KitError
+from .lessons_cli import lessons_app
 
 # %% ../nbs/api/32_cli.ipynb #26737307
 app = typer.Typer(name="fastai-tl", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Transfer learning that you can trust: pretrained networks, layers that stay frozen, real pictures, offline.")
 out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
+
+app.add_typer(lessons_app)
 
 def main(
     args: list[str] | None = None,   # command line without the program's name; `None`: `sys.argv`

@@ -53,8 +53,10 @@ def open_picture(
     if not isinstance(image, (str, Path)):
         raise InputError(f"{type(image).__name__} is not a picture: give a path, a Pillow image or an array (H, W, 3) of uint8.")
     path = Path(image)
-    if not path.is_file():
-        raise PictureError(f"{image}: "+("this is not a file." if path.exists() else "there is no such file.") if "\0" not in str(image) else
+    try: found, there = path.is_file(), path.exists()
+    except OSError as e: raise PictureError(f"{str(image)[:60]}…: this cannot be the name of a file ({e.strerror}).", path=image) from e
+    if not found:
+        raise PictureError(f"{image}: "+("this is not a file." if there else "there is no such file.") if "\0" not in str(image) else
                            f"{image!r}: this cannot be the name of a file.", path=image)
     return _opened(path, mode, image, image)
 

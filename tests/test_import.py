@@ -8,7 +8,8 @@ PURE = ["errors", "settings", "snapshot", "groups", "batchnorm", "table", "freez
         "owner", "freezemap", "bundle", "serving", "app", "corruptions", "comparison"]
 NAMES = """sample_path sample_dls backbones transfer_learner layer_groups GroupSpec freeze_to unfreeze set_frozen layer_table fingerprint check_frozen
 FreezeGuard spread_lrs decayed_lrs set_lrs find_lr Stage Plan run_plan Control train_only suggest_lr evaluate export load_predictor make_app diagnose
-compare compare_backbones FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench""".split()
+compare compare_backbones FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench
+list_lessons copy_lessons check ask todo""".split()
 
 
 def loaded_after(code):

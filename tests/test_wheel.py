@@ -23,7 +23,9 @@ def site(tmp_path_factory):
     wheel, = d.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert sum(n.startswith("fastai_tl/data/clipart/") and n.endswith(".jpg") for n in names) == 302
-    assert {"fastai_tl/data/clipart/README.md", "fastai_tl/data/report.html.jinja"} <= set(names) and any(n.endswith("/LICENSE") for n in names)
+    assert {"fastai_tl/data/clipart/README.md", "fastai_tl/data/report.html.jinja", "fastai_tl/data/lessons/0_setup.ipynb",
+            "fastai_tl/data/lessons/solutions/7_your_own_pictures.ipynb", "fastai_tl/data/lessons/glossary.md"} <= set(names)
+    assert any(n.endswith("/LICENSE") for n in names)
     assert not [n for n in names if n.startswith(("tests", "nbs", "tools"))]
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(d / "site"), str(wheel)], check=True)
     return d / "site"

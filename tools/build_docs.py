@@ -65,6 +65,33 @@ def notebook_page(source: Path) -> Page:
     return page
 
 
+def lesson_page(source: Path) -> Page:
+    "The page of a lesson: as a student gets it, with the outputs of its experiments"
+    from fastai_tl.coursemake import read_notebook, student_copy
+    from fastcore.nbio import dict2nb
+    nb = dict2nb(student_copy(read_notebook(source), source.name, keep_outputs=True))
+    page = Page(source, f"lessons/{re.sub(r'^[0-9]+_', '', source.stem)}")
+    page.title, page.lead, nb.cells[0].source = split_title(nb.cells[0].source)
+    for cell in nb.cells:
+        if cell.cell_type == "code": cell.outputs = [o for o in cell.outputs if shows(o)]
+    page.cells = [new for cell in nb.cells for new in convert_cell(cell, {})]
+    return page
+
+
+def shows(output) -> bool:
+    "Whether an output says something on a page: not what is left of a progress bar, nor a widget, which needs a kernel"
+    data = output.get("data", {})
+    if "application/vnd.jupyter.widget-view+json" in data: return False
+    return not data or set(data) - {"text/plain", "text/html"} != set() or bool("".join(data.get("text/html", "x")).strip())
+
+
+def markdown_page(source: Path) -> Page:
+    "A page that is Markdown in the notebooks' folder; its text is in `lead` and below"
+    page = Page(source, source.relative_to(NOTEBOOKS).with_suffix("").as_posix())
+    page.title, page.lead, _ = split_title(source.read_text(encoding="utf-8"))
+    return page
+
+
 def exported_to(nb) -> str | None:
     "The module that a notebook is exported to"
     found = (re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M) for c in nb.cells if c.cell_type == "code")
@@ -252,6 +279,11 @@ def write_text(name: str, text: str):
     to.write_text(text.strip()+"\n", encoding="utf-8")
 
 
+def page_text(page: Page) -> str:
+    "A Markdown page with its title and lead as those of notebooks"
+    return heading(page)+"\n\n"+split_title(page.source.read_text(encoding="utf-8"))[2]
+
+
 def symbol_index(modules: list[Page]) -> dict:
     """Names documented on each page, and for each name the page that a mention elsewhere leads to.
 
@@ -269,13 +301,17 @@ def write_sources() -> int:
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     modules = [read(p) for p in sorted((NOTEBOOKS / "api").glob("*.ipynb"))]
     landing = [read(p) for p in [NOTEBOOKS / "index.ipynb"] if p.exists()]
+    lessons = [named(Page(p, ""), lesson_page, p) for p in sorted((NOTEBOOKS / "lessons").glob("*.ipynb"))]
+    texts = [markdown_page(NOTEBOOKS / "lessons" / f"{n}.md") for n in ("cheatsheet", "glossary", "guide")] if lessons else []
     changelog = [Page(p, "changelog") for p in [ROOT / "CHANGELOG.md"] if p.exists()]
-    pages = {p.source: p for p in (*landing, *modules, *changelog)}
-    for page in modules: named(page, write_notebook, page, pages)
+    pages = {p.source: p for p in (*landing, *lessons, *texts, *modules, *changelog)}
+    for page in (*lessons, *modules): named(page, write_notebook, page, pages)
+    for page in texts: write_text(page.name, named(page, localise, page_text(page), page, pages))
     lead = "Each module is made from one notebook, which holds its code, its documentation and its tests"
     reference = Page(NOTEBOOKS, "api/index", "Overview", lead)
     write_text(reference.name, heading(reference)+"\n\n"+overview(modules))
-    trees = toctree([reference.name, *(p.name for p in modules)], "Reference")
+    course = [toctree([p.name for p in (*lessons, *texts)], "Lessons")] if lessons else []
+    trees = "\n\n".join(course)+"\n\n"+toctree([reference.name, *(p.name for p in modules)], "Reference")
     for page in changelog:
         write_text(page.name, named(page, localise, page.source.read_text(encoding="utf-8"), page, pages))
         trees += "\n\n"+toctree([page.name], "Project")
