@@ -20,7 +20,7 @@ from .bundle import CARD, FORMAT, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, 
 from .card import history_values, metric_values, model_card, weights_licence
 from .errors import FileError, InputError, KitError, StateError
 from .freezemap import freeze_lines
-from .onnx_export import OnnxError, check_onnx_extra, to_onnx
+from .onnx_export import OnnxError, to_onnx
 from .owner import owned
 from .serving import AnyPredictor, OnnxPredictor, Prediction, load_onnx, open_picture, open_session  # noqa: F401 (Prediction: for users)
 from .snapshot import RandomState
@@ -147,7 +147,7 @@ def _add_onnx(m, pred, pictures, tmp, tol=1e-4):
         if not d<=tol: raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
     except (OnnxError, FileError, StateError) as e:
         file.unlink(missing_ok=True)
-        print(f"Note: exported without ONNX, as {e.args[0]}.")
+        print(f"Note: exported without ONNX: {e.args[0].rstrip('.')}.")
         return dict(file=None, error=e.args[0])
     return dict(file=ONNX, **about, difference=float(f"{d:.2g}"))
 
@@ -165,7 +165,7 @@ def _add_sample(m, pred, picture, tmp):
 def export(
     learn,                     # a Learner made by `transfer_learner` with a named backbone
     folder: Path | str,        # new or empty
-    onnx: bool = True,         # write the network as ONNX, too; where that is impossible the manifest and a printed note say why
+    onnx: bool = True,         # write the network as ONNX, too, which needs `fastai-tl[onnx]`; where that is impossible the manifest and a printed note say why
     *,
     force: bool = False,       # replace an earlier export in `folder`
     history=None,              # `RunHistory` of the training, or a list of them, for manifest and card
@@ -175,7 +175,6 @@ def export(
     "Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then put them in place"
     folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
-    if onnx: check_onnx_extra()
     try:
         with _aside(folder, force) as tmp, owned(learn, "export"): _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
     finally: random.restore()
@@ -308,7 +307,6 @@ def export_again(
     force: bool = False,     # replace an earlier export in `folder`, which may be `model` itself
 ) -> Path:                   # the folder
     "Write an exported model anew in the present format, checked as by `export`; what is not known of its training stays unknown"
-    if onnx: check_onnx_extra()
     old, folder, random = read_manifest(model), Path(folder), RandomState()
     weights, sample = read_part(old, WEIGHTS), Path(old["folder"])/SAMPLE
     picture = open_picture(sample, "RGBA") if SAMPLE in old.get("files", {}) and sample.is_file() else None

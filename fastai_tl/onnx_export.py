@@ -24,7 +24,7 @@ class OnnxError(StateError):
 def check_onnx_extra():
     "Raise `ExtraError`, naming the pip line, unless ONNX files can be written and checked"
     if missing := [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]:
-        raise ExtraError(f"Writing ONNX needs {', '.join(missing)}: pip install fastai-tl[onnx]. Or pass onnx=False for a folder without it.", extra="onnx")
+        raise ExtraError(f"writing it needs {', '.join(missing)}: pip install fastai-tl[onnx].", extra="onnx")
 
 @contextmanager
 def _hushed():

@@ -493,8 +493,8 @@ print(json.dumps([[float(v) for v in p.probabilities] for p in load_onnx({str(fo
     np.testing.assert_allclose(np.array(json.loads(r.stdout)), ev.probs, atol=1e-4, rtol=0)
 
 
-def test_missing_extras_are_named(mini):
-    "In an interpreter that does not find onnx, onnxscript and onnxruntime; everything else works"
+def test_missing_extras_are_named(mini, tmp_path):
+    "In an interpreter that does not find onnx, onnxscript and onnxruntime; everything else works, and exports say what is not there"
     code = f"""
 import sys
 class Without:
@@ -504,8 +504,9 @@ class Without:
     def __getattr__(self, k): return getattr(self.finder, k)
 sys.meta_path[:] = [Without(f) for f in sys.meta_path]
 from fastai_tl.serving import ExtraError
-from fastai_tl.deployment import load_predictor
+from fastai_tl.deployment import export_again, load_predictor
 from fastai_tl.onnx_export import check_onnx_extra
+print(load_predictor(export_again({str(mini[0])!r}, {str(tmp_path / "again")!r})).predict({str(mini[0] / SAMPLE)!r}).label)
 print(load_predictor({str(mini[0])!r}).predict({str(mini[0] / SAMPLE)!r}).label)
 for f in (lambda: load_predictor({str(mini[0])!r}, 'onnx'), check_onnx_extra):
     try: f()
@@ -513,6 +514,7 @@ for f in (lambda: load_predictor({str(mini[0])!r}, 'onnx'), check_onnx_extra):
 """
     r = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.split()[-2:] == ["named", "named"], r.stdout + r.stderr
+    assert "exported without ONNX: writing it needs onnx, onnxscript, onnxruntime: pip install fastai-tl[onnx]." in r.stdout
 
 
 def test_wrong_arguments_are_named(mini):

@@ -33,7 +33,7 @@ def readme_text(notebook: Path) -> tuple[str, dict[str, bytes]]:
             c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M).strip()
             c.outputs = [o for o in c.outputs if not is_progress(o)]
         else:
-            c.source = c.source.replace("](../", "](").replace('src="../', 'src="')
+            c.source = c.source.replace("](lessons/", "](nbs/lessons/").replace("](../", "](").replace('src="../', 'src="')
         cells.append(c)
     nb.cells = cells
     config = Config(ExtractOutputPreprocessor=dict(output_filename_template=PLOTS))
