@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/13_cachetables.ipynb #3e5a0703
 from __future__ import annotations
-import importlib.metadata, random, shutil, tempfile, time, warnings, weakref
+import functools, importlib.metadata, random, shutil, tempfile, time, warnings, weakref
 from contextlib import closing, nullcontext
 from pathlib import Path
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = ['VERSIONS', 'FrozenCache']
 # %% ../nbs/api/13_cachetables.ipynb #c9b31332
 VERSIONS = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy", "fastai-tl")
 
+@functools.cache
 def _version(n):
     try: return importlib.metadata.version(n)
     except importlib.metadata.PackageNotFoundError: return ""
@@ -40,7 +41,7 @@ class FrozenCache:
         self.report, self.say = report, say or (lambda text: None)
         self.cut, self.why, self.planned, self.off = None, "", None, False
         self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
-        self.seconds, self.recent, self.facts, self.checked = 0., {}, {}, set()
+        self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
 
     def __deepcopy__(self, memo): return self   # copies of a Learner, as `Snapshot` makes them, have the same one
 
@@ -133,6 +134,7 @@ def _look(self: FrozenCache, dl) -> tuple:
         random.seed(0); np.random.seed(0); torch.manual_seed(0)
         xb,yb = fetch(self.learn, dl, range(min(dl.n, 4)))
     finally: rnd.restore()
+    self.types[id(dl)] = [type(y) for y in yb]
     h = Hasher().add(dl.bs, dl.n, xb, [y.as_subclass(torch.Tensor) for y in yb], getattr(dl.dataset, "split_idx", None))
     try: return h.add(_transforms(dl, False)).hexdigest(), True
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return h.add(_transforms(dl, True)).hexdigest(), False
@@ -140,7 +142,7 @@ def _look(self: FrozenCache, dl) -> tuple:
 def _unchanged(self: FrozenCache, dl) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
     now = (*self.look(dl), id(dl.dataset), len(dl.dataset))
-    was, self.facts[id(dl)] = self.facts.get(id(dl)), now
+    was, self.facts[id(dl)], self.fresh = self.facts.get(id(dl)), now, id(dl)
     return was==now
 
 def _key(self: FrozenCache, dl) -> str | None:
@@ -160,7 +162,8 @@ FrozenCache.look, FrozenCache.unchanged, FrozenCache.key = _look, _unchanged, _k
 def _table(self: FrozenCache, dl) -> Table:
     "Features of a loader's items: made, found in memory, or read from the store"
     if id(dl) in self.tables: return self.tables[id(dl)][0]
-    self.unchanged(dl)
+    if self.fresh!=id(dl): self.unchanged(dl)
+    self.fresh = None
     key, disk = self.key(dl), None
     kept = _kept.setdefault(self.learn.model, {})
     if self.store is not None:

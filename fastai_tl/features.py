@@ -5,12 +5,14 @@
 # %% ../nbs/api/14_features.ipynb #0d65c07a
 from __future__ import annotations
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 import numpy as np
 import torch
 from fastai.callback.core import Callback, GatherPredsCallback
+from fastai.learner import Learner
 from fastcore.basics import chunked
-from .cacheitems import callbacks_reason, fetch, loader_reason, to_device_of
+from .cacheitems import callbacks_reason, loader_reason, to_device_of
 from .cachetables import FrozenCache
 from .errors import InputError, StateError
 from .freeze import fingerprint
@@ -18,7 +20,6 @@ from .fused import FusedStep
 from .owner import check_free
 from .prefix import NoCache
 from .progress import Reporter
-from .snapshot import RandomState
 
 # %% auto #0
 __all__ = ['LeanLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
@@ -73,10 +74,6 @@ def _begin_again(self: FrozenCache, dl) -> bool:
 
 def _ready(self: FrozenCache, dl) -> LeanLoader | None:
     "A loader of features in place of `dl`"
-    if id(dl) not in self.types:
-        rnd = RandomState([dl])
-        try: self.types[id(dl)] = [type(y) for y in fetch(self.learn, dl, [0])[1]]
-        finally: rnd.restore()
     self.table(dl)
     shape = "×".join(map(str, self.cut.shape))
     self.note(f"{sum(t.n_rows for t,_ in self.tables.values())} rows of features, {shape} numbers each, after {self.cut.path}", about=self.cut)
@@ -88,21 +85,23 @@ FrozenCache.batch, FrozenCache.begin_again, FrozenCache.ready = _batch, _begin_a
 class FeatureCache(Callback):
     "Give a fit features for pictures where `FrozenCache` says so; comes and goes with `frozen_cache`"
     order = -5   # after the model is in training mode
-    cache = None
+    cache, lean = None, False
 
     def __init__(self, cache): self.cache = cache
     def __reduce__(self): return Callback, ()   # an export holds nothing of it
 
     def before_fit(self):
         self.looked, self.light, self.trained = False, False, False
+        learn = self.learn
+        if type(learn)._call_one is Learner._call_one: learn.__dict__["_call_one"] = _Events(learn)
     def before_train(self): self.swap(True)
     def before_validate(self): self.swap(False)
     def after_batch(self): self.disarm()
-    def after_fit(self): self.disarm()
+    def after_fit(self): self.disarm(); self.learn.__dict__.pop("_call_one", None)
 
     def swap(self, training):
         "Put features in the place of the loader of this epoch, if it is one of the Learner's own"
-        cache, dl = self.cache, self.learn.dl
+        cache, dl, self.lean = self.cache, self.learn.dl, False
         if training: self.light = False
         if cache.off or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs): return
         if not any(dl is o for o in self.learn.dls.loaders[:2]): return
@@ -110,13 +109,35 @@ class FeatureCache(Callback):
         lean = cache.open(dl, training, not self.looked, self.trained)
         self.looked = True
         self.light = lean is not None and (training or self.light)
-        if lean is not None: self.learn.dl = lean
+        if lean is not None: self.learn.dl, self.lean = lean, True
 
     def before_batch(self):
-        if isinstance(self.learn.dl, LeanLoader) and self.cache.live is not None: self.learn.model.__dict__["forward"] = _Once(self.cache)
+        if self.lean and self.cache.live is not None: self.learn.model.__dict__["forward"] = _Once(self.cache)
 
     def disarm(self):
         if isinstance(self.learn.model.__dict__.get("forward"), _Once): del self.learn.model.__dict__["forward"]
+
+class _Events:
+    "fastai asks every callback at each of a batch's events, which takes longer than the step of a small head; this asks those that have something to do"
+    def __init__(self, learn): self.learn, self.known, self.by = learn, (), {}
+    def __reduce__(self): return partial, (Learner._call_one, self.learn)   # what is saved holds nothing of it
+
+    def __call__(self, name):
+        cbs = self.learn.cbs
+        if name in ("before_fit", "before_epoch", "after_fit"): self.known = ()
+        if name not in _batch_events: return Learner._call_one(self.learn, name)
+        if self.known!=(now := [id(o) for o in cbs]): self.known, self.by = now, {}
+        if name not in self.by: self.by[name] = [o for o in cbs.sorted("order") if self.has(o, name)]
+        for cb in self.by[name]: cb(name)
+
+    @staticmethod
+    def has(cb, name):
+        "Whether a callback does anything at an event; one that is called or looked up in a way of its own may"
+        cls = type(cb)
+        return hasattr(cls, name) or name in vars(cb) or cls.__call__ is not Callback.__call__ or cls.__getattr__ is not Callback.__getattr__
+
+_batch_events = {"before_batch", "after_pred", "after_loss", "before_backward", "after_cancel_backward", "after_backward", "before_step", "after_cancel_step",
+                 "after_step", "after_cancel_batch", "after_batch"}
 
 class _Once:
     "The forward of a model for one batch of features; pictures go the usual way"
@@ -138,7 +159,7 @@ class _Once:
 # %% ../nbs/api/14_features.ipynb #fc7c5cb5
 def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     "What an epoch should use instead of `dl`; `None`: `dl`"
-    learn = self.learn
+    learn, self.fresh = self.learn, None
     if self.auto:
         planned = self.planned if self.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
         if planned<2*len(learn.dls.train): self.note("one epoch gains nothing"); return None
@@ -179,10 +200,9 @@ def _attached(learn, cache):
     cb = FeatureCache(cache)
     cbs = [cb]+([FusedStep()] if cache.fused and not learn._grab_cbs(FusedStep) else [])
     learn.add_cbs(cbs)
-    cache.types = {}
     try: yield cache
     finally:
-        cb.disarm()
+        cb.disarm(); learn.__dict__.pop("_call_one", None)
         learn.remove_cbs([o for o in cbs if any(o is c for c in learn.cbs)])
         cache.drop()
 

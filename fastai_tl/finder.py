@@ -14,6 +14,7 @@ from fastai.callback.schedule import minimum, slide, steep, valley
 from .distributed import mean
 from .errors import InputError, KitWarning, StateError
 from .features import cached
+from .fused import FusedStep
 from .groups import group_index, layer_groups
 from .owner import check_free, owned
 from .progress import Reporter, bar, quiet
@@ -38,16 +39,19 @@ class RateSweep(Callback):
         if self.report: self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen)-1]:.1e}, loss {loss:.3f}")
         if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or exploded(self.seen): raise CancelFitException()
 
+class _NoValidation(Callback):
+    order = -100   # before anything is prepared for it
     def before_validate(self): raise CancelValidException()
 
-def _one_sweep(learn, lrs, scale, seed, report):
+def _one_sweep(learn, lrs, scale, seed, report, cache):
     cb = RateSweep(lrs, scale, report)
+    cbs = [cb, _NoValidation()]+([FusedStep()] if cache is not None and not cache.off and not learn._grab_cbs(FusedStep) else [])
     with preserved(learn), quiet(learn):
         if seed is not None:
             random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
             for dl in learn.dls.loaders:
                 if isinstance(getattr(dl, "rng", None), random.Random): dl.rng = random.Random(seed)
-        learn.fit(len(lrs)//len(learn.dls.train)+1, cbs=cb)
+        learn.fit(len(lrs)//len(learn.dls.train)+1, cbs=cbs)
     return np.array(cb.seen)
 
 # %% ../nbs/api/14_finder.ipynb #851f4b45
@@ -163,10 +167,10 @@ def find_lr(
     if group is not None and not any(p.requires_grad for p in list(layer_groups(learn).values())[group_index(names, group)]):
         raise StateError(f"The group {group!r} is frozen, so no rate of it would matter. Release it first: set_frozen(learn, {group!r}, False).")
     done = lambda i, report: lambda d, t, note: report(i*num_it+d, seeds*num_it, note)
-    def run(report): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report)) for s in range(seeds)]
+    def run(report, features): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report), features) for s in range(seeds)]
     with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report:
         making = lambda d, n, note: report(0, seeds*num_it, f"{note} ({d}/{n})")
-        with cached(learn, cache, making, planned=seeds*num_it): sweeps = run(report)
+        with cached(learn, cache, making, planned=seeds*num_it) as features: sweeps = run(report, features)
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
 
 def check_trains(learn):

@@ -4,10 +4,11 @@
 
 # %% ../nbs/api/04_freeze.ipynb #a5e0f3c4
 from __future__ import annotations
-import fnmatch, glob, hashlib, re, weakref
+import fnmatch, glob, re, weakref
 from collections.abc import Sequence
 import torch
 from torch import nn
+from xxhash import xxh3_128
 from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
 from .errors import InputError, StateError, did_you_mean
 from .owner import check_free, owner_of
@@ -215,8 +216,9 @@ class FrozenMoved(StateError):
 
 def _hash(t: torch.Tensor) -> str:
     t = t.detach().cpu().contiguous()
-    head = f"{t.dtype}{tuple(t.shape)}".encode()
-    return hashlib.blake2b(t.flatten().view(torch.uint8).numpy().data if t.numel() else b"", digest_size=16, key=head[:64]).hexdigest()
+    h = xxh3_128(f"{t.dtype}{tuple(t.shape)}".encode())
+    if t.numel(): h.update(t.flatten().view(torch.uint8).numpy().data)
+    return h.hexdigest()
 
 def fingerprint(
     learn,            # a fastai `Learner` or a module

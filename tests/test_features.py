@@ -3,7 +3,8 @@ import copy
 import random
 import signal
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from fastai_tl.errors import InputError, StateError
 from fastai_tl.features import LeanLoader, cache_of, frozen_cache
 from fastai_tl.finder import find_lr
 from fastai_tl.freeze import FrozenMoved, freeze_to, unfreeze
+from fastai_tl.fused import FusedStep
 from fastai_tl.groups import GroupSpec
 from fastai_tl.guard import FreezeGuard
 from fastai_tl.owner import Busy
@@ -510,3 +512,61 @@ def test_owned_learners_are_refused():
     learn.add_cb(cb)
     run_plan(learn, Stage("a", "head", 1, 1e-2), on_progress=QUIET)
     assert isinstance(cb.found, Busy)
+
+
+class Watch(Callback):
+    "Writes down every event that it has a method for, and adds a second watcher in the second epoch"
+    def __init__(self, log, name, order, more=False): self.log, self.name_, self.order, self.more = log, name, order, more
+    def before_epoch(self):
+        if self.more and self.epoch == 1: self.learn.add_cb(Watch(self.log, "late", 3))
+    def before_batch(self): self.log.append((self.name_, "before_batch", self.training))
+    def after_pred(self): self.log.append((self.name_, "after_pred", tuple(self.learn.pred.shape)))
+    def after_step(self): self.log.append((self.name_, "after_step"))
+    def after_batch(self): self.log.append((self.name_, "after_batch", self.iter))
+
+
+class CallsItself(Callback):
+    def __init__(self, log): self.log = log
+    def __call__(self, name): self.log.append(("own", name))
+
+
+def test_callbacks_are_asked_at_the_same_events_in_the_same_order():
+    logs = []
+    for cached in (False, True):
+        learn, log = still_learner(), []
+        cbs = [Watch(log, "b", 20, more=True), Watch(log, "a", -20), CallsItself(log), Callback(after_loss=lambda self, log=log: log.append("function"))]
+        with frozen_cache(learn, on_progress=QUIET) if cached else nullcontext(), learn.no_bar(), learn.no_logging():
+            learn.fit(3, cbs=cbs)
+            assert "_call_one" not in vars(learn)
+        logs.append(log)
+    assert logs[0] == logs[1] and {"late", "function", "own"} <= {o if isinstance(o, str) else o[0] for o in logs[0]}
+
+
+class SaveAtOnce(Callback):
+    order = 70
+    def after_batch(self):
+        learn = self.learn
+        if self.iter == 1 and self.training and learn.remove_cb(self): learn.export(self.file)
+
+
+def test_a_learner_exported_within_a_batch_of_features_holds_nothing_of_the_cache(small_dls, tmp_path):
+    learn, cb = transfer_learner(small_dls, "resnet_mini"), SaveAtOnce()
+    cb.file = tmp_path / "learner.pkl"
+    with frozen_cache(learn, on_progress=QUIET), learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=cb)
+    again = load_learner(cb.file)
+    events = vars(again)["_call_one"]
+    assert isinstance(events, partial) and events.func is Learner._call_one and events.args == (again,)
+    assert again.predict(learn.dls.valid_ds.items[0])[2].shape == (learn.dls.c,)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_sweep_on_features_finds_what_one_on_pictures_finds(built):
+    want = find_lr(still_learner(), num_it=60, cache=False, on_progress=QUIET)
+    learn = still_learner()
+    with frozen_cache(learn, on_progress=QUIET) if built else nullcontext():
+        before = everything(learn)
+        got = find_lr(learn, num_it=60, on_progress=QUIET)
+        same(before, everything(learn))
+    n = min(len(want.losses), len(got.losses), 40)
+    np.testing.assert_allclose(got.losses[:n], want.losses[:n], rtol=1e-3)
+    assert got.suggested == pytest.approx(want.suggested, rel=.05) and not learn._grab_cbs(FusedStep)
