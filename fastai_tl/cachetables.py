@@ -217,7 +217,7 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
     steps = k*-(-dl.n//dl.bs)
     shown = nullcontext(self.report) if self.report else bar(steps)
     try:
-        with as_it_was(learn.model), precision(learn), shown as report: _fill(self, dl, t, k, steps, report)
+        with as_it_was(learn.model), precision(learn), cut.quick(), shown as report: _fill(self, dl, t, k, steps, report)
     except BaseException:
         if disk is not None: shutil.rmtree(new, ignore_errors=True)
         raise

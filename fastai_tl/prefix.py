@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from .batchnorm import HoldStats
 from .errors import StateError
+from .folding import foldable, folded
 from .snapshot import RandomState
 
 # %% auto #0
@@ -144,7 +145,7 @@ class Cut:
         at: int,             # number of the call
         xb: tuple,           # the inputs that were followed
     ):
-        self.model, self.call, self.x, self.channels_last = model, calls[at], None, False
+        self.model, self.call, self.x, self.channels_last, self.pairs = model, calls[at], None, False, ()
         up, i = set(), self.call.parent
         while i is not None: up.add(i); i = calls[i].parent
         self.skipped = [c for i,c in enumerate(calls) if c.end<=self.call.end and i not in up and c.parent in up]   # the outermost ones; the cut is the last
@@ -195,7 +196,11 @@ def _features(self: Cut,
     finally: h.remove()
     raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
 
-Cut.rest, Cut.features = _rest, _features
+def _quick(self: Cut):
+    "Inside, `features` is as fast as it can be; not for gradients"
+    return folded(self.pairs)
+
+Cut.rest, Cut.features, Cut.quick = _rest, _features, _quick
 
 # %% ../nbs/api/13_prefix.ipynb #9d4c4769
 def _modules(self: Cut) -> dict[str, nn.Module]:
@@ -280,7 +285,7 @@ def agrees(
         with torch.no_grad():
             a, f = _watched(cut, lambda: model(*xb))
             if _differs(a, cut.rest(f.clone())): return False
-        cut.channels_last = _takes_channels_last(cut, xb, f)
+        _quicken(cut, xb, f)
         if n<2: return True
         model.train()
         if hold: hold_random(model)
@@ -292,13 +297,17 @@ def agrees(
         b = _with_grads(model, lambda: cut.rest(g.clone()), 0)
     return not _differs(a, b)
 
-def _takes_channels_last(cut, xb, f):
-    "Whether what comes before the cut may run with channels last, up to twice as fast on processors: the features are the same"
-    if f.device.type!="cpu" or not any(isinstance(m, nn.Conv2d) for m in cut.modules().values()): return False
-    cut.channels_last = True
-    try: return not _differs(f, cut.features(xb))
-    except RuntimeError: return False   # a view of what is laid out otherwise
-    finally: cut.channels_last = False
+def _quicken(cut, xb, f):
+    "See whether what comes before the cut gives the same features with channels last and folded norms, which is two to three times as fast on processors"
+    ms = list(cut.modules().values())
+    if f.device.type!="cpu" or not any(isinstance(m, nn.Conv2d) for m in ms): return
+    for pairs in dict.fromkeys((tuple(foldable(ms, lambda: cut.features(xb))), ())):
+        cut.channels_last, cut.pairs = True, pairs
+        try:
+            with cut.quick():
+                if not _differs(f, cut.features(xb)): return
+        except RuntimeError: pass   # a view of what is laid out otherwise
+    cut.channels_last, cut.pairs = False, ()
 
 def _possible(cut, xb):
     "Whether the rest of the network runs without what comes before the cut: a look at two items, as most candidates are inside a branch"
