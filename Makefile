@@ -10,7 +10,7 @@ ARGS ?=
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course
+.PHONY: docs-stored help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,13 +69,17 @@ test-all: lint drift test-nb .venv/.dev chromium  ## the long tests, too
 lab: .venv/.lab  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab
 
-docs: .venv/.dev  ## build the documentation site into _site/
+docs: .venv/.dev  ## build the documentation site into _site/: executes what has changed
 	$(BIN)/python tools/build_docs.py
+
+docs-stored: .venv/.dev  ## the same with the outputs that notebooks hold; a minute or two
+	$(BIN)/python tools/build_docs.py --stored
 
 bench: .venv/.dev  ## measured comparisons; tables and JSON in benchmarks/out/
 	$(BIN)/python benchmarks/quickstart_seeds.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/compare.py
 
 bench-panels: .venv/.dev chromium  ## what panels cost: training watched and not, and time to appear
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python benchmarks/panels.py

@@ -32,6 +32,7 @@ html_title = f"{project} {release}"
 html_static_path = ["_static"]
 html_extra_path = [str(ROOT / "_proc" / "docs" / "files")]
 html_css_files = ["site.css"]
+html_js_files = ["from-disk.js"]
 html_copy_source = html_show_sourcelink = html_use_index = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#2660a4", "color-brand-content": "#2660a4", "color-brand-visited": "#2660a4"},

@@ -152,8 +152,8 @@ def _renormalised(dl, mean, std):
     for t in dl.after_batch.fs:
         if not isinstance(t, Normalize): keep.append(t)
         elif t.mean.shape!=norm.mean.shape or not torch.allclose(t.mean.cpu(), norm.mean.cpu()) or not torch.allclose(t.std.cpu(), norm.std.cpu()):
-            warnings.warn(f"The data was normalised for another network (mean {t.mean.flatten().tolist()}); this Learner uses mean {list(mean)}, "
-                          f"std {list(std)} instead.", KitWarning, stacklevel=5)
+            warnings.warn(f"The data was normalised for another network (mean {[round(v, 4) for v in t.mean.flatten().tolist()]}); this Learner uses "
+                          f"mean {list(mean)}, std {list(std)} instead.", KitWarning, stacklevel=5)
     new = dl.new(after_batch=Pipeline([*keep, norm]))
     new.rng = random.Random(); new.rng.setstate(dl.rng.getstate())
     return new

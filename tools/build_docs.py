@@ -1,10 +1,11 @@
 """Build the documentation site from the notebooks into _site/.
 
-Run: python tools/build_docs.py
+Run: python tools/build_docs.py [--stored]
 
-nbdev picks the cells and writes the signatures, Sphinx makes the pages. No notebook is executed: documented names are looked up
-in the package, and outputs are the stored ones. Nothing is fetched, and a page that would load something from elsewhere is an
-error, as is a link that leads nowhere. Intermediate files are in _proc/docs/.
+Notebooks are executed, unless neither they nor the package have changed since the last time (`docs_run`), so that what is shown is what
+the code did; lessons are shown with their stored outputs, as `make test-lessons` executes them. With --stored no notebook is executed.
+nbdev picks the cells and writes the signatures, Sphinx makes the pages. Nothing is fetched, and a page that would load something from
+elsewhere is an error, as is a link that leads nowhere. Intermediate files are in _proc/docs/.
 """
 import ast
 import importlib
@@ -20,9 +21,13 @@ import tomllib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from docs_bench import bench_page
+from docs_check import DocsError, check_site, external_links
+from docs_landing import landing_cells
+from docs_run import execute_all
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "nbs"
@@ -30,10 +35,8 @@ BUILD = ROOT / "_proc" / "docs"
 PAGES, FILES, HTML = BUILD / "pages", BUILD / "files", BUILD / "html"
 SITE = ROOT / "_site"
 PACKAGE = "fastai_tl"
-
-
-class DocsError(Exception):
-    "Something in the notebooks, or in the site made from them, that has to be put right"
+SECTIONS = {"start": "Start", "tutorial": "Tutorial", "howto": "How-to", "explain": "Explanations"}   # folders of notebooks
+EXECUTED: dict[Path, Path] = {}   # by notebook: its executed copy
 
 
 @dataclass
@@ -55,14 +58,25 @@ def notebook_page(source: Path) -> Page:
     from nbdev.process import NBProcessor
     rel = source.relative_to(NOTEBOOKS).with_suffix("")
     page = Page(source, rel.with_name(re.sub(r"^\d+\w?_", "", rel.name)).as_posix())
-    nb = read_nb(source)
+    nb = read_nb(EXECUTED.get(source, source))
     module = exported_to(nb)
     page.title, page.lead, nb.cells[0].source = split_title(nb.cells[0].source)
     NBProcessor(nb=nb, procs=nbdev_processors(), rm_directives="quarto").process()
     names = dict(vars(importlib.import_module(f"{PACKAGE}.{module}"))) if module else {}
     page.cells = nest_symbols([new for cell in nb.cells for new in convert_cell(cell, names)])
+    if source.parent.name in SECTIONS:
+        for c in page.cells:
+            if c.cell_type=="code": c.outputs = [o for o in c.outputs if shows(o) and "<progress" not in "".join(o.get("data", {}).get("text/html", ""))]
+        check_alt(page)
     page.symbols = [c.metadata.symbol for c in page.cells if "symbol" in c.metadata]
     return page
+
+
+def check_alt(page: Page):
+    "Raise `DocsError` for a plot that a reader who cannot see it would miss"
+    for c in page.cells:
+        if c.cell_type=="code" and "mystnb" not in c.metadata and any("image/png" in o.get("data", {}) for o in c.outputs):
+            raise DocsError(f"A cell with a plot needs `#| fig-alt: what is seen` in its first line:\n{c.source[:200]}")
 
 
 def lesson_page(source: Path) -> Page:
@@ -149,7 +163,8 @@ def code_cell(cell, options: dict[str, str], code: str) -> list:
     if options.get("echo") == "false": tags.append("remove-input")
     if options.get("output") == "false": tags.append("remove-output")
     if options.get("code-fold") == "true": tags.append("hide-input")
-    return [new_code_cell(code, outputs=outputs, metadata={"tags": tags} if tags else {})]
+    alt = {"mystnb": {"image": {"alt": options["fig-alt"].strip("\"'")}}} if options.get("fig-alt") else {}
+    return [new_code_cell(code, outputs=outputs, metadata={**({"tags": tags} if tags else {}), **alt})]
 
 
 def symbol_cell(code: str, names: dict):
@@ -304,23 +319,36 @@ def write_sources() -> int:
     lessons = [named(Page(p, ""), lesson_page, p) for p in sorted((NOTEBOOKS / "lessons").glob("*.ipynb"))]
     texts = [markdown_page(NOTEBOOKS / "lessons" / f"{n}.md") for n in ("cheatsheet", "glossary", "guide")] if lessons else []
     changelog = [Page(p, "changelog") for p in [ROOT / "CHANGELOG.md"] if p.exists()]
-    pages = {p.source: p for p in (*landing, *lessons, *texts, *modules, *changelog)}
-    for page in (*lessons, *modules): named(page, write_notebook, page, pages)
+    sections = {name: [read(p) for p in sorted((NOTEBOOKS / folder).glob("*.ipynb"))] for folder, name in SECTIONS.items()}
+    told = [p for part in sections.values() for p in part]
+    pages = {p.source: p for p in (*landing, *told, *lessons, *texts, *modules, *changelog)}
+    for page in (*told, *lessons, *modules): named(page, write_notebook, page, pages)
     for page in texts: write_text(page.name, named(page, localise, page_text(page), page, pages))
     lead = "Each module is made from one notebook, which holds its code, its documentation and its tests"
     reference = Page(NOTEBOOKS, "api/index", "Overview", lead)
     write_text(reference.name, heading(reference)+"\n\n"+overview(modules))
-    course = [toctree([p.name for p in (*lessons, *texts)], "Lessons")] if lessons else []
-    trees = "\n\n".join(course)+"\n\n"+toctree([reference.name, *(p.name for p in modules)], "Reference")
-    for page in changelog:
-        write_text(page.name, named(page, localise, page.source.read_text(encoding="utf-8"), page, pages))
-        trees += "\n\n"+toctree([page.name], "Project")
-    for page in landing: named(page, write_notebook, page, pages, trees)
+    write_text("benchmarks", bench_page())
+    for page in changelog: write_text(page.name, named(page, localise, page.source.read_text(encoding="utf-8"), page, pages))
+    parts = {**{k: [p.name for p in v] for k, v in sections.items()}, "Lessons": [p.name for p in (*lessons, *texts)],
+             "Reference": [reference.name, *(p.name for p in modules)], "Project": ["benchmarks", *(p.name for p in changelog)]}
+    trees = "\n\n".join(toctree(names, part) for part, names in parts.items() if names)
+    for page in landing:
+        page.cells[:0] = landing_cells()
+        named(page, write_notebook, page, pages, trees)
+    (FILES / "llms.txt").write_text(llms(about, {**sections, "Lessons": [*lessons, *texts], "Reference": modules}), encoding="utf-8")
     if not landing:
         index = Page(NOTEBOOKS, "index", about["tool"]["nbdev"]["title"], about["project"]["description"])
         write_text(index.name, "\n\n".join([heading(index), overview(modules), trees]))
     (PAGES / "symbols.json").write_text(json.dumps(symbol_index(modules), indent=1), encoding="utf-8")
-    return len({*pages, reference.name, "index"})
+    return len({*pages, reference.name, "benchmarks", "index"})
+
+
+def llms(about: dict, parts: dict[str, list[Page]]) -> str:
+    "The contents for programs that read: a line for each page"
+    lines = [f"# {about['tool']['nbdev']['title']}", "", f"> {about['project']['description']}", ""]
+    for part, pages in parts.items():
+        if pages: lines += [f"## {part}", "", *(f"- [{p.title}]({p.name}.html)"+(f": {p.lead}" if p.lead else "") for p in pages), ""]
+    return "\n".join(lines)
 
 
 def read(source: Path) -> Page: return named(Page(source, ""), notebook_page, source)
@@ -332,65 +360,6 @@ def named(page: Page, f: Callable, *args):
     except DocsError as e: raise DocsError(f"{page.source.relative_to(ROOT)}: {e}") from e
 
 
-# ---------------------------------------------------------------- checking what Sphinx wrote
-
-class Html(HTMLParser):
-    "What a page links to, what it loads, and which anchors it has"
-    def __init__(self, text: str):
-        super().__init__()
-        self.ids, self.links, self.loads, self.within = set(), [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]):
-        a = {k: v or "" for k, v in attrs}
-        self.within = tag
-        if "id" in a: self.ids.add(a["id"])
-        if tag == "a":
-            if "href" in a: self.links.append(a["href"])
-            return
-        self.loads += [a[k] for k in ("src", "data", "poster", "href", "xlink:href") if k in a]
-        self.loads += [part.split()[0] for part in a.get("srcset", "").split(",") if part.strip()]
-        self.loads += css_urls(a.get("style", ""))
-
-    def handle_data(self, data: str):
-        if self.within == "style": self.loads += css_urls(data)
-        elif self.within == "script": self.loads += re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'<>)]+", data)
-
-    def handle_endtag(self, tag: str): self.within = ""
-
-
-def css_urls(text: str) -> list[str]:
-    "What a style sheet loads"
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    return [a or b for a, b in re.findall(r"url\(\s*[\"']?([^)\"']+)|@import\s+[\"']([^\"']+)", text)]
-
-
-def check_site(site: Path):
-    "Raise `DocsError` if a page loads something from elsewhere, or refers to a file or an anchor that is not there"
-    pages = {p: Html(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
-    wrong = []
-    for path, page in pages.items():
-        loads = [(u, True) for u in page.loads]
-        wrong += [f"{path.relative_to(site)}: {w}" for u, loaded in [*loads, *((u, False) for u in page.links)]
-                  if (w := what_is_wrong(u, path, pages, loaded))]
-    for path in sorted(site.rglob("*.css")):
-        wrong += [f"{path.relative_to(site)}: {w}" for u in css_urls(path.read_text(encoding="utf-8"))
-                  if (w := what_is_wrong(u, path, pages, True))]
-    if wrong: raise DocsError("The site is not sound:\n"+"\n".join(f"  {w}" for w in dict.fromkeys(wrong)))
-
-
-def what_is_wrong(url: str, path: Path, pages: dict[Path, Html], loaded: bool) -> str:
-    "What is wrong with a reference in the file `path`; nothing if it is sound"
-    parts = urlsplit(url)
-    if parts.scheme == "data" or (parts.scheme == "mailto" and not loaded): return ""
-    if parts.scheme or parts.netloc: return f"loads {url[:200]}" if loaded else ""
-    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-    if not target.is_file(): return f"refers to {url}, which is not there"
-    anchor = unquote(parts.fragment)
-    if anchor and target in pages and anchor not in pages[target].ids: return f"refers to {url}; that page has no such anchor"
-    return ""
-
-
 # ---------------------------------------------------------------- the build
 
 def run_sphinx():
@@ -400,14 +369,18 @@ def run_sphinx():
     if done.returncode: raise DocsError("Sphinx found something wrong; see above.")
 
 
-def build() -> int:
+def build(stored: bool) -> int:
     "Build the site anew; the number of pages"
+    if not stored:
+        folders = [NOTEBOOKS, *(NOTEBOOKS / f for f in (*SECTIONS, "api"))]
+        EXECUTED.update(execute_all([p for f in folders for p in sorted(f.glob("*.ipynb"))]))
     for folder in (BUILD, PAGES, FILES):
         if folder == BUILD: shutil.rmtree(BUILD, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     n = write_sources()
     run_sphinx()
     check_site(HTML)
+    (HTML / "external-links.txt").write_text(external_links(HTML), encoding="utf-8")
     shutil.rmtree(SITE, ignore_errors=True)
     HTML.rename(SITE)
     return n
@@ -427,7 +400,7 @@ def main():
     sys.dont_write_bytecode = True
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, about itself
     os.chdir(ROOT)                 # where nbdev looks for its settings
-    try: n = build()
+    try: n = build("--stored" in sys.argv[1:])
     except DocsError as e: sys.exit(f"The documentation was not built. {e}")
     print(f"The documentation is built: {n} pages. Open {SITE / 'index.html'}")
 
