@@ -3,6 +3,7 @@ import ast
 import importlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,23 @@ def test_every_public_name_is_documented_and_used():
     missing = [n for n in PUBLIC if n not in named]
     unused = [n for n in PUBLIC if not re.search(rf"\b{n}\b", code)]
     assert not missing and not unused, f"not documented: {missing}; never used in an example: {unused}"
+
+
+FENCES = [(p, i, f) for p in [NBS / "index.ipynb", *PAGES] for i, f in enumerate(
+    f for c in json.loads(p.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"
+    for f in re.findall(r"^```python\n(.*?)^```", "".join(c["source"]), re.M | re.S))]
+
+
+@pytest.mark.parametrize("page, code", [(p, f) for p, i, f in FENCES], ids=[f"{p.parent.name}/{p.stem}-{i}" for p, i, f in FENCES])
+def test_code_in_the_text_runs(page, code, tmp_path, monkeypatch):
+    "What is not a cell can be copied, too; on a small network and few pictures"
+    import fastai_tl.all as tl
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tl.sample_path() / "bird", tmp_path / "my_pictures" / "bird")
+    shutil.copytree(tl.sample_path() / "flower", tmp_path / "my_pictures" / "flower")
+    shutil.copy(tl.sample_path() / "bird" / "eagle_01.jpg", tmp_path / "my_picture.jpg")
+    code = re.sub(r'"resnet\d+"', '"resnet_mini"', code)
+    code = re.sub(r"^compare\(dls\)", 'compare(dls, ["linear_probe"], seeds=1, epochs=2, arch="resnet_mini", corruptions=None)', code, flags=re.M)
+    dls = tl.sample_dls("digits", size=28, n_per_class=2, num_workers=0)
+    names = {**{n: getattr(tl, n) for n in PUBLIC}, "dls": dls, "learn": tl.transfer_learner(dls, "resnet_mini"), "plan": tl.Plan.head_only(1, lr=1e-3)}
+    exec(compile(code, page.name, "exec"), names)
