@@ -10,7 +10,7 @@ ARGS ?=
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: docs-stored help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course
+.PHONY: docs-stored help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course test-lab labextension
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,13 +40,21 @@ install: .venv/.core  ## make .venv and install the package
 quickstart: .venv/.core  ## the six steps on real pictures; report and model in quickstart-out/
 	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
 
-test: lint drift test-nb test-py test-browser  ## everything that must pass before a commit
+test: lint drift test-lab test-nb test-py test-browser  ## everything that must pass before a commit
 
 lint: .venv/.dev
 	$(BIN)/ruff check fastai_tl tests benchmarks tools docs
 
 drift: .venv/.dev
 	$(BIN)/python tools/check_drift.py
+
+test-lab: .venv/.dev  ## the side panel: its TypeScript linted, tested, built anew and compared with the bundle in the repository
+	@if [ -n "$$CI" ] && ! command -v npm > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then echo "Installing Node (once) ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm > /dev/null; fi
+	$(BIN)/python tools/labextension.py check
+
+labextension: .venv/.dev  ## after a change of the side panel's TypeScript: build its bundle
+	$(BIN)/python tools/labextension.py build
 
 test-nb: .venv/.dev
 	$(NB_TEST_ENV) $(BIN)/nbdev-test nbs/api --n-workers $(NB_TEST_WORKERS)
@@ -63,11 +71,11 @@ chromium:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
 	else echo "The tests in a browser need Chromium. Install it, or name the one you have: make $(MAKECMDGOALS) CHROMIUM=/path/to/chromium"; exit 2; fi
 
-test-all: lint drift test-nb .venv/.dev chromium  ## the long tests, too
+test-all: lint drift test-lab test-nb .venv/.dev chromium  ## the long tests, too
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
 
 lab: .venv/.lab  ## open JupyterLab in this environment
-	$(BIN)/jupyter lab
+	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist
 
 docs: .venv/.dev  ## build the documentation site into _site/: executes what has changed
 	$(BIN)/python tools/build_docs.py
@@ -90,7 +98,7 @@ shots: .venv/.dev chromium  ## the pictures of panels in docs/images, from the t
 
 course: .venv/.lab  ## the lessons, copied into course/ (what is there stays), in JupyterLab
 	@$(BIN)/fastai-tl lessons copy course
-	$(BIN)/jupyter lab course/0_setup.ipynb
+	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist course/0_setup.ipynb
 
 lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions that the package ships
 	$(BIN)/python tools/make_lessons.py

@@ -18,12 +18,12 @@ class Busy(StateError):
     "A Learner that something else is training; has the field `owner`"
 
 class Owner:
-    "Who trains a Learner, in which thread, and how to stop it"
+    "Who trains a Learner, in which thread, and how to stop it; `.place()`, where there is one, says in fields where it is, as `PlanRun.place` does"
     def __init__(self,
         who: str,                                 # for messages, such as 'TrainPanel'
         where: Callable[[], str] | None = None,   # where it is now, such as "stage 'tune', epoch 2 of 5"
         stop: str = "Wait for it to end, or stop it (Ctrl-C where it runs)",   # for messages
-    ): self.who, self.where, self.stop, self.thread = who, where or (lambda: ""), stop, None
+    ): self.who, self.where, self.stop, self.thread, self.place = who, where or (lambda: ""), stop, None, None
 
     @property
     def mine(self) -> bool:

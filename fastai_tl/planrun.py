@@ -293,7 +293,12 @@ def _tell(self: PlanRun):
     stage = f"stage {self.at[0]+1}/{len(self.plan.stages)} {self.stage.name}" if many else self.stage.name
     self.report(done, self.total(), f"{stage}, epoch {learn.epoch+1}/{self.stage.epochs}{loss}, {left[0]} left"+(f", in all {left[1]}" if many else ""))
 
-PlanRun.total, PlanRun.tell = _total, _tell
+def _place(self: PlanRun) -> dict:
+    "Where it is now, for whoever shows it: stage, number, stages, epoch, epochs; epochs count from 1"
+    s = self.stage
+    return dict(stage=s.name, number=self.at[0]+1, stages=len(self.plan.stages), epoch=min(self.at[1]+1, s.epochs), epochs=s.epochs, sweep=self.sweeping)
+
+PlanRun.total, PlanRun.tell, PlanRun.place = _total, _tell, _place
 
 # %% ../nbs/api/15_planrun.ipynb #2eb714aa
 def _begin_stage(self: PlanRun, saved):

@@ -19,6 +19,7 @@ def site(tmp_path_factory):
     (d / "copy").mkdir()
     for f in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(REPO / f, d / "copy")
     shutil.copytree(REPO / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPO / "labextension", d / "copy" / "labextension", ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"))
     subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")], check=True, capture_output=True)
     wheel, = d.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

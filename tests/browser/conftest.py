@@ -160,7 +160,18 @@ def shot(page, theme, tmp_path):
         page.set_viewport_size(dict(width=WIDE, height=1000))
         return files
 
-    f.all = everything
+    def side(name, width=520):
+        "The right sidebar, light and dark, at this width"
+        files = []
+        for dark in (False, True):
+            theme(dark)
+            page.set_viewport_size(dict(width=WIDE, height=900))
+            files.append(f(f"{name}_{'dark' if dark else 'light'}"))
+        theme(False)
+        page.set_viewport_size(dict(width=WIDE, height=1000))
+        return files
+
+    f.all, f.side = everything, side
     return f
 
 

@@ -17,6 +17,7 @@ from jupyter_client import BlockingKernelClient
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 NO_CHROMIUM = f"No Chromium was found: install one ({', '.join(NAMES)}; on Debian: apt-get install chromium) or set CHROMIUM=its path"
 TOKEN = "for-tests"
+EXTENSION = Path(__file__).parents[2] / "labextension" / "dist"   # where a wheel would put it, an editable installation puts nothing
 
 
 def chromium():
@@ -110,7 +111,8 @@ class Lab(Server):
             fetchNews="false", checkForUpdates=False, doNotDisturbMode=True)}))
         super().__init__(base, base / "root", "jupyterlab", "/api/status", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port={port}",
                          "--ServerApp.port_retries=0", "--IdentityProvider.token={token}", "--ServerApp.root_dir={root}",
-                         "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly")
+                         "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+                         f"--LabServerApp.extra_labextensions_path={EXTENSION}")
 
     def sessions(self, name=None): return [s for s in self.api("/api/sessions") if name in (None, s["path"])]
 

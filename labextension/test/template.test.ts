@@ -1,0 +1,31 @@
+import { deepStrictEqual as equal, doesNotMatch, match, ok } from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { notebookCells, notebookContent } from '../src/template';
+
+void describe('the notebook to begin with', () => {
+  void it('has the six steps, filled in', () => {
+    const text = notebookCells(null)
+      .map(c => c.text)
+      .join('\n');
+    ok(text.includes('dls = sample_dls()'));
+    doesNotMatch(text, /\{(about|load|folder)\}/);
+    for (const i of [1, 2, 3, 4, 5, 6]) {
+      match(text, new RegExp(`(## |, )${i} [A-Za-z]`));
+    }
+  });
+  void it('quotes a folder', () => {
+    ok(notebookCells('my "pets"\\x').some(c => c.text.startsWith('dls = folder_dls("my \\"pets\\"\\\\x")')));
+  });
+  void it('is a notebook of nbformat 4.5 with its kernel', () => {
+    interface IFile {
+      cells: { id: string; cell_type: string; outputs?: unknown[] }[];
+      metadata: unknown;
+      nbformat_minor: number;
+    }
+    const nb = notebookContent(null, { name: 'py', display_name: 'Py' }) as unknown as IFile;
+    equal(nb.metadata, { kernelspec: { name: 'py', display_name: 'Py', language: 'python' } });
+    equal(nb.nbformat_minor, 5);
+    equal(new Set(nb.cells.map(c => c.id)).size, nb.cells.length);
+    ok(nb.cells.every(c => (c.cell_type === 'code') === (c.outputs !== undefined)));
+  });
+});
