@@ -5,6 +5,7 @@
 # %% ../nbs/api/47_lab.ipynb #89e69b27
 from __future__ import annotations
 import ast, importlib, itertools, json, sys, threading, time, weakref
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from . import __version__
@@ -13,8 +14,8 @@ from .magics import names_in
 
 # %% auto #0
 __all__ = ['TABS', 'TARGET', 'Answer', 'frozen_share', 'training_state', 'learners', 'Board', 'board', 'show', 'code',
-           'with_import', 'examine', 'Watch', 'look', 'export_model', 'notebook_cells', 'write_notebook', 'course',
-           'start_course']
+           'with_import', 'examine', 'Watch', 'look', 'export_model', 'notebook_cells', 'write_notebook', 'run_lab',
+           'course', 'start_course']
 
 # %% ../nbs/api/47_lab.ipynb #bbfa371b
 class Answer(dict):
@@ -41,9 +42,18 @@ def training_state(
     "What is being done to a Learner now, by the kit or by plain fastai; `None`: nothing"
     own = _owner(learn)
     if own is not None: return dict(who=own.who, note=own.where(), **(own.place() if own.place else {}))
-    at = vars(learn)
-    if at.get("dl") is None or "epoch" not in at: return None   # which fastai takes away at the end of a fit
-    return dict(who="fit", note="", epoch=at["epoch"]+1, epochs=at.get("n_epoch", 1)) if at.get("opt") is not None and "n_epoch" in at else None
+    if not any(o is learn for o in _fitted()): return None
+    return dict(who="fit", note="", epoch=getattr(learn, "epoch", 0)+1, epochs=getattr(learn, "n_epoch", 1))
+
+def _fitted():
+    "Learners in whose `fit` some thread is now: fastai itself does not say"
+    code = getattr(getattr(getattr(sys.modules.get("fastai.learner"), "Learner", None), "_do_fit", None), "__code__", None)
+    out = []
+    for f in sys._current_frames().values() if code is not None else ():
+        while f is not None:
+            if f.f_code is code: out.append(f.f_locals.get("self"))
+            f = f.f_back
+    return out
 
 def _owner(learn):
     m = sys.modules.get("fastai_tl.owner")   # not imported: nothing holds it
@@ -246,6 +256,23 @@ def write_notebook(
     try: path.write_text(json.dumps(nb, indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
     except OSError as e: raise FileError(f"{path} cannot be written ({e.strerror or e}). Choose another folder.", path=path) from None
     return path
+
+# %% ../nbs/api/47_lab.ipynb #6cf87366
+def run_lab(
+    notebook: Path | str,
+    browser: bool = True,   # open it there
+    options: Sequence[str] = (),   # further ones for JupyterLab
+) -> int:                   # exit code of JupyterLab
+    "JupyterLab with a notebook, until it is ended; in a checkout with the side panel that lies there, which an editable installation does not install"
+    import subprocess
+    path, mine = Path(notebook).resolve(), Path(__file__).parent.parent/"labextension"/"dist"
+    cmd = [sys.executable, "-m", "jupyterlab", str(path), f"--ServerApp.root_dir={path.parent}"]
+    if mine.is_dir(): cmd.append(f"--LabServerApp.extra_labextensions_path={mine}")
+    if not browser: cmd.append("--no-browser")
+    with subprocess.Popen([*cmd, *options]) as p:
+        while True:
+            try: return p.wait()
+            except KeyboardInterrupt: pass   # JupyterLab has got it, too, and asks
 
 # %% ../nbs/api/47_lab.ipynb #68c6cb2a
 def course(

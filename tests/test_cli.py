@@ -2,9 +2,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,5 +193,41 @@ def test_ctrl_c_leaves_nothing_behind(pets):
 
 def test_help_lists_the_commands(run):
     r = run("--help")
-    for c in ("quickstart", "predict", "export", "backbones"): assert c in r.stdout
+    for c in ("quickstart", "doctor", "lab", "predict", "export", "backbones"): assert c in r.stdout
     assert "--data" in run("quickstart", "--help").stdout and "fastai-tl" in run("--version").stdout
+
+
+def test_doctor(pets, run, tmp_path):
+    r = run("doctor", pets / "pets", "--arch", "resnet_mini")
+    assert "pictures of 2 classes" in r.stdout
+    copy = tmp_path / "copy"
+    shutil.copytree(pets / "pets", copy)
+    one, other = [d for d in sorted(copy.iterdir()) if d.is_dir()][:2]
+    for p in list(one.iterdir()): (other / f"copy_of_{p.name}").write_bytes(p.read_bytes())   # the same pictures in two classes
+    r = run("doctor", copy, "--arch", "resnet_mini")
+    assert "duplicates" in r.stdout and "cure:" in r.stdout
+    assert "nowhere" in run("doctor", "nowhere", code=2).stderr
+
+
+def test_lab(tmp_path):
+    "JupyterLab starts with the notebook and the side panel"
+    (tmp_path / "jovyan").mkdir()
+    env = {**os.environ, "HOME": str(tmp_path / "jovyan"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")}
+    cmd = [EXE, "lab", tmp_path / "work", "--data", tmp_path / "pets", "--no-browser", "--jupyter=--allow-root"]
+    p = subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        said = ""
+        while not (url := re.search(r"http://127\.0\.0\.1:(\d+)/lab/tree/transfer-learning\.ipynb\?token=(\w+)", said)):
+            line = p.stdout.readline()
+            assert line, said
+            said += line
+        port, token = url.groups()
+        deadline = time.monotonic() + 60
+        while True:
+            try: page = urllib.request.urlopen(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10).read().decode(); break
+            except OSError: assert time.monotonic() < deadline; time.sleep(.2)
+        assert '"fastai-tl"' in page
+    finally:
+        os.killpg(p.pid, signal.SIGTERM)
+        p.wait(30)
+    assert "folder_dls" in (tmp_path / "work" / "transfer-learning.ipynb").read_text() and "Wrote" in said

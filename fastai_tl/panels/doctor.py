@@ -34,7 +34,8 @@ class DoctorPanel(Panel):
 
     def body(self):
         self.diagnosis = None   # a `Diagnosis`, after `look`
-        self.button = w.Button(description="Look", icon="user-md", tooltip="Look at the Learner and its data", layout=w.Layout(width="auto"))
+        self.button = w.Button(description="Look", icon="user-md", tooltip="Look at the Learner and its data",
+                               layout=w.Layout(width="auto", align_self="flex-start"))
         self.button.on_click(lambda _: self.look())
         self.answer = w.HTML("<p>Looks for what goes wrong in silence: pictures that are in training and validation, labels that are missing, a normalisation "
                              "that does not fit the weights, layers that train or do not.</p>")
