@@ -4,8 +4,8 @@ Run: python tools/build_docs.py [--stored]
 
 Notebooks are executed, unless neither they nor the package have changed since the last time (`docs_run`), so that what is shown is what
 the code did; lessons are shown with their stored outputs, as `make test-lessons` executes them. With --stored no notebook is executed.
-nbdev picks the cells and writes the signatures, Sphinx makes the pages. Nothing is fetched, and a page that would load something from
-elsewhere is an error, as is a link that leads nowhere. Intermediate files are in _proc/docs/.
+nbdev picks the cells and writes the signatures, Sphinx makes the pages. Nothing is fetched but, once and if npm is there, the script of the live panel
+(`docs_panels`). A page that would load something from elsewhere is an error, as is a link that leads nowhere. Intermediate files are in _proc/docs/.
 """
 import ast
 import importlib
@@ -27,6 +27,7 @@ from urllib.parse import unquote, urlsplit
 from docs_bench import bench_page
 from docs_check import DocsError, check_site, external_links
 from docs_landing import landing_cells
+from docs_panels import live_panel
 from docs_run import execute_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ PAGES, FILES, HTML = BUILD / "pages", BUILD / "files", BUILD / "html"
 SITE = ROOT / "_site"
 PACKAGE = "fastai_tl"
 SECTIONS = {"start": "Start", "tutorial": "Tutorial", "howto": "How-to", "explain": "Explanations"}   # folders of notebooks
+LIVE = "tutorial/freeze"   # the page with a panel that is drawn by a script
 EXECUTED: dict[Path, Path] = {}   # by notebook: its executed copy
 
 
@@ -321,6 +323,8 @@ def write_sources() -> int:
     changelog = [Page(p, "changelog") for p in [ROOT / "CHANGELOG.md"] if p.exists()]
     sections = {name: [read(p) for p in sorted((NOTEBOOKS / folder).glob("*.ipynb"))] for folder, name in SECTIONS.items()}
     told = [p for part in sections.values() for p in part]
+    for page in told:
+        if page.name == LIVE: page.cells = live_panel(page.cells, FILES)
     pages = {p.source: p for p in (*landing, *told, *lessons, *texts, *modules, *changelog)}
     for page in (*told, *lessons, *modules): named(page, write_notebook, page, pages)
     for page in texts: write_text(page.name, named(page, localise, page_text(page), page, pages))

@@ -13,8 +13,8 @@ from fastai_tl.samples import sample_dls
 from fastai_tl.zoo import transfer_learner
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["index", "start/quickstart", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freeze", "benchmarks",
-         "changelog"]
+PAGES = ["index", "start/quickstart", "tutorial/freeze", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freeze",
+         "benchmarks", "changelog"]
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +83,25 @@ def test_what_the_freeze_map_says_is_what_the_code_does(site):
                         ('train_only(learn, ["stage1", "stage7", "head"])', ["stage1", "stage7", "head"]), ("unfreeze(learn)", list(size))):
         eval(line, dict(learn=learn, freeze_to=freeze_to, train_only=train_only, unfreeze=unfreeze))
         assert count() == sum(size[n] for n in names), line
+
+
+@pytest.mark.parametrize("width, scheme", [(390, "dark"), (1280, "light")])
+def test_the_saved_panel_is_drawn_and_switches(site, show, width, scheme):
+    "Widgets without a kernel, from files of the site alone; what they say is what the three calls do"
+    files = list((site / "widgets").glob("*"))
+    if not files:
+        assert "freeze-panel.png" in (site / "tutorial" / "freeze.html").read_text(encoding="utf-8")
+        pytest.skip("npm is not here, so the page has its picture")
+    assert sum(p.stat().st_size for p in files) < 3e6
+    page = show("tutorial/freeze", width, scheme)
+    box, panels = page.locator(".panel-live"), page.locator(".panel-live .ftl-FreezePanel")
+    panels.first.wait_for(timeout=20000)
+    for code, trains in (("unfreeze(learn)", "4.69"), ('freeze_to(learn, "stage7")', "2.34"), ('freeze_to(learn, "head")', "1.32")):
+        box.get_by_role("button", name=code, exact=True).click()
+        page.wait_for_function("says => document.querySelector('.panel-live').innerText.includes(says)", arg=f"{trains} M of 4.69 M")
+        assert panels.locator("visible=true").count() == 1 and panels.locator("visible=true").locator("input[type=checkbox]").count() == 9
+    assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
+    assert box.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"   # light in both schemes, and so are its texts dark
 
 
 @pytest.mark.parametrize("words, page_name", [("FreezePanel", "api/panels.freeze"), ("batch norm", "howto/batchnorm"), ("resume", "howto/resume")])
