@@ -93,8 +93,8 @@ bench-panels: .venv/.dev chromium  ## what panels cost: training watched and not
 	CHROMIUM="$(CHROMIUM)" $(BIN)/python benchmarks/panels.py
 
 shots: .venv/.dev chromium  ## the pictures of panels in docs/images, from the tests in a browser
-	rm -rf _shots && FTL_SHOTS="$(CURDIR)/_shots" CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser/test_panels.py -k "freeze or workbench"
-	cp _shots/freeze-used.png docs/images/freeze-panel.png && cp _shots/workbench-6_light_1200.png docs/images/workbench.png && rm -rf _shots
+	rm -rf _shots && FTL_SHOTS="$(CURDIR)/_shots" CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser -k "test_freeze_panel or workbench or test_tabs"
+	cp _shots/freeze-used.png docs/images/freeze-panel.png && cp _shots/workbench-6_light_1200.png docs/images/workbench.png && cp _shots/side-layers_light.png docs/images/side-panel.png && rm -rf _shots
 
 course: .venv/.lab  ## the lessons, copied into course/ (what is there stays), in JupyterLab
 	@$(BIN)/fastai-tl lessons copy course

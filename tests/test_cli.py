@@ -217,7 +217,7 @@ def test_lab(tmp_path):
     p = subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     try:
         said = ""
-        while not (url := re.search(r"http://127\.0\.0\.1:(\d+)/lab/tree/transfer-learning\.ipynb\?token=(\w+)", said)):
+        while not (url := re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", said)):
             line = p.stdout.readline()
             assert line, said
             said += line
