@@ -88,8 +88,8 @@ def _lp_ft(cls,
     epochs: int = 5,            # epochs with everything trainable
     lr: float | str = "find",   # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
 ) -> Plan:
-    """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): a head that fits already does not distort the features.
-    Theirs is a linear head: `transfer_learner(…, head='linear')`"""
+    """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): with SGD, as theirs, a head that
+    fits already keeps the features; with Adam the small rate does. Theirs is a linear head: `transfer_learner(…, head='linear')`"""
     return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True)))
 
 def _surgical(cls,
