@@ -1,4 +1,9 @@
 """Every public name of the kit: `from fastai_tl.all import *`"""
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)   # fastai uses it; nobody here can change that
+    import fastai.layers  # noqa: F401
 from fastai_tl.batchnorm import set_bn
 from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.checks import todo

@@ -234,7 +234,7 @@ def doctor(
     dls = sample_dls() if data is None else folder_dls(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", KitWarning)   # they are findings, too
-        try: d = diagnose(transfer_learner(dls, arch or load_settings().arch))
+        try: d = diagnose(transfer_learner(dls, arch or load_settings().backbone))
         except DoctorError: d = diagnose(dls)
     n = sum(len(dl.dataset) for dl in dls.loaders[:2])
     out.print(f"{n} pictures of {len(dls.vocab)} classes: {escape(', '.join(map(str, dls.vocab)))}", soft_wrap=True)

@@ -60,6 +60,7 @@ def _owner(learn):
     return m.owner_of(learn) if m else None
 
 _ids, _numbers = weakref.WeakKeyDictionary(), itertools.count(1)
+_boards = {}   # by the number of a Learner: its panels
 
 def _id(learn):
     "A number for each Learner, which no other gets"
@@ -72,6 +73,7 @@ def learners(
     "The Learners of a notebook, in the order in which they were made"
     ns = _user_ns() if ns is None else ns
     own = {k: ns[k] for k,kind in names_in(ns).items() if kind=="Learner"}
+    own |= {b.label: b.learn for b in list(_boards.values()) if b.learn not in own.values()}   # trained by a panel, though it has no name any more
     return [dict(id=_id(o), name=k, frozen=round(frozen_share(o), 4), training=training_state(o)) for k,o in own.items()]
 
 # %% ../nbs/api/47_lab.ipynb #b7dec902
@@ -84,6 +86,17 @@ class Board:
         learn,       # a fastai `Learner`
         name: str,   # what it is called in the notebook
     ): self.learn, self.name, self.panels = learn, name, {}
+
+    @property
+    def label(self) -> str:
+        "What it is called when the notebook has no name for it any more"
+        return f"{self.name} (earlier)"
+
+    def rename(self, name: str):
+        "The notebook has another name for the Learner now"
+        if name==self.name: return
+        self.name = name
+        for p in self.panels.values(): p.name = name; p.refresh()
 
     def panel(self,
         tab: str,    # one of `TABS`
@@ -117,8 +130,6 @@ class Board:
         for p in self.panels.values(): p.close()
         self.panels.clear()
 
-_boards = {}   # by name
-
 def board(
     name: str,                # of a Learner
     ns: dict | None = None,   # names; `None`: those of the notebook
@@ -126,13 +137,19 @@ def board(
     "The panels of a Learner; raises `InputError` if there is none of that name"
     ns = _user_ns() if ns is None else ns
     _sweep(ns)
+    if (b := next((b for b in _boards.values() if b.label==name), None)) is not None: return b
     if names_in({name: ns.get(name)}).get(name)!="Learner": raise InputError(f"There is no Learner {name!r} in the notebook any more.")
-    if name not in _boards: _boards[name] = Board(ns[name], name)
-    return _boards[name]
+    b = _boards.setdefault(_id(ns[name]), Board(ns[name], name))
+    b.rename(name)
+    return b
 
 def _sweep(ns):
-    "Close the panels of Learners that are gone"
-    for k in [k for k,b in _boards.items() if ns.get(k) is not b.learn]: _boards.pop(k).close()
+    "Close the panels of Learners that are gone; those of one that a panel still trains stay until it has ended, so that it can be stopped"
+    there = {id(ns[k]): k for k,kind in names_in(ns).items() if kind=="Learner"}
+    for k,b in list(_boards.items()):
+        if id(b.learn) in there:
+            if ns.get(b.name) is not b.learn: b.rename(there[id(b.learn)])
+        elif _owner(b.learn) is None: _boards.pop(k).close()
 
 def show(name: str, tab: str, ns: dict | None = None) -> Answer:
     "The widget of a tab, as the id of its model, and its Python; the doctor has looked"
@@ -207,7 +224,7 @@ def look(
         if _watch is None: _watch = Watch(ns).start()
         _watch.every = min(max(float(every), .1), 60.)
     _sweep(ns)
-    open_now = _boards[name].panels if name in _boards else {}
+    open_now = next((b.panels for b in _boards.values() if name in (b.name, b.label)), {})
     return Answer(version=__version__, learners=learners(ns), data=[k for k,kind in names_in(ns).items() if kind=="DataLoaders"],
                   code={t: with_import(p.code, ns) for t,p in open_now.items() if not p.closed})
 

@@ -198,6 +198,7 @@ def test_help_lists_the_commands(run):
 
 
 def test_doctor(pets, run, tmp_path):
+    assert "pictures of 8 classes" in run("doctor").stdout
     r = run("doctor", pets / "pets", "--arch", "resnet_mini")
     assert "pictures of 2 classes" in r.stdout
     copy = tmp_path / "copy"

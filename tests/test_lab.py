@@ -83,6 +83,32 @@ def test_another_learner_of_the_same_name_gets_panels_of_its_own(learn, ns):
     assert lab.board("learn", ns).panel("layers").learn is ns["learn"]
 
 
+def test_panels_follow_a_learner_to_another_name(learn, ns):
+    panel = lab.board("learn", ns).panel("layers")
+    first = panel.model_id
+    ns["other"] = ns.pop("learn")
+    assert [o["name"] for o in lab.look(ns=ns)["learners"]] == ["other"]
+    assert lab.show("other", "layers", ns=ns)["model"] == first and not panel.closed and "(other" in panel.code
+    held = [ns.pop("other")]
+    assert lab.look(ns=ns)["learners"] == [] and panel.closed
+    ns["learn"] = held[0]   # back again: a panel of its own
+    again = lab.show("learn", "layers", ns=ns)
+    assert again["model"] != first and lab.board("learn", ns).panel("layers").learn is learn
+
+
+def test_training_whose_learner_lost_its_name_can_be_stopped(learn, ns):
+    train = lab.board("learn", ns).panel("train")
+    train.plan = Plan.head_only(epochs=200, lr=1e-3)
+    train.start()
+    ns["learn"] = transfer_learner(learn.dls, "resnet_mini")
+    names = [o["name"] for o in lab.look(ns=ns)["learners"]]
+    assert names == ["learn", "learn (earlier)"] and not train.closed
+    assert lab.board("learn (earlier)", ns).panel("train") is train and lab.board("learn", ns).panel("train") is not train
+    train.stop()
+    train.wait(60)
+    assert [o["name"] for o in lab.look(ns=ns)["learners"]] == ["learn"] and train.closed
+
+
 def test_the_plan_is_what_train_runs(ns):
     board = lab.board("learn", ns)
     train = board.panel("train")

@@ -54,6 +54,15 @@ def test_the_same_numbers_as_run_plan(panel, learn):
     assert len(panel.job.feed.loss) == 4 * 6 and "Finished" in panel.say_box.value and panel.table.value.count("<tr>") == 5
 
 
+def test_the_row_of_a_stage_with_one_epoch(learn):
+    panel = TrainPanel(learn, Plan((Stage("head", "head", 1, 1e-2), Stage("tune", "all", 2, 1e-3))))
+    panel.start()
+    mine = panel.wait()
+    assert [e for e, _ in panel.job.feed.epochs()] == [1, 2, 3]
+    assert [list(v.values()) for _, v in panel.job.feed.epochs()] == [r for s in mine.stages for r in s.values]
+    panel.close()
+
+
 def test_while_it_trains_nothing_else_may(panel, learn):
     panel.plan = LONG
     panel.start()

@@ -46,9 +46,16 @@ class DoctorPanel(Panel):
         self.act(self._look)
 
     def _look(self):
-        self.diagnosis = diagnose(self.learn)
+        self.diagnosis, self._seen, self._stale = diagnose(self.learn), self._state(), False
         self.answer.value = f'{_CSS}{findings_html(self.diagnosis)}<p class="ftl-dim">Looked at {datetime.now():%H:%M:%S}. After a change, look again.</p>'
         self.button.description = "Look again"
+
+    def _state(self): return [(p.requires_grad, p._version) for p in self.learn.model.parameters()]
+
+    def update(self):
+        if self.diagnosis is None or self._stale or self._state()==self._seen: return
+        self._stale = True
+        self.answer.value += '<div class="ftl-say ftl-warn">⚠ The Learner has changed since. Look again.</div>'
 
     @property
     def code(self) -> str: return f"diagnose({self.name})"

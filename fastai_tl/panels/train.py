@@ -48,7 +48,7 @@ class Feed:
 
     def look(self, rec):
         "Note the epochs that are complete"
-        if not getattr(rec, "values", None): return
+        if getattr(rec, "values", None) is None: return   # still empty: kept all the same, as the last row comes when the next stage has begun
         names = [n for n in rec.metric_names if n not in ("epoch", "time")]
         self.stages[self.first] = (rec.values, names)
 

@@ -10,7 +10,7 @@ import { Widget } from '@lumino/widgets';
 import { CoursePage } from './course';
 import { newNotebook } from './create';
 import { el } from './dom';
-import { call, TabId } from './model';
+import { call, IExported, News, onLinesOfItsOwn, TabId } from './model';
 import { icon, IOptions, SidePanel } from './panel';
 import type { Session } from './session';
 import { StatusItem } from './status';
@@ -75,7 +75,10 @@ function activate(
     }
     const editor = notebook.activeCell?.editor;
     if (editor?.replaceSelection) {
-      editor.replaceSelection(text);
+      const { start, end } = editor.getSelection();
+      const before = (editor.getLine(start.line) ?? '').slice(0, start.column);
+      const after = (editor.getLine(end.line) ?? '').slice(end.column);
+      editor.replaceSelection(onLinesOfItsOwn(text, before, after));
     } else {
       notebook.activeCell?.model.sharedModel.setSource(text);
     }
@@ -91,24 +94,38 @@ function activate(
   }
 
   async function exportModel(session: Session, name: string, folder: string, force: boolean): Promise<void> {
-    let job = 0;
     let note = '';
-    const done = new Promise<string>((resolve, reject) => {
-      session.news.connect((_, n) => {
-        if (n.kind === 'exported' && n.job === job) {
-          if (n.error === null) {
-            resolve(n.folder);
-          } else {
-            reject(new Error(n.error));
-          }
-        }
-      });
-    });
+    const { life } = session;
+    const ended: IExported[] = []; // one may be there before the number of its job is
+    let heard = (): void => undefined;
+    const listen = (_: unknown, news: News) => {
+      if (news.kind === 'exported') {
+        ended.push(news);
+        heard();
+      }
+    };
+    session.news.connect(listen);
     try {
       const answer = await session.ask<{ job: number }>(call('export_model', name, folder, force));
-      job = answer?.job ?? 0;
       note = Notification.emit(`Exporting ${name} into ${folder} …`, 'in-progress', { autoClose: false });
-      const where = await done;
+      const where = await new Promise<string>((resolve, reject) => {
+        heard = () => {
+          const own = ended.find(e => e.job === answer?.job);
+          if (own?.error === null) {
+            resolve(own.folder);
+          } else if (own) {
+            reject(new Error(own.error ?? ''));
+          }
+        };
+        heard();
+        const gone = (): void => {
+          if (session.isDisposed || session.life !== life) {
+            reject(new Error('The kernel has ended meanwhile.'));
+          }
+        };
+        session.changed.connect(gone);
+        session.notebook.disposed.connect(gone);
+      });
       Notification.update({ id: note, type: 'success', autoClose: 8000, message: `${name} is exported into ${where}, and gives the same predictions from there.` });
     } catch (e) {
       const text = String((e as Error).message ?? e);
@@ -119,7 +136,8 @@ function activate(
         const answer = await showDialog({
           title: 'Replace the model?',
           body: `${folder} holds an exported model already.`,
-          buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Replace' })]
+          buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Replace' })],
+          defaultButton: 0
         });
         if (answer.button.accept) {
           await exportModel(session, name, folder, true);
@@ -127,6 +145,8 @@ function activate(
         return;
       }
       await showErrorMessage(`${name} was not exported`, text);
+    } finally {
+      session.news.disconnect(listen);
     }
   }
 

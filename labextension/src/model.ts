@@ -31,10 +31,17 @@ export interface ILook {
   code: Record<string, string>;
 }
 
+/** How an export has ended. */
+export interface IExported {
+  kind: 'exported';
+  job: number;
+  folder: string;
+  error: string | null;
+  replaceable: boolean;
+}
+
 /** What the kernel tells without being asked. */
-export type News =
-  | { kind: 'learners'; learners: ILearner[] }
-  | { kind: 'exported'; job: number; folder: string; error: string | null; replaceable: boolean };
+export type News = { kind: 'learners'; learners: ILearner[] } | IExported;
 
 export const TABS = [
   { id: 'layers', label: 'Layers', caption: 'Which layers are frozen' },
@@ -123,7 +130,10 @@ export function trainingText(t: ITraining): string {
   } else if (t.epoch !== undefined) {
     parts.push(`epoch ${t.epoch}/${t.epochs}`);
   }
-  return parts.length ? parts.join(', ') : t.note || `${t.who} is at work`;
+  if (parts.length) {
+    return parts.join(', ');
+  }
+  return t.note ? (t.who === 'LRFinderPanel' || t.who === 'find_lr' ? `finding a rate, ${t.note}` : t.note) : `${t.who} is at work`;
 }
 
 /** What the status bar says: of the Learner that trains, else of the chosen one; '' of none. */
@@ -142,6 +152,11 @@ export function choose(learners: ILearner[], chosen: string | null): string | nu
     return chosen;
   }
   return learners.length ? learners[learners.length - 1].name : null;
+}
+
+/** What to put at a cursor so that text stands on lines of its own. `before`, `after`: the rest of its line. */
+export function onLinesOfItsOwn(text: string, before: string, after: string): string {
+  return (before.trim() ? '\n' : '') + text + (after.trim() ? '\n' : '');
 }
 
 /** The tab that an arrow key, Home or End leads to; null for other keys. */

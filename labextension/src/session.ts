@@ -21,6 +21,8 @@ export class Session implements IDisposable {
   tab: TabId;
   /** A cell or another program keeps the kernel. */
   busy = false;
+  /** A question waits for its answer. */
+  slow = false;
   /** Counts kernels: what was shown of an earlier one is void. */
   life = 0;
 
@@ -75,12 +77,25 @@ export class Session implements IDisposable {
     if (!kernel) {
       throw new KernelError('This notebook has no kernel.', 'other');
     }
-    return evaluate<T>(kernel, expression, id => {
-      this.own.add(id);
-      if (this.own.size > 200) {
-        this.own.delete(this.own.values().next().value as string);
-      }
-    });
+    const timer = window.setTimeout(() => this.setSlow(true), 1000);
+    try {
+      return await evaluate<T>(kernel, expression, id => {
+        this.own.add(id);
+        if (this.own.size > 200) {
+          this.own.delete(this.own.values().next().value as string);
+        }
+      });
+    } finally {
+      window.clearTimeout(timer);
+      this.setSlow(false);
+    }
+  }
+
+  private setSlow(slow: boolean): void {
+    if (this.slow !== slow && !this._disposed) {
+      this.slow = slow;
+      this._changed.emit();
+    }
   }
 
   /** Ask soon what there is; the last of several wishes counts. */

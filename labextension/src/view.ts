@@ -128,6 +128,7 @@ export class NotebookView extends Panel {
     this.note.hidden = !this.note.firstChild;
     this.bar.hidden = this.choice.hidden = !learner;
     this.host.setHidden(!learner);
+    this.forget();
     if (!learner) {
       this.training.hidden = true;
       return;
@@ -142,7 +143,6 @@ export class NotebookView extends Panel {
       b.tabIndex = id === s.tab ? 0 : -1;
     }
     this.host.node.setAttribute('aria-label', TABS.find(t => t.id === s.tab)?.label ?? '');
-    this.forget();
     this.showTab(learner, s.tab);
   }
 
@@ -200,16 +200,21 @@ export class NotebookView extends Panel {
     }
     if (this.shown.has(key) || this.asked.has(key)) {
       this.waiting.hidden = !this.asked.has(key);
+      fill(this.waiting, this.waitingText);
       return;
     }
     this.host.node.prepend(this.waiting);
     this.waiting.hidden = false;
-    fill(this.waiting, this.session.busy ? 'This tab opens when the kernel has time.' : 'Opening …');
+    fill(this.waiting, this.waitingText);
     if (this.session.busy) {
       return; // comes again when it is not
     }
     this.asked.add(key);
     void this.open(key, learner.name, tab);
+  }
+
+  private get waitingText(): string {
+    return this.session.busy || this.session.slow ? 'This tab opens when the kernel has time.' : 'Opening …';
   }
 
   private async open(key: string, name: string, tab: TabId): Promise<void> {

@@ -1,6 +1,6 @@
 import { deepStrictEqual as equal, throws } from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { answerOf, call, choose, freeName, frozenText, ILearner, ITraining, KernelError, py, statusText, tabAfter, TABS, trainingText } from '../src/model';
+import { answerOf, call, choose, freeName, frozenText, ILearner, ITraining, KernelError, onLinesOfItsOwn, py, statusText, tabAfter, TABS, trainingText } from '../src/model';
 
 const training = (t: Partial<ITraining> = {}): ITraining => ({ who: 'run_plan', note: '', ...t });
 const learner = (name: string, frozen = 0.92, t: ITraining | null = null): ILearner => ({ id: name.length, name, frozen, training: t });
@@ -57,7 +57,7 @@ void describe('what is said', () => {
     equal(trainingText(training({ stage: 'head', number: 1, stages: 1, epoch: 1, epochs: 6 })), 'head, epoch 1/6');
     equal(trainingText(training({ stage: 'head', number: 1, stages: 2, epoch: 1, epochs: 6, sweep: true })), 'head 1/2, looking for a rate');
     equal(trainingText(training({ who: 'fit', epoch: 2, epochs: 3 })), 'epoch 2/3');
-    equal(trainingText(training({ who: 'LRFinderPanel', note: 'sweep 1 of 3' })), 'sweep 1 of 3');
+    equal(trainingText(training({ who: 'LRFinderPanel', note: 'batch 3 of 100' })), 'finding a rate, batch 3 of 100');
     equal(trainingText(training({ who: 'export' })), 'export is at work');
   });
   void it('names the Learner in the status bar only among several', () => {
@@ -83,6 +83,12 @@ void describe('choices', () => {
       TABS.map(t => t.label),
       ['Layers', 'Learning rate', 'Plan', 'Train', 'Evaluate', 'Doctor']
     );
+  });
+  void it('puts text on lines of its own', () => {
+    equal(onLinesOfItsOwn('x', '', ''), 'x');
+    equal(onLinesOfItsOwn('x', 'a = 1', ''), '\nx');
+    equal(onLinesOfItsOwn('x', '', 'a = 1'), 'x\n');
+    equal(onLinesOfItsOwn('x', 'a', '= 1'), '\nx\n');
   });
   void it('finds a name that is free', () => {
     equal(freeName('a.ipynb', []), 'a.ipynb');

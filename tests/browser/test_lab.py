@@ -122,6 +122,13 @@ def test_two_notebooks_do_not_mix(lab, open_nb, kernel, page, side, shot):
     page.evaluate(put, "x = 1")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
     chosen(page, "third")
+    page.evaluate(put, "renamed = third; del third")
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
+    chosen(page, "renamed")
+    assert view(page).locator(".ftl-FreezePanel").is_visible()   # the same panel
+    page.evaluate(put, "third = renamed; del renamed")
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
+    chosen(page, "third")
     page.evaluate(put, "third = transfer_learner(third.dls, 'resnet_mini')")   # another Learner of the same name
     old = b.ev("id(third)")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
@@ -218,7 +225,11 @@ def test_commands(lab, open_nb, kernel, page, side, shot):
     until(lambda: "freeze_to(learn" in active_source(page))
     code = active_source(page)
     assert code.startswith("# before\nfrom fastai_tl.all import *\n")
-    k.run(code)   # what is inserted runs
+    page.keyboard.press("Control+End")
+    view(page).get_by_role("button", name="Insert code").click()   # at the end of a line that is full
+    until(lambda: active_source(page).count("freeze_to(learn") == 2)
+    assert "\nfrom fastai_tl.all import *" in active_source(page)[len(code) - 1:]
+    k.run(active_source(page))   # what is inserted runs
     command(page, "export-model")
     page.locator(".jp-Dialog input").fill("out")
     shot("export-dialog")

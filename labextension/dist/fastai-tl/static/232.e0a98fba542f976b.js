@@ -10,6 +10,16 @@
   min-width: 400px;
 }
 
+@media (max-width: 1100px) {
+  #jp-right-stack > #fastai-tl-panel.lm-Widget {
+    min-width: 300px;
+  }
+}
+
+.ftl-View-host .widget-dropdown {
+  max-width: calc(100% - 4px);
+}
+
 .ftl-View {
   display: flex;
   flex-direction: column;
