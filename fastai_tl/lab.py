@@ -245,7 +245,7 @@ def export_model(
         if _watch is None: return
         e = job.error
         text = None if e is None else str(e) if isinstance(e, KitError) else f"{type(e).__name__}: {e}"
-        _watch.send(dict(kind="exported", job=n, folder=str(to), error=text, replaceable="force=True" in (text or "")))
+        _watch.send(dict(kind="exported", job=n, folder=str(to), error=text))
     Job(b.learn, "export", lambda job: export(b.learn, to, force=force), done).start()
     return Answer(job=n, code=f"export({name}, {str(to)!r}{', force=True'*force})")
 

@@ -1,5 +1,9 @@
 import copy
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,18 @@ def elsewhere(tmp_path_factory, monkeypatch):
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    "The wheel of the checkout, built in a copy"
+    repo, d = Path(__file__).parent.parent, tmp_path_factory.mktemp("wheel")
+    (d / "copy").mkdir()
+    for f in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(repo / f, d / "copy")
+    shutil.copytree(repo / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(repo / "labextension", d / "copy" / "labextension", ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"))
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")], check=True, capture_output=True)
+    return next(d.glob("*.whl"))
 
 
 @pytest.fixture

@@ -1,27 +1,17 @@
 """The wheel alone, away from the checkout: it has all its data and runs the quickstart without the network."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parent.parent
-
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(wheel, tmp_path_factory):
     "The wheel, unpacked into a folder of its own; what it depends on is already installed"
-    d = tmp_path_factory.mktemp("wheel")
-    (d / "copy").mkdir()
-    for f in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(REPO / f, d / "copy")
-    shutil.copytree(REPO / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(REPO / "labextension", d / "copy" / "labextension", ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"))
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")], check=True, capture_output=True)
-    wheel, = d.glob("*.whl")
+    d = tmp_path_factory.mktemp("site")
     names = zipfile.ZipFile(wheel).namelist()
     assert sum(n.startswith("fastai_tl/data/clipart/") and n.endswith(".jpg") for n in names) == 302
     assert {"fastai_tl/data/clipart/README.md", "fastai_tl/data/report.html.jinja", "fastai_tl/data/lessons/0_setup.ipynb",

@@ -37,7 +37,6 @@ export interface IExported {
   job: number;
   folder: string;
   error: string | null;
-  replaceable: boolean;
 }
 
 /** What the kernel tells without being asked. */

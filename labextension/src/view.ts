@@ -98,10 +98,10 @@ export class NotebookView extends Panel {
     }
     this.bar = bar;
     this.choice = el('div', { class: 'ftl-Choice' }, el('label', {}, 'Learner ', this.list), this.share);
-    this.insertButton = button('Insert code', 'Put the Python of this tab at the cursor of the active cell', () => {
+    const insert = button('Insert code', 'Put the Python of this tab at the cursor of the active cell', () => {
       void this.commands.execute('fastai-tl:insert-code');
     });
-    this.choice.append(this.insertButton);
+    this.choice.append(insert);
     this.head.node.append(this.title_, this.choice, this.training, this.note, bar);
     this.host.node.setAttribute('role', 'tabpanel');
   }
@@ -285,7 +285,6 @@ export class NotebookView extends Panel {
   private host = new Panel();
   private bar!: HTMLElement;
   private choice!: HTMLElement;
-  private insertButton!: HTMLButtonElement;
   private title_ = el('div', { class: 'ftl-View-title' });
   private list = el('select', { 'aria-label': 'Learner' });
   private share = el('span', { class: 'ftl-Share' });
