@@ -4,8 +4,8 @@
 
 # %% ../nbs/api/13_cacheitems.ipynb #ef2cbc1c
 from __future__ import annotations
-import queue, random, threading
-from contextlib import closing, nullcontext, suppress
+import random
+from contextlib import nullcontext
 import numpy as np
 import torch
 from fastai.callback.mixup import MixHandler
@@ -15,8 +15,8 @@ from .prefix import random_mark
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['fetch', 'to_device_of', 'parts_of', 'loader_reason', 'ahead', 'in_order', 'autocast_mark', 'precision',
-           'callbacks_reason']
+__all__ = ['fetch', 'to_device_of', 'parts_of', 'loader_reason', 'items_reason', 'KeptItems', 'in_order', 'autocast_mark',
+           'precision', 'callbacks_reason']
 
 # %% ../nbs/api/13_cacheitems.ipynb #d9479efc
 def fetch(learn, dl, idxs):
@@ -67,44 +67,59 @@ class _Order:
     def __call__(self): return list(range(self.n))
 
 # %% ../nbs/api/13_cacheitems.ipynb #e24ff0e5
-def ahead(
-    items,        # an iterable
-    n: int = 64,  # items to have ready
-):                # iterator
-    "What `items` gives, made in a thread while those before are in use; close it to end the thread"
-    q, over, end = queue.Queue(n), threading.Event(), object()
-    def give(*item):
-        while not over.is_set():
-            with suppress(queue.Full): q.put(item, timeout=.1); return True
-        return False
-    def work():
-        try:
-            for o in items:
-                if not give(o, None): return
-            give(end, None)
-        except BaseException as e: give(end, e)
-    worker = threading.Thread(target=work, name="ahead", daemon=True)
-    worker.start()
+def items_reason(dl, training: bool) -> str:
+    "Why a loader's items cannot be kept as they were opened, before they are put into batches; `''`: they can"
+    if type(dl).__iter__ is not DataLoader.__iter__ or type(dl).create_batches is not DataLoader.create_batches or "create_batches" in vars(dl):
+        return f"{type(dl).__name__} makes its batches in its own way."
+    if not dl.indexed or not dl.n or dl.bs is None: return "there are no items that could be numbered."
+    if dl.fake_l.num_workers: return "worker processes open them."
+    rnd, ns = RandomState([dl]), range(min(dl.n, 4))
     try:
-        while True:
-            o, error = q.get()
-            if error is not None: raise error
-            if o is end: return
-            yield o
-    finally: over.set(); worker.join()
+        mark = random_mark()
+        a = [dl.do_item(i) for i in ns]
+        drawn = random_mark()!=mark
+        random.seed(1); np.random.seed(1); torch.manual_seed(1)
+        b = [dl.do_item(i) for i in ns[::-1]][::-1]
+    except (RuntimeError, TypeError, IndexError) as e: return f"items could not be opened one by one ({e})."
+    finally: rnd.restore()
+    if not all(map(_bytes, a)): return "an item holds something else than tensors."
+    return "an item is not the same each time." if drawn and training or not all(map(_equal, a, b)) else ""
 
-def in_order(dl, k):
-    """Batches of a loader's items in order. Without worker processes, one thread opens pictures while the network runs: only that, as torch on two threads at
-    once is slow; and not for views, whose random numbers have one order"""
+def _bytes(item):
+    "What an item takes; 0: that cannot be told"
+    if not isinstance(item, tuple) or not all(isinstance(t, torch.Tensor) for t in item): return 0
+    return sum(t.numel()*t.element_size() for t in item)
+
+class KeptItems:
+    "Items of a loader as they were opened, while there is room"
+    def __init__(self,
+        dl,
+        room: int,     # bytes
+        facts=None,    # what they depend on
+    ): self.dl, self.room, self.used, self.facts, self.items = dl, room, 0, facts, {}
+
+    def __call__(self, i):
+        "Item number `i`"
+        if (o := self.items.get(i)) is not None: return o
+        o = self.dl.do_item(i)
+        if (n := _bytes(o)) and self.used+n<=self.room: self.items[i] = o; self.used += n
+        return o
+
+    def batches(self, idxs):
+        "Batches, as the loader would make them"
+        dl = self.dl
+        for part in chunked((o for i in idxs if (o := self(i)) is not None), dl.bs, dl.drop_last): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
+
+def in_order(dl, k, kept=None):
+    "Batches of a loader's items in order; those that are `kept` are not opened again"
+    if kept is not None:
+        dl.before_iter()
+        for part in chunked(range(dl.n), dl.bs): yield dl.after_batch(to_device_of(dl, dl.do_batch(list(map(kept, part)))))
+        dl.after_iter()
+        return
     kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
     if dl.n<=4*dl.bs: kw["num_workers"] = 0   # not worth starting processes
-    src = dl.new(**kw)
-    if k>1 or src.num_workers: yield from src; return
-    src.before_iter()
-    with closing(ahead(src.do_item(i) for i in range(src.n))) as items:
-        for part in chunked(items, src.bs):
-            yield src.after_batch(to_device_of(src, src.do_batch(part)))
-    src.after_iter()
+    yield from dl.new(**kw)
 
 # %% ../nbs/api/13_cacheitems.ipynb #ab469136
 def autocast_mark(learn):

@@ -5,15 +5,16 @@
 # %% ../nbs/api/13_cachetables.ipynb #3e5a0703
 from __future__ import annotations
 import functools, importlib.metadata, random, shutil, tempfile, time, warnings, weakref
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 import numpy as np
 import torch
 from .cacheitems import autocast_mark, callbacks_reason, fetch, in_order, loader_reason, parts_of, precision
-from .distributed import trainer_of
+from .distributed import barrier, rank, size
 from .errors import KitWarning
 from .featurestore import DiskStore, Hasher, NoKey, Table, add_items
 from .freeze import fingerprint
+from .learnstate import bare, base_loader
 from .prefix import NoCache, as_it_was, find_cut
 from .progress import bar
 from .settings import load_settings
@@ -35,11 +36,12 @@ _kept = weakref.WeakKeyDictionary()   # by model: tables in memory by key, so th
 # %% ../nbs/api/13_cachetables.ipynb #d2d5bcda
 class FrozenCache:
     "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
-    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None):
+    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None, quick=False):
         self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
         self.report, self.say = report, say or (lambda text: None)
-        self.cut, self.why, self.planned, self.off = None, "", None, False
+        self.cut, self.why, self.planned, self.rest, self.off, self.items = None, "", None, None, False, {}
+        self.coming, self.chain, self.trail, self.may_quick = (), False, {}, quick
         self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
         self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
 
@@ -56,14 +58,21 @@ class FrozenCache:
         "For the history: what was done, or why not"
         self.recent[about or text] = text
 
-    def begin(self, planned):
-        "A stage of so many training batches begins"
-        self.planned, self.recent = planned, {}
+    def begin(self, planned, rest=None, coming=(), chain=False):
+        """A stage of so many training batches begins; `rest`: with those of the stages after it; `coming`: what each of these trains, as `id`s of parameters;
+        `chain`: there are others with frozen layers, before or after. (What is decided follows from the plan, so that a run that is resumed does the same)"""
+        self.planned, self.rest, self.coming, self.chain, self.recent = planned, planned if rest is None else rest, coming, chain, {}
 
     @property
     def notes(self) -> str: return "; ".join(self.recent.values())
 
-    def views_of(self, dl): return self.views if self.learn.dls.loaders and dl is self.learn.dls.loaders[0] else 1
+    @property
+    def model(self) -> torch.nn.Module: return bare(self.learn.model)
+
+    @property
+    def loaders(self) -> list: return [base_loader(dl) for dl in self.learn.dls.loaders[:2]]
+
+    def views_of(self, dl): return self.views if self.loaders and dl is self.loaders[0] else 1
 
 # %% ../nbs/api/13_cachetables.ipynb #8762d132
 def _marks(tensors): return [(id(t), t._version, t.data_ptr()) for t in tensors]
@@ -76,8 +85,8 @@ def _frozen(self: FrozenCache) -> bool:
 
 def _intact(self: FrozenCache, hashes=None) -> bool:
     "Whether the features are still those of the network"
-    if self.cut is None or self.cut.model is not self.learn.model or not self.frozen() or self.mode!=autocast_mark(self.learn): return False
-    if self.device!=next(self.learn.model.parameters()).device: return False
+    if self.cut is None or self.cut.model is not self.model or not self.frozen() or self.mode!=autocast_mark(self.learn): return False
+    if self.device!=next(self.model.parameters()).device: return False
     if hashes is not None:
         if any(hashes.get(n)!=h for n,h in self.prints.items()): return False
         self.names = self.cut.tensors()
@@ -100,23 +109,24 @@ def _renew(self: FrozenCache):
     "Find the cut for what is frozen now; raises `NoCache`"
     learn = self.learn
     self.drop()
-    if trainer_of(learn) is not None or torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size()>1:
-        raise NoCache("several processes train together.")
+    if size()>1 and self.store is None:
+        raise NoCache("several processes train together. They can share features in a folder: with frozen_cache(learn, store=folder).")
+    if "forward" in vars(self.model): raise NoCache("the forward of the model has been replaced.")
     if why := callbacks_reason(learn, self.auto): raise NoCache(why)
-    train = learn.dls.loaders[0]
+    train = self.loaders[0]
     why, is_random = loader_reason(learn, train)
     if is_random and self.views>1: why = ""
     elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
     if why: raise NoCache(f"training data: {why}")
     rnd = RandomState(learn.dls.loaders)
-    try: xb,_ = fetch(learn, train, range(min(train.n, 4)))
+    try: xb,_ = fetch(learn, train, range(min(train.n, 2)))
     finally: rnd.restore()
-    with precision(learn): cut = find_cut(learn.model, xb, self.hold)
-    now = fingerprint(learn) if self.hashes is None else self.hashes
+    with precision(learn): cut = find_cut(self.model, xb, self.hold)
+    now = fingerprint(self.model) if self.hashes is None else self.hashes
     ts = cut.tensors()
     self.prints, self.marks = {n: now[n] for n in ts if n in now}, _marks(ts.values())
     self.params = [t for t in ts.values() if isinstance(t, torch.nn.Parameter)]
-    self.device, self.mode = next(learn.model.parameters()).device, autocast_mark(learn)
+    self.device, self.mode = next(self.model.parameters()).device, autocast_mark(learn)
     self.names = ts
     self.cut, self.why = cut, ""
 
@@ -164,32 +174,55 @@ def _table(self: FrozenCache, dl) -> Table:
     if id(dl) in self.tables: return self.tables[id(dl)][0]
     if self.fresh!=id(dl): self.unchanged(dl)
     self.fresh = None
-    key, disk = self.key(dl), None
-    kept = _kept.setdefault(self.learn.model, {})
-    if self.store is not None:
-        if key is None: raise NoCache("store=… was given, but the items or transforms have no content that a key could be made of. Leave store out.")
-        disk = DiskStore(self.store)
-        t = disk.load(key, self.limit)
-        if disk.refused: warnings.warn(f"Stored features are not used: {disk.refused}. They are made anew.", KitWarning, stacklevel=2)
-        if t is not None and not _same(self, dl, t):
-            warnings.warn(f"Stored features in {disk.folder/key} are not those of this network. They are made anew.", KitWarning, stacklevel=2)
-            shutil.rmtree(disk.folder/key, ignore_errors=True)
-            t = None
-    else: t = kept.get(key)
-    if t is None: t = self.build(dl, disk, key)
+    if self.store is None and (t := self.found(dl)) is not None: self.tables[id(dl)] = t, dl; return t
+    key, kept = self.key(dl), _kept.setdefault(self.model, {})
+    t = kept.get(key) if self.store is None else self.shared(dl, key)
+    if t is None: t = self.build(dl, None, key)
     if key is not None and t.file is None:
         kept[key] = t
         while len(kept)>2 and sum(o.nbytes for o in kept.values())>self.limit: del kept[next(iter(kept))]
     self.tables[id(dl)] = t, dl
     return t
 
+def _shared(self: FrozenCache, dl, key) -> Table:
+    "From the store. Of several processes the first makes what is not there, while the others wait"
+    if key is None: raise NoCache("store=… was given, but the items or transforms have no content that a key could be made of. Leave store out.")
+    disk = DiskStore(self.store)
+    if rank():
+        barrier()
+        if (t := _stored(self, dl, disk, key)) is None: raise NoCache(f"the first process has left no features in {disk.folder} that this one can read.")
+        return t
+    try:
+        t = _stored(self, dl, disk, key)
+        return self.build(dl, disk, key) if t is None else t
+    finally: barrier()
+
+def _stored(cache, dl, disk, key):
+    t = disk.load(key, cache.limit)
+    if disk.refused: warnings.warn(f"Stored features are not used: {disk.refused}. They are made anew.", KitWarning, stacklevel=2)
+    if t is None or _same(cache, dl, t): return t
+    warnings.warn(f"Stored features in {disk.folder/key} are not those of this network. They are made anew.", KitWarning, stacklevel=2)
+    shutil.rmtree(disk.folder/key, ignore_errors=True)
+
+def _how(cut, names): return cut.channels_last, {m for p in cut.pairs for m in p if m in names}
+
+def _found(self: FrozenCache, dl) -> Table | None:
+    "What an earlier stage has stored on the way to its own cut, if it is what would be made now, to the last bit"
+    cut = self.cut
+    was = self.trail.get((id(dl), cut.path, cut.call.nth))
+    if was is None: return None
+    t, prints, how, facts = was
+    mine = set(cut.modules().values())
+    if facts!=self.facts[id(dl)] or any(prints.get(n)!=h for n,h in self.prints.items()) or _how(cut, mine)!=(how[0], how[1] & mine): return None
+    return t if _same(self, dl, t) else None
+
 def _same(cache, dl, t, n=4):
     rnd, rows = RandomState([dl]), range(0, dl.n, max(dl.n//n, 1))[:n]
     if t.n_rows!=dl.n*cache.views_of(dl) or tuple(t.shape)!=tuple(cache.cut.shape): return False
     if cache.views_of(dl)>1: return True
     try:
-        with as_it_was(cache.learn.model), precision(cache.learn):
-            cache.learn.model.eval()
+        with as_it_was(cache.model), precision(cache.learn):
+            cache.model.eval()
             xb,yb = fetch(cache.learn, dl, rows)
             x = cache.cut.features(xb).cpu().float()
     finally: rnd.restore()
@@ -197,7 +230,7 @@ def _same(cache, dl, t, n=4):
     tol = 1e-2 if t.dtype.itemsize<4 else 1e-4
     return ok and torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol*max(1., float(x.abs().max())))
 
-FrozenCache.table = _table
+FrozenCache.table, FrozenCache.shared, FrozenCache.found = _table, _shared, _found
 
 # %% ../nbs/api/13_cachetables.ipynb #738022fe
 def _build(self: FrozenCache, dl, disk, key) -> Table:
@@ -212,12 +245,13 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
         if self.auto: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
         tmp = tempfile.TemporaryDirectory(prefix="features-")
         file = Path(tmp.name)/"x.bin"
+    also = self.on_the_way(dl, size) if file is None and k==1 else []
+    if self.rest is not None and self.rest>self.planned: self.keeps(dl, self.loaders[0] is dl, True)   # the pictures of later stages
     t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28)//4, 2**20))
     t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
     steps = k*-(-dl.n//dl.bs)
-    shown = nullcontext(self.report) if self.report else bar(steps)
     try:
-        with as_it_was(learn.model), precision(learn), cut.quick(), shown as report: _fill(self, dl, t, k, steps, report)
+        with as_it_was(self.model), precision(learn), cut.quick(), ExitStack() as shown: _fill(self, dl, t, k, steps, shown, also)
     except BaseException:
         if disk is not None: shutil.rmtree(new, ignore_errors=True)
         raise
@@ -228,36 +262,57 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
     self.seconds += time.perf_counter()-began
     return t
 
-def _fill(cache, dl, t, k, steps, report):
-    learn, cut, at, ys, note = cache.learn, cache.cut, 0, [], ""
-    learn.model.eval()
+def _on_the_way(self: FrozenCache, dl, size):
+    "Places before the cut where later stages will cut, with a table for each, while there is room; not those with more numbers than a picture has"
+    out = []
+    for trains in self.coming:
+        c = self.cut.earlier(trains)
+        if c is None or any(c is o for o,_ in out) or c.out.dtype!=self.cut.call.out.dtype or not self.cut.smaller(c): continue
+        size += (n := dl.n*int(np.prod(c.out.shape[1:], dtype=np.int64))*c.out.dtype.itemsize)
+        if size+sum(t.nbytes for t,*_ in self.trail.values())>self.limit: break
+        out.append((c, Table(c.out.shape[1:], dl.n, self.dtype or c.out.dtype)))
+    return out
+
+def _fill(cache, dl, t, k, steps, shown, also):
+    learn, cut, at, ys, report = cache.learn, cache.cut, 0, [], None
+    cache.model.eval()
     s = 0
     for v in range(k):
         if k>1: random.seed(v); np.random.seed(v); torch.manual_seed(v)
         began = time.perf_counter()
-        with closing(in_order(dl, k)) as batches:
+        with closing(in_order(dl, k, cache.items.get(id(dl)))) as batches:
             for b in batches:
                 xb,yb = parts_of(learn, b)
-                x = cut.features(xb)
+                x = cut.features(xb, [c for c,_ in also])
+                if also:
+                    x, *more = x
+                    for m,(_,o) in zip(more, also): o.put_rows(at, m)
                 if tuple(x.shape[1:])!=tuple(cut.shape):
                     raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
                 t.put_rows(at, x)
                 at += len(x)
                 if v==0: ys.append([y.detach().cpu() for y in yb])
-                if not s: note = _gain(cache, x, time.perf_counter()-began, steps)
+                if report is None:   # the first batch tells how long it will take, and whether that is worth it
+                    note = _gain(cache, x, time.perf_counter()-began, steps)
+                    report = cache.report or shown.enter_context(bar(steps, note))
+                    report(0, steps, note)
                 s += 1
                 report(s, steps, note)
     if at!=t.n_rows: raise NoCache(f"{at} of {t.n_rows} items came out of the loader: some are skipped.")
     t.ys = [torch.cat([y.as_subclass(torch.Tensor) for y in c]) for c in zip(*ys)] if ys and ys[0] else []
+    how = _how(cut, set(cut.modules().values()))
+    for c,o in also:
+        o.ys = t.ys
+        cache.trail[id(dl), c.path, c.nth] = o, cache.prints, how, cache.facts[id(dl)]
 
 def _gain(cache, x, seconds, steps):
     "What is to be expected, in words; `seconds`: loading and running one batch"
     learn = cache.learn
     began = time.perf_counter()
-    with as_it_was(learn.model):
+    with as_it_was(cache.model):
         out = cache.cut.rest(x.clone().to(cache.cut.call.out.dtype))
         del out
     rest = 4*(time.perf_counter()-began)   # backward, step and the loop take about three times as long as this
     return f"caching features, {seconds*steps:.0f} s once; after that about {(seconds+rest)/rest:.0f} times faster"
 
-FrozenCache.build = _build
+FrozenCache.build, FrozenCache.on_the_way = _build, _on_the_way

@@ -10,7 +10,7 @@ from .batchnorm import batch_norms, hook_of
 from .errors import StateError
 
 # %% auto #0
-__all__ = ['rank', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'trainer_of', 'check_distributed', 'CPULoaders']
+__all__ = ['rank', 'size', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'trainer_of', 'check_distributed', 'CPULoaders']
 
 # %% ../nbs/api/14_distributed.ipynb #61a4974d
 def _dist():
@@ -20,6 +20,10 @@ def _dist():
 def rank() -> int:
     "Number of this process, from 0"
     return d.get_rank() if (d := _dist()) else 0
+
+def size() -> int:
+    "Number of processes"
+    return d.get_world_size() if (d := _dist()) else 1
 
 def agree(*flags: float) -> list[float]:
     "The highest value that any process gives, for each flag; every process must call this at the same point"

@@ -12,26 +12,42 @@ import torch
 from fastai.callback.core import Callback, GatherPredsCallback
 from fastai.learner import Learner
 from fastcore.basics import chunked
-from .cacheitems import callbacks_reason, loader_reason, to_device_of
+from .cacheitems import KeptItems, callbacks_reason, fetch, items_reason, loader_reason, to_device_of
 from .cachetables import FrozenCache
 from .errors import InputError, StateError
 from .freeze import fingerprint
 from .fused import FusedStep
+from .learnstate import base_loader
 from .owner import check_free
 from .prefix import NoCache
 from .progress import Reporter
+from .quick import Quick, quick_for
+from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['LeanLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
+__all__ = ['LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
 
 # %% ../nbs/api/14_features.ipynb #7e346116
-class LeanLoader:
-    "Batches of features in the order in which `source` would give the pictures"
-    def __init__(self, cache, source): self.cache, self.source, self.fake_l = cache, source, SimpleNamespace(num_workers=0)
+class _InPlaceOf:
+    "Batches in the order in which `source` would give them"
+    def __init__(self, cache, source):
+        self.cache, self.source = cache, source
+        self.fake_l = SimpleNamespace(num_workers=0, pin_memory=False, timeout=0, persistent_workers=False, pin_memory_device="")
     def __len__(self): return len(self.source)
     def __getattr__(self, k):
         if k in ("source", "cache") or k.startswith("__"): raise AttributeError(k)
         return getattr(self.source, k)
+
+    def __iter__(self):
+        self.source.randomize(); self.source.before_iter()
+        idxs = self.get_idxs()
+        torch.empty((), dtype=torch.int64).random_()   # torch's iterator draws a seed
+        yield from self.create_batches(iter(idxs))
+        self.source.after_iter()
+
+class LeanLoader(_InPlaceOf):
+    "Batches of features"
+    def after_batch(self, b): return b   # for a loader of several processes around it
 
     def get_idxs(self):
         idxs, k = list(self.source.get_idxs()), self.cache.views_of(self.source)
@@ -40,12 +56,10 @@ class LeanLoader:
     def create_batches(self, idxs):
         for rows in chunked(idxs, self.source.bs, self.source.drop_last): yield self.cache.batch(self.source, rows)
 
-    def __iter__(self):
-        self.source.randomize(); self.source.before_iter()
-        idxs = self.get_idxs()
-        torch.empty((), dtype=torch.int64).random_()   # torch's iterator draws a seed
-        yield from self.create_batches(iter(idxs))
-        self.source.after_iter()
+class KeptLoader(_InPlaceOf):
+    "Batches of pictures that need not be opened again"
+    def get_idxs(self): return list(self.source.get_idxs())
+    def create_batches(self, idxs): yield from self.cache.items[id(self.source)].batches(idxs)
 
 # %% ../nbs/api/14_features.ipynb #056571c6
 def _batch(self: FrozenCache, dl, rows):
@@ -91,7 +105,7 @@ class FeatureCache(Callback):
     def __reduce__(self): return Callback, ()   # an export holds nothing of it
 
     def before_fit(self):
-        self.looked, self.light, self.trained = False, False, False
+        self.looked, self.light, self.trained, self.met = False, False, False, set()
         learn = self.learn
         if type(learn)._call_one is Learner._call_one: learn.__dict__["_call_one"] = _Events(learn)
     def before_train(self): self.swap(True)
@@ -101,21 +115,29 @@ class FeatureCache(Callback):
 
     def swap(self, training):
         "Put features in the place of the loader of this epoch, if it is one of the Learner's own"
-        cache, dl, self.lean = self.cache, self.learn.dl, False
+        cache, dl, self.lean, self.quick = self.cache, self.learn.dl, False, None
         if training: self.light = False
         if cache.off or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs): return
         if not any(dl is o for o in self.learn.dls.loaders[:2]): return
         if training: self.trained = True
+        whole, dl = dl, base_loader(dl)
         lean = cache.open(dl, training, not self.looked, self.trained)
         self.looked = True
         self.light = lean is not None and (training or self.light)
-        if lean is not None: self.learn.dl, self.lean = lean, True
+        if lean is not None: self.learn.dl, self.lean = lean if whole is dl else type(whole)(lean, whole.rank, whole.world_size, whole.device), True
+        if whole is not dl: return
+        if lean is None and cache.keeps(dl, training, id(dl) not in self.met): self.learn.dl = KeptLoader(cache, dl)
+        self.met.add(id(dl))
+        self.quick = cache.quick(dl, self.lean)
 
     def before_batch(self):
-        if self.lean and self.cache.live is not None: self.learn.model.__dict__["forward"] = _Once(self.cache)
+        own = vars(model := self.cache.model)
+        if self.lean and self.cache.live is not None: own["forward"] = _Once(self.cache, self.quick)
+        elif self.quick is not None and "forward" not in own: own["forward"] = _Quickly(model, self.quick)
 
     def disarm(self):
-        if isinstance(self.learn.model.__dict__.get("forward"), _Once): del self.learn.model.__dict__["forward"]
+        own = vars(self.cache.model)
+        if isinstance(own.get("forward"), (_Once, _Quickly)): del own["forward"]
 
 class _Events:
     "fastai asks every callback at each of a batch's events, which takes longer than the step of a small head; this asks those that have something to do"
@@ -141,11 +163,11 @@ _batch_events = {"before_batch", "after_pred", "after_loss", "before_backward", 
 
 class _Once:
     "The forward of a model for one batch of features; pictures go the usual way"
-    def __init__(self, cache): self.cache = cache
+    def __init__(self, cache, quick): self.cache, self.quick = cache, quick
     def __deepcopy__(self, memo): return self
 
     def __call__(self, *xb, **kw):
-        cache, model = self.cache, self.cache.learn.model
+        cache, model = self.cache, self.cache.model
         x, version = cache.live if cache.live is not None else (None, 0)
         is_live = bool(xb) and isinstance(xb[0], torch.Tensor) and x is not None and xb[0].data_ptr()==x.data_ptr() and xb[0].shape==x.shape
         if not is_live and not (xb and cache.learn.xb and xb[0] is cache.learn.xb[0]): return type(model).forward(model, *xb, **kw)
@@ -154,18 +176,30 @@ class _Once:
             raise StateError("A callback has changed the inputs of a batch, but they are stored features, not pictures. Train without the cache: cache=False.")
         if not cache.frozen(): raise StateError("A frozen layer was released between two events of a batch. Do that between two batches.")
         cache.live = None
-        return cache.cut.rest(x)
+        if self.quick is None: return cache.cut.rest(x)
+        with self.quick.on(): return cache.cut.rest(self.quick.laid(x))
+
+class _Quickly:
+    "The forward of a model for one batch of pictures"
+    def __init__(self, model, quick): self.model, self.quick = model, quick
+    def __deepcopy__(self, memo): return self
+
+    def __call__(self, *xb, **kw):
+        del self.model.__dict__["forward"]
+        with self.quick.on(): return type(self.model).forward(self.model, *self.quick.inputs(xb), **kw)
 
 # %% ../nbs/api/14_features.ipynb #fc7c5cb5
 def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     "What an epoch should use instead of `dl`; `None`: `dl`"
     learn, self.fresh = self.learn, None
+    if not any(not p.requires_grad for p in self.model.parameters()) and self.auto: self.note("nothing is frozen"); return None
     if self.auto:
         planned = self.planned if self.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
-        if planned<2*len(learn.dls.train): self.note("one epoch gains nothing"); return None
+        once = planned<2*len(learn.dls.train)
+        if once and not self.chain: self.note("one epoch gains nothing"); return None
     try:
         if why := callbacks_reason(learn, self.auto): raise NoCache(why, callback=True)
-        if first: self.hashes, self.checked = fingerprint(learn), set()
+        if first: self.hashes, self.checked = fingerprint(self.model), set()
         if self.cut is not None and id(dl) not in self.checked:
             self.checked.add(id(dl))
             if not self.unchanged(dl) and id(dl) in self.tables: self.drop()   # its items are others now
@@ -174,9 +208,10 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
             self.renew()
         elif first and (h := self.cut.hooked()): raise NoCache(f"{h} has a hook, which would see nothing of it.")
         if self.auto:
-            size = sum(o.n for o in learn.dls.loaders[:2])*int(np.prod(self.cut.shape, dtype=np.int64))*self.cut.call.out.dtype.itemsize
+            size = sum(o.n for o in self.loaders)*int(np.prod(self.cut.shape, dtype=np.int64))*self.cut.call.out.dtype.itemsize
             if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
-        if dl is not learn.dls.loaders[0] and id(dl) not in self.tables:
+            if once and not self.cut.smaller(self.cut.call): self.note("one epoch gains nothing"); return None
+        if dl is not self.loaders[0] and id(dl) not in self.tables:
             if id(dl) not in self.reasons: self.reasons[id(dl)] = loader_reason(learn, dl, False)[0]
             if why := self.reasons[id(dl)]: self.note(f"validation is not cached: {why}"); return None
         return self.ready(dl)
@@ -188,6 +223,32 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
         return None
 
 FrozenCache.open = _open
+
+def _quick(self: FrozenCache, dl, lean) -> Quick | None:
+    "How the part of the network that is not cached runs faster"
+    learn, cut = self.learn, self.cut if lean else None
+    if not self.may_quick or any(type(cb).__name__ in ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer") for cb in learn.cbs) or getattr(dl, "n", None) is None or not dl.bs: return None
+    def some():
+        rnd = RandomState(learn.dls.loaders)
+        try: return fetch(learn, dl, range(min(dl.n, 2)))[0]
+        finally: rnd.restore()
+    try: q = quick_for(self.model, some, dl.bs, () if cut is None else cut.modules().values())
+    except (RuntimeError, TypeError, IndexError): return None
+    if q is not None: q.begin()
+    return q
+
+def _keeps(self: FrozenCache, dl, training, look) -> bool:
+    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network; `look`: whether it is still the same"
+    learn, rest = self.learn, self.rest if self.rest is not None else self.learn.n_epoch*len(self.learn.dls.train)
+    facts = (*self.look(dl), id(dl.dataset), len(dl.dataset)) if look and not items_reason(dl, training) else None
+    if look and id(dl) in self.items and self.items[id(dl)].facts!=facts: del self.items[id(dl)]
+    if id(dl) in self.items: return True
+    if rest<2*len(learn.dls.train) or facts is None: return False
+    self.items[id(dl)] = KeptItems(dl, self.limit-sum(k.used for k in self.items.values()), facts)
+    self.note("pictures are opened once")
+    return True
+
+FrozenCache.quick, FrozenCache.keeps = _quick, _keeps
 
 # %% ../nbs/api/14_features.ipynb #9e1177be
 def cache_of(learn) -> FrozenCache | None:
@@ -204,7 +265,7 @@ def _attached(learn, cache):
     finally:
         cb.disarm(); learn.__dict__.pop("_call_one", None)
         learn.remove_cbs([o for o in cbs if any(o is c for c in learn.cbs)])
-        cache.drop()
+        cache.drop(); cache.items.clear(); cache.trail.clear()
 
 @contextmanager
 def cached(
@@ -218,12 +279,13 @@ def cached(
     if not (cache=="auto" or cache is True or cache is False): raise InputError(f"cache={cache!r}: give 'auto', True or False.", allowed=("auto", True, False))
     now = cache_of(learn)
     if now is not None:
-        off, now.off = now.off, now.off or cache is False
+        was = now.off, now.planned, now.rest, now.coming, now.chain
+        now.off = now.off or cache is False
         try: yield now
-        finally: now.off = off
+        finally: now.off, now.planned, now.rest, now.coming, now.chain = was
     elif cache is False: yield None
     else:
-        with _attached(learn, FrozenCache(learn, auto=cache=="auto", report=report or (lambda *a: None), fused=fused)) as c:
+        with _attached(learn, FrozenCache(learn, auto=cache=="auto", report=report or (lambda *a: None), fused=fused, quick=True)) as c:
             c.begin(planned)
             yield c
 
@@ -237,6 +299,7 @@ def frozen_cache(
     store=None,                        # a folder where features are kept for other sessions; `None`: they are forgotten
     *,
     fused: bool = False,               # take Adam's step in one pass, see `fused`: several times faster, and the same to 1e-6 of a step
+    quick: bool = False,               # on processors, run convolutions that train with channels last and with held norms in them, see `quick`; the same but for roundings
     hold_random: bool = False,         # run dropout and stochastic depth of frozen layers as in evaluation, which makes more of the network cacheable
     on_progress: Reporter | None = None,   # called with (batches done, batches in all, note) while features are made; `None`: shows a bar
 ):                                     # `FrozenCache`
@@ -249,6 +312,6 @@ def frozen_cache(
     check_free(learn, "frozen_cache")
     if cache_of(learn) is not None: raise StateError("This Learner is inside frozen_cache already.")
     if learn.opt is None: learn.create_opt()
-    c = FrozenCache(learn, views, dtype, memory_limit, store, fused, hold_random, report=on_progress)
+    c = FrozenCache(learn, views, dtype, memory_limit, store, fused, hold_random, report=on_progress, quick=quick)
     c.renew()
     with _attached(learn, c): yield c

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['foldable', 'fold', 'folded']
+__all__ = ['foldable', 'after_norm', 'fold', 'folded']
 
 # %% ../nbs/api/12_folding.ipynb #90c8781e
 def foldable(
@@ -31,7 +31,7 @@ def foldable(
     try:
         for m in dict.fromkeys(modules):
             if isinstance(m, nn.Conv2d) and "forward" not in vars(m): hooks.append(m.register_forward_hook(after))
-            elif _after_norm(m): hooks.append(m.register_forward_pre_hook(before))
+            elif after_norm(m): hooks.append(m.register_forward_pre_hook(before))
         with torch.no_grad(): run()
     finally:
         for h in hooks: h.remove()
@@ -40,7 +40,7 @@ def foldable(
 def _same(x): return x
 def _act(bn, x): return bn.act(bn.drop(x))
 
-def _after_norm(m):
+def after_norm(m):
     "What a batch norm does after the norm; `None`: it is of no kind that is known, or uses the statistics of the batch"
     if not isinstance(m, nn.BatchNorm2d) or m.running_mean is None or "forward" in vars(m): return None
     if type(m) is nn.BatchNorm2d: return _same
@@ -68,7 +68,7 @@ def folded(
     "Inside, each pair runs as one convolution, with the weights of this moment; one whose `forward` somebody has replaced stays as it is"
     pairs = [p for p in pairs if not any("forward" in vars(m) for m in p)]
     try:
-        for conv,bn in pairs: conv.__dict__["forward"], bn.__dict__["forward"] = fold(conv, bn), _after_norm(bn)
+        for conv,bn in pairs: conv.__dict__["forward"], bn.__dict__["forward"] = fold(conv, bn), after_norm(bn)
         yield
     finally:
         for m in (m for p in pairs for m in p): m.__dict__.pop("forward", None)

@@ -28,7 +28,8 @@ class FreezeGuard(Callback):
     def _cache(self, what):
         "Of the `FeatureCache` that has served this epoch, if one has"
         cb = vars(self.learn).get("feature_cache")
-        return getattr(cb.cache, what) if getattr(cb, "light", False) else None
+        if cb is None or cb.cache.model is not self.learn.model: return None   # several processes: the names are others
+        return getattr(cb.cache, what) if cb.light else None
 
     def after_epoch(self):
         "Compare what has been frozen since the fit began. Tensors of layers that could not run, as their features were stored, wait until the fit ends"

@@ -17,9 +17,9 @@ from .distributed import CPULoaders, agree, barrier, from_first, rank
 from .errors import KitWarning, StateError
 from .features import FeatureCache, LeanLoader
 from .finder import check_trains, suggest_lr, unreliable
-from .freeze import freeze_to, hold_stats, set_frozen, train_only
+from .freeze import find_parameters, freeze_to, hold_stats, set_frozen, train_only
 from .fused import FusedStep
-from .groups import layer_groups
+from .groups import group_index, layer_groups
 from .guard import FreezeGuard
 from .history import RunHistory, StageRecord
 from .learnstate import base_loader, data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
@@ -31,7 +31,8 @@ from .snapshot import deferred_interrupt
 from .stage import Stage, better, same_by
 
 # %% auto #0
-__all__ = ['freeze_for', 'divided', 'noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch', 'PlanRun']
+__all__ = ['freeze_for', 'will_train', 'divided', 'noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch',
+           'PlanRun']
 
 # %% ../nbs/api/15_planrun.ipynb #5de46cd5
 def freeze_for(learn, stage):
@@ -40,6 +41,14 @@ def freeze_for(learn, stage):
     hold_stats(learn, stage.hold_stats)
     if stage.per_layer: split_layers(learn)
     check_trains(learn)
+
+def will_train(learn, stage) -> set[int]:
+    "`id`s of the parameters that a stage is going to train, if not all"
+    if stage.train=="all": return set()
+    groups = layer_groups(learn)
+    if isinstance(stage.train, tuple): ps = find_parameters(learn, list(stage.train)).values()
+    else: ps = [p for g in list(groups.values())[group_index(groups, stage.train):] for p in g]
+    return {id(p) for p in ps}
 
 def divided(lr, by):
     "A stage's rate, be it a number, `slice(low, high)` or numbers by group, divided by a number"
@@ -311,7 +320,11 @@ def _begin_stage(self: PlanRun, saved):
             if earlier.per_layer: freeze_for(learn, earlier)
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
-    if self.cache is not None: self.cache.begin(s.epochs*self.n_train+(75 if s.lr=="find" else 0))   # the same for a run that is resumed
+    if self.cache is not None:   # the same for a run that is resumed
+        sweep, later = 75 if s.lr=="find" else 0, self.plan.stages[self.at[0]+1:]
+        coming = [trains for o in later if (trains := will_train(learn, o))]
+        self.cache.begin(s.epochs*self.n_train+sweep, (s.epochs+sum(o.epochs for o in later))*self.n_train+sweep, coming,
+                         sum(o.train!="all" for o in self.plan.stages)>1)
     if saved is None:
         if s.lr=="find": self.sweep()
         elif (by := same_by(s.lr)) is None: self.lr = s.lr

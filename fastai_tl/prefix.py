@@ -145,7 +145,7 @@ class Cut:
         at: int,             # number of the call
         xb: tuple,           # the inputs that were followed
     ):
-        self.model, self.call, self.x, self.channels_last, self.pairs = model, calls[at], None, False, ()
+        self.model, self.call, self.calls, self.x, self.channels_last, self.pairs = model, calls[at], calls, None, False, ()
         up, i = set(), self.call.parent
         while i is not None: up.add(i); i = calls[i].parent
         self.skipped = [c for i,c in enumerate(calls) if c.end<=self.call.end and i not in up and c.parent in up]   # the outermost ones; the cut is the last
@@ -182,18 +182,21 @@ def _rest(self: Cut,
 
 def _features(self: Cut,
     xb: tuple,              # inputs of the model
-) -> torch.Tensor:          # (B, *shape)
+    also=(),                # `Call`s that end before the cut, of modules that are called once
+) -> torch.Tensor:          # (B, *shape); or a list, first of the cut, then of each of `also`
     "Run what comes before the cut, without gradients, in evaluation mode"
-    count = [0]
+    count, seen = [0], {}
     if self.channels_last: xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim==4 else x for x in xb)
     def stop(m, args, out):
         if count[0]==self.call.nth: raise _Stop(out.detach().contiguous())
         count[0] += 1
-    h = self.call.module.register_forward_hook(stop)
+    def note(m, args, out): seen[m] = out.detach().contiguous()
+    hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
     try:
         with torch.no_grad(): self.model(*xb)
-    except _Stop as s: return s.out
-    finally: h.remove()
+    except _Stop as s: return [s.out, *(seen[c.module] for c in also)] if also else s.out
+    finally:
+        for h in hooks: h.remove()
     raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
 
 def _quick(self: Cut):
@@ -221,7 +224,21 @@ def _hooked(self: Cut) -> str:
         if m._forward_hooks or m._backward_hooks or any(not isinstance(h, HoldStats) for h in m._forward_pre_hooks.values()): return f"{p} ({type(m).__name__})"
     return ""
 
-Cut.modules, Cut.tensors, Cut.hooked = _modules, _tensors, _hooked
+def _earlier(self: Cut,
+    trains: set[int],   # `id`s of parameters
+) -> Call | None:
+    "Where the cut would be if these parameters trained, most likely; `None`: no earlier place"
+    calls = sorted((c for c in self.calls if c.end<=self.call.end), key=lambda c: c.end)
+    first = min((c.start for c in calls if any(id(p) in trains for p in c.module.parameters(recurse=False))), default=self.call.end)
+    known = [c for c in calls if c.end<first and c.single and c.parent is not None and any(True for _ in c.module.parameters())]
+    once = [c for c in known if sum(o.module is c.module for o in self.calls)==1]
+    return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
+
+def _smaller(self: Cut, c: Call) -> bool:
+    "Whether the output of a call has no more numbers than the inputs of the network"
+    return int(np.prod(c.out.shape[1:]))<=sum(int(np.prod(x.shape[1:])) for x in self.inputs if isinstance(x, torch.Tensor))
+
+Cut.modules, Cut.tensors, Cut.hooked, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _smaller, _earlier
 
 # %% ../nbs/api/13_prefix.ipynb #92ddec8d
 TOLERANCE = 1e-5   # of outputs and gradients, relative to the largest number among them, or to 1

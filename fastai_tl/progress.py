@@ -17,11 +17,13 @@ Reporter = Callable[[int, int, str], None]
 
 @contextmanager
 def bar(
-    total: int,   # steps in all
+    total: int,       # steps in all
+    note: str = "",   # to begin with
 ):
     "A progress bar in a notebook or terminal, as a reporter; its `say(text)` prints a line beside it"
     from fastprogress.fastprogress import progress_bar
     pb = progress_bar(range(total), leave=False)
+    pb.comment = note
     pb.update(0)
     def report(done, total, note=""): pb.comment = note; pb.update(min(done, total))
     def say(text):

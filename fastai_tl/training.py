@@ -99,7 +99,7 @@ def run_plan(
             elif not rank(): run.report = st.enter_context(bar(run.total())); run.say = run.report.say
             st.enter_context(quiet(learn))
             st.callback(hold_stats, learn, False)
-            run.cache = st.enter_context(cached(learn, cache, run.making))
+            run.cache = st.enter_context(cached(learn, cache, run.making, fused=True))
             return _run(run, saved, checkpoint)
     finally: control._mark("finished")
 

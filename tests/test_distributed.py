@@ -19,11 +19,11 @@ from fastai_tl.freeze import freeze_to
 HERE = Path(__file__).parent
 
 
-def two(folder, *stop_at):
+def two(folder, *args, child="distributed_child.py"):
     folder.mkdir(exist_ok=True)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     cmd = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0",
-           HERE / "distributed_child.py", folder, *map(str, stop_at)]
+           HERE / child, folder, *map(str, args)]
     done = subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return [np.load(folder / f"rank{r}.npz") for r in (0, 1)], [json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)]
@@ -47,6 +47,22 @@ def test_two_processes_train_stop_and_resume_as_one(tmp_path):
     assert_equal(*resumed)
     assert_equal(resumed[0], weights[0])
     assert facts2[0]["batches"] == [5, 7] and facts2[0]["values"] == facts[0]["values"]
+
+
+def test_two_processes_share_features_through_a_folder(tmp_path):
+    child = "distributed_cache_child.py"
+    ours, facts = two(tmp_path / "features", child=child)
+    assert_equal(*ours)
+    assert facts[0]["seconds"] > 0 and facts[1]["seconds"] == 0   # the first has made them, the second has read them
+    assert len([d for d in (tmp_path / "features" / "store").iterdir() if (d / "manifest.json").exists()]) == 4   # two cuts of training and validation data
+    assert "after 2.1" in facts[1]["cache"][0] and "after 0" in facts[1]["cache"][1] and facts[0]["left"] == facts[1]["left"] == []
+    assert all("store=folder" in f["why"] for f in facts)
+    plain, facts2 = two(tmp_path / "pictures", "pictures", child=child)
+    for k in plain[0]: np.testing.assert_allclose(ours[0][k], plain[0][k], rtol=1e-3, atol=1e-4, err_msg=k)
+    for a, b in zip(facts[0]["values"], facts2[0]["values"]): np.testing.assert_allclose(a, b, rtol=1e-3)
+    again, facts3 = two(tmp_path / "features", child=child)   # another session
+    assert_equal(again[0], ours[0])
+    assert facts3[0]["seconds"] == facts3[1]["seconds"] == 0
 
 
 def test_batch_norms_that_would_be_replaced_are_refused():

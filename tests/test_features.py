@@ -2,7 +2,6 @@
 import copy
 import random
 import signal
-import threading
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -23,7 +22,6 @@ from fastai.vision.augment import aug_transforms
 from fasttransform import Transform
 from torch import nn
 
-from fastai_tl.cacheitems import ahead
 from fastai_tl.control import Control
 from fastai_tl.deployment import export, load_predictor
 from fastai_tl.errors import InputError, StateError
@@ -44,10 +42,10 @@ from fastai_tl.training import run_plan
 from fastai_tl.zoo import transfer_learner
 
 
-def still_learner(n=50, bs=8, seed=0, body=True, **kw):
-    "A small network on pictures that are the same each time, frozen to the head, with dropout in it; `body` counts its passes"
+def still_learner(n=50, bs=8, seed=0, stride=1, **kw):
+    "A small network on pictures that are the same each time, frozen to the head, with dropout in it"
     random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
                         nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
                         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                                       nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.Dropout(.3), nn.Linear(16, 3)))
@@ -252,7 +250,8 @@ def test_a_callback_that_changes_the_inputs_is_found():
         for learn, cache in ((plain, False), (ours, "auto")):
             reseed(learn, 7)
             h = run_plan(learn, Stage("a", "head", 2, 1e-2), cache=cache, on_progress=QUIET)
-        assert f"{cb.__name__}.before_batch" in h.stages[0].cache and not moved(tensors(plain.model), ours.model)
+        assert f"{cb.__name__}.before_batch" in h.stages[0].cache
+        for k, t in tensors(plain.model).items(): torch.testing.assert_close(t, tensors(ours.model)[k], rtol=1e-3, atol=1e-5)
 
 
 def test_a_hook_that_would_see_nothing_is_refused():
@@ -308,26 +307,6 @@ def test_items_of_random_content_are_refused():
     with pytest.raises(InputError, match="cache='yes'"): run_plan(learn, Stage("a", "head", 2, 1e-2), cache="yes", on_progress=QUIET)
 
 
-# ---------------------------------------------------------------- the thread that opens pictures
-
-def test_ahead_gives_all_in_order_and_ends():
-    assert list(ahead(iter(range(500)))) == list(range(500)) and list(ahead([])) == []
-    it = ahead(iter(range(10**9)), 3)
-    assert [next(it) for _ in range(4)] == [0, 1, 2, 3]
-    it.close()
-    assert not any(t.name == "ahead" for t in threading.enumerate())
-
-
-def test_an_error_in_the_thread_is_raised_where_the_items_are_used():
-    def items():
-        yield 1
-        raise OSError("the disk is gone")
-    it = ahead(items())
-    assert next(it) == 1
-    with pytest.raises(OSError, match="the disk is gone"): next(it)
-    assert not any(t.name == "ahead" for t in threading.enumerate())
-
-
 # ---------------------------------------------------------------- run_plan and find_lr
 
 PLAN = Plan((Stage("probe", "head", 3, "find"), Stage("tune", 1, 2, "same/10"), Stage("all", "all", 1, 1e-3)))
@@ -342,7 +321,7 @@ def test_a_plan_gives_the_same_with_and_without():
     b = run_plan(ours, PLAN, on_progress=QUIET)
     for x, y in zip(a.stages, b.stages): np.testing.assert_allclose(x.values, y.values, rtol=1e-3)
     for x, y in zip(plain.model.state_dict().values(), ours.model.state_dict().values()): torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)
-    assert "after 2.1" in b.stages[0].cache and "after 0" in b.stages[1].cache and "gains nothing" in b.stages[2].cache and a.stages[0].cache == ""
+    assert "after 2.1" in b.stages[0].cache and "after 0" in b.stages[1].cache and "nothing is frozen" in b.stages[2].cache and a.stages[0].cache == ""
     assert p.n < 2 * (75 + 48 + 4)*8 / 3
     assert cache_of(ours) is None
 
@@ -360,7 +339,7 @@ def test_resuming_with_the_cache_is_exact(at, tmp_path):
     assert [s.values for s in a.stages] == [s.values for s in b.stages] and "after 2.1" in b.stages[0].cache
 
 
-@pytest.mark.parametrize("at", [1, 7, 8, 11])   # batches of features: 7 of training data, then 4 of validation data
+@pytest.mark.parametrize("at", [1, 8, 9, 13])   # a word before the first, then 7 batches of training data; the same for 4 of validation data
 @pytest.mark.parametrize("how", ["stop", "interrupt"])
 def test_a_stop_does_not_wait_for_the_features(at, how, tmp_path):
     plan = Plan((Stage("probe", "head", 3, 1e-2),))
@@ -373,9 +352,9 @@ def test_a_stop_does_not_wait_for_the_features(at, how, tmp_path):
     def report(d, t, note):
         seen.append(note)
         if note.startswith("caching") and sum(o.startswith("caching") for o in seen) == at: ask()
-    assert len(made) == 11
+    assert len(made) == 13
     with suppress(KeyboardInterrupt): assert not run_plan(learn, plan, tmp_path, control=control, on_progress=report).finished
-    assert seen[-1].startswith("caching") and cache_of(learn) is None and not any(t.name == "ahead" for t in threading.enumerate())
+    assert seen[-1].startswith("caching") and cache_of(learn) is None
     again = still_learner(seed=4)
     b = run_plan(again, plan, tmp_path, on_progress=QUIET)
     assert b.finished and moved(tensors(whole.model), again.model) == [] and [s.values for s in a.stages] == [s.values for s in b.stages]

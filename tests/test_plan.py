@@ -43,7 +43,7 @@ def test_the_code_of_a_plan_does_what_the_plan_does(preset, lr):
     a, b = noisy_learner(), noisy_learner()
     start = tensors(a.model)
     set_seed(1)
-    history = run_plan(a, plan, on_progress=QUIET)
+    history = run_plan(a, plan, cache=False, on_progress=QUIET)
     set_seed(1)
     with quiet(b): exec(plan.to_code(list(layer_groups(b))), {"learn": b})
     assert moved(tensors(a.model), b.model) == []
@@ -58,7 +58,7 @@ def test_the_code_of_other_stages(kw, tmp_path):
     plan = Plan((Stage("a", **{"train": "all", "epochs": 2, **kw}),))
     a, b = noisy_learner(path=tmp_path), noisy_learner(path=tmp_path)
     set_seed(1)
-    history = run_plan(a, plan, on_progress=QUIET)
+    history = run_plan(a, plan, cache=False, on_progress=QUIET)
     set_seed(1)
     with quiet(b): exec(plan.to_code(), {"learn": b})
     assert moved(tensors(a.model), b.model) == [], history
@@ -119,7 +119,7 @@ def test_a_part_of_the_rate_before_as_code():
         assert line in plan.to_code() and Plan.from_yaml(plan.to_yaml()) == plan
         a, b = noisy_learner(), noisy_learner()
         set_seed(1)
-        history = run_plan(a, plan, on_progress=QUIET)
+        history = run_plan(a, plan, cache=False, on_progress=QUIET)
         set_seed(1)
         with quiet(b): exec(plan.to_code(), {"learn": b})
         assert moved(tensors(a.model), b.model) == [] and history.stages[2].lrs[-1] == history.stages[0].lrs[-1] / 2

@@ -291,7 +291,8 @@ def test_no_memory_gives_the_weights_back_and_suggests_a_smaller_batch():
         "Asks the allocator for more than any machine has, at the sixth batch"
         n = 0
         def forward(self, x):
-            if self.training: Huge.n += 1
+            if not self.training or len(x) != 8: return x   # a look at one or two pictures
+            Huge.n += 1
             if Huge.n == 6: torch.empty(2**55)
             return x
 

@@ -1,0 +1,308 @@
+"""The same network, faster on processors: what it gives, and when it keeps its hands off; pictures that are opened once; features of later stages."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUIET, moved, tensors
+from fastai.callback.core import Callback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.augment import aug_transforms
+from test_features import Passes, fit, still_learner
+from torch import nn
+
+from fastai_tl.cacheitems import KeptItems, items_reason
+from fastai_tl.control import Control
+from fastai_tl.features import cache_of, frozen_cache
+from fastai_tl.freeze import freeze_to, hold_stats, unfreeze
+from fastai_tl.plan import Plan
+from fastai_tl.progress import quiet
+from fastai_tl.quick import quick_for
+from fastai_tl.samples import sample_dls
+from fastai_tl.snapshot import reseed
+from fastai_tl.stage import Stage
+from fastai_tl.training import run_plan
+from fastai_tl.zoo import transfer_learner
+
+
+class Conv(nn.Module):
+    "A convolution and its norm, with what comes between them in `around`"
+    def __init__(self, around, conv=nn.Conv2d):
+        super().__init__()
+        self.conv, self.bn, self.around, self.head = conv(3, 6, 3, padding=1), nn.BatchNorm2d(6), around, nn.Linear(6, 2)
+
+    def forward(self, x): return self.head(self.around(self, x).mean((2, 3)))
+
+
+def plain(m, x): return m.bn(m.conv(x)).relu()
+def twice(m, x): y = m.conv(x); return m.bn(y) + y
+def shared(m, x): return m.bn(m.bn(m.conv(x)))
+def viewed(m, x): return m.bn(m.conv(x.view(len(x) * 3, -1).view(x.shape)))
+
+
+class Standardized(nn.Conv2d):
+    "Weights without mean, as in networks without norms: what is in the weights is not what is multiplied"
+    def forward(self, x): return nn.functional.conv2d(x, self.weight - self.weight.mean(), self.bias, self.stride, self.padding)
+
+
+def some(n=4): return (torch.randn(n, 3, 8, 8, dtype=torch.float64),)
+
+
+@pytest.mark.parametrize("around, conv, pairs", [(plain, nn.Conv2d, 1), (twice, nn.Conv2d, 0), (shared, nn.Conv2d, 0), (plain, Standardized, 0)])
+def test_only_a_norm_that_alone_sees_its_convolution_is_joined(around, conv, pairs):
+    torch.manual_seed(0)
+    m = Conv(around, conv).double().eval()   # norms as new: joining them wrongly would give the same numbers now, but not later
+    q = quick_for(m, some, 8)
+    assert len(q.joined) == pairs and q.last
+
+
+def test_a_network_that_wants_its_own_layout_gets_it():
+    m = Conv(viewed).double().eval()
+    q = quick_for(m, some, 8)
+    assert not q.last and len(q.joined) == 1
+    x = some()
+    with q.on(): torch.testing.assert_close(m(*q.inputs(x)), m(*x))
+
+
+def test_no_convolutions_and_half_precision_are_left_alone():
+    assert quick_for(nn.Sequential(nn.Linear(3, 2)), some, 8) is None
+    assert quick_for(Conv(plain).bfloat16(), some, 8) is None
+    m = Conv(plain).double()
+    with torch.autocast("cpu", torch.bfloat16): assert quick_for(m, some, 8) is None
+    assert quick_for(m, some, 8, skip=m.modules()) is None
+
+
+@pytest.mark.parametrize("arch", ["tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small", "densenet121", "vgg11_bn", "shufflenet_v2_x1_0"])
+def test_outputs_and_gradients_are_those_of_the_network(arch):
+    "In double precision, where no rounding hides or makes a difference: the joined network is the same function"
+    torch.manual_seed(0)
+    learn = transfer_learner(sample_dls("clipart", size=64, n_per_class=4, bs=8), arch, pretrained=False)
+    freeze_to(learn, 0), hold_stats(learn)
+    m = learn.model.double().train()
+    for b in m.modules():
+        if isinstance(b, nn.BatchNorm2d): b.running_mean.normal_(0, .1), b.running_var.uniform_(.5, 1.5), b.weight.data.uniform_(.5, 1.5), b.bias.data.normal_(0, .1)
+    for d in m.modules():
+        if isinstance(d, nn.Dropout): d.p = 0.
+    xb = (torch.randn(4, 3, 64, 64, dtype=torch.float64),)
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    q = quick_for(m, lambda: xb, 8)
+    assert q is not None and len(q.joined) >= 3
+    ps = [p for p in m.parameters() if p.requires_grad]
+
+    def step(run):
+        for b in m.modules():
+            if isinstance(b, nn.BatchNorm1d): b.reset_running_stats()   # those of the head follow the batches
+        out = run()
+        return out, torch.autograd.grad(out.square().sum(), ps)
+    a = step(lambda: m(*xb))
+    with q.on():
+        assert any("forward" in vars(o) for o in m.modules())
+        b = step(lambda: m(*q.inputs(xb)))
+    torch.testing.assert_close(a[0], b[0], rtol=1e-9, atol=1e-10)
+    for s, t in zip(a[1], b[1]): torch.testing.assert_close(s, t, rtol=1e-6, atol=1e-8 * max(1., float(s.abs().max())))
+    assert not any("forward" in vars(o) or o._forward_hooks for o in m.modules())
+    assert all(torch.equal(v, m.state_dict()[k]) for k, v in before.items() if "head" not in k and not k.startswith("1."))
+
+
+def test_norms_that_follow_the_batches_and_layers_that_are_watched_run_as_ever():
+    torch.manual_seed(0)
+    m = Conv(plain).double().train()
+    q, x = quick_for(m, some, 8), some()
+    with q.on():
+        assert "forward" not in vars(m.bn)
+        m(*x)
+    assert int(m.bn.num_batches_tracked) == 1
+    m.eval()
+    seen = []
+    h = m.conv.register_forward_hook(lambda mod, a, y: seen.append(y))
+    with q.on(): m(*x)
+    torch.testing.assert_close(seen[0], nn.Conv2d.forward(m.conv, *x))
+    h.remove()
+    with q.on(): assert "forward" in vars(m.bn)
+
+
+def test_weights_that_change_are_seen():
+    m = Conv(plain).double().eval()
+    q, x = quick_for(m, some, 8), some()
+    for k in range(2):
+        q.begin()   # as at the start of an epoch and of validation
+        with q.on(), torch.no_grad(): torch.testing.assert_close(m(*x), (got := m(*x)))
+        torch.testing.assert_close(got, m(*x), rtol=1e-9, atol=1e-10)
+        for p in m.parameters(): p.data.mul_(1.5)   # as fastai's optimizers write, past torch's count of versions
+
+
+def conv_learner(**kw):
+    "Two groups that train, so that there is something to be quick about"
+    learn = still_learner(**kw)
+    freeze_to(learn, 0), hold_stats(learn)
+    return learn
+
+
+def test_run_plan_is_quick_and_leaves_nothing_behind():
+    seen = []
+
+    class Look(Callback):
+        order = 2000
+        def before_batch(self): seen.append(type(vars(self.model).get("forward")).__name__)
+        def after_pred(self): seen.append([m for m in self.model.modules() if "forward" in vars(m)])
+    a, b = conv_learner(), conv_learner()
+    plan = Plan((Stage("all", "all", 2, 1e-3, hold_stats=True),))
+    reseed(a, 3)
+    run_plan(a, plan, cache=False, on_progress=QUIET)
+    b.add_cb(Look())
+    reseed(b, 3)
+    h = run_plan(b, plan, on_progress=QUIET)
+    assert "_Quickly" in seen and all(not o for o in seen if isinstance(o, list))
+    for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-3, atol=1e-4)
+    assert "pictures are opened once" in h.stages[0].cache
+    assert not [m for m in b.model.modules() if "forward" in vars(m)] and cache_of(b) is None
+
+
+def test_an_error_in_the_network_leaves_no_forward_behind():
+    learn = conv_learner()
+    n = [0]
+
+    def fail(m, args):
+        n[0] += 1
+        if n[0] == 12: raise ValueError("no more")
+    learn.model[2].register_forward_pre_hook(fail)
+    with pytest.raises(ValueError, match="no more"): run_plan(learn, Stage("all", "all", 3, 1e-3, hold_stats=True), on_progress=QUIET)
+    assert not [m for m in learn.model.modules() if "forward" in vars(m)]
+
+
+def test_frozen_cache_is_quick_only_on_request():
+    a, b, c = still_learner(), still_learner(), still_learner()
+    for learn in (a, b, c): freeze_to(learn, 1)
+    reseed(a, 3)
+    fit(a)
+    reseed(b, 3)
+    with frozen_cache(b, on_progress=QUIET): fit(b)
+    reseed(c, 3)
+    with frozen_cache(c, on_progress=QUIET, quick=True) as cache:
+        fit(c)
+        assert cache.may_quick
+    for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-4, atol=1e-5)
+    for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(c.model)[k], rtol=1e-3, atol=1e-4)
+
+
+# ---------------------------------------------------------------- pictures that are opened once
+
+class Opened:
+    "How often the items of a loader were opened"
+    def __init__(self, dl):
+        self.n, self.old = 0, dl.create_item
+        dl.create_item = self.count
+
+    def count(self, i): self.n += 1; return self.old(i)
+
+
+def picture_learner(seed=0, **kw):
+    torch.manual_seed(seed)
+    learn = transfer_learner(sample_dls("clipart", size=64, n_per_class=6, bs=8, **kw), "resnet_mini", pretrained=False)
+    freeze_to(learn, 0)
+    reseed(learn, seed)
+    return learn
+
+
+@pytest.mark.parametrize("kw", [{}, dict(batch_tfms=aug_transforms(max_rotate=15, max_zoom=1.2))])
+def test_pictures_are_opened_once_and_augmented_each_time(kw):
+    "Only what happens to a picture by itself is kept; transforms of a batch draw the same numbers as without"
+    plan = Plan((Stage("all", "all", 3, 1e-4, hold_stats=True),))
+    a, b = picture_learner(**kw), picture_learner(**kw)
+    reseed(a, 3)
+    x = run_plan(a, plan, cache=False, on_progress=QUIET)
+    reseed(b, 3)
+    n, o = b.dls.train.n, Opened(b.dls.train)
+    y = run_plan(b, plan, on_progress=QUIET)
+    assert n <= o.n < 2*n + 20   # some are opened before, to look at them
+    np.testing.assert_allclose(x.stages[0].losses, y.stages[0].losses, rtol=2e-3, atol=1e-4)
+    assert a.dls.train.rng.getstate() == b.dls.train.rng.getstate()
+
+
+def test_what_is_random_or_no_tensor_is_not_kept():
+    from fastai.vision.augment import RandomResizedCrop
+    learn = picture_learner(item_tfms=RandomResizedCrop(64, min_scale=.3))
+    assert "same each time" in items_reason(learn.dls.train, True)
+    h = run_plan(learn, Stage("all", "all", 2, 1e-4), on_progress=QUIET)
+    assert h.finished
+    dl = DataLoaders.from_dsets([("a", 1)] * 8, [("a", 1)] * 8, bs=4, num_workers=0).train
+    assert "tensors" in items_reason(dl, True)
+    assert "worker" in items_reason(sample_dls("clipart", size=32, n_per_class=2, num_workers=1).train, True)
+
+
+def test_room_is_kept():
+    dl = sample_dls("clipart", size=32, n_per_class=4, bs=8).train
+    one = sum(t.numel() * t.element_size() for t in dl.do_item(0))
+    kept, o = KeptItems(dl, int(3.5 * one)), Opened(dl)
+    for _ in range(3):
+        for i in range(5): kept(i)
+    assert len(kept.items) == 3 and o.n == 5 + 2 * 2 and kept.used == 3 * one
+    assert sum(len(b[0]) for b in kept.batches(iter(range(20)))) == 20 // 8 * 8   # the last is dropped, as in training
+
+
+def test_other_transforms_and_pictures_are_noticed():
+    learn = picture_learner()
+    with frozen_cache_of(learn) as cache:
+        with quiet(learn):
+            learn.fit(2, 1e-5)
+            kept = cache.items[id(learn.dls.train)]
+            learn.fit(2, 1e-5)
+            assert cache.items[id(learn.dls.train)] is kept
+            from fastai.vision.augment import Resize
+            learn.dls.train.after_item.fs[[type(f).__name__ for f in learn.dls.train.after_item.fs].index("Resize")] = Resize(48, "squish")
+            learn.fit(2, 1e-5)
+            assert cache.items.get(id(learn.dls.train)) is not kept
+
+
+def frozen_cache_of(learn):
+    from fastai_tl.features import cached
+    return cached(learn, "auto", planned=10**6)
+
+
+# ---------------------------------------------------------------- features of later stages, made on the way
+
+GRADUAL = Plan.gradual(epochs=1, last_epochs=1, lr=1e-3)
+
+
+def test_gradual_unfreezing_runs_the_body_once():
+    a, b = still_learner(stride=2), still_learner(stride=2)
+    reseed(a, 3)
+    x = run_plan(a, GRADUAL, cache=False, on_progress=QUIET)
+    p = Passes(b)
+    reseed(b, 3)
+    y = run_plan(b, GRADUAL, on_progress=QUIET)
+    assert ["rows of features" in s.cache for s in y.stages] == [True, True, False]
+    for s, t in zip(x.stages, y.stages): np.testing.assert_allclose(s.values, t.values, rtol=1e-3)
+    assert p.n < 50 + 25 + (48 + 25) + 60   # once for the first two stages, once for the last, and some looks
+    assert cache_of(b) is None
+
+
+def test_a_layer_that_moves_in_between_is_not_taken_from_the_trail():
+    "Somebody writes into a frozen layer between two stages: what was stored on the way is no longer what the network gives"
+    class Meddle(Callback):
+        def after_fit(self):
+            if self.n_epoch == 1 and not self.done:
+                self.done = True
+                with torch.no_grad(): self.model[0][0].weight.mul_(1.5)
+        done = False
+    a, b = still_learner(stride=2, cbs=Meddle()), still_learner(stride=2, cbs=Meddle())
+    for learn in (a, b): learn.remove_cb(learn.freeze_guard)
+    reseed(a, 3)
+    x = run_plan(a, GRADUAL, cache=False, on_progress=QUIET)
+    reseed(b, 3)
+    y = run_plan(b, GRADUAL, on_progress=QUIET)
+    for s, t in zip(x.stages, y.stages): np.testing.assert_allclose(s.values, t.values, rtol=1e-3)
+
+
+@pytest.mark.parametrize("at", [3, 8, 13, 18, 25])
+def test_gradual_unfreezing_resumes_to_the_last_bit(at, tmp_path):
+    whole = still_learner(stride=2)
+    a = run_plan(whole, GRADUAL, on_progress=QUIET)
+    learn, control, n = still_learner(stride=2), Control(), []
+    run_plan(learn, GRADUAL, tmp_path, control=control, on_progress=lambda d, t, note: (("left" in note and n.append(1)), len(n) == at and control.stop()))
+    again = still_learner(stride=2)
+    b = run_plan(again, GRADUAL, tmp_path, on_progress=QUIET)
+    assert b.finished and not moved(tensors(whole.model), again.model)
+    for s, t in zip(a.stages, b.stages): np.testing.assert_array_equal(s.values, t.values)
