@@ -36,7 +36,8 @@ _kept = weakref.WeakKeyDictionary()   # by model: tables in memory by key, so th
 # %% ../nbs/api/13_cachetables.ipynb #d2d5bcda
 class FrozenCache:
     "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
-    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None, quick=False):
+    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None,
+                 quick=False):
         self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
         self.report, self.say = report, say or (lambda text: None)
@@ -268,7 +269,7 @@ def _on_the_way(self: FrozenCache, dl, size):
     for trains in self.coming:
         c = self.cut.earlier(trains)
         if c is None or any(c is o for o,_ in out) or c.out.dtype!=self.cut.call.out.dtype or not self.cut.smaller(c): continue
-        size += (n := dl.n*int(np.prod(c.out.shape[1:], dtype=np.int64))*c.out.dtype.itemsize)
+        size += dl.n*int(np.prod(c.out.shape[1:], dtype=np.int64))*c.out.dtype.itemsize
         if size+sum(t.nbytes for t,*_ in self.trail.values())>self.limit: break
         out.append((c, Table(c.out.shape[1:], dl.n, self.dtype or c.out.dtype)))
     return out
@@ -307,7 +308,6 @@ def _fill(cache, dl, t, k, steps, shown, also):
 
 def _gain(cache, x, seconds, steps):
     "What is to be expected, in words; `seconds`: loading and running one batch"
-    learn = cache.learn
     began = time.perf_counter()
     with as_it_was(cache.model):
         out = cache.cut.rest(x.clone().to(cache.cut.call.out.dtype))

@@ -25,7 +25,7 @@ from .quick import Quick, quick_for
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
+__all__ = ['LAYOUTS', 'LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
 
 # %% ../nbs/api/14_features.ipynb #7e346116
 class _InPlaceOf:
@@ -224,10 +224,12 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
 
 FrozenCache.open = _open
 
+LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")   # callbacks with ways of their own
+
 def _quick(self: FrozenCache, dl, lean) -> Quick | None:
     "How the part of the network that is not cached runs faster"
     learn, cut = self.learn, self.cut if lean else None
-    if not self.may_quick or any(type(cb).__name__ in ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer") for cb in learn.cbs) or getattr(dl, "n", None) is None or not dl.bs: return None
+    if not self.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in LAYOUTS for cb in learn.cbs): return None
     def some():
         rnd = RandomState(learn.dls.loaders)
         try: return fetch(learn, dl, range(min(dl.n, 2)))[0]
@@ -299,7 +301,7 @@ def frozen_cache(
     store=None,                        # a folder where features are kept for other sessions; `None`: they are forgotten
     *,
     fused: bool = False,               # take Adam's step in one pass, see `fused`: several times faster, and the same to 1e-6 of a step
-    quick: bool = False,               # on processors, run convolutions that train with channels last and with held norms in them, see `quick`; the same but for roundings
+    quick: bool = False,               # on processors, convolutions with channels last and held norms in them, see `quick`; the same but for roundings
     hold_random: bool = False,         # run dropout and stochastic depth of frozen layers as in evaluation, which makes more of the network cacheable
     on_progress: Reporter | None = None,   # called with (batches done, batches in all, note) while features are made; `None`: shows a bar
 ):                                     # `FrozenCache`

@@ -75,7 +75,7 @@ def _plain_conv(m): return type(m) is nn.Conv2d or type(m).__name__=="Conv2dSame
 
 def _alone(model, pairs, xb):
     "Whether nothing but the norm sees what comes out of each convolution: with NaN in its place, results are the same"
-    real, hooks, after = {}, [], {id(c) for c,_ in pairs}
+    real, hooks = {}, []
     def hide(m, args, y):
         nan = torch.full_like(y, float("nan"))
         real[id(nan)] = y, nan
@@ -129,8 +129,8 @@ def quick_for(
     skip = set(skip)
     if not any(isinstance(m, nn.Conv2d) and m not in skip for m in modules): return None
     if not dtypes<={torch.float32, torch.float64} or any(p.device.type!="cpu" for p in model.parameters()) or torch.is_autocast_enabled("cpu"): return None
-    if any(isinstance(m, (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule)) or type(m).__name__=="OptimizedModule" for m in modules):
-        return None
+    others = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule
+    if any(isinstance(m, others) or type(m).__name__=="OptimizedModule" for m in modules): return None
     was = _known.get(model)
     if was is None or was[1]!=bs or len(was[0])!=len(modules) or any(a is not b for a,b in zip(was[0], modules)):
         xb = some()
@@ -145,7 +145,8 @@ def _find(model, xb, bs):
     if not _works(model, laid()): last = False
     model.eval()
     with torch.no_grad():
-        pairs = [p for p in foldable((m for m in model.modules() if not isinstance(m, nn.Conv2d) or _plain_conv(m)), lambda: model(*laid())) if all(map(_free, p[:1]))]
+        ms = [m for m in model.modules() if not isinstance(m, nn.Conv2d) or _plain_conv(m) and _free(m)]
+        pairs = foldable(ms, lambda: model(*laid()))
         pairs = _sizes(model, pairs, laid(), bs)
         if not _alone(model, pairs, laid()): pairs = []
     return pairs, last

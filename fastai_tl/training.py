@@ -78,7 +78,8 @@ def run_plan(
 
     Ctrl-C ends the batch in flight, saves, and raises `KeyboardInterrupt`; the same call goes on from there. A second Ctrl-C stops at once. After that, or any
     error, the Learner is back at its last checkpoint. A run that was resumed ends with the same weights, to the last bit, as one that was not interrupted (CPU,
-    `num_workers=0`, same number of threads). Raises `PlanError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`"""
+    `num_workers=0`, same number of threads). With `cache='auto'`, weights are those of `cache=False` but for roundings.
+    Raises `PlanError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`"""
     plan = _plan(plan)
     check_free(learn, "run_plan")
     if control is not None and not isinstance(control, Control): raise InputError(f"control={control!r}: give an object, control=Control().")

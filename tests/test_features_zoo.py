@@ -10,6 +10,7 @@ from fastai_tl.freeze import freeze_to
 from fastai_tl.groups import layer_groups
 from fastai_tl.prefix import NoCache, agrees, find_cut
 from fastai_tl.progress import quiet
+from fastai_tl.quick import quick_for
 from fastai_tl.zoo import transfer_learner
 
 pytestmark = pytest.mark.filterwarnings("ignore:The batches are plain tensors:fastai_tl.errors.KitWarning")   # which these are on purpose
@@ -38,6 +39,32 @@ def test_every_family_has_a_cut_that_is_exact(name):
     except NoCache as e: assert "first layers train" in e.why and name.startswith("efficientvim"); return
     assert agrees(mid, xb, hold=True) and mid.path != cut.path
     assert not any(t.requires_grad for t in mid.tensors().values())
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+def test_every_family_is_the_same_function_when_it_is_quick(name):
+    "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
+    f = facts(find_arch(name))
+    size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
+    torch.manual_seed(0)
+    m = transfer_learner(data(size), name, pretrained=False).model.double().eval().requires_grad_(True)
+    xb = (torch.randn(2, 3, size, size, dtype=torch.float64),)
+    with torch.no_grad():
+        for b in m.modules():
+            if isinstance(b, nn.BatchNorm2d): b.running_mean.normal_(0, .1), b.running_var.uniform_(.5, 1.5), b.weight.uniform_(.5, 1.5), b.bias.normal_(0, .1)
+    before, own = {k: v.clone() for k, v in m.state_dict().items()}, [o for o in m.modules() if "forward" in vars(o)]
+    q = quick_for(m, lambda: xb, 64)
+    if q is None: assert not any(isinstance(o, nn.Conv2d) for o in m.modules()); return
+
+    def step(xb):
+        out = m(*xb)
+        return out, *torch.autograd.grad(out.square().sum(), list(m.parameters()), allow_unused=True)
+    plain = step(xb)
+    with q.on(): fast = step(q.inputs(xb))
+    for a, b in zip(plain, fast):
+        if a is None or b is None: assert (a is None or not a.any()) and (b is None or not b.any())
+        else: torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8 * max(1., float(a.detach().abs().max())))
+    assert [o for o in m.modules() if "forward" in vars(o)] == own and all(torch.equal(v, m.state_dict()[k]) for k, v in before.items())
 
 
 def test_the_check_can_fail():

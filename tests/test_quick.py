@@ -1,5 +1,4 @@
 """The same network, faster on processors: what it gives, and when it keeps its hands off; pictures that are opened once; features of later stages."""
-import copy
 
 import numpy as np
 import pytest
@@ -7,8 +6,6 @@ import torch
 from conftest import QUIET, moved, tensors
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.augment import aug_transforms
 from test_features import Passes, fit, still_learner
 from torch import nn
@@ -16,7 +13,7 @@ from torch import nn
 from fastai_tl.cacheitems import KeptItems, items_reason
 from fastai_tl.control import Control
 from fastai_tl.features import cache_of, frozen_cache
-from fastai_tl.freeze import freeze_to, hold_stats, unfreeze
+from fastai_tl.freeze import freeze_to, hold_stats
 from fastai_tl.plan import Plan
 from fastai_tl.progress import quiet
 from fastai_tl.quick import quick_for
@@ -82,7 +79,8 @@ def test_outputs_and_gradients_are_those_of_the_network(arch):
     freeze_to(learn, 0), hold_stats(learn)
     m = learn.model.double().train()
     for b in m.modules():
-        if isinstance(b, nn.BatchNorm2d): b.running_mean.normal_(0, .1), b.running_var.uniform_(.5, 1.5), b.weight.data.uniform_(.5, 1.5), b.bias.data.normal_(0, .1)
+        if not isinstance(b, nn.BatchNorm2d): continue
+        b.running_mean.normal_(0, .1), b.running_var.uniform_(.5, 1.5), b.weight.data.uniform_(.5, 1.5), b.bias.data.normal_(0, .1)
     for d in m.modules():
         if isinstance(d, nn.Dropout): d.p = 0.
     xb = (torch.randn(4, 3, 64, 64, dtype=torch.float64),)
@@ -126,7 +124,7 @@ def test_norms_that_follow_the_batches_and_layers_that_are_watched_run_as_ever()
 def test_weights_that_change_are_seen():
     m = Conv(plain).double().eval()
     q, x = quick_for(m, some, 8), some()
-    for k in range(2):
+    for _ in range(2):
         q.begin()   # as at the start of an epoch and of validation
         with q.on(), torch.no_grad(): torch.testing.assert_close(m(*x), (got := m(*x)))
         torch.testing.assert_close(got, m(*x), rtol=1e-9, atol=1e-10)
