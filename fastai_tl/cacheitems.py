@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from fastai.callback.mixup import MixHandler
+from fastai.data.core import Datasets, TfmdLists
 from fastai.data.load import DataLoader
 from fastcore.basics import chunked
 from .prefix import random_mark
@@ -44,6 +45,7 @@ def loader_reason(learn, dl, training=True) -> tuple[str, bool]:
     if not isinstance(dl, DataLoader): return f"{type(dl).__name__} is not a DataLoader of fastai.", False
     if not dl.indexed or dl.n is None or dl.bs is None: return f"{type(dl).__name__} has no items that could be numbered.", False
     if dl.n==0: return "there are no items.", False
+    if any(c.__name__=="LMDataLoader" for c in type(dl).__mro__): return "a text is cut into other items in each epoch.", False
     n, rnd = min(dl.n, 4 if training else 16), RandomState([dl])   # fastai's transforms for training draw numbers in validation, too, for nothing
     try:
         mark = random_mark()
@@ -67,23 +69,34 @@ class _Order:
     def __call__(self): return list(range(self.n))
 
 # %% ../nbs/api/13_cacheitems.ipynb #e24ff0e5
+_OWN = "__iter__", "create_batches", "create_item", "do_item", "chunkify", "randomize"
+
 def items_reason(dl, training: bool) -> str:
     "Why a loader's items cannot be kept as they were opened, before they are put into batches; `''`: they can"
-    if type(dl).__iter__ is not DataLoader.__iter__ or type(dl).create_batches is not DataLoader.create_batches or "create_batches" in vars(dl):
-        return f"{type(dl).__name__} makes its batches in its own way."
+    if not isinstance(dl, DataLoader) or any(getattr(type(dl), k) is not getattr(DataLoader, k) or k in vars(dl) for k in _OWN):
+        return f"{type(dl).__name__} makes its items or batches in its own way."
     if not dl.indexed or not dl.n or dl.bs is None: return "there are no items that could be numbered."
     if dl.fake_l.num_workers: return "worker processes open them."
-    rnd, ns = RandomState([dl]), range(min(dl.n, 4))
+    if not all(map(_known_transform, _item_transforms(dl))): return "its dataset, or a transform, is not fastai's, and may be random in a way of its own."
+    rnd, ns = RandomState([dl]), range(min(dl.n, 16))
     try:
         mark = random_mark()
         a = [dl.do_item(i) for i in ns]
         drawn = random_mark()!=mark
         random.seed(1); np.random.seed(1); torch.manual_seed(1)
         b = [dl.do_item(i) for i in ns[::-1]][::-1]
-    except (RuntimeError, TypeError, IndexError) as e: return f"items could not be opened one by one ({e})."
+    except Exception as e: return f"items could not be opened one by one ({e})."
     finally: rnd.restore()
     if not all(map(_bytes, a)): return "an item holds something else than tensors."
     return "an item is not the same each time." if drawn and training or not all(map(_equal, a, b)) else ""
+
+def _item_transforms(dl):
+    "All that happens to an item; `[None]`: that is not known"
+    ds = dl.dataset
+    if type(ds) not in (Datasets, TfmdLists): return [None]
+    return [f for p in (*(tl.tfms for tl in getattr(ds, "tls", [ds])), getattr(dl, "after_item", None)) for f in getattr(p, "fs", [])]
+
+def _known_transform(f): return type(f).__module__.partition(".")[0] in ("fastai", "fasttransform", "fastcore", "fastai_tl")
 
 def _bytes(item):
     "What an item takes; 0: that cannot be told"
@@ -100,10 +113,11 @@ class KeptItems:
 
     def __call__(self, i):
         "Item number `i`"
-        if (o := self.items.get(i)) is not None: return o
-        o = self.dl.do_item(i)
-        if (n := _bytes(o)) and self.used+n<=self.room: self.items[i] = o; self.used += n
-        return o
+        if (o := self.items.get(i)) is None:
+            o = self.dl.do_item(i)
+            if not (n := _bytes(o)) or self.used+n>self.room: return o
+            self.items[i] = o; self.used += n
+        return tuple(t.clone() for t in o)   # transforms may write into it
 
     def batches(self, idxs):
         "Batches, as the loader would make them"
@@ -114,7 +128,7 @@ def in_order(dl, k, kept=None):
     "Batches of a loader's items in order; those that are `kept` are not opened again"
     if kept is not None:
         dl.before_iter()
-        for part in chunked(range(dl.n), dl.bs): yield dl.after_batch(to_device_of(dl, dl.do_batch(list(map(kept, part)))))
+        for part in chunked((o for i in range(dl.n) if (o := kept(i)) is not None), dl.bs): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
         dl.after_iter()
         return
     kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))

@@ -247,7 +247,7 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
         tmp = tempfile.TemporaryDirectory(prefix="features-")
         file = Path(tmp.name)/"x.bin"
     also = self.on_the_way(dl, size) if file is None and k==1 else []
-    if self.rest is not None and self.rest>self.planned: self.keeps(dl, self.loaders[0] is dl, True)   # the pictures of later stages
+    if self.rest is not None and self.rest>self.planned: self.keeps(dl, self.loaders[0] is dl)   # the pictures of later stages
     t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28)//4, 2**20))
     t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
     steps = k*-(-dl.n//dl.bs)
@@ -287,7 +287,9 @@ def _fill(cache, dl, t, k, steps, shown, also):
                 x = cut.features(xb, [c for c,_ in also])
                 if also:
                     x, *more = x
-                    for m,(_,o) in zip(more, also): o.put_rows(at, m)
+                    both = [(m, a) for m,a in zip(more, also) if m is not None and tuple(m.shape[1:])==a[1].shape]   # it may be skipped, or differ
+                    also = [a for _,a in both]
+                    for m,(_,o) in both: o.put_rows(at, m)
                 if tuple(x.shape[1:])!=tuple(cut.shape):
                     raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
                 t.put_rows(at, x)

@@ -105,7 +105,7 @@ class FeatureCache(Callback):
     def __reduce__(self): return Callback, ()   # an export holds nothing of it
 
     def before_fit(self):
-        self.looked, self.light, self.trained, self.met = False, False, False, set()
+        self.looked, self.light, self.trained = False, False, False
         learn = self.learn
         if type(learn)._call_one is Learner._call_one: learn.__dict__["_call_one"] = _Events(learn)
     def before_train(self): self.swap(True)
@@ -126,11 +126,14 @@ class FeatureCache(Callback):
         self.light = lean is not None and (training or self.light)
         if lean is not None: self.learn.dl, self.lean = lean if whole is dl else type(whole)(lean, whole.rank, whole.world_size, whole.device), True
         if whole is not dl: return
-        if lean is None and cache.keeps(dl, training, id(dl) not in self.met): self.learn.dl = KeptLoader(cache, dl)
-        self.met.add(id(dl))
+        if lean is None and cache.keeps(dl, training): self.learn.dl = KeptLoader(cache, dl)
         self.quick = cache.quick(dl, self.lean)
 
     def before_batch(self):
+        if not isinstance(vars(self.learn).get("_call_one"), _Events): self.arm()   # which arms when all others have been asked
+
+    def arm(self):
+        "The next pass of the model is the one"
         own = vars(model := self.cache.model)
         if self.lean and self.cache.live is not None: own["forward"] = _Once(self.cache, self.quick)
         elif self.quick is not None and "forward" not in own: own["forward"] = _Quickly(model, self.quick)
@@ -151,6 +154,7 @@ class _Events:
         if self.known!=(now := [id(o) for o in cbs]): self.known, self.by = now, {}
         if name not in self.by: self.by[name] = [o for o in cbs.sorted("order") if self.has(o, name)]
         for cb in self.by[name]: cb(name)
+        if name=="before_batch" and isinstance(cb := vars(self.learn).get("feature_cache"), FeatureCache): cb.arm()
 
     @staticmethod
     def has(cb, name):
@@ -234,18 +238,23 @@ def _quick(self: FrozenCache, dl, lean) -> Quick | None:
         rnd = RandomState(learn.dls.loaders)
         try: return fetch(learn, dl, range(min(dl.n, 2)))[0]
         finally: rnd.restore()
-    try: q = quick_for(self.model, some, dl.bs, () if cut is None else cut.modules().values())
-    except (RuntimeError, TypeError, IndexError): return None
+    try:
+        q = quick_for(self.model, some(), dl.bs, () if cut is None else cut.modules().values())
+        if q is not None and cut is not None and not cut.takes(q): return None
+    except Exception: return None   # a loader that cannot give these few items
     if q is not None: q.begin()
     return q
 
-def _keeps(self: FrozenCache, dl, training, look) -> bool:
-    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network; `look`: whether it is still the same"
+def _keeps(self: FrozenCache, dl, training) -> bool:
+    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network. Some items are looked at in each epoch"
     learn, rest = self.learn, self.rest if self.rest is not None else self.learn.n_epoch*len(self.learn.dls.train)
-    facts = (*self.look(dl), id(dl.dataset), len(dl.dataset)) if look and not items_reason(dl, training) else None
-    if look and id(dl) in self.items and self.items[id(dl)].facts!=facts: del self.items[id(dl)]
-    if id(dl) in self.items: return True
-    if rest<2*len(learn.dls.train) or facts is None: return False
+    kept = self.items.get(id(dl))
+    if kept is None and (rest<2*len(learn.dls.train) or items_reason(dl, training)): return False
+    try: facts = (*self.look(dl), id(dl.dataset), len(dl.dataset))
+    except Exception: self.items.pop(id(dl), None); return False   # items that cannot be put into one batch
+    if kept is not None and kept.facts==facts: return True
+    self.items.pop(id(dl), None)
+    if kept is not None and items_reason(dl, training): return False
     self.items[id(dl)] = KeptItems(dl, self.limit-sum(k.used for k in self.items.values()), facts)
     self.note("pictures are opened once")
     return True

@@ -194,7 +194,7 @@ def _features(self: Cut,
     hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
     try:
         with torch.no_grad(): self.model(*xb)
-    except _Stop as s: return [s.out, *(seen[c.module] for c in also)] if also else s.out
+    except _Stop as s: return [s.out, *(seen.get(c.module) for c in also)] if also else s.out
     finally:
         for h in hooks: h.remove()
     raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
@@ -234,11 +234,23 @@ def _earlier(self: Cut,
     once = [c for c in known if sum(o.module is c.module for o in self.calls)==1]
     return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
 
+def _takes(self: Cut,
+    q,                # a `Quick`
+) -> bool:
+    "Whether what comes after the cut runs with features as `q` lays them out"
+    x = self.call.out.empty().expand(2, *self.shape)
+    try:
+        with as_it_was(self.model), torch.no_grad():
+            self.model.eval()
+            self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
+    except RuntimeError: return False   # a view of what is laid out otherwise
+    return True
+
 def _smaller(self: Cut, c: Call) -> bool:
     "Whether the output of a call has no more numbers than the inputs of the network"
     return int(np.prod(c.out.shape[1:]))<=sum(int(np.prod(x.shape[1:])) for x in self.inputs if isinstance(x, torch.Tensor))
 
-Cut.modules, Cut.tensors, Cut.hooked, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _smaller, _earlier
+Cut.modules, Cut.tensors, Cut.hooked, Cut.takes, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _takes, _smaller, _earlier
 
 # %% ../nbs/api/13_prefix.ipynb #92ddec8d
 TOLERANCE = 1e-5   # of outputs and gradients, relative to the largest number among them, or to 1

@@ -4,7 +4,8 @@
 
 # %% ../nbs/api/13_quick.ipynb #7be8a961
 from __future__ import annotations
-import copy, weakref
+import copy, gc, weakref
+from collections import Counter
 from contextlib import contextmanager
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ class _Joined:
 # %% ../nbs/api/13_quick.ipynb #e453ddbd
 class Quick:
     "How a network can run faster on processors"
-    def __init__(self, pairs, last): self.last, self.joined = last, [(c, b, _Joined(c, b), after_norm(b)) for c,b in pairs]
+    def __init__(self, pairs, last): self.last, self.joined = last, [(c, b, between, _Joined(c, b), after_norm(b)) for c,b,between in pairs]
     def __deepcopy__(self, memo): return self
 
     def begin(self):
@@ -55,9 +56,9 @@ class Quick:
     @contextmanager
     def on(self):
         "Inside, the network runs so; norms that follow the batches, and layers that somebody watches, as ever"
-        here = [o for o in self.joined if _free(o[0]) and _held(o[1])]
+        here = [o for o in self.joined if _free(o[0]) and _held(o[1]) and all(map(_free, o[2]))]
         try:
-            for c,b,j,after in here: c.__dict__["forward"], b.__dict__["forward"] = j, after
+            for c,b,_,j,after in here: c.__dict__["forward"], b.__dict__["forward"] = j, after
             yield
         finally:
             for c,b,*_ in here: c.__dict__.pop("forward", None); b.__dict__.pop("forward", None)
@@ -73,20 +74,46 @@ def _held(bn):
 # %% ../nbs/api/13_quick.ipynb #b71934f1
 def _plain_conv(m): return type(m) is nn.Conv2d or type(m).__name__=="Conv2dSame" and type(m).__module__.startswith("timm.")
 
-def _alone(model, pairs, xb):
-    "Whether nothing but the norm sees what comes out of each convolution: with NaN in its place, results are the same"
-    real, hooks = {}, []
-    def hide(m, args, y):
-        nan = torch.full_like(y, float("nan"))
-        real[id(nan)] = y, nan
-        return nan
-    def show(m, args): return (real[id(args[0])][0], *args[1:]) if id(args[0]) in real else None
-    try:
-        for c,b in pairs: hooks += [c.register_forward_hook(hide), b.register_forward_pre_hook(show)]
-        out = model(*xb)
-    finally:
-        for h in hooks: h.remove()
-    return not any(bool(t.isnan().any()) for t in _tensors(out))
+class _Seen(Exception):
+    "Something has looked at what is hidden"
+
+class _Hidden(torch.Tensor):
+    "In place of what comes out of a convolution: whatever is done with it is found out"
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        raise _Seen([o.of for a in args for o in (a if isinstance(a, (list, tuple)) else [a]) if type(o) is cls])
+
+def _alone(run, pairs):
+    "Those pairs whose norm is all that ever sees what comes out of the convolution in `run()`, forward and backward, once"
+    while pairs:
+        real, refs, seen, hooks, norm_of = {}, [], Counter(), [], dict(pairs)
+        def hide(m, args, y):
+            seen[m] += 1   # noqa: B023
+            h = torch.Tensor._make_subclass(_Hidden, y.detach())
+            h.of = m
+            real[id(h)] = m, y   # noqa: B023
+            refs.append((m, weakref.ref(h)))   # noqa: B023
+            return h
+        def show(m, args):
+            seen[m] += 1   # noqa: B023
+            if not args or type(args[0]) is not _Hidden: return None
+            c, y = real.pop(id(args[0]))   # noqa: B023
+            if norm_of[c] is m: seen[c, m] += 1   # noqa: B023
+            return y, *args[1:]
+        out = None
+        try:
+            for c,b in pairs: hooks += [c.register_forward_hook(hide), b.register_forward_pre_hook(show)]
+            out = run()
+            bad = {c for c,b in pairs if not seen[c]==seen[b]==seen[c, b]==1}
+        except _Seen as e: bad = set(e.args[0]) or set(norm_of)
+        finally:
+            for h in hooks: h.remove()
+        alive = lambda: {m for m,r in refs if r() is not None}   # noqa: B023
+        if not bad and alive(): gc.collect(); bad = alive()   # somebody keeps it, or it is what comes out
+        del out
+        if not bad: return pairs
+        pairs = [p for p in pairs if p[0] not in bad]
+    return pairs
 
 def _tensors(o):
     if isinstance(o, torch.Tensor): return [o]
@@ -99,54 +126,71 @@ def _sizes(model, pairs, xb, bs):
     def note(m, args, y): out[m] = y.numel()//len(y)*bs>=m.weight.numel()
     try:
         hooks = [c.register_forward_hook(note) for c,_ in pairs]
-        model(*xb)
+        _evaluate(model, xb)
     finally:
         for h in hooks: h.remove()
     return [(c, b) for c,b in pairs if out[c]]
 
-def _works(model, xb):
-    "Whether a step of training runs with this layout of the inputs"
-    try:
-        with torch.no_grad(): model.eval()(*xb)
-        ps = [p for p in model.train().parameters() if p.requires_grad]
-        with torch.enable_grad(): loss = sum(t.float().mean() for t in _tensors(model(*xb)) if t.is_floating_point())
-        if ps and isinstance(loss, torch.Tensor) and loss.requires_grad: torch.autograd.grad(loss, ps, allow_unused=True)
-    except (RuntimeError, ValueError): return False   # a view of what is laid out otherwise; a norm that wants more items
-    finally: model.eval()
-    return True
+def _step(model, xb):
+    "A step of training, without its effect"
+    ps = [p for p in model.parameters() if p.requires_grad]
+    with torch.enable_grad(): out = model(*xb)
+    loss = sum(t.float().mean() for t in _tensors(out) if t.is_floating_point())
+    if ps and isinstance(loss, torch.Tensor) and loss.requires_grad: torch.autograd.grad(loss, ps, allow_unused=True)
+    return out
 
-# %% ../nbs/api/13_quick.ipynb #d7d77c20
-_known = weakref.WeakKeyDictionary()   # by model: its modules, what was asked, and the answer
+def _evaluate(model, xb):
+    with torch.no_grad(): return model.eval()(*xb)
+
+def _train(model, xb):
+    "As in training but for norms, which must not follow these few items"
+    model.train()
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+    return _step(model, xb)
+
+_known = weakref.WeakKeyDictionary()   # by model: its modules, and answers by what was asked
 
 def quick_for(
     model: nn.Module,
-    some,               # gives inputs, two items or so, when it is called
+    xb: tuple,          # inputs, two items or so
     bs: int,            # items in a batch
     skip=(),            # modules that do not run
 ) -> Quick | None:      # `None`: nothing to gain
-    "What can be done for a network. It follows from the structure alone, so that a run that is resumed does the same"
-    modules, dtypes = list(model.modules()), {p.dtype for p in model.parameters()}
-    skip = set(skip)
+    "What can be done for a network. It follows from its structure and the shapes, so that a run that is resumed does the same"
+    modules, dtypes, skip = list(model.modules()), {p.dtype for p in model.parameters()}, set(skip)
     if not any(isinstance(m, nn.Conv2d) and m not in skip for m in modules): return None
     if not dtypes<={torch.float32, torch.float64} or any(p.device.type!="cpu" for p in model.parameters()) or torch.is_autocast_enabled("cpu"): return None
     others = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule
     if any(isinstance(m, others) or type(m).__name__=="OptimizedModule" for m in modules): return None
     was = _known.get(model)
-    if was is None or was[1]!=bs or len(was[0])!=len(modules) or any(a is not b for a,b in zip(was[0], modules)):
-        xb = some()
-        with as_it_was(model): was = _known[model] = modules, bs, _find(model, xb, bs)
-    pairs, last = was[2]
+    if was is None or len(was[0])!=len(modules) or any(r() is not m for r,m in zip(was[0], modules)):
+        was = _known[model] = [weakref.ref(m) for m in modules], {}
+    asked = bs, tuple(tuple(x.shape[1:]) for x in xb if isinstance(x, torch.Tensor))
+    if asked not in was[1]:
+        with as_it_was(model): was[1][asked] = _find(model, xb, bs)
+    pairs, last = was[1][asked]   # with the modules that are around only one of the two, where somebody could watch
     pairs = [p for p in pairs if p[0] not in skip]
     return Quick(pairs, last) if pairs or last else None
 
 def _find(model, xb, bs):
-    last = True
-    laid = lambda: Quick([], last).inputs(xb)
-    if not _works(model, laid()): last = False
-    model.eval()
-    with torch.no_grad():
-        ms = [m for m in model.modules() if not isinstance(m, nn.Conv2d) or _plain_conv(m) and _free(m)]
-        pairs = foldable(ms, lambda: model(*laid()))
-        pairs = _sizes(model, pairs, laid(), bs)
-        if not _alone(model, pairs, laid()): pairs = []
-    return pairs, last
+    paths = {m: _ancestors(n) for n,m in model.named_modules()}
+    for last in (True, False):
+        laid = Quick([], last).inputs(xb)
+        try:
+            plain = _tensors(_evaluate(model, laid))
+            _train(model, laid)
+        except Exception: continue   # a view of what is laid out otherwise; a network that wants other items, or more of them
+        try:
+            pairs = foldable([m for m in model.modules() if not isinstance(m, nn.Conv2d) or _plain_conv(m)], lambda: _evaluate(model, laid))   # noqa: B023
+            pairs = _sizes(model, pairs, laid, bs)
+            for run in (_evaluate, _train): pairs = _alone(lambda: run(model, laid), pairs)   # noqa: B023
+            pairs = [(c, b, [model.get_submodule(n) for n in paths[c]^paths[b]]) for c,b in pairs]
+            with Quick(pairs, last).on():
+                _train(model, laid)
+                same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-3*max(1., float(a.abs().max()))) for a,b in zip(plain, _tensors(_evaluate(model, laid))))
+            return pairs if same else [], last
+        except Exception: return [], last
+    return [], False
+
+def _ancestors(path): return {".".join(path.split(".")[:i]) for i in range(1, path.count(".")+1)}

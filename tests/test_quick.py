@@ -1,5 +1,8 @@
 """The same network, faster on processors: what it gives, and when it keeps its hands off; pictures that are opened once; features of later stages."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,16 +10,17 @@ from conftest import QUIET, moved, tensors
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.vision.augment import aug_transforms
+from fasttransform import Transform
 from test_features import Passes, fit, still_learner
 from torch import nn
 
-from fastai_tl.cacheitems import KeptItems, items_reason
+from fastai_tl.cacheitems import KeptItems, items_reason, loader_reason
 from fastai_tl.control import Control
 from fastai_tl.features import cache_of, frozen_cache
 from fastai_tl.freeze import freeze_to, hold_stats
 from fastai_tl.plan import Plan
 from fastai_tl.progress import quiet
-from fastai_tl.quick import quick_for
+from fastai_tl.quick import Quick, quick_for
 from fastai_tl.samples import sample_dls
 from fastai_tl.snapshot import reseed
 from fastai_tl.stage import Stage
@@ -36,6 +40,13 @@ class Conv(nn.Module):
 def plain(m, x): return m.bn(m.conv(x)).relu()
 def twice(m, x): y = m.conv(x); return m.bn(y) + y
 def shared(m, x): return m.bn(m.bn(m.conv(x)))
+def through(what): return lambda m, x: m.bn(what(m.conv(x)))   # which may hand the same tensor on
+def inplace(m, x): y = m.conv(x); y += 1; return m.bn(y)
+def compared(m, x): y = m.conv(x); return m.bn(y) * (y > 0)
+def in_training(m, x): y = m.conv(x); return m.bn(y) + y if m.training else m.bn(y)
+def other_in_training(m, x): y = m.conv(x); return m.bn(x.repeat(1, 2, 1, 1) if m.training else y)
+def kept(m, x): m.seen = m.conv(x); return m.bn(m.seen)
+def again(m, x): return torch.utils.checkpoint.checkpoint(lambda x: m.bn(m.conv(x)), x, use_reentrant=False)
 def viewed(m, x): return m.bn(m.conv(x.view(len(x) * 3, -1).view(x.shape)))
 
 
@@ -47,28 +58,41 @@ class Standardized(nn.Conv2d):
 def some(n=4): return (torch.randn(n, 3, 8, 8, dtype=torch.float64),)
 
 
-@pytest.mark.parametrize("around, conv, pairs", [(plain, nn.Conv2d, 1), (twice, nn.Conv2d, 0), (shared, nn.Conv2d, 0), (plain, Standardized, 0)])
+@pytest.mark.parametrize("around, conv, pairs", [(plain, nn.Conv2d, 1), (twice, nn.Conv2d, 0), (shared, nn.Conv2d, 0), (plain, Standardized, 0),
+                                                  (through(nn.ReLU(inplace=True)), nn.Conv2d, 0), (through(nn.Dropout2d(.3)), nn.Conv2d, 0),
+                                                  (through(nn.Identity()), nn.Conv2d, 1), *((f, nn.Conv2d, 0) for f in (inplace, compared, in_training,
+                                                                                                                       other_in_training, kept, again))])
 def test_only_a_norm_that_alone_sees_its_convolution_is_joined(around, conv, pairs):
     torch.manual_seed(0)
     m = Conv(around, conv).double().eval()   # norms as new: joining them wrongly would give the same numbers now, but not later
-    q = quick_for(m, some, 8)
+    q = quick_for(m, some(), 8)
     assert len(q.joined) == pairs and q.last
+    assert not any(o._forward_hooks or o._forward_pre_hooks or "forward" in vars(o) for o in m.modules())
+
+
+def test_a_network_goes_when_its_learner_goes():
+    m = Conv(plain).double()
+    assert quick_for(m, some(), 8)
+    r = weakref.ref(m)
+    del m
+    gc.collect()
+    assert r() is None
 
 
 def test_a_network_that_wants_its_own_layout_gets_it():
     m = Conv(viewed).double().eval()
-    q = quick_for(m, some, 8)
+    q = quick_for(m, some(), 8)
     assert not q.last and len(q.joined) == 1
     x = some()
     with q.on(): torch.testing.assert_close(m(*q.inputs(x)), m(*x))
 
 
 def test_no_convolutions_and_half_precision_are_left_alone():
-    assert quick_for(nn.Sequential(nn.Linear(3, 2)), some, 8) is None
-    assert quick_for(Conv(plain).bfloat16(), some, 8) is None
+    assert quick_for(nn.Sequential(nn.Linear(3, 2)), some(), 8) is None
+    assert quick_for(Conv(plain).bfloat16(), some(), 8) is None
     m = Conv(plain).double()
-    with torch.autocast("cpu", torch.bfloat16): assert quick_for(m, some, 8) is None
-    assert quick_for(m, some, 8, skip=m.modules()) is None
+    with torch.autocast("cpu", torch.bfloat16): assert quick_for(m, some(), 8) is None
+    assert quick_for(m, some(), 8, skip=m.modules()) is None
 
 
 @pytest.mark.parametrize("arch", ["tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small", "densenet121", "vgg11_bn", "shufflenet_v2_x1_0"])
@@ -85,7 +109,7 @@ def test_outputs_and_gradients_are_those_of_the_network(arch):
         if isinstance(d, nn.Dropout): d.p = 0.
     xb = (torch.randn(4, 3, 64, 64, dtype=torch.float64),)
     before = {k: v.clone() for k, v in m.state_dict().items()}
-    q = quick_for(m, lambda: xb, 8)
+    q = quick_for(m, xb, 8)
     assert q is not None and len(q.joined) >= 3
     ps = [p for p in m.parameters() if p.requires_grad]
 
@@ -107,7 +131,7 @@ def test_outputs_and_gradients_are_those_of_the_network(arch):
 def test_norms_that_follow_the_batches_and_layers_that_are_watched_run_as_ever():
     torch.manual_seed(0)
     m = Conv(plain).double().train()
-    q, x = quick_for(m, some, 8), some()
+    q, x = quick_for(m, some(), 8), some()
     with q.on():
         assert "forward" not in vars(m.bn)
         m(*x)
@@ -121,9 +145,28 @@ def test_norms_that_follow_the_batches_and_layers_that_are_watched_run_as_ever()
     with q.on(): assert "forward" in vars(m.bn)
 
 
+def test_a_hook_around_one_of_the_two_sees_what_it_always_saw():
+    class Around(Conv):
+        def __init__(self):
+            super().__init__(plain)
+            self.inner = nn.Sequential(self.conv)
+            del self.conv
+        def forward(self, x): return self.head(self.bn(self.inner(x)).relu().mean((2, 3)))
+    torch.manual_seed(0)
+    m, x, seen = Around().double().eval(), some(), []
+    with torch.no_grad(): m.bn.running_mean.normal_(), m.bn.running_var.uniform_(.5, 2)
+    q = quick_for(m, some(), 8)
+    assert len(q.joined) == 1
+    want = m(*x)
+    with q.on(): torch.testing.assert_close(m(*q.inputs(x)), want)
+    m.inner.register_forward_hook(lambda mod, a, y: seen.append(y))
+    with q.on(): m(*q.inputs(x))
+    torch.testing.assert_close(seen[0], m.inner[0](*x))
+
+
 def test_weights_that_change_are_seen():
     m = Conv(plain).double().eval()
-    q, x = quick_for(m, some, 8), some()
+    q, x = quick_for(m, some(), 8), some()
     for _ in range(2):
         q.begin()   # as at the start of an epoch and of validation
         with q.on(), torch.no_grad(): torch.testing.assert_close(m(*x), (got := m(*x)))
@@ -138,23 +181,24 @@ def conv_learner(**kw):
     return learn
 
 
-def test_run_plan_is_quick_and_leaves_nothing_behind():
+def test_run_plan_is_quick_and_leaves_nothing_behind(monkeypatch):
     seen = []
 
     class Look(Callback):
         order = 2000
-        def before_batch(self): seen.append(type(vars(self.model).get("forward")).__name__)
+        def before_batch(self): assert "forward" not in vars(self.model)   # so that a copy or an export here is of the network alone
         def after_pred(self): seen.append([m for m in self.model.modules() if "forward" in vars(m)])
     a, b = conv_learner(), conv_learner()
+    on = Quick.on
+    monkeypatch.setattr(Quick, "on", lambda self: seen.append("on") or on(self))
     plan = Plan((Stage("all", "all", 2, 1e-3, hold_stats=True),))
     reseed(a, 3)
     run_plan(a, plan, cache=False, on_progress=QUIET)
     b.add_cb(Look())
     reseed(b, 3)
-    h = run_plan(b, plan, on_progress=QUIET)
-    assert "_Quickly" in seen and all(not o for o in seen if isinstance(o, list))
+    run_plan(b, plan, on_progress=QUIET)
+    assert seen.count("on") == 2 * (6 + 4) + 1 and all(not o for o in seen if isinstance(o, list))   # each batch, and a trial
     for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-3, atol=1e-4)
-    assert "pictures are opened once" in h.stages[0].cache
     assert not [m for m in b.model.modules() if "forward" in vars(m)] and cache_of(b) is None
 
 
@@ -190,10 +234,11 @@ def test_frozen_cache_is_quick_only_on_request():
 class Opened:
     "How often the items of a loader were opened"
     def __init__(self, dl):
-        self.n, self.old = 0, dl.create_item
-        dl.create_item = self.count
+        self.n = 0
+        tfms = dl.dataset.tls[0].tfms
 
-    def count(self, i): self.n += 1; return self.old(i)
+        def encodes(x): self.n += 1; return x
+        tfms.fs = [*tfms.fs, Transform(encodes)]
 
 
 def picture_learner(seed=0, **kw):
@@ -226,8 +271,31 @@ def test_what_is_random_or_no_tensor_is_not_kept():
     h = run_plan(learn, Stage("all", "all", 2, 1e-4), on_progress=QUIET)
     assert h.finished
     dl = DataLoaders.from_dsets([("a", 1)] * 8, [("a", 1)] * 8, bs=4, num_workers=0).train
-    assert "tensors" in items_reason(dl, True)
+    assert "fastai's" in items_reason(dl, True)
     assert "worker" in items_reason(sample_dls("clipart", size=32, n_per_class=2, num_workers=1).train, True)
+
+
+def test_items_that_are_others_in_each_epoch_are_not_kept():
+    "A dataset that somebody turns to another page between two epochs, and a loader of texts, which cuts them anew"
+    class Pages(list):
+        page = 0
+        def __getitem__(self, i): return torch.full((3, 8, 8), float(self.page)), torch.tensor(i % 3)
+
+    class Turn(Callback):
+        def before_epoch(self): self.dls.train.dataset.page += 1
+    seen = []
+
+    class Look(Callback):
+        def after_pred(self):
+            if self.training: seen.append(float(self.x.mean()))
+    learn = still_learner(cbs=[Turn(), Look()])
+    learn.dls = DataLoaders.from_dsets(Pages([0] * 16), Pages([0] * 8), bs=8, num_workers=0, device="cpu")
+    freeze_to(learn, 0)
+    run_plan(learn, Stage("all", "all", 3, 1e-4), on_progress=QUIET)
+    assert seen == [1, 1, 2, 2, 3, 3]
+    from fastai.text.data import LMDataLoader
+    texts = LMDataLoader([(torch.arange(30) % 7,)] * 8, bs=2, seq_len=5)
+    assert "own way" in items_reason(texts, True) and "each epoch" in loader_reason(learn, texts)[0]
 
 
 def test_room_is_kept():
@@ -304,3 +372,86 @@ def test_gradual_unfreezing_resumes_to_the_last_bit(at, tmp_path):
     b = run_plan(again, GRADUAL, tmp_path, on_progress=QUIET)
     assert b.finished and not moved(tensors(whole.model), again.model)
     for s, t in zip(a.stages, b.stages): np.testing.assert_array_equal(s.values, t.values)
+
+
+# ---------------------------------------------------------------- what once went wrong
+
+@pytest.mark.filterwarnings("ignore:Every batch has one item:fastai_tl.errors.KitWarning")
+def test_pictures_of_different_sizes_one_by_one_still_train():
+    learn = sizes_learner()
+    assert run_plan(learn, Plan((Stage("all", "all", 2, 1e-4, hold_stats=True),)), on_progress=QUIET).finished
+
+
+def sizes_learner():
+    class Sizes(list):
+        def __getitem__(self, i): return torch.randn(3, 8 + i, 8), torch.tensor(i % 3)
+    learn = still_learner(bs=8)
+    learn.dls = DataLoaders.from_dsets(Sizes([0] * 6), Sizes([0] * 4), bs=1, num_workers=0, device="cpu")
+    for m in learn.model.modules():
+        if isinstance(m, nn.BatchNorm1d): m.momentum = None
+    learn.model[2][3] = nn.Identity()   # a batch norm wants two
+    freeze_to(learn, 0)
+    return learn
+
+
+def test_a_network_that_asserts_something_of_the_batch_still_trains():
+    class Eights(nn.Module):
+        def forward(self, x): assert not self.training or len(x) % 8 == 0; return x
+    learn = conv_learner(n=48)
+    learn.model[2].insert(0, Eights())
+    assert run_plan(learn, Stage("all", "all", 2, 1e-4, hold_stats=True), on_progress=QUIET).finished
+
+
+def test_a_head_that_wants_its_features_side_by_side_gets_them():
+    "The body ends in something contiguous, which features that are laid out with channels last would not be"
+    class Flat(nn.Module):
+        def forward(self, x): return x.contiguous()
+
+    class View(nn.Module):
+        def forward(self, x): return x.view(len(x), -1, x.shape[-1]).view(x.shape)
+    a, b = still_learner(stride=2), still_learner(stride=2)
+    for learn in (a, b):
+        learn.model[0].append(Flat())
+        learn.model[1].insert(0, View())
+        freeze_to(learn, 1)
+        reseed(learn, 3)
+        run_plan(learn, Stage("tune", 1, 3, 1e-3, hold_stats=True), cache=learn is b and "auto", on_progress=QUIET)
+    for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_on_the_way_that_runs_only_in_training():
+    class Aux(nn.Module):
+        def __init__(self): super().__init__(); self.lin = nn.Conv2d(6, 6, 1)
+        def forward(self, x): return x + 0 * self.lin(x) if self.training else x
+    a, b = still_learner(stride=2), still_learner(stride=2)
+    plan = Plan((Stage("a", 1, 1, 1e-3), Stage("b", ("0.3", "1", "2"), 1, 1e-3), Stage("c", "all", 1, 1e-3)))
+    for learn in (a, b):
+        torch.manual_seed(0)
+        learn.model[0].append(Aux())
+        learn.create_opt()
+        freeze_to(learn, "head")
+        reseed(learn, 3)
+        assert run_plan(learn, plan, cache=learn is b and "auto", on_progress=QUIET).finished
+    for k, t in tensors(a.model).items(): torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-3, atol=1e-4)
+
+
+def test_a_transform_that_writes_into_the_items_writes_into_a_copy():
+    def darker(b):
+        for o in b: o[0].floor_divide_(2)
+        return b
+    a, b = picture_learner(), picture_learner()
+    seen = {}
+    for k, learn in ((0, a), (1, b)):
+        learn.dls.train.before_batch.add(Transform(darker))
+        reseed(learn, 3)
+        h = run_plan(learn, Stage("all", "all", 3, 1e-4, hold_stats=True), cache=bool(k) and "auto", on_progress=QUIET)
+        seen[k] = h.stages[0].losses
+    np.testing.assert_allclose(seen[0], seen[1], rtol=5e-3, atol=1e-3)
+
+
+def test_shapes_are_part_of_the_question():
+    m = Conv(plain).double()
+    few = quick_for(m, (torch.randn(2, 3, 2, 2, dtype=torch.float64),), 4)   # 96 numbers come out, and there are 162 weights
+    many = quick_for(m, some(), 4)
+    assert (len(few.joined), len(many.joined)) == (0, 1)
+    assert len(quick_for(m, (torch.randn(2, 3, 2, 2, dtype=torch.float64),), 4).joined) == 0
