@@ -6,6 +6,7 @@
 from __future__ import annotations
 import random
 from contextlib import nullcontext
+from functools import partial
 import numpy as np
 import torch
 from fastai.callback.mixup import MixHandler
@@ -16,7 +17,7 @@ from .prefix import random_mark
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['fetch', 'to_device_of', 'parts_of', 'loader_reason', 'items_reason', 'KeptItems', 'in_order', 'autocast_mark',
+__all__ = ['fetch', 'peek', 'to_device_of', 'parts_of', 'loader_reason', 'items_reason', 'KeptItems', 'in_order', 'autocast_mark',
            'precision', 'callbacks_reason']
 
 # %% ../nbs/api/13_cacheitems.ipynb #d9479efc
@@ -24,6 +25,12 @@ def fetch(learn, dl, idxs):
     "A batch of just these items, as the network gets it"
     dl.before_iter()
     return parts_of(learn, dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in idxs]))))
+
+def peek(learn, dl, n: int = 2):
+    "A batch of the first few items; random states are put back"
+    rnd = RandomState(learn.dls.loaders)
+    try: return fetch(learn, dl, range(min(dl.n, n)))
+    finally: rnd.restore()
 
 def to_device_of(dl, b):
     "A batch where its loader puts batches"
@@ -40,21 +47,27 @@ def parts_of(learn, b):
 def _equal(a, b):
     return all(type(x) is type(y) and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x==y) for x,y in zip(a, b, strict=True))
 
+def _twice(dl, idxs, get):
+    """What `get` gives for these items, and for them in another order after other random numbers; and whether it drew a number, as fastai's transforms for
+    training do in validation, too, for nothing"""
+    rnd = RandomState([dl])
+    try:
+        mark = random_mark()
+        a = get(idxs)
+        drawn = random_mark()!=mark
+        random.seed(1); np.random.seed(1); torch.manual_seed(1)
+        return a, get(idxs[::-1]), drawn
+    finally: rnd.restore()
+
 def loader_reason(learn, dl, training=True) -> tuple[str, bool]:
     "Why a loader's items cannot be cached, and whether it is only that they are random; `('', False)`: they can"
     if not isinstance(dl, DataLoader): return f"{type(dl).__name__} is not a DataLoader of fastai.", False
     if not dl.indexed or dl.n is None or dl.bs is None: return f"{type(dl).__name__} has no items that could be numbered.", False
     if dl.n==0: return "there are no items.", False
     if any(c.__name__=="LMDataLoader" for c in type(dl).__mro__): return "a text is cut into other items in each epoch.", False
-    n, rnd = min(dl.n, 4 if training else 16), RandomState([dl])   # fastai's transforms for training draw numbers in validation, too, for nothing
-    try:
-        mark = random_mark()
-        a = fetch(learn, dl, range(n))
-        drawn = random_mark()!=mark
-        random.seed(1); np.random.seed(1); torch.manual_seed(1)
-        b = fetch(learn, dl, range(n)[::-1])
+    n = min(dl.n, 4 if training else 16)
+    try: a, b, drawn = _twice(dl, range(n), partial(fetch, learn, dl))
     except (RuntimeError, TypeError, IndexError) as e: return f"items could not be loaded one by one ({e}).", False
-    finally: rnd.restore()
     for part in (0, 1):
         if not all(isinstance(t, torch.Tensor) and t.ndim and len(t)==n for t in a[part]):
             return "a batch holds something else than tensors with a row for each item.", False
@@ -78,17 +91,10 @@ def items_reason(dl, training: bool) -> str:
     if not dl.indexed or not dl.n or dl.bs is None: return "there are no items that could be numbered."
     if dl.fake_l.num_workers: return "worker processes open them."
     if not all(map(_known_transform, _item_transforms(dl))): return "its dataset, or a transform, is not fastai's, and may be random in a way of its own."
-    rnd, ns = RandomState([dl]), range(min(dl.n, 16))
-    try:
-        mark = random_mark()
-        a = [dl.do_item(i) for i in ns]
-        drawn = random_mark()!=mark
-        random.seed(1); np.random.seed(1); torch.manual_seed(1)
-        b = [dl.do_item(i) for i in ns[::-1]][::-1]
+    try: a, b, drawn = _twice(dl, range(min(dl.n, 16)), lambda idxs: [dl.do_item(i) for i in idxs])
     except Exception as e: return f"items could not be opened one by one ({e})."
-    finally: rnd.restore()
     if not all(map(_bytes, a)): return "an item holds something else than tensors."
-    return "an item is not the same each time." if drawn and training or not all(map(_equal, a, b)) else ""
+    return "an item is not the same each time." if drawn and training or not all(map(_equal, a, b[::-1])) else ""
 
 def _item_transforms(dl):
     "All that happens to an item; `[None]`: that is not known"
@@ -119,16 +125,16 @@ class KeptItems:
             self.items[i] = o; self.used += n
         return tuple(t.clone() for t in o)   # transforms may write into it
 
-    def batches(self, idxs):
+    def batches(self, idxs, drop_last: bool):
         "Batches, as the loader would make them"
         dl = self.dl
-        for part in chunked((o for i in idxs if (o := self(i)) is not None), dl.bs, dl.drop_last): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
+        for part in chunked((o for i in idxs if (o := self(i)) is not None), dl.bs, drop_last): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
 
 def in_order(dl, k, kept=None):
     "Batches of a loader's items in order; those that are `kept` are not opened again"
     if kept is not None:
         dl.before_iter()
-        for part in chunked((o for i in range(dl.n) if (o := kept(i)) is not None), dl.bs): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
+        yield from kept.batches(range(dl.n), False)
         dl.after_iter()
         return
     kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))

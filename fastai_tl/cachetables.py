@@ -5,11 +5,13 @@
 # %% ../nbs/api/13_cachetables.ipynb #3e5a0703
 from __future__ import annotations
 import functools, importlib.metadata, random, shutil, tempfile, time, warnings, weakref
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .cacheitems import autocast_mark, callbacks_reason, fetch, in_order, loader_reason, parts_of, precision
+from .cacheitems import KeptItems, autocast_mark, callbacks_reason, fetch, in_order, items_reason, loader_reason, parts_of, peek, precision
 from .distributed import barrier, rank, size
 from .errors import KitWarning
 from .featurestore import DiskStore, Hasher, NoKey, Table, add_items
@@ -21,7 +23,7 @@ from .settings import load_settings
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['VERSIONS', 'FrozenCache']
+__all__ = ['VERSIONS', 'Outlook', 'FrozenCache']
 
 # %% ../nbs/api/13_cachetables.ipynb #c9b31332
 VERSIONS = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy", "fastai-tl")
@@ -34,15 +36,22 @@ def _version(n):
 _kept = weakref.WeakKeyDictionary()   # by model: tables in memory by key, so that find_lr, run_plan and frozen_cache need not each make them
 
 # %% ../nbs/api/13_cachetables.ipynb #d2d5bcda
+@dataclass(frozen=True)
+class Outlook:
+    "What is going to be trained; decisions follow from it, so that a run that is resumed does the same"
+    planned: int | None = None        # training batches of this stage; `None`: those of the next fit
+    later: int = 0                    # of the stages after it
+    coming: Sequence[set[int]] = ()   # what each of these trains, as `id`s of parameters, if not all
+    chain: bool = False               # there are other stages with frozen layers, before or after
+
 class FrozenCache:
     "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
-    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, say=None,
-                 quick=False):
+    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, quick=False):
         self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
-        self.report, self.say = report, say or (lambda text: None)
-        self.cut, self.why, self.planned, self.rest, self.off, self.items = None, "", None, None, False, {}
-        self.coming, self.chain, self.trail, self.may_quick = (), False, {}, quick
+        self.report = report
+        self.cut, self.why, self.off, self.outlook, self.items, self.trail = None, "", False, Outlook(), {}, {}
+        self.may_quick, self.quicks = quick, {}
         self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
         self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
 
@@ -59,10 +68,9 @@ class FrozenCache:
         "For the history: what was done, or why not"
         self.recent[about or text] = text
 
-    def begin(self, planned, rest=None, coming=(), chain=False):
-        """A stage of so many training batches begins; `rest`: with those of the stages after it; `coming`: what each of these trains, as `id`s of parameters;
-        `chain`: there are others with frozen layers, before or after. (What is decided follows from the plan, so that a run that is resumed does the same)"""
-        self.planned, self.rest, self.coming, self.chain, self.recent = planned, planned if rest is None else rest, coming, chain, {}
+    def begin(self, outlook):
+        "A stage begins"
+        self.outlook, self.recent = outlook, {}
 
     @property
     def notes(self) -> str: return "; ".join(self.recent.values())
@@ -119,9 +127,7 @@ def _renew(self: FrozenCache):
     if is_random and self.views>1: why = ""
     elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
     if why: raise NoCache(f"training data: {why}")
-    rnd = RandomState(learn.dls.loaders)
-    try: xb,_ = fetch(learn, train, range(min(train.n, 2)))
-    finally: rnd.restore()
+    xb,_ = peek(learn, train)
     with precision(learn): cut = find_cut(self.model, xb, self.hold)
     now = fingerprint(self.model) if self.hashes is None else self.hashes
     ts = cut.tensors()
@@ -150,9 +156,11 @@ def _look(self: FrozenCache, dl) -> tuple:
     try: return h.add(_transforms(dl, False)).hexdigest(), True
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return h.add(_transforms(dl, True)).hexdigest(), False
 
+def _facts_of(self: FrozenCache, dl) -> tuple: return *self.look(dl), id(dl.dataset), len(dl.dataset)
+
 def _unchanged(self: FrozenCache, dl) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
-    now = (*self.look(dl), id(dl.dataset), len(dl.dataset))
+    now = self.facts_of(dl)
     was, self.facts[id(dl)], self.fresh = self.facts.get(id(dl)), now, id(dl)
     return was==now
 
@@ -167,7 +175,21 @@ def _key(self: FrozenCache, dl) -> str | None:
         return add_items(h, dl.dataset).hexdigest()
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return None
 
-FrozenCache.look, FrozenCache.unchanged, FrozenCache.key = _look, _unchanged, _key
+def _keeps(self: FrozenCache, dl, training) -> bool:
+    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network. Some items are looked at in each epoch"
+    one, kept, plan = len(self.learn.dls.train), self.items.get(id(dl)), self.outlook
+    batches = self.learn.n_epoch*one if plan.planned is None else plan.planned+plan.later
+    if kept is None and (batches<2*one or items_reason(dl, training)): return False
+    try: facts = self.facts_of(dl)
+    except Exception: self.items.pop(id(dl), None); return False   # items that cannot be put into one batch
+    if kept is not None and kept.facts==facts: return True
+    self.items.pop(id(dl), None)
+    if kept is not None and items_reason(dl, training): return False
+    self.items[id(dl)] = KeptItems(dl, self.limit-sum(k.used for k in self.items.values()), facts)
+    self.note("pictures are opened once")
+    return True
+
+FrozenCache.look, FrozenCache.facts_of, FrozenCache.unchanged, FrozenCache.key, FrozenCache.keeps = _look, _facts_of, _unchanged, _key, _keeps
 
 # %% ../nbs/api/13_cachetables.ipynb #3c10cd43
 def _table(self: FrozenCache, dl) -> Table:
@@ -212,7 +234,7 @@ def _found(self: FrozenCache, dl) -> Table | None:
     cut = self.cut
     was = self.trail.get((id(dl), cut.path, cut.call.nth))
     if was is None: return None
-    t, prints, how, facts = was
+    t, prints, how, facts, _ = was
     mine = set(cut.modules().values())
     if facts!=self.facts[id(dl)] or any(prints.get(n)!=h for n,h in self.prints.items()) or _how(cut, mine)!=(how[0], how[1] & mine): return None
     return t if _same(self, dl, t) else None
@@ -239,7 +261,7 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
     learn, cut, k = self.learn, self.cut, self.views_of(dl)
     dtype = self.dtype or cut.call.out.dtype
     n_rows = dl.n*k
-    size = n_rows*int(np.prod(cut.shape, dtype=np.int64))*dtype.itemsize
+    size = n_rows*cut.call.out.row*dtype.itemsize
     tmp, file = None, None
     if disk is not None: file = (new := disk.begin())/"x.bin"
     elif size>self.limit:
@@ -247,7 +269,7 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
         tmp = tempfile.TemporaryDirectory(prefix="features-")
         file = Path(tmp.name)/"x.bin"
     also = self.on_the_way(dl, size) if file is None and k==1 else []
-    if self.rest is not None and self.rest>self.planned: self.keeps(dl, self.loaders[0] is dl)   # the pictures of later stages
+    if self.outlook.later: self.keeps(dl, self.loaders[0] is dl)   # the pictures of later stages
     t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28)//4, 2**20))
     t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
     steps = k*-(-dl.n//dl.bs)
@@ -266,10 +288,10 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
 def _on_the_way(self: FrozenCache, dl, size):
     "Places before the cut where later stages will cut, with a table for each, while there is room; not those with more numbers than a picture has"
     out = []
-    for trains in self.coming:
+    for trains in self.outlook.coming:
         c = self.cut.earlier(trains)
         if c is None or any(c is o for o,_ in out) or c.out.dtype!=self.cut.call.out.dtype or not self.cut.smaller(c): continue
-        size += dl.n*int(np.prod(c.out.shape[1:], dtype=np.int64))*c.out.dtype.itemsize
+        size += dl.n*c.out.row*c.out.dtype.itemsize
         if size+sum(t.nbytes for t,*_ in self.trail.values())>self.limit: break
         out.append((c, Table(c.out.shape[1:], dl.n, self.dtype or c.out.dtype)))
     return out
@@ -306,7 +328,7 @@ def _fill(cache, dl, t, k, steps, shown, also):
     how = _how(cut, set(cut.modules().values()))
     for c,o in also:
         o.ys = t.ys
-        cache.trail[id(dl), c.path, c.nth] = o, cache.prints, how, cache.facts[id(dl)]
+        cache.trail[id(dl), c.path, c.nth] = o, cache.prints, how, cache.facts[id(dl)], dl
 
 def _gain(cache, x, seconds, steps):
     "What is to be expected, in words; `seconds`: loading and running one batch"

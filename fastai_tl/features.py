@@ -7,13 +7,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
-import numpy as np
 import torch
 from fastai.callback.core import Callback, GatherPredsCallback
 from fastai.learner import Learner
 from fastcore.basics import chunked
-from .cacheitems import KeptItems, callbacks_reason, fetch, items_reason, loader_reason, to_device_of
-from .cachetables import FrozenCache
+from .cacheitems import callbacks_reason, loader_reason, peek, to_device_of
+from .cachetables import FrozenCache, Outlook
 from .errors import InputError, StateError
 from .freeze import fingerprint
 from .fused import FusedStep
@@ -22,10 +21,9 @@ from .owner import check_free
 from .prefix import NoCache
 from .progress import Reporter
 from .quick import Quick, quick_for
-from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
+__all__ = ['LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'frozen_cache']
 
 # %% ../nbs/api/14_features.ipynb #7e346116
 class _InPlaceOf:
@@ -37,6 +35,8 @@ class _InPlaceOf:
     def __getattr__(self, k):
         if k in ("source", "cache") or k.startswith("__"): raise AttributeError(k)
         return getattr(self.source, k)
+
+    def get_idxs(self): return list(self.source.get_idxs())
 
     def __iter__(self):
         self.source.randomize(); self.source.before_iter()
@@ -50,7 +50,7 @@ class LeanLoader(_InPlaceOf):
     def after_batch(self, b): return b   # for a loader of several processes around it
 
     def get_idxs(self):
-        idxs, k = list(self.source.get_idxs()), self.cache.views_of(self.source)
+        idxs, k = super().get_idxs(), self.cache.views_of(self.source)
         return idxs if k==1 else [i+self.source.n*self.source.rng.randrange(k) for i in idxs]   # a view is a number of rows further on
 
     def create_batches(self, idxs):
@@ -58,8 +58,7 @@ class LeanLoader(_InPlaceOf):
 
 class KeptLoader(_InPlaceOf):
     "Batches of pictures that need not be opened again"
-    def get_idxs(self): return list(self.source.get_idxs())
-    def create_batches(self, idxs): yield from self.cache.items[id(self.source)].batches(idxs)
+    def create_batches(self, idxs): yield from self.cache.items[id(self.source)].batches(idxs, self.source.drop_last)
 
 # %% ../nbs/api/14_features.ipynb #056571c6
 def _batch(self: FrozenCache, dl, rows):
@@ -105,7 +104,7 @@ class FeatureCache(Callback):
     def __reduce__(self): return Callback, ()   # an export holds nothing of it
 
     def before_fit(self):
-        self.looked, self.light, self.trained = False, False, False
+        self.looked, self.light, self.trained, self.cache.quicks = False, False, False, {}
         learn = self.learn
         if type(learn)._call_one is Learner._call_one: learn.__dict__["_call_one"] = _Events(learn)
     def before_train(self): self.swap(True)
@@ -196,11 +195,11 @@ class _Quickly:
 def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     "What an epoch should use instead of `dl`; `None`: `dl`"
     learn, self.fresh = self.learn, None
-    if not any(not p.requires_grad for p in self.model.parameters()) and self.auto: self.note("nothing is frozen"); return None
     if self.auto:
-        planned = self.planned if self.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
+        if all(p.requires_grad for p in self.model.parameters()): self.note("nothing is frozen"); return None
+        planned = self.outlook.planned if self.outlook.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
         once = planned<2*len(learn.dls.train)
-        if once and not self.chain: self.note("one epoch gains nothing"); return None
+        if once and not self.outlook.chain: self.note("one epoch gains nothing"); return None
     try:
         if why := callbacks_reason(learn, self.auto): raise NoCache(why, callback=True)
         if first: self.hashes, self.checked = fingerprint(self.model), set()
@@ -212,7 +211,7 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
             self.renew()
         elif first and (h := self.cut.hooked()): raise NoCache(f"{h} has a hook, which would see nothing of it.")
         if self.auto:
-            size = sum(o.n for o in self.loaders)*int(np.prod(self.cut.shape, dtype=np.int64))*self.cut.call.out.dtype.itemsize
+            size = sum(o.n for o in self.loaders)*self.cut.call.out.row*self.cut.call.out.dtype.itemsize
             if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
             if once and not self.cut.smaller(self.cut.call): self.note("one epoch gains nothing"); return None
         if dl is not self.loaders[0] and id(dl) not in self.tables:
@@ -228,38 +227,26 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
 
 FrozenCache.open = _open
 
-LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")   # callbacks with ways of their own
+_LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")   # callbacks with ways of their own
 
 def _quick(self: FrozenCache, dl, lean) -> Quick | None:
-    "How the part of the network that is not cached runs faster"
-    learn, cut = self.learn, self.cut if lean else None
-    if not self.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in LAYOUTS for cb in learn.cbs): return None
-    def some():
-        rnd = RandomState(learn.dls.loaders)
-        try: return fetch(learn, dl, range(min(dl.n, 2)))[0]
-        finally: rnd.restore()
-    try:
-        q = quick_for(self.model, some(), dl.bs, () if cut is None else cut.modules().values())
-        if q is not None and cut is not None and not cut.takes(q): return None
-    except Exception: return None   # a loader that cannot give these few items
+    "How the part of the network that is not cached runs faster in this epoch; found out once a fit"
+    cut = self.cut if lean else None
+    asked = id(dl), id(cut)
+    if asked not in self.quicks: self.quicks[asked] = _find_quick(self, dl, cut), cut   # with the cut, so that no other gets its number
+    q,_ = self.quicks[asked]
     if q is not None: q.begin()
     return q
 
-def _keeps(self: FrozenCache, dl, training) -> bool:
-    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network. Some items are looked at in each epoch"
-    learn, rest = self.learn, self.rest if self.rest is not None else self.learn.n_epoch*len(self.learn.dls.train)
-    kept = self.items.get(id(dl))
-    if kept is None and (rest<2*len(learn.dls.train) or items_reason(dl, training)): return False
-    try: facts = (*self.look(dl), id(dl.dataset), len(dl.dataset))
-    except Exception: self.items.pop(id(dl), None); return False   # items that cannot be put into one batch
-    if kept is not None and kept.facts==facts: return True
-    self.items.pop(id(dl), None)
-    if kept is not None and items_reason(dl, training): return False
-    self.items[id(dl)] = KeptItems(dl, self.limit-sum(k.used for k in self.items.values()), facts)
-    self.note("pictures are opened once")
-    return True
+def _find_quick(self, dl, cut):
+    learn = self.learn
+    if not self.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in _LAYOUTS for cb in learn.cbs): return None
+    try:
+        q = quick_for(self.model, peek(learn, dl)[0], dl.bs, () if cut is None else cut.modules().values())
+        return None if q is None or cut is not None and not cut.takes(q) else q
+    except Exception: return None   # a loader that cannot give these few items
 
-FrozenCache.quick, FrozenCache.keeps = _quick, _keeps
+FrozenCache.quick = _quick
 
 # %% ../nbs/api/14_features.ipynb #9e1177be
 def cache_of(learn) -> FrozenCache | None:
@@ -290,14 +277,14 @@ def cached(
     if not (cache=="auto" or cache is True or cache is False): raise InputError(f"cache={cache!r}: give 'auto', True or False.", allowed=("auto", True, False))
     now = cache_of(learn)
     if now is not None:
-        was = now.off, now.planned, now.rest, now.coming, now.chain
+        was = now.off, now.outlook
         now.off = now.off or cache is False
         try: yield now
-        finally: now.off, now.planned, now.rest, now.coming, now.chain = was
+        finally: now.off, now.outlook = was
     elif cache is False: yield None
     else:
         with _attached(learn, FrozenCache(learn, auto=cache=="auto", report=report or (lambda *a: None), fused=fused, quick=True)) as c:
-            c.begin(planned)
+            c.begin(Outlook(planned))
             yield c
 
 # %% ../nbs/api/14_features.ipynb #3197ec10

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['foldable', 'after_norm', 'fold', 'folded']
+__all__ = ['foldable', 'after_norm', 'joined', 'with_weights', 'fold', 'folded']
 
 # %% ../nbs/api/12_folding.ipynb #90c8781e
 def foldable(
@@ -47,19 +47,34 @@ def after_norm(m):
     return partial(_act, m) if type(m).__name__=="BatchNormAct2d" and type(m).__module__.startswith("timm.") else None   # norm and activation in one
 
 # %% ../nbs/api/12_folding.ipynb #b1d17a71
+def joined(
+    conv: nn.Conv2d,
+    bn: nn.BatchNorm2d,
+    dtype: torch.dtype | None = None,   # to calculate in; `None`: that of each tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    "Weights and bias of `conv` with those of `bn`, in evaluation mode, in them; gradients reach both"
+    to = lambda t: t if dtype is None else t.to(dtype)
+    scale = (to(bn.running_var)+bn.eps).rsqrt()
+    if bn.weight is not None: scale = to(bn.weight)*scale
+    bias = -to(bn.running_mean)*scale
+    if conv.bias is not None: bias = bias+to(conv.bias)*scale
+    if bn.bias is not None: bias = bias+to(bn.bias)
+    return to(conv.weight)*scale.view(-1, 1, 1, 1), bias
+
+def with_weights(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> Callable:
+    "The forward of a copy of `conv` with these in place of its own"
+    c = copy.copy(conv)
+    c.__dict__["_parameters"] = dict(conv._parameters, weight=weight, bias=bias)
+    return partial(type(conv).forward, c)
+
 def fold(
     conv: nn.Conv2d,
     bn: nn.BatchNorm2d,
 ) -> Callable:           # in place of `conv.forward`; the same numbers as `bn(conv(x))` in evaluation mode, but for roundings
     "A copy of `conv` with the batch norm in its weights, which are laid out with channels last"
     with torch.no_grad():
-        f = lambda t, other: torch.full_like(bn.running_mean, other, dtype=torch.float64) if t is None else t.double()
-        scale = f(bn.weight, 1.)/(bn.running_var.double()+bn.eps).sqrt()
-        bias = (f(conv.bias, 0.)-bn.running_mean.double())*scale+f(bn.bias, 0.)
-        weight = (conv.weight.double()*scale.view(-1, 1, 1, 1)).to(conv.weight.dtype).contiguous(memory_format=torch.channels_last)
-    c = copy.copy(conv)
-    c.__dict__["_parameters"] = dict(conv._parameters, weight=weight, bias=bias.to(weight.dtype))
-    return partial(type(conv).forward, c)
+        weight, bias = (t.to(conv.weight.dtype) for t in joined(conv, bn, torch.float64))
+    return with_weights(conv, weight.contiguous(memory_format=torch.channels_last), bias)
 
 @contextmanager
 def folded(

@@ -11,69 +11,28 @@ from functools import partial
 import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
-from fastai.callback.schedule import ParamScheduler, combined_cos
+from fastai.callback.schedule import ParamScheduler
 from .checkpoint import CheckpointError, unpack
 from .distributed import CPULoaders, agree, barrier, from_first, rank
 from .errors import KitWarning, StateError
+from .cachetables import Outlook
 from .features import FeatureCache, LeanLoader
-from .finder import check_trains, suggest_lr, unreliable
-from .freeze import find_parameters, freeze_to, hold_stats, set_frozen, train_only
+from .finder import suggest_lr, unreliable
+from .freeze import set_frozen
 from .fused import FusedStep
-from .groups import group_index, layer_groups
+from .groups import layer_groups
 from .guard import FreezeGuard
 from .history import RunHistory, StageRecord
 from .learnstate import base_loader, data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
 from .plan import stage_to_plain
 from .prefix import NoCache
-from .rates import decayed_lrs, set_lrs, split_layers, spread_lrs
 from .runstate import capture, counters, load, put, put_counters, stage_from_saved
 from .snapshot import deferred_interrupt
 from .stage import Stage, better, same_by
+from .stagework import divided, freeze_for, rates_for, schedules_for, which_train, will_train
 
 # %% auto #0
-__all__ = ['freeze_for', 'will_train', 'divided', 'noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch',
-           'PlanRun']
-
-# %% ../nbs/api/15_planrun.ipynb #5de46cd5
-def freeze_for(learn, stage):
-    if isinstance(stage.train, tuple): train_only(learn, list(stage.train), bn=stage.bn)
-    else: freeze_to(learn, 0 if stage.train=="all" else stage.train, bn=stage.bn)
-    hold_stats(learn, stage.hold_stats)
-    if stage.per_layer: split_layers(learn)
-    check_trains(learn)
-
-def will_train(learn, stage) -> set[int]:
-    "`id`s of the parameters that a stage is going to train, if not all"
-    if stage.train=="all": return set()
-    groups = layer_groups(learn)
-    if isinstance(stage.train, tuple): ps = find_parameters(learn, list(stage.train)).values()
-    else: ps = [p for g in list(groups.values())[group_index(groups, stage.train):] for p in g]
-    return {id(p) for p in ps}
-
-def divided(lr, by):
-    "A stage's rate, be it a number, `slice(low, high)` or numbers by group, divided by a number"
-    if isinstance(lr, slice): return slice(lr.start/by, lr.stop/by)
-    return {k: v/by for k,v in lr.items()} if isinstance(lr, dict) else lr/by
-
-def _trains(learn):
-    "Of each group, whether something in it trains; from the optimizer, as several processes wrap the model"
-    return [any(p.requires_grad for p in ps) for ps in learn.opt.param_lists]
-
-def _rates_for(learn, stage, lr):
-    "Peak rate of each group"
-    n = len(layer_groups(learn))
-    if isinstance(lr, dict): return list(set_lrs(learn, lr).values())
-    if isinstance(lr, slice): return spread_lrs(lr.start, lr.stop, n)
-    if stage.lr_decay>1: return decayed_lrs(lr, n, stage.lr_decay)
-    if stage.lr_mult>1: return spread_lrs(lr/stage.lr_mult, lr, n)
-    return [float(lr)]*n
-
-def _schedules(learn, stage, peaks):
-    "Functions of the share of the stage that is done, for `ParamScheduler`: the ones of `fit_one_cycle` and `fit_flat_cos`"
-    lrs = np.array(peaks)
-    if stage.schedule=="one_cycle": return dict(lr=combined_cos(stage.pct_start, lrs/stage.div, lrs, lrs/1e5), mom=combined_cos(stage.pct_start, *learn.moms))
-    if stage.schedule=="flat_cos": return dict(lr=combined_cos(.75, lrs, lrs, lrs/1e5))
-    return {}
+__all__ = ['noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch', 'PlanRun']
 
 # %% ../nbs/api/15_planrun.ipynb #5fb446e3
 @contextmanager
@@ -132,6 +91,7 @@ class PlanRun:
         self.session = dict(start=[0, 0, 0], batches=0)
         self.loaders = [base_loader(dl) for dl in learn.dls.loaders]
         prime(self.loaders)
+        self.trains = [will_train(learn, s) for s in plan.stages]
         self.n_train, self.n_valid = len(learn.dls.train), len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0
 
     @property
@@ -233,11 +193,11 @@ def _set_peaks(self: PlanRun, lr):
     if isinstance(lr, dict):
         self.peaks = [float(lr.get(n, p)) for n,p in zip(self.groups, self.peaks)]
         self.lr = dict(zip(self.groups, self.peaks))
-        if off := [n for n,t in zip(self.groups, _trains(self.learn)) if n in lr and not t]:
+        if off := [n for n,t in zip(self.groups, which_train(self.learn)) if n in lr and not t]:
             self.note(f"at {self.where}: set_lr for {', '.join(off)}, which {'is' if len(off)==1 else 'are'} frozen; the rate waits until it is freed, as by "
                       "unfreeze_next")
     else: self.peaks, self.lr = [p*lr/self.peaks[-1] for p in self.peaks], lr if isinstance(self.lr, (int, float)) else divided(self.lr, self.peaks[-1]/lr)
-    self.scheduler.scheds.update(_schedules(self.learn, self.stage, self.peaks))
+    self.scheduler.scheds.update(schedules_for(self.learn, self.stage, self.peaks))
     if not self.scheduler.scheds: self.learn.opt.set_hypers(lr=self.peaks)
 
 PlanRun.epoch_starts, PlanRun.loss_seen, PlanRun.batch_done, PlanRun.trained = _epoch_starts, _loss_seen, _batch_done, _trained
@@ -262,7 +222,7 @@ def _epoch_done(self: PlanRun):
     if stop and not (self.at[0]==len(self.plan.stages)-1 and (self.over or self.at[1]==s.epochs)): self.stopped = True
     if ended or self.stopped: raise CancelFitException()
 
-def _top(self: PlanRun): return max((p for p,t in zip(self.peaks, _trains(self.learn)) if t), default=0.)
+def _top(self: PlanRun): return max((p for p,t in zip(self.peaks, which_train(self.learn)) if t), default=0.)
 
 def _plain(v): return v.item() if isinstance(v, (torch.Tensor, np.generic)) else v
 
@@ -321,15 +281,14 @@ def _begin_stage(self: PlanRun, saved):
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
     if self.cache is not None:   # the same for a run that is resumed
-        sweep, later = 75 if s.lr=="find" else 0, self.plan.stages[self.at[0]+1:]
-        coming = [trains for o in later if (trains := will_train(learn, o))]
-        self.cache.begin(s.epochs*self.n_train+sweep, (s.epochs+sum(o.epochs for o in later))*self.n_train+sweep, coming,
-                         sum(o.train!="all" for o in self.plan.stages)>1)
+        later = sum(o.epochs for o in self.plan.stages[self.at[0]+1:])*self.n_train
+        self.cache.begin(Outlook(s.epochs*self.n_train+(75 if s.lr=="find" else 0), later, [o for o in self.trains[self.at[0]+1:] if o],
+                                 sum(map(bool, self.trains))>1))
     if saved is None:
         if s.lr=="find": self.sweep()
         elif (by := same_by(s.lr)) is None: self.lr = s.lr
         elif by!=1: self.lr = divided(self.lr, by)
-        self.peaks = [float(p) for p in _rates_for(learn, s, self.lr)]
+        self.peaks = [float(p) for p in rates_for(learn, s, self.lr)]
     else: stage_from_saved(self, *saved)
 
 def _sweep(self: PlanRun):
@@ -378,7 +337,7 @@ PlanRun.begin_stage, PlanRun.sweep, PlanRun.done_before, PlanRun.epochs, PlanRun
 def _fit(self: PlanRun, saved):
     "Train the stage, or what is left of it"
     learn, s = self.learn, self.stage
-    self.scheduler = ParamScheduler(_schedules(learn, s, self.peaks))
+    self.scheduler = ParamScheduler(schedules_for(learn, s, self.peaks))
     cbs = [self.scheduler, PlanWatch(self), CPULoaders(), *([] if learn._grab_cbs(FreezeGuard) else [FreezeGuard()])]
     self.began = time.perf_counter()
     if not getattr(self, "first_batch", None): self.first_batch, self.swept = self.began, 0.
@@ -390,7 +349,7 @@ def _fit(self: PlanRun, saved):
 
 def _record(self: PlanRun):
     "What the recorder has of the stage under way"
-    rec, trains = self.learn.recorder, _trains(self.learn)
+    rec, trains = self.learn.recorder, which_train(self.learn)
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
     return StageRecord(self.stage, tuple(p if t else 0. for p,t in zip(self.peaks, trains)), names, [[float(_nan(v)) for v in r] for r in rec.values],
                        np.array([float(o) for o in rec.losses]), np.array(rec.lrs, dtype=float), self.seconds_before+time.perf_counter()-self.began,

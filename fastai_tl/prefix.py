@@ -4,7 +4,7 @@
 
 # %% ../nbs/api/13_prefix.ipynb #b59f35b0
 from __future__ import annotations
-import random
+import math, random
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,8 @@ from .folding import foldable, folded
 from .snapshot import RandomState
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'NoCache', 'Call', 'Outline', 'random_mark', 'as_it_was', 'follow', 'Cut', 'hold_random', 'agrees',
-           'find_cut']
+__all__ = ['TOLERANCE', 'NoCache', 'Call', 'Outline', 'random_mark', 'as_it_was', 'follow', 'Cut', 'differs', 'flat',
+           'with_grads', 'hold_random', 'agrees', 'find_cut']
 
 # %% ../nbs/api/13_prefix.ipynb #72519840
 class NoCache(StateError):
@@ -45,6 +45,11 @@ class Outline:
     shape: tuple
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def row(self) -> int:
+        "Numbers an item"
+        return math.prod(self.shape[1:])
 
     def empty(self) -> torch.Tensor:
         "For a batch of one: NaN, or 0 where there is no NaN, so that a value that is used shows"
@@ -248,7 +253,7 @@ def _takes(self: Cut,
 
 def _smaller(self: Cut, c: Call) -> bool:
     "Whether the output of a call has no more numbers than the inputs of the network"
-    return int(np.prod(c.out.shape[1:]))<=sum(int(np.prod(x.shape[1:])) for x in self.inputs if isinstance(x, torch.Tensor))
+    return c.out.row<=sum(math.prod(x.shape[1:]) for x in self.inputs if isinstance(x, torch.Tensor))
 
 Cut.modules, Cut.tensors, Cut.hooked, Cut.takes, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _takes, _smaller, _earlier
 
@@ -264,28 +269,30 @@ def _candidates(calls):
         if c.single and c.parent is not None: out.append(i)
     return out[::-1], why
 
-def _differs(a, b):
-    "Whether two results, tensors or containers of them, are not the same within `TOLERANCE`"
+def differs(a, b, tolerance: float = TOLERANCE) -> bool:
+    "Whether two results, tensors or containers of them, are not the same, relative to the largest number in each, or to 1"
     if isinstance(a, torch.Tensor):
         if not isinstance(b, torch.Tensor) or a.shape!=b.shape: return True
         a, b = a.detach().double(), b.detach().double()
-        return not bool(((a-b).abs()<=TOLERANCE*max(1., float(a.abs().max()) if a.numel() else 1.)).all())   # NaN differs
-    if isinstance(a, (list, tuple)): return not isinstance(b, (list, tuple)) or len(a)!=len(b) or any(map(_differs, a, b))
-    if isinstance(a, dict): return not isinstance(b, dict) or a.keys()!=b.keys() or any(_differs(a[k], b[k]) for k in a)
+        return not bool(((a-b).abs()<=tolerance*max(1., float(a.abs().max()) if a.numel() else 1.)).all())   # NaN differs
+    if isinstance(a, (list, tuple)): return not isinstance(b, (list, tuple)) or len(a)!=len(b) or any(differs(x, y, tolerance) for x,y in zip(a, b))
+    if isinstance(a, dict): return not isinstance(b, dict) or a.keys()!=b.keys() or any(differs(a[k], b[k], tolerance) for k in a)
     return False
 
-def _flat(o):
+def flat(o) -> list[torch.Tensor]:
+    "Tensors of numbers in a result"
     if isinstance(o, torch.Tensor): return [o] if o.is_floating_point() else []
-    return [t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in _flat(x)]
+    return [t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in flat(x)]
 
-def _with_grads(model, forward, seed):
-    "Outputs, and the gradients of a fixed function of them"
+def with_grads(model: nn.Module, forward, seed: int = 0):
+    "Outputs of `forward()`, and the gradients of a fixed function of them, a zero where there is none"
     rnd = RandomState()
     try:
         torch.manual_seed(seed)
         with torch.enable_grad(): out = forward()
         ps = [p for p in model.parameters() if p.requires_grad]
-        with torch.enable_grad(): loss = sum((t.float()*torch.linspace(.5, 1.5, t.numel(), device=t.device).view(t.shape)).sum()/t.numel() for t in _flat(out))
+        with torch.enable_grad(): loss = sum((t.float()*torch.linspace(.5, 1.5, t.numel(), device=t.device).view(t.shape)).sum()/t.numel() for t in flat(out))
+        if not ps or not isinstance(loss, torch.Tensor) or not loss.requires_grad: return out, [torch.zeros(1)]*len(ps)
         return out, [torch.zeros(1) if g is None else g for g in torch.autograd.grad(loss, ps, allow_unused=True)]
     finally: rnd.restore()
 
@@ -313,18 +320,18 @@ def agrees(
         model.eval()
         with torch.no_grad():
             a, f = _watched(cut, lambda: model(*xb))
-            if _differs(a, cut.rest(f.clone())): return False
+            if differs(a, cut.rest(f.clone())): return False
         _quicken(cut, xb, f)
         if n<2: return True
         model.train()
         if hold: hold_random(model)
         bufs = [t.clone() for t in model.buffers()]
-        a, g = _watched(cut, lambda: _with_grads(model, lambda: model(*xb), 0))
-        if _differs(f, g): return False
+        a, g = _watched(cut, lambda: with_grads(model, lambda: model(*xb), 0))
+        if differs(f, g): return False
         with torch.no_grad():
             for t,c in zip(model.buffers(), bufs): t.copy_(c)
-        b = _with_grads(model, lambda: cut.rest(g.clone()), 0)
-    return not _differs(a, b)
+        b = with_grads(model, lambda: cut.rest(g.clone()), 0)
+    return not differs(a, b)
 
 def _quicken(cut, xb, f):
     "See whether what comes before the cut gives the same features with channels last and folded norms, which is two to three times as fast on processors"
@@ -334,7 +341,7 @@ def _quicken(cut, xb, f):
         cut.channels_last, cut.pairs = True, pairs
         try:
             with cut.quick():
-                if not _differs(f, cut.features(xb)): return
+                if not differs(f, cut.features(xb)): return
         except RuntimeError: pass   # a view of what is laid out otherwise
     cut.channels_last, cut.pairs = False, ()
 
@@ -343,7 +350,7 @@ def _possible(cut, xb):
     with as_it_was(cut.model):
         cut.model.eval()
         f = cut.features(xb)
-        with torch.no_grad(): return not any(bool(t.isnan().any()) for t in _flat(cut.rest(f)))
+        with torch.no_grad(): return not any(bool(t.isnan().any()) for t in flat(cut.rest(f)))
 
 def _watched(cut, run):
     "What `run()` gives, and the features that it met on the way"

@@ -4,14 +4,14 @@
 
 # %% ../nbs/api/13_quick.ipynb #7be8a961
 from __future__ import annotations
-import copy, gc, weakref
+import gc, weakref
 from collections import Counter
 from contextlib import contextmanager
 import torch
 from torch import nn
 from .batchnorm import HoldStats, hook_of
-from .folding import after_norm, foldable
-from .prefix import as_it_was
+from .folding import after_norm, foldable, joined, with_weights
+from .prefix import as_it_was, differs, flat, with_grads
 
 # %% auto #0
 __all__ = ['Quick', 'quick_for']
@@ -19,21 +19,14 @@ __all__ = ['Quick', 'quick_for']
 # %% ../nbs/api/13_quick.ipynb #6511a29d
 class _Joined:
     "In place of a convolution's forward: the norm after it is in its weights, which are made anew where they may have changed; gradients reach both"
-    def __init__(self, conv, bn): self.own, self.bn, self.conv, self.done = conv, bn, copy.copy(conv), False
+    def __init__(self, conv, bn): self.conv, self.bn, self.made = conv, bn, None
 
     def __call__(self, x):
-        conv, bn = self.own, self.bn
-        ts = conv.weight, conv.bias, bn.weight, bn.bias
+        ts = self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias
         trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in ts)
-        if trains or not self.done:
-            scale = (bn.running_var+bn.eps).rsqrt()
-            if bn.weight is not None: scale = bn.weight*scale
-            bias = -bn.running_mean*scale
-            if conv.bias is not None: bias = bias+conv.bias*scale
-            if bn.bias is not None: bias = bias+bn.bias
-            self.conv.__dict__["_parameters"] = dict(conv._parameters, weight=conv.weight*scale.view(-1, 1, 1, 1), bias=bias)
-            self.done = not trains
-        return type(conv).forward(self.conv, x)
+        run = self.made if self.made and not trains else with_weights(self.conv, *joined(self.conv, self.bn))
+        if not trains: self.made = run
+        return run(x)
 
 # %% ../nbs/api/13_quick.ipynb #e453ddbd
 class Quick:
@@ -43,7 +36,7 @@ class Quick:
 
     def begin(self):
         "Weights may have changed"
-        for *_,j,_ in self.joined: j.done = False
+        for *_,j,_ in self.joined: j.made = None
 
     def inputs(self, xb): return tuple(map(self.laid, xb))
 
@@ -115,9 +108,6 @@ def _alone(run, pairs):
         pairs = [p for p in pairs if p[0] not in bad]
     return pairs
 
-def _tensors(o):
-    if isinstance(o, torch.Tensor): return [o]
-    return [t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in _tensors(x)]
 
 # %% ../nbs/api/13_quick.ipynb #86da1890
 def _sizes(model, pairs, xb, bs):
@@ -131,14 +121,6 @@ def _sizes(model, pairs, xb, bs):
         for h in hooks: h.remove()
     return [(c, b) for c,b in pairs if out[c]]
 
-def _step(model, xb):
-    "A step of training, without its effect"
-    ps = [p for p in model.parameters() if p.requires_grad]
-    with torch.enable_grad(): out = model(*xb)
-    loss = sum(t.float().mean() for t in _tensors(out) if t.is_floating_point())
-    if ps and isinstance(loss, torch.Tensor) and loss.requires_grad: torch.autograd.grad(loss, ps, allow_unused=True)
-    return out
-
 def _evaluate(model, xb):
     with torch.no_grad(): return model.eval()(*xb)
 
@@ -147,7 +129,7 @@ def _train(model, xb):
     model.train()
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
-    return _step(model, xb)
+    return with_grads(model, lambda: model(*xb))[0]
 
 _known = weakref.WeakKeyDictionary()   # by model: its modules, and answers by what was asked
 
@@ -178,7 +160,7 @@ def _find(model, xb, bs):
     for last in (True, False):
         laid = Quick([], last).inputs(xb)
         try:
-            plain = _tensors(_evaluate(model, laid))
+            plain = flat(_evaluate(model, laid))
             _train(model, laid)
         except Exception: continue   # a view of what is laid out otherwise; a network that wants other items, or more of them
         try:
@@ -188,8 +170,8 @@ def _find(model, xb, bs):
             pairs = [(c, b, [model.get_submodule(n) for n in paths[c]^paths[b]]) for c,b in pairs]
             with Quick(pairs, last).on():
                 _train(model, laid)
-                same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-3*max(1., float(a.abs().max()))) for a,b in zip(plain, _tensors(_evaluate(model, laid))))
-            return pairs if same else [], last
+                wrong = differs(plain, flat(_evaluate(model, laid)), 1e-3)   # roundings apart
+            return [] if wrong else pairs, last
         except Exception: return [], last
     return [], False
 

@@ -19,10 +19,11 @@ from .history import RunHistory
 from .learnstate import bare, facts_differences, model_tensors
 from .owner import check_free, owned
 from .plan import Plan, plan_differences, stage_from
-from .planrun import NotFinite, OutOfMemory, PlanRun, freeze_for, is_oom
+from .planrun import NotFinite, OutOfMemory, PlanRun, is_oom
 from .progress import Reporter, bar, quiet
 from .runstate import load, put
 from .stage import Stage
+from .stagework import freeze_for
 
 # %% auto #0
 __all__ = ['run_plan']

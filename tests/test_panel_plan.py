@@ -16,7 +16,7 @@ from fastai_tl.panels.base import Job, descendants
 from fastai_tl.panels.plan import PlanPanel
 from fastai_tl.panels.planview import Reading, plan_code, preset_of, read_entry, write_entry, yaml_line
 from fastai_tl.plan import PRESETS, Plan
-from fastai_tl.planrun import freeze_for
+from fastai_tl.stagework import freeze_for
 from fastai_tl.stage import PlanError, Stage
 
 

@@ -305,7 +305,7 @@ def test_room_is_kept():
     for _ in range(3):
         for i in range(5): kept(i)
     assert len(kept.items) == 3 and o.n == 5 + 2 * 2 and kept.used == 3 * one
-    assert sum(len(b[0]) for b in kept.batches(iter(range(20)))) == 20 // 8 * 8   # the last is dropped, as in training
+    assert sum(len(b[0]) for b in kept.batches(iter(range(20)), True)) == 20 // 8 * 8   # the last is dropped, as in training
 
 
 def test_other_transforms_and_pictures_are_noticed():
