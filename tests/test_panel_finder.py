@@ -12,7 +12,8 @@ from fastai_tl.finder import LRFinderResult, find_lr
 from fastai_tl.freeze import fingerprint, freeze_to, unfreeze
 from fastai_tl.owner import Busy, owned
 from fastai_tl.panels.base import descendants, job_of
-from fastai_tl.panels.finder import KEEP, LRFinderPanel, Found, label_rows, rates_for, sci, sweeps_of, y_limits
+from fastai_tl.panels.curve import KEEP, Found, label_rows, rates_for, sci, sweeps_of, y_limits
+from fastai_tl.panels.finder import LRFinderPanel
 from fastai_tl.progress import quiet
 from fastai_tl.rates import lrs_of, next_lrs, set_lrs
 

@@ -4,55 +4,23 @@
 
 # %% ../../nbs/api/23_panels.plan.ipynb #4f778f34
 from __future__ import annotations
-import inspect, itertools, re
+import itertools, re
 from dataclasses import fields, replace
 import ipywidgets as w
 from ..errors import InputError
 from ..groups import layer_groups
 from .base import CodeView, Panel, esc
-from .planview import (HELP, SIMPLE, Reading, first_group, freeze_map, names_in, plan_code, plan_total, preset_of, preset_options, rate_words,
-    read_entry, read_lr, read_number, row_height, trains_words, write_entry, write_number, yaml_line)
+from .planfields import FIXED, PLAN_STYLE, TITLES, YamlView, checked_plan, culprit, fill_cells, group_named, help_html, icon_button
+from .planfields import option_value, preset_words
+from .planview import (HELP, SIMPLE, Reading, freeze_map, names_in, plan_code, plan_total, preset_of, preset_options, rate_words,
+    read_entry, row_height, trains_words, write_entry, write_number, yaml_line)
 from ..plan import PRESETS, Plan
-from ..stage import CHECKS, KEEP, SCHEDULES, PlanError, Stage
+from ..stage import CHECKS, PlanError, Stage
 
 # %% auto #0
-__all__ = ['PlanPanel', 'YamlView']
+__all__ = ['PlanPanel']
 
 # %% ../../nbs/api/23_panels.plan.ipynb #fdebc0ba
-_STYLE = """<style>
-.ftl-panel .ftl-line{overflow-x:auto;padding:3px;gap:4px;align-items:stretch}
-.ftl-panel .ftl-names{flex:0 0 auto;padding:29px 4px 0 0!important;margin:0!important}
-.ftl-panel .ftl-names i{font:10px/1 var(--jp-ui-font-family,sans-serif);display:flex;align-items:center;justify-content:flex-end;opacity:.8;
- white-space:nowrap;margin-bottom:1px}
-.ftl-panel .ftl-stage{position:relative;min-width:104px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;overflow:hidden;margin:0}
-.ftl-panel .ftl-stage>button{position:static;display:block;width:100%;height:26px;margin:0;padding:0 6px;background:none;line-height:26px;text-align:left;
- font-weight:600;color:inherit;box-shadow:none!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;outline:none!important}
-.ftl-panel .ftl-stage>button::after{content:"";position:absolute;inset:0;z-index:1} .ftl-panel .ftl-stage>button:hover::after{background:rgba(128,128,128,.14)}
-.ftl-panel .ftl-stage>button:focus-visible::after{outline:2px dashed var(--jp-ui-font-color1,currentColor);outline-offset:-5px}
-.ftl-panel .ftl-stage:has(>button.mod-active){outline:2px solid var(--jp-brand-color1,#1976d2);outline-offset:-2px}
-.ftl-panel .ftl-stage>.widget-html{margin:0;padding:0 6px 4px}
-.ftl-panel .ftl-stage .widget-html-content{font-size:12px;line-height:1.35}
-.ftl-panel .ftl-map{display:grid;gap:1px;margin:2px 0 4px} .ftl-panel .ftl-map i{display:block;border-radius:1px}
-.ftl-panel .ftl-map .ftl-partly{background:repeating-linear-gradient(90deg,rgba(235,140,30,.4) 0 5px,rgba(60,130,220,.3) 5px 10px)}
-.ftl-panel .ftl-editor{border-top:1px solid var(--jp-border-color2,#8886);padding-top:6px;margin-top:4px}
-.ftl-panel .ftl-entry{align-items:center} .ftl-panel .ftl-entry>.widget-html{flex:1 1 220px;min-width:0;padding-left:6px}
-.ftl-panel .ftl-entry .ftl-say{margin:0} .ftl-panel .ftl-views{align-items:flex-start}
-.ftl-panel a{color:var(--jp-content-link-color,#1976d2);text-decoration:underline}
-.ftl-panel .ftl-views>.widget-vbox{min-width:0;align-items:flex-start} .ftl-panel .ftl-views>.widget-vbox>.widget-html{align-self:stretch}
-.ftl-panel .ftl-views>.widget-vbox{margin:0} .ftl-panel .ftl-views>.widget-vbox:has(pre),.ftl-panel .ftl-views>.widget-vbox:has(textarea){flex:1 1 100%}
-.ftl-panel .ftl-views .widget-textarea{width:calc(100% - 4px)} .ftl-panel .ftl-views textarea{resize:vertical;white-space:pre;
- font-family:var(--jp-code-font-family,monospace);font-size:12px}
-@media (forced-colors:active){.ftl-panel .ftl-map .ftl-trains{background:CanvasText}}
-@container (max-width:520px){.ftl-panel .ftl-line{flex-direction:column} .ftl-panel .ftl-line>.ftl-stage{width:auto!important;flex:0 0 auto!important}
- .ftl-panel .ftl-names{display:none} .ftl-panel .ftl-entry .widget-label{width:96px!important}
- .ftl-panel .ftl-entry>.widget-text:not(:first-child){width:290px!important}}
-</style>"""
-
-def _button(text, tip, do, icon=""):
-    b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
-    b.on_click(lambda _: do())
-    return b
-
 class PlanPanel(Panel):
     "The stages of a plan as a timeline, to add, move and edit; presets; YAML; the Python that gives the plan"
     heading = "Training plan"
@@ -62,7 +30,7 @@ class PlanPanel(Panel):
         plan: Plan | None = None,  # to begin with; `None`: `Plan.lp_ft()`. Raises `PlanError` if it does not fit `learn`
         name: str = "learn",       # what the Learner is called in the notebook, for `.code`
     ):
-        self._plan = _checked(learn, Plan.lp_ft() if plan is None else plan)
+        self._plan = checked_plan(learn, Plan.lp_ft() if plan is None else plan)
         self.on_change = []        # called with the plan after each change of it
         self.selected = 0          # number of the stage that is edited
         self._drafts, self._past, self._note, self._known = [{} for _ in self._plan.stages], [], {}, (None, None)
@@ -77,7 +45,7 @@ class PlanPanel(Panel):
 
     @plan.setter
     def plan(self, plan: Plan):
-        plan = _checked(self.learn, plan)
+        plan = checked_plan(self.learn, plan)
         self._picked = False
         self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages)-1))
 
@@ -96,13 +64,6 @@ class PlanPanel(Panel):
         finally: self._acting = False
 
     def _show(self): self._acting or self.refresh()
-
-def _checked(learn, plan):
-    if not isinstance(plan, Plan): raise InputError(f"{plan!r} is not a Plan. Give one, such as Plan.fine_tune(), or Plan.from_yaml(file).")
-    r = Reading(learn)
-    if e := next(filter(None, map(r.problem, plan.stages)), None): raise e
-    plan.expand(list(r.groups))
-    return plan
 
 # %% ../../nbs/api/23_panels.plan.ipynb #5e8f4591
 def _take(self: PlanPanel, plan, drafts, selected, past=None):
@@ -271,7 +232,7 @@ def _row(self: PlanPanel, field):
     "The control of a field, and room for what is wrong with it"
     kw = dict(description=field, tooltip=f"{HELP[field]}: {CHECKS[field][1]}", style=dict(description_width="96px"),
               layout=w.Layout(width="180px" if field=="epochs" else "290px"))
-    if field in ("train", "lr", "schedule", "bn", "monitor", "keep"): c = w.Dropdown(options=_FIXED.get(field, []), **kw)
+    if field in ("train", "lr", "schedule", "bn", "monitor", "keep"): c = w.Dropdown(options=FIXED.get(field, []), **kw)
     elif field in ("per_layer", "hold_stats"): c = w.Checkbox(**kw)
     elif field=="epochs": c = w.IntText(**kw)
     else: c = w.Text(continuous_update=False, **kw)
@@ -288,30 +249,13 @@ def _row(self: PlanPanel, field):
     box.add_class("ftl-entry")
     return box, cells, w.HTML()
 
-_FIXED = dict(lr=[("found by a sweep first", "find"), ("same as the stage before", "same"), ("given:", "given")], schedule=SCHEDULES, keep=KEEP,
-              bn=[("as the Learner has it", None), ("train", "train"), ("affine", "affine"), ("frozen", "frozen")])
-
 def _picked_value(self: PlanPanel, field, v):
     "What a choice stands for"
     s = self._plan.stages[self.selected]
     if field=="lr" and v=="given": return write_entry("lr", next((o.lr for o in reversed(self._plan.stages[:self.selected+1]) if not isinstance(o.lr, str)),
                                                              self.learn.lr if isinstance(self.learn.lr, float) else 1e-3))
-    if field=="train" and v=="[]": return s.train if isinstance(s.train, tuple) else (_named(s.train, self.learn),)
+    if field=="train" and v=="[]": return s.train if isinstance(s.train, tuple) else (group_named(s.train, self.learn),)
     return v
-
-def _named(where, learn):
-    names = list(layer_groups(learn))
-    return names[0] if where=="all" else names[-1] if where=="each" else names[first_group(where, names)]
-
-def _choices(field, value, reading):
-    "What a list offers: fixed words, groups or metrics, and in any case what the stage has"
-    if field=="monitor": out = [(m, m) for m in reading.metrics]
-    elif field=="train":
-        *before, last = reading.groups
-        out = [("the head" if last=="head" else f"the head, {last}", "head"), *((f"{g} and all after it", g) for g in reversed(before[1:])),
-               ("everything", "all"), ("one group more each time", "each"), ("exactly the layers:", "[]")]
-    else: return None
-    return out if value in [v for _,v in out] else [*out, (str(value), value)]
 
 def _draw_editor(self: PlanPanel, reading):
     i, drafts = self.selected, self._drafts[self.selected]
@@ -322,9 +266,9 @@ def _draw_editor(self: PlanPanel, reading):
         if f not in self.rows: self.rows[f] = self._row(f)
         box, cells, says = self.rows[f]
         value = drafts.get(f, write_entry(f, getattr(s, f)))
-        _fill(f, cells, value, reading)
+        fill_cells(f, cells, value, reading)
         cells = cells if len(cells)>1 and cells[0].value in ("given", "[]") else cells[:1]
-        says.value = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(bad[f].removeprefix(own))}</div>' if f in bad else _help(f)
+        says.value = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(bad[f].removeprefix(own))}</div>' if f in bad else help_html(f)
         shows = (*cells, says)
         if box.children!=shows: box.children = shows
     names = [*SIMPLE, *(f for f in shown if f not in SIMPLE)]
@@ -333,27 +277,9 @@ def _draw_editor(self: PlanPanel, reading):
     self.title.value = f"<b>Stage {i+1} of {len(self._plan.stages)}: {esc(s.name)}</b>"
     self.revert_button.layout.display = None if drafts else "none"
 
-def _help(field): return f'<span class="ftl-dim ftl-wide">{esc(HELP[field])}</span>'
-
-def _fill(field, cells, value, reading):
-    "Write a value into the controls of a field"
-    c = cells[0]
-    if field=="lr":
-        c.value = value if value in ("find", "same") else "given"
-        if c.value=="given": cells[1].value = value
-        return
-    pick = "[]" if isinstance(value, tuple) else value
-    choices = _choices(field, pick, reading)
-    if choices and c.options!=tuple(choices): c.options = choices
-    c.value = pick
-    if isinstance(value, tuple): cells[1].value = ", ".join(value)
-
 PlanPanel._row, PlanPanel._picked_value, PlanPanel._draw_editor = _row, _picked_value, _draw_editor
 
 # %% ../../nbs/api/23_panels.plan.ipynb #9ca06b4e
-_TITLES = dict(head_only="head only", fine_tune="fine-tune", gradual="gradual unfreezing", lp_ft="linear probe, then fine-tune", surgical="surgical",
-               layer_decay="rates that decay by layer")
-
 def _option(self, preset, name, p):
     kw = dict(description=name.replace("_", " "), style=dict(description_width="initial"))
     if isinstance(p.default, bool): c = w.Checkbox(indent=False, layout=w.Layout(width="auto"), **kw)
@@ -362,10 +288,6 @@ def _option(self, preset, name, p):
     c.tooltip = f"Plan.{preset}: {name}"
     self.options[preset, name] = c
     return c
-
-def _option_value(c, name):
-    if isinstance(c, (w.Checkbox, w.IntText)): return c.value
-    return list(names_in(c.value)) if name=="groups" else read_lr(c.value) if name=="lr" else read_number(c.value)
 
 def _show_preset(self: PlanPanel, kw=None):
     "The options of the chosen preset, at `kw` or their defaults, and where it comes from"
@@ -380,30 +302,20 @@ def _show_preset(self: PlanPanel, kw=None):
     self._say_preset()
 
 def _say_preset(self: PlanPanel, error=""):
-    doc = re.sub(r"\s+", " ", inspect.getdoc(PRESETS[self.preset.value]) or "")
-    doc = re.sub(r"arXiv (\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1" target="_blank" rel="noopener">arXiv \1</a>', esc(doc))
-    doc = re.sub("`([^`]+)`", r"<code>\1</code>", doc)
-    self.source.value = (f'<div role="alert" class="ftl-say ftl-error">✖ {esc(error)}</div>' if error else "")+f'<span class="ftl-dim">{doc}</span>'
+    bad = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(error)}</div>' if error else ""
+    self.source.value = f'{bad}<span class="ftl-dim">{preset_words(self.preset.value)}</span>'
 
 def _use_preset(self: PlanPanel):
     "Make the chosen preset, with its options as they stand, the plan"
     name = self.preset.value
-    kw = {k: _option_value(self.options[name, k], k) for k in preset_options(name)}
-    try: plan = _checked(self.learn, getattr(Plan, name)(**kw))
+    kw = {k: option_value(self.options[name, k], k) for k in preset_options(name)}
+    try: plan = checked_plan(self.learn, getattr(Plan, name)(**kw))
     except (PlanError, TypeError, ZeroDivisionError) as e:
-        self._say_preset(f"{_culprit(self.learn, name, kw)}{e.args[0]}")
+        self._say_preset(f"{culprit(self.learn, name, kw)}{e.args[0]}")
         return
     self._say_preset()
     self._picked = False
     self._take(plan, [{} for _ in plan.stages], 0)
-
-def _culprit(learn, name, kw):
-    "The option that the error goes away without"
-    for k,p in preset_options(name).items():
-        if p.default is p.empty: continue
-        try: _checked(learn, getattr(Plan, name)(**{**kw, k: p.default})); return f"{k.replace('_', ' ')}: "
-        except (PlanError, TypeError, ZeroDivisionError): pass
-    return ""
 
 def _draw_presets(self: PlanPanel):
     "Follow the plan, where it is new and a preset"
@@ -415,40 +327,10 @@ def _draw_presets(self: PlanPanel):
 PlanPanel._show_preset, PlanPanel._say_preset, PlanPanel.use_preset, PlanPanel._draw_presets = _show_preset, _say_preset, _use_preset, _draw_presets
 
 # %% ../../nbs/api/23_panels.plan.ipynb #c95c4aa5
-class YamlView(w.VBox):
-    "A plan's YAML, to read and to edit"
-    def __init__(self, apply):
-        self.button = w.ToggleButton(description="YAML", icon="file-text-o", tooltip="Show and edit the plan as YAML", layout=w.Layout(width="auto"))
-        self.given, self.text, self.says, self.bar = "", None, w.HTML(), None
-        super().__init__([self.button])
-        self.apply = apply
-        self.button.observe(self._draw, "value")
-
-    def _draw(self, _=None):
-        if self.button.value and self.text is None:
-            self.text = w.Textarea(value=self.given, continuous_update=False, tooltip="YAML of the plan", layout=w.Layout(height="270px"))
-            self.bar = w.HBox([_button("Apply", "Make this text the plan", self.apply, "check"),
-                               _button("Revert", "Show the plan's own YAML again", self.revert, "undo")])
-        self.children = [self.button, *([self.text, self.says, self.bar] if self.button.value else [])]
-
-    def set(self,
-        text: str,   # YAML of the plan; a text that was edited, and not applied, stays
-    ):
-        "Show this"
-        edited = self.text is not None and self.text.value.strip()!=self.given.strip()
-        if text!=self.given and edited: self.says.value = '<div class="ftl-say ftl-warn">⚠ The plan has changed meanwhile; this text is of before.</div>'
-        self.given = text
-        if self.text is not None and not edited: self.text.value = text
-
-    def revert(self):
-        "Show the plan's own YAML again"
-        self.says.value = ""
-        if self.text is not None: self.text.value = self.given
-
 def _apply_yaml(self: PlanPanel):
     "Make the edited YAML the plan, or say in which line it is wrong"
     view, text = self.yaml, self.yaml.text.value
-    try: plan = _checked(self.learn, Plan.from_yaml(text+"\n"))
+    try: plan = checked_plan(self.learn, Plan.from_yaml(text+"\n"))
     except PlanError as e:
         line, said = yaml_line(text, e.stage, e.field), str(e.args[0])
         at = f"Line {line}: " if line and not re.search(r"\bline \d", said) else ""
@@ -465,31 +347,31 @@ PlanPanel.apply_yaml = _apply_yaml
 def _body(self: PlanPanel):
     do = lambda f, *a: lambda: self.act(lambda: f(*a))
     self.rows, self.options, self.blocks, self.cells = {}, {}, [], []
-    presets = [("none: stages of your own", ""), *((f"{_TITLES.get(n, n)} ({n})", n) for n in PRESETS)]
+    presets = [("none: stages of your own", ""), *((f"{TITLES.get(n, n)} ({n})", n) for n in PRESETS)]
     self.preset = w.Dropdown(options=presets, description="Preset", tooltip="A plan from the literature",
                              style=dict(description_width="initial"), layout=w.Layout(width="300px"))
     self.preset.observe(lambda ch: self.quiet or self._show_preset(), "value")
-    self.use = _button("Use it", "Make this preset the plan; Undo brings the old one back", do(self.use_preset), "check")
+    self.use = icon_button("Use it", "Make this preset the plan; Undo brings the old one back", do(self.use_preset), "check")
     self.option_box, self.source = w.HBox(layout=w.Layout(flex_flow="row wrap")), w.HTML()
     self.names, self.line, self.total_line = w.HTML(), w.HBox(), w.HTML()
     self.names.add_class("ftl-names"); self.line.add_class("ftl-line")
-    self.buttons = dict(add=_button("Add", "A new stage after the selected one", do(self.add), "plus"),
-        duplicate=_button("Duplicate", "A copy of the selected stage after it", do(self.duplicate), "copy"),
-        earlier=_button("Earlier", "Move the selected stage one place earlier", do(self.move, -1), "arrow-left"),
-        later=_button("Later", "Move the selected stage one place later", do(self.move, 1), "arrow-right"),
-        remove=_button("Remove", "Take the selected stage out of the plan", do(self.remove), "trash"),
-        undo=_button("Undo", "Back to the plan before the last change", do(self.undo), "undo"))
+    self.buttons = dict(add=icon_button("Add", "A new stage after the selected one", do(self.add), "plus"),
+        duplicate=icon_button("Duplicate", "A copy of the selected stage after it", do(self.duplicate), "copy"),
+        earlier=icon_button("Earlier", "Move the selected stage one place earlier", do(self.move, -1), "arrow-left"),
+        later=icon_button("Later", "Move the selected stage one place later", do(self.move, 1), "arrow-right"),
+        remove=icon_button("Remove", "Take the selected stage out of the plan", do(self.remove), "trash"),
+        undo=icon_button("Undo", "Back to the plan before the last change", do(self.undo), "undo"))
     self.title, self.fields = w.HTML(), w.VBox()
     self.more = w.ToggleButton(description="More fields", icon="sliders", tooltip="Rates by group, batch norm, early stopping", layout=w.Layout(width="auto"))
     self.more.observe(lambda ch: self.quiet or self.refresh(), "value")
-    self.revert_button = _button("Revert entries", "Forget what was typed here and is not in the plan", do(self.revert), "undo")
+    self.revert_button = icon_button("Revert entries", "Forget what was typed here and is not in the plan", do(self.revert), "undo")
     self.yaml, self.calls = YamlView(do(self.apply_yaml)), CodeView()
     self.calls.button.description, self.calls.button.tooltip = "fastai calls", "The same in calls of fastai and of the kit"
     top, bar, foot = (w.HBox(o) for o in ([self.preset, self.option_box, self.use], list(self.buttons.values()), [self.more, self.revert_button]))
     for o in (top, bar, foot): o.add_class("ftl-wrap")
     editor = w.VBox([self.title, self.fields, foot])
     editor.add_class("ftl-editor")
-    return [w.HTML(_STYLE), top, self.source, self.line, self.total_line, bar, editor]
+    return [w.HTML(PLAN_STYLE), top, self.source, self.line, self.total_line, bar, editor]
 
 def _views(self):
     out = w.HBox([self.yaml, self.calls, self.code_view])
