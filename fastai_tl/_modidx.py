@@ -158,6 +158,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fastai_tl.cachetables._renew': ('api/cachetables.html#_renew', 'fastai_tl/cachetables.py'),
                                        'fastai_tl.cachetables._same': ('api/cachetables.html#_same', 'fastai_tl/cachetables.py'),
                                        'fastai_tl.cachetables._shared': ('api/cachetables.html#_shared', 'fastai_tl/cachetables.py'),
+                                       'fastai_tl.cachetables._standing': ('api/cachetables.html#_standing', 'fastai_tl/cachetables.py'),
                                        'fastai_tl.cachetables._still': ('api/cachetables.html#_still', 'fastai_tl/cachetables.py'),
                                        'fastai_tl.cachetables._stored': ('api/cachetables.html#_stored', 'fastai_tl/cachetables.py'),
                                        'fastai_tl.cachetables._table': ('api/cachetables.html#_table', 'fastai_tl/cachetables.py'),

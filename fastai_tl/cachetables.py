@@ -51,7 +51,7 @@ class FrozenCache:
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
         self.report = report
         self.cut, self.why, self.off, self.outlook, self.items, self.trail = None, "", False, Outlook(), {}, {}
-        self.may_quick, self.quicks = quick, {}
+        self.may_quick, self.quicks, self.once, self.refused = quick, {}, False, None
         self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
         self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
 
@@ -111,6 +111,10 @@ def _still(self: FrozenCache) -> list[str]:
 FrozenCache.frozen, FrozenCache.intact, FrozenCache.still = _frozen, _intact, _still
 
 # %% ../nbs/api/13_cachetables.ipynb #ebb343fe
+def _standing(self: FrozenCache) -> tuple:
+    "What trains, and who looks on: while these are the same, what was refused in a fit stays refused"
+    return [id(p) for p in self.model.parameters() if p.requires_grad], [id(cb) for cb in self.learn.cbs]
+
 def _drop(self: FrozenCache):
     self.cut, self.tables, self.reasons, self.live = None, {}, {}, None
 
@@ -128,7 +132,7 @@ def _renew(self: FrozenCache):
     elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
     if why: raise NoCache(f"training data: {why}")
     xb,_ = peek(learn, train)
-    with precision(learn): cut = find_cut(self.model, xb, self.hold)
+    with precision(learn): cut = find_cut(self.model, xb, self.hold, small=self.once)
     now = fingerprint(self.model) if self.hashes is None else self.hashes
     ts = cut.tensors()
     self.prints, self.marks = {n: now[n] for n in ts if n in now}, _marks(ts.values())
@@ -137,7 +141,7 @@ def _renew(self: FrozenCache):
     self.names = ts
     self.cut, self.why = cut, ""
 
-FrozenCache.drop, FrozenCache.renew, FrozenCache.hashes = _drop, _renew, None
+FrozenCache.standing, FrozenCache.drop, FrozenCache.renew, FrozenCache.hashes = _standing, _drop, _renew, None
 
 # %% ../nbs/api/13_cachetables.ipynb #20dabb57
 def _transforms(dl, plain):

@@ -198,8 +198,10 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     if self.auto:
         if all(p.requires_grad for p in self.model.parameters()): self.note("nothing is frozen"); return None
         planned = self.outlook.planned if self.outlook.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
-        once = planned<2*len(learn.dls.train)
-        if once and not self.outlook.chain: self.note("one epoch gains nothing"); return None
+        self.once = planned<2*len(learn.dls.train)
+        if self.once and not self.outlook.chain: self.note("one epoch gains nothing"); return None
+        if first: self.refused = None
+        if self.refused==self.standing(): return None
     try:
         if why := callbacks_reason(learn, self.auto): raise NoCache(why, callback=True)
         if first: self.hashes, self.checked = fingerprint(self.model), set()
@@ -213,7 +215,6 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
         if self.auto:
             size = sum(o.n for o in self.loaders)*self.cut.call.out.row*self.cut.call.out.dtype.itemsize
             if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
-            if once and not self.cut.smaller(self.cut.call): self.note("one epoch gains nothing"); return None
         if dl is not self.loaders[0] and id(dl) not in self.tables:
             if id(dl) not in self.reasons: self.reasons[id(dl)] = loader_reason(learn, dl, False)[0]
             if why := self.reasons[id(dl)]: self.note(f"validation is not cached: {why}"); return None
@@ -222,6 +223,7 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
         self.why = e.why
         if self.auto or not hasattr(e, "callback"): self.drop()
         if not self.auto and not hasattr(e, "trains"): raise
+        if self.auto and training: self.refused = self.standing()
         self.note(f"not cached: {e.why}")
         return None
 

@@ -368,6 +368,7 @@ def find_cut(
     xb: tuple,             # inputs, four items or so
     hold: bool = False,    # treat dropout and the like inside frozen layers as switched off
     tries: int = 40,       # candidates to try at most
+    small: bool = False,   # give up at a candidate that has more numbers than the inputs
 ) -> Cut:
     "The last cut that is exact; raises `NoCache` with the reason if there is none that leaves out a layer with weights"
     with as_it_was(model):
@@ -375,14 +376,18 @@ def find_cut(
         if hold: hold_random(model)
         calls = follow(model, xb)
     ends, why = _candidates(calls)
+    large = False
     few = tuple(x[:2] if isinstance(x, torch.Tensor) and x.ndim else x for x in xb)
     for i in ends[:tries]:
         try:
             cut = Cut(model, calls, i, xb)
             if not any(True for c in cut.skipped for _ in c.module.parameters()): break
+            large = small and not cut.smaller(cut.call)
+            if large: break
             if i!=ends[0] and not _possible(cut, few) or not agrees(cut, xb, hold): continue
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError): continue   # what comes later needs more than the cut
         if h := cut.hooked(): raise NoCache(f"{h} has a hook, which would see nothing of it.")
         return cut
+    if large: raise NoCache(f"one epoch gains nothing, as {cut.path} gives more numbers than a picture has.")
     if why.endswith(" trains"): raise NoCache(f"the first layers train ({why}).", trains=True)
     raise NoCache(why or "no place was found in this network on whose output alone all that follows depends.")

@@ -16,6 +16,7 @@ from torch import nn
 
 from fastai_tl.cacheitems import KeptItems, items_reason, loader_reason
 from fastai_tl.control import Control
+from fastai_tl.cachetables import FrozenCache
 from fastai_tl.features import cache_of, frozen_cache
 from fastai_tl.freeze import freeze_to, hold_stats
 from fastai_tl.plan import Plan
@@ -455,3 +456,17 @@ def test_shapes_are_part_of_the_question():
     many = quick_for(m, some(), 4)
     assert (len(few.joined), len(many.joined)) == (0, 1)
     assert len(quick_for(m, (torch.randn(2, 3, 2, 2, dtype=torch.float64),), 4).joined) == 0
+
+
+def test_what_was_refused_is_asked_once_a_fit(monkeypatch):
+    n, renew = [], FrozenCache.renew
+    monkeypatch.setattr(FrozenCache, "renew", lambda self: n.append(1) or renew(self))
+    learn = picture_learner(batch_tfms=aug_transforms())
+    h = run_plan(learn, Plan((Stage("a", "head", 3, 1e-3), Stage("b", "head", 2, 1e-3))), on_progress=QUIET)
+    assert len(n) == 2 and all("random" in s.cache for s in h.stages)
+
+
+def test_large_features_are_not_made_for_one_epoch():
+    learn = still_learner()   # 6x6x6 numbers after the first layers, 3x8x8 in a picture
+    h = run_plan(learn, GRADUAL, on_progress=QUIET)
+    assert "rows of features" in h.stages[0].cache and "more numbers than a picture" in h.stages[1].cache
