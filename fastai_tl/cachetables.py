@@ -52,7 +52,7 @@ class FrozenCache:
         self.report = report
         self.cut, self.why, self.off, self.outlook, self.items, self.trail = None, "", False, Outlook(), {}, {}
         self.may_quick, self.quicks, self.once, self.refused = quick, {}, False, None
-        self.tables, self.reasons, self.prints, self.mode, self.live = {}, {}, {}, None, None
+        self.tables, self.reasons, self.good, self.prints, self.mode, self.live = {}, {}, set(), {}, None, None
         self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
 
     def __deepcopy__(self, memo): return self   # copies of a Learner, as `Snapshot` makes them, have the same one
@@ -127,7 +127,7 @@ def _renew(self: FrozenCache):
     if "forward" in vars(self.model): raise NoCache("the forward of the model has been replaced.")
     if why := callbacks_reason(learn, self.auto): raise NoCache(why)
     train = self.loaders[0]
-    why, is_random = loader_reason(learn, train)
+    why, is_random = self.reason(train, True)
     if is_random and self.views>1: why = ""
     elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
     if why: raise NoCache(f"training data: {why}")
@@ -166,7 +166,15 @@ def _unchanged(self: FrozenCache, dl) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
     now = self.facts_of(dl)
     was, self.facts[id(dl)], self.fresh = self.facts.get(id(dl)), now, id(dl)
+    if was is not None and was!=now: self.good.discard(id(dl))
     return was==now
+
+def _reason(self: FrozenCache, dl, training) -> tuple[str, bool]:
+    "`loader_reason`; a loader that was found good is asked again if its items have become others"
+    if id(dl) in self.good and (self.fresh==id(dl) or self.unchanged(dl)): return "", False
+    answer = loader_reason(self.learn, dl, training)
+    if not answer[0]: self.good.add(id(dl))
+    return answer
 
 def _key(self: FrozenCache, dl) -> str | None:
     "Of everything that the features of a loader depend on; `None`: something in it cannot be told"
@@ -193,7 +201,8 @@ def _keeps(self: FrozenCache, dl, training) -> bool:
     self.note("pictures are opened once")
     return True
 
-FrozenCache.look, FrozenCache.facts_of, FrozenCache.unchanged, FrozenCache.key, FrozenCache.keeps = _look, _facts_of, _unchanged, _key, _keeps
+FrozenCache.look, FrozenCache.facts_of, FrozenCache.unchanged, FrozenCache.reason = _look, _facts_of, _unchanged, _reason
+FrozenCache.key, FrozenCache.keeps = _key, _keeps
 
 # %% ../nbs/api/13_cachetables.ipynb #3c10cd43
 def _table(self: FrozenCache, dl) -> Table:

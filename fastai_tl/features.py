@@ -11,7 +11,7 @@ import torch
 from fastai.callback.core import Callback, GatherPredsCallback
 from fastai.learner import Learner
 from fastcore.basics import chunked
-from .cacheitems import callbacks_reason, loader_reason, peek, to_device_of
+from .cacheitems import callbacks_reason, peek, to_device_of
 from .cachetables import FrozenCache, Outlook
 from .errors import InputError, StateError
 from .freeze import fingerprint
@@ -216,7 +216,7 @@ def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
             size = sum(o.n for o in self.loaders)*self.cut.call.out.row*self.cut.call.out.dtype.itemsize
             if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
         if dl is not self.loaders[0] and id(dl) not in self.tables:
-            if id(dl) not in self.reasons: self.reasons[id(dl)] = loader_reason(learn, dl, False)[0]
+            if id(dl) not in self.reasons: self.reasons[id(dl)] = self.reason(dl, False)[0]
             if why := self.reasons[id(dl)]: self.note(f"validation is not cached: {why}"); return None
         return self.ready(dl)
     except NoCache as e:

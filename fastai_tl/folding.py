@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 import torch
 from torch import nn
+from .convolve import fast_conv
 
 # %% auto #0
 __all__ = ['foldable', 'after_norm', 'joined', 'with_weights', 'fold', 'folded']
@@ -63,6 +64,7 @@ def joined(
 
 def with_weights(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> Callable:
     "The forward of a copy of `conv` with these in place of its own"
+    if run := fast_conv(conv): return partial(run, weight=weight, bias=bias)
     c = copy.copy(conv)
     c.__dict__["_parameters"] = dict(conv._parameters, weight=weight, bias=bias)
     return partial(type(conv).forward, c)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from .batchnorm import HoldStats, hook_of
+from .convolve import fast_conv, plain_conv
 from .folding import after_norm, foldable, joined, with_weights
 from .prefix import as_it_was, differs, flat, with_grads
 
@@ -28,10 +29,17 @@ class _Joined:
         if not trains: self.made = run
         return run(x)
 
+class _Single:
+    "In place of the forward of a convolution without a norm"
+    def __init__(self, conv, run): self.conv, self.run = conv, run
+    def __call__(self, x): return self.run(x, self.conv.weight, self.conv.bias)
+
 # %% ../nbs/api/13_quick.ipynb #e453ddbd
 class Quick:
     "How a network can run faster on processors"
-    def __init__(self, pairs, last): self.last, self.joined = last, [(c, b, between, _Joined(c, b), after_norm(b)) for c,b,between in pairs]
+    def __init__(self, pairs, last, single=()):
+        self.last, self.joined = last, [(c, b, between, _Joined(c, b), after_norm(b)) for c,b,between in pairs]
+        self.single = [(c, _Single(c, fast_conv(c))) for c in single]   # where no norm is joined with them
     def __deepcopy__(self, memo): return self
 
     def begin(self):
@@ -49,12 +57,14 @@ class Quick:
     @contextmanager
     def on(self):
         "Inside, the network runs so; norms that follow the batches, and layers that somebody watches, as ever"
-        here = [o for o in self.joined if _free(o[0]) and _held(o[1]) and all(map(_free, o[2]))]
+        alone, here = [], [o for o in self.joined if _free(o[0]) and _held(o[1]) and all(map(_free, o[2]))]
         try:
             for c,b,_,j,after in here: c.__dict__["forward"], b.__dict__["forward"] = j, after
+            alone = [o for o in self.single if "forward" not in vars(o[0])]
+            for c,run in alone: c.__dict__["forward"] = run
             yield
         finally:
-            for c,b,*_ in here: c.__dict__.pop("forward", None); b.__dict__.pop("forward", None)
+            for m in (*(m for o in here for m in o[:2]), *(c for c,_ in alone)): m.__dict__.pop("forward", None)
 
 # %% ../nbs/api/13_quick.ipynb #44d95a55
 def _free(m): return not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m))
@@ -65,8 +75,6 @@ def _held(bn):
     return not bn.training or (h := hook_of(bn)) is not None and h.holds(bn)
 
 # %% ../nbs/api/13_quick.ipynb #b71934f1
-def _plain_conv(m): return type(m) is nn.Conv2d or type(m).__name__=="Conv2dSame" and type(m).__module__.startswith("timm.")
-
 class _Seen(Exception):
     "Something has looked at what is hidden"
 
@@ -151,9 +159,9 @@ def quick_for(
     asked = bs, tuple(tuple(x.shape[1:]) for x in xb if isinstance(x, torch.Tensor))
     if asked not in was[1]:
         with as_it_was(model): was[1][asked] = _find(model, xb, bs)
-    pairs, last = was[1][asked]   # with the modules that are around only one of the two, where somebody could watch
-    pairs = [p for p in pairs if p[0] not in skip]
-    return Quick(pairs, last) if pairs or last else None
+    pairs, last, single = was[1][asked]   # with the modules that are around only one of the two, where somebody could watch
+    pairs, single = [p for p in pairs if p[0] not in skip], [c for c in single if c not in skip]
+    return Quick(pairs, last, single) if pairs or last else None
 
 def _find(model, xb, bs):
     paths = {m: _ancestors(n) for n,m in model.named_modules()}
@@ -164,15 +172,16 @@ def _find(model, xb, bs):
             _train(model, laid)
         except Exception: continue   # a view of what is laid out otherwise; a network that wants other items, or more of them
         try:
-            pairs = foldable([m for m in model.modules() if not isinstance(m, nn.Conv2d) or _plain_conv(m)], lambda: _evaluate(model, laid))   # noqa: B023
+            pairs = foldable([m for m in model.modules() if not isinstance(m, nn.Conv2d) or plain_conv(m)], lambda: _evaluate(model, laid))   # noqa: B023
             pairs = _sizes(model, pairs, laid, bs)
             for run in (_evaluate, _train): pairs = _alone(lambda: run(model, laid), pairs)   # noqa: B023
             pairs = [(c, b, [model.get_submodule(n) for n in paths[c]^paths[b]]) for c,b in pairs]
-            with Quick(pairs, last).on():
+            single = [m for m in model.modules() if last and fast_conv(m)]
+            with Quick(pairs, last, single).on():
                 _train(model, laid)
                 wrong = differs(plain, flat(_evaluate(model, laid)), 1e-3)   # roundings apart
-            return [] if wrong else pairs, last
-        except Exception: return [], last
-    return [], False
+            return ([], last, []) if wrong else (pairs, last, single)
+        except Exception: return [], last, []
+    return [], False, []
 
 def _ancestors(path): return {".".join(path.split(".")[:i]) for i in range(1, path.count(".")+1)}
