@@ -95,7 +95,8 @@ class _Pointwise(torch.autograd.Function):
 # %% ../nbs/api/11_convolve.ipynb #e41b870f
 def same_padding(n: int, k: int, stride: int) -> tuple[int, int]:
     "Zeros before and after `n` pixels, as TensorFlow pads them, so that ceil(n/stride) outputs come of filters of `k`"
-    p = max((-(-n//stride)-1)*stride+k-n, 0)
+    from timm.layers import get_same_padding
+    p = get_same_padding(n, k, stride, 1)
     return p//2, p-p//2
 
 def _is_same(m): return type(m).__name__=="Conv2dSame" and type(m).__module__.startswith("timm.")
@@ -116,8 +117,8 @@ def _run(conv, x, weight, bias):
             sides = _sides(conv, x)
             if conv.kernel_size[1]>3 or sides[0]!=sides[1] or sides[2]!=sides[3]: return _Depthwise.apply(x, weight, bias, tuple(conv.stride), sides)
     if not _is_same(conv): return conv._conv_forward(x, weight, bias)
-    rows, columns = (same_padding(n, k, s) for n,k,s in zip(x.shape[-2:], conv.kernel_size, conv.stride))
-    return F.conv2d(F.pad(x, (*columns, *rows)), weight, bias, conv.stride, 0, 1, conv.groups)
+    from timm.layers import conv2d_same
+    return conv2d_same(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 def fast_conv(
     conv: nn.Module,
