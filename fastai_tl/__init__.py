@@ -17,9 +17,9 @@ def __getattr__(name):
 
 def load_ipython_extension(ip):
     "`%load_ext fastai_tl`: the magic `%tl`, and Learners that show what is frozen"
-    importlib.import_module("fastai_tl.magics").load_ipython_extension(ip)
+    importlib.import_module("fastai_tl.interface.magics").load_ipython_extension(ip)
 
 
 def unload_ipython_extension(ip):
     "`%unload_ext fastai_tl`"
-    importlib.import_module("fastai_tl.magics").unload_ipython_extension(ip)
+    importlib.import_module("fastai_tl.interface.magics").unload_ipython_extension(ip)

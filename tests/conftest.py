@@ -36,7 +36,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture
 def small_dls():
     "32 pictures to train on and 16 to validate, 48 px, 8 classes"
-    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
     train, valid = split_sample(sample_path("clipart"), 4)
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")
 
@@ -62,7 +62,7 @@ def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
     from fastai.metrics import accuracy
     from torch import nn
 
-    from fastai_tl.groups import GroupSpec
+    from fastai_tl.freezing.layer_groups import GroupSpec
     random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
     net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
                         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.3), nn.Linear(8, 3)))

@@ -32,16 +32,16 @@ def test_pure_layer_imports_neither_fastai_nor_widgets(module):
 
 
 def test_serving_needs_neither_torch_nor_fastai():
-    assert not loaded_after("import fastai_tl.serving") & {"torch", "fastai", "matplotlib"}
+    assert not loaded_after("import fastai_tl.deploy.onnx_runtime") & {"torch", "fastai", "matplotlib"}
 
 
 def test_the_page_of_a_model_needs_neither_torch_nor_fastai():
-    assert not loaded_after("import fastai_tl.panels.page") & {"torch", "fastai", "matplotlib"}
+    assert not loaded_after("import fastai_tl.deploy.web_page") & {"torch", "fastai", "matplotlib"}
 
 
 def test_cli_help_is_quick():
     "The command line itself must not load torch: `fastai-tl --help` would take seconds"
-    assert not loaded_after("import fastai_tl.cli") & {"torch", "fastai"}
+    assert not loaded_after("import fastai_tl.interface.cli") & {"torch", "fastai"}
 
 
 def test_public_names():

@@ -83,7 +83,7 @@ def check_alt(page: Page):
 
 def lesson_page(source: Path) -> Page:
     "The page of a lesson: as a student gets it, with the outputs of its experiments"
-    from fastai_tl.coursemake import read_notebook, student_copy
+    from fastai_tl.course.student_notebooks import read_notebook, student_copy
     from fastcore.nbio import dict2nb
     nb = dict2nb(student_copy(read_notebook(source), source.name, keep_outputs=True))
     page = Page(source, f"lessons/{re.sub(r'^[0-9]+_', '', source.stem)}")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fastai_tl.freeze import freeze_to, train_only, unfreeze
-from fastai_tl.samples import sample_dls
-from fastai_tl.zoo import transfer_learner
+from fastai_tl.freezing.freeze import freeze_to, train_only, unfreeze
+from fastai_tl.datasets.samples import sample_dls
+from fastai_tl.models.transfer_learner import transfer_learner
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["index", "start/quickstart", "tutorial/freeze", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freeze",
