@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastai_tl.all import Plan, evaluate, find_lr, reseed, run_plan, sample_dls, set_lrs, transfer_learner, sample_path
 from fastai_tl.course.grading import judge
-from fastai_tl.evaluation.classification import wilson
+from fastai_tl.evaluation.calibration import wilson
 from fastai_tl.course.lessons import load_exercises
 from fastai_tl.datasets.samples import ClassOf, picture_dls, split_sample
 

@@ -131,7 +131,7 @@ def fitting(manifest, name, data):
 class Fuzz:
     "A model to damage, in a folder of its own"
     def __init__(self, good, work, seed=0):
-        from fastai_tl.deploy.export import load_predictor
+        from fastai_tl.deploy.torch_predictor import load_predictor
         self.good, self.work, self.seed, self.load = Path(good), Path(work), seed, load_predictor
         shutil.copytree(good, self.work / "m", dirs_exist_ok=True)
         self.raw = {p.name: p.read_bytes() for p in self.good.iterdir()}

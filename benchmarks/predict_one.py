@@ -22,7 +22,8 @@ def compare(name, size, n):
     import numpy as np
     import torch
 
-    from fastai_tl.deploy.export import export, load_predictor
+    from fastai_tl.deploy.export import export
+    from fastai_tl.deploy.torch_predictor import load_predictor
     from fastai_tl.datasets.samples import sample_dls, sample_path
     from fastai_tl.deploy.onnx_runtime import load_onnx
     from fastai_tl.models.transfer_learner import transfer_learner

@@ -54,7 +54,8 @@ def check(name, size):
     "The record of one backbone"
     import numpy as np
 
-    from fastai_tl.deploy.export import export, load_predictor
+    from fastai_tl.deploy.export import export
+    from fastai_tl.deploy.torch_predictor import load_predictor
     from fastai_tl.core.progress import quiet
     learn = learner(name, size)
     with quiet(learn): want = learn.get_preds()[0].numpy()

@@ -12,7 +12,8 @@ from torch import nn
 from ..freezing.batchnorm import HoldStats, hook_of
 from .conv_kernels import fast_conv, plain_conv
 from .conv_bn_fusion import after_norm, foldable, joined, with_weights
-from ..cache.split_point import as_it_was, differs, flat, with_grads
+from ..core.snapshot import preserved_model
+from ..core.tensor_compare import differs, flat, with_grads
 
 # %% auto #0
 __all__ = ['Quick', 'quick_for']
@@ -158,7 +159,7 @@ def quick_for(
         was = _known[model] = [weakref.ref(m) for m in modules], {}
     asked = bs, tuple(tuple(x.shape[1:]) for x in xb if isinstance(x, torch.Tensor))
     if asked not in was[1]:
-        with as_it_was(model): was[1][asked] = _find(model, xb, bs)
+        with preserved_model(model): was[1][asked] = _find(model, xb, bs)
     pairs, last, single = was[1][asked]   # with the modules that are around only one of the two, where somebody could watch
     pairs, single = [p for p in pairs if p[0] not in skip], [c for c in single if c not in skip]
     return Quick(pairs, last, single) if pairs or last else None

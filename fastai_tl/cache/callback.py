@@ -16,7 +16,7 @@ from .feature_cache import FrozenCache, Outlook
 from ..core.errors import InputError, StateError
 from ..freezing.freeze import fingerprint
 from ..acceleration.fused_adam import FusedStep
-from ..training.learner_state import base_loader
+from ..core.distributed import unwrap_loader
 from ..core.learner_lock import check_free
 from .split_point import NoCache
 from ..core.progress import Reporter
@@ -119,7 +119,7 @@ class FeatureCache(Callback):
         if cache.off or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs): return
         if not any(dl is o for o in self.learn.dls.loaders[:2]): return
         if training: self.trained = True
-        whole, dl = dl, base_loader(dl)
+        whole, dl = dl, unwrap_loader(dl)
         lean = cache.open(dl, training, not self.looked, self.trained)
         self.looked = True
         self.light = lean is not None and (training or self.light)

@@ -16,8 +16,9 @@ from ..core.distributed import barrier, rank, size
 from ..core.errors import KitWarning
 from .store import DiskStore, Hasher, NoKey, Table, add_items
 from ..freezing.freeze import fingerprint
-from ..training.learner_state import bare, base_loader
-from .split_point import NoCache, as_it_was, find_cut
+from ..core.distributed import unwrap_model, unwrap_loader
+from .split_point import NoCache, find_cut
+from ..core.snapshot import preserved_model
 from ..core.progress import bar
 from ..core.settings import load_settings
 from ..core.snapshot import RandomState
@@ -76,10 +77,10 @@ class FrozenCache:
     def notes(self) -> str: return "; ".join(self.recent.values())
 
     @property
-    def model(self) -> torch.nn.Module: return bare(self.learn.model)
+    def model(self) -> torch.nn.Module: return unwrap_model(self.learn.model)
 
     @property
-    def loaders(self) -> list: return [base_loader(dl) for dl in self.learn.dls.loaders[:2]]
+    def loaders(self) -> list: return [unwrap_loader(dl) for dl in self.learn.dls.loaders[:2]]
 
     def views_of(self, dl): return self.views if self.loaders and dl is self.loaders[0] else 1
 
@@ -257,7 +258,7 @@ def _same(cache, dl, t, n=4):
     if t.n_rows!=dl.n*cache.views_of(dl) or tuple(t.shape)!=tuple(cache.cut.shape): return False
     if cache.views_of(dl)>1: return True
     try:
-        with as_it_was(cache.model), precision(cache.learn):
+        with preserved_model(cache.model), precision(cache.learn):
             cache.model.eval()
             xb,yb = fetch(cache.learn, dl, rows)
             x = cache.cut.features(xb).cpu().float()
@@ -287,7 +288,7 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
     t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
     steps = k*-(-dl.n//dl.bs)
     try:
-        with as_it_was(self.model), precision(learn), cut.quick(), ExitStack() as shown: _fill(self, dl, t, k, steps, shown, also)
+        with preserved_model(self.model), precision(learn), cut.quick(), ExitStack() as shown: _fill(self, dl, t, k, steps, shown, also)
     except BaseException:
         if disk is not None: shutil.rmtree(new, ignore_errors=True)
         raise
@@ -346,7 +347,7 @@ def _fill(cache, dl, t, k, steps, shown, also):
 def _gain(cache, x, seconds, steps):
     "What is to be expected, in words; `seconds`: loading and running one batch"
     began = time.perf_counter()
-    with as_it_was(cache.model):
+    with preserved_model(cache.model):
         out = cache.cut.rest(x.clone().to(cache.cut.call.out.dtype))
         del out
     rest = 4*(time.perf_counter()-began)   # backward, step and the loop take about three times as long as this

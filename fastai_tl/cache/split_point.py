@@ -5,7 +5,6 @@
 # %% ../../nbs/api/cache/01_split_point.ipynb #b59f35b0
 from __future__ import annotations
 import math, random
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 import numpy as np
@@ -14,11 +13,11 @@ from torch import nn
 from ..freezing.batchnorm import HoldStats
 from ..core.errors import StateError
 from ..acceleration.conv_bn_fusion import foldable, folded
-from ..core.snapshot import RandomState
+from ..core.snapshot import RandomState, preserved_model
+from ..core.tensor_compare import differs, flat, with_grads
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'NoCache', 'Call', 'Outline', 'random_mark', 'as_it_was', 'follow', 'Cut', 'differs', 'flat',
-           'with_grads', 'hold_random', 'agrees', 'find_cut']
+__all__ = ['NoCache', 'Call', 'Outline', 'random_mark', 'follow', 'Cut', 'hold_random', 'agrees', 'find_cut']
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #72519840
 class NoCache(StateError):
@@ -75,19 +74,6 @@ def random_mark(whole: bool = True) -> tuple:
 
 def _names(o, n): return o if isinstance(o, torch.Tensor) and o.ndim>0 and len(o)==n and o.is_floating_point() else None
 
-@contextmanager
-def as_it_was(model: nn.Module):
-    "Modes, buffers and random states of a module are put back"
-    modes, bufs, rnd = [(m, m.training) for m in model.modules()], [(b, b.clone()) for b in model.buffers()], RandomState()
-    try: yield
-    finally:
-        for m,t in modes: m.training = t
-        with torch.no_grad():
-            for b,c in bufs:
-                if not torch.equal(b, c): b.copy_(c)   # what was not touched keeps its version
-        if hasattr(model, "reset"): model.reset()
-        rnd.restore()
-
 def follow(
     model: nn.Module,
     xb: tuple,           # inputs, at least one item
@@ -124,6 +110,7 @@ def _any_grad(o):
     if isinstance(o, torch.Tensor): return o.requires_grad
     if isinstance(o, (list, tuple)): return any(map(_any_grad, o))
     return any(map(_any_grad, o.values())) if isinstance(o, dict) else False
+
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #ca9c38ae
 class _Stop(BaseException):
@@ -245,7 +232,7 @@ def _takes(self: Cut,
     "Whether what comes after the cut runs with features as `q` lays them out"
     x = self.call.out.empty().expand(2, *self.shape)
     try:
-        with as_it_was(self.model), torch.no_grad():
+        with preserved_model(self.model), torch.no_grad():
             self.model.eval()
             self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
     except RuntimeError: return False   # a view of what is laid out otherwise
@@ -258,8 +245,6 @@ def _smaller(self: Cut, c: Call) -> bool:
 Cut.modules, Cut.tensors, Cut.hooked, Cut.takes, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _takes, _smaller, _earlier
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #92ddec8d
-TOLERANCE = 1e-5   # of outputs and gradients, relative to the largest number among them, or to 1
-
 def _candidates(calls):
     "Numbers of the calls that can be cuts, the last first; and why there is no later one"
     out, why = [], ""
@@ -269,32 +254,6 @@ def _candidates(calls):
         if c.single and c.parent is not None: out.append(i)
     return out[::-1], why
 
-def differs(a, b, tolerance: float = TOLERANCE) -> bool:
-    "Whether two results, tensors or containers of them, are not the same, relative to the largest number in each, or to 1"
-    if isinstance(a, torch.Tensor):
-        if not isinstance(b, torch.Tensor) or a.shape!=b.shape: return True
-        a, b = a.detach().double(), b.detach().double()
-        return not bool(((a-b).abs()<=tolerance*max(1., float(a.abs().max()) if a.numel() else 1.)).all())   # NaN differs
-    if isinstance(a, (list, tuple)): return not isinstance(b, (list, tuple)) or len(a)!=len(b) or any(differs(x, y, tolerance) for x,y in zip(a, b))
-    if isinstance(a, dict): return not isinstance(b, dict) or a.keys()!=b.keys() or any(differs(a[k], b[k], tolerance) for k in a)
-    return False
-
-def flat(o) -> list[torch.Tensor]:
-    "Tensors of numbers in a result"
-    if isinstance(o, torch.Tensor): return [o] if o.is_floating_point() else []
-    return [t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in flat(x)]
-
-def with_grads(model: nn.Module, forward, seed: int = 0):
-    "Outputs of `forward()`, and the gradients of a fixed function of them, a zero where there is none"
-    rnd = RandomState()
-    try:
-        torch.manual_seed(seed)
-        with torch.enable_grad(): out = forward()
-        ps = [p for p in model.parameters() if p.requires_grad]
-        with torch.enable_grad(): loss = sum((t.float()*torch.linspace(.5, 1.5, t.numel(), device=t.device).view(t.shape)).sum()/t.numel() for t in flat(out))
-        if not ps or not isinstance(loss, torch.Tensor) or not loss.requires_grad: return out, [torch.zeros(1)]*len(ps)
-        return out, [torch.zeros(1) if g is None else g for g in torch.autograd.grad(loss, ps, allow_unused=True)]
-    finally: rnd.restore()
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #833c5510
 def hold_random(model: nn.Module):
@@ -316,7 +275,7 @@ def agrees(
     mode and (with two items or more) in training mode"""
     model = cut.model
     n = len(next(x for x in xb if isinstance(x, torch.Tensor)))
-    with as_it_was(model):
+    with preserved_model(model):
         model.eval()
         with torch.no_grad():
             a, f = _watched(cut, lambda: model(*xb))
@@ -347,7 +306,7 @@ def _quicken(cut, xb, f):
 
 def _possible(cut, xb):
     "Whether the rest of the network runs without what comes before the cut: a look at two items, as most candidates are inside a branch"
-    with as_it_was(cut.model):
+    with preserved_model(cut.model):
         cut.model.eval()
         f = cut.features(xb)
         with torch.no_grad(): return not any(bool(t.isnan().any()) for t in flat(cut.rest(f)))
@@ -371,7 +330,7 @@ def find_cut(
     small: bool = False,   # give up at a candidate that has more numbers than the inputs
 ) -> Cut:
     "The last cut that is exact; raises `NoCache` with the reason if there is none that leaves out a layer with weights"
-    with as_it_was(model):
+    with preserved_model(model):
         model.train()
         if hold: hold_random(model)
         calls = follow(model, xb)

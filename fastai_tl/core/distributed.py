@@ -5,36 +5,34 @@
 # %% ../../nbs/api/core/06_distributed.ipynb #c0afd28c
 from __future__ import annotations
 import torch
-from fastai.callback.core import Callback
-from ..freezing.batchnorm import batch_norms, hook_of
-from .errors import StateError
+from torch import nn
 
 # %% auto #0
-__all__ = ['rank', 'size', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'trainer_of', 'check_distributed', 'CPULoaders']
+__all__ = ['process_group', 'rank', 'size', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'unwrap_model', 'unwrap_loader']
 
 # %% ../../nbs/api/core/06_distributed.ipynb #61a4974d
-def _dist():
+def process_group():
     d = torch.distributed
     return d if d.is_available() and d.is_initialized() and d.get_world_size()>1 else None
 
 def rank() -> int:
     "Number of this process, from 0"
-    return d.get_rank() if (d := _dist()) else 0
+    return d.get_rank() if (d := process_group()) else 0
 
 def size() -> int:
     "Number of processes"
-    return d.get_world_size() if (d := _dist()) else 1
+    return d.get_world_size() if (d := process_group()) else 1
 
 def agree(*flags: float) -> list[float]:
     "The highest value that any process gives, for each flag; every process must call this at the same point"
-    if not (d := _dist()): return list(flags)
+    if not (d := process_group()): return list(flags)
     t = torch.tensor([float(f) for f in flags], device="cuda" if d.get_backend()=="nccl" else "cpu")
     d.all_reduce(t, d.ReduceOp.MAX)
     return t.tolist()
 
 def gather(value) -> list:
     "What each process gives, in order of rank"
-    if not (d := _dist()): return [value]
+    if not (d := process_group()): return [value]
     out = [None]*d.get_world_size()
     d.all_gather_object(out, value)
     return out
@@ -45,39 +43,20 @@ def mean(value: float) -> float:
 
 def from_first(value):
     "What the first process gives"
-    if not (d := _dist()): return value
+    if not (d := process_group()): return value
     box = [value]
     d.broadcast_object_list(box, 0)
     return box[0]
 
 def barrier():
     "Wait until every process is here"
-    if d := _dist(): d.barrier()
+    if d := process_group(): d.barrier()
 
-# %% ../../nbs/api/core/06_distributed.ipynb #17393d3b
-def trainer_of(learn):
-    "fastai's callback for several processes, if it is there"
-    return next((cb for cb in learn.cbs if type(cb).__name__=="DistributedTrainer"), None)
+# %% ../../nbs/api/core/06_distributed.ipynb #689ba815
+def unwrap_model(model: nn.Module) -> nn.Module:
+    "The model itself, where several processes train it through a wrapper"
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
-def check_distributed(learn):
-    "Raise `StateError` if frozen batch norms are about to be replaced by ones that follow the batches"
-    t = trainer_of(learn)
-    if t is None or not t.sync_bn: return
-    if n := sum((h := hook_of(m)) is not None and h.holds(m) for m in batch_norms(learn.model).values()):
-        raise StateError(f"distrib_ctx() replaces all batch norms by SyncBatchNorm, and the statistics of {n} frozen layers would move. Write "
-                         "with learn.distrib_ctx(sync_bn=False): …")
-
-class CPULoaders(Callback):
-    "Several processes without CUDA: loaders that send the order of the items as it is"
-    order = 10   # before fastai's own, which leaves them alone
-
-    def before_fit(self):
-        if trainer_of(self.learn) is None or not _dist() or torch.distributed.get_backend()=="nccl": return
-        from fastai.distributed import DistributedDL
-        class GlooDL(DistributedDL):
-            def _broadcast(self, t, rank): return from_first(list(t))
-        self.had = list(self.dls.loaders)
-        self.learn.dls.loaders = [dl if isinstance(dl, DistributedDL) else GlooDL(dl, device=torch.device("cpu")) for dl in self.dls.loaders]
-
-    def after_fit(self):
-        if had := self.__dict__.pop("had", None): self.learn.dls.loaders = had
+def unwrap_loader(dl):
+    "The loader itself, where fastai has put a `DistributedDL` around it"
+    return dl.dl if hasattr(dl, "world_size") and hasattr(dl, "dl") else dl

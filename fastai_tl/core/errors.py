@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable
 
 # %% auto #0
-__all__ = ['KitError', 'InputError', 'StateError', 'FileError', 'KitWarning', 'did_you_mean']
+__all__ = ['KitError', 'InputError', 'StateError', 'FileError', 'KitWarning', 'did_you_mean', 'one_line']
 
 # %% ../../nbs/api/core/01_errors.ipynb #30351c20
 class KitError(Exception):
@@ -35,3 +35,9 @@ def did_you_mean(
     "The end of an error message: the names nearest to `name`"
     near = difflib.get_close_matches(str(name).lower(), list(dict.fromkeys(allowed)), n=n, cutoff=.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+def one_line(
+    e: BaseException,   # any exception
+) -> str:               # at most 200 characters
+    "The text of an exception as one line, or the name of its class if it has none"
+    return " ".join(f"{e}".split())[:200] or type(e).__name__

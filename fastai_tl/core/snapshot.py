@@ -8,9 +8,10 @@ import copy, random, signal, threading
 from contextlib import contextmanager
 import numpy as np
 import torch
+from torch import nn
 
 # %% auto #0
-__all__ = ['RandomState', 'reseed', 'Snapshot', 'deferred_interrupt', 'preserved']
+__all__ = ['RandomState', 'reseed', 'Snapshot', 'deferred_interrupt', 'preserved', 'preserved_model']
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #d681ae92
 class RandomState:
@@ -124,3 +125,17 @@ def preserved(learn):
     snap = Snapshot(learn)
     try: yield snap
     finally: snap.restore()
+
+# %% ../../nbs/api/core/04_snapshot.ipynb #ad71207f
+@contextmanager
+def preserved_model(model: nn.Module):
+    "Modes, buffers and random states of a module are put back"
+    modes, bufs, rnd = [(m, m.training) for m in model.modules()], [(b, b.clone()) for b in model.buffers()], RandomState()
+    try: yield
+    finally:
+        for m,t in modes: m.training = t
+        with torch.no_grad():
+            for b,c in bufs:
+                if not torch.equal(b, c): b.copy_(c)   # what was not touched keeps its version
+        if hasattr(model, "reset"): model.reset()
+        rnd.restore()

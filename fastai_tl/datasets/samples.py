@@ -17,7 +17,7 @@ from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import PILImage, PILImageBW
 from fastai.vision.data import ImageBlock
 from ..core.errors import FileError, InputError, KitWarning, did_you_mean
-from ..deploy.onnx_runtime import PictureError, open_picture
+from ..core.images import PictureError, open_picture
 from ..core.settings import load_settings
 
 # %% auto #0

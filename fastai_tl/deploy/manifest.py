@@ -7,17 +7,17 @@ from __future__ import annotations
 import hashlib, json, os
 from pathlib import Path
 from ..core.errors import FileError
+from ..core.images import METHODS, PAD_MODES, RESAMPLES
 
 # %% auto #0
-__all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE', 'SAMPLE_OUTPUT', 'PARTS', 'METHODS', 'PAD_MODES',
-           'RESAMPLES', 'MAX_MANIFEST', 'MAX_CLASSES', 'MAX_SIDE', 'BundleError', 'spec_problem', 'manifest_problem',
-           'find_bundle', 'read_manifest', 'read_part', 'changed_files']
+__all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE', 'SAMPLE_OUTPUT', 'PARTS', 'MAX_MANIFEST',
+           'MAX_CLASSES', 'MAX_SIDE', 'BundleError', 'spec_problem', 'manifest_problem', 'find_bundle', 'read_manifest',
+           'read_part', 'changed_files']
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a8c786c6
 FORMAT, FORMATS = "fastai_tl/2", ("fastai_tl/1", "fastai_tl/2")   # written; read
 MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT = "manifest.json", "model.safetensors", "model.onnx", "README.md", "sample.png", "sample.json"
 PARTS = (MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT)
-METHODS, PAD_MODES, RESAMPLES = ("crop", "squish", "pad"), ("zeros", "border", "reflection"), ("nearest", "bilinear", "bicubic", "lanczos")
 MAX_MANIFEST, MAX_CLASSES, MAX_SIDE = 16*2**20, 100_000, 4096   # bytes; names; pixels
 
 class BundleError(FileError):

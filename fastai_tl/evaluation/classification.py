@@ -326,9 +326,3 @@ def evaluate(
                          "Split the data at random (RandomSplitter, or TrainTestSplitter with stratify), or, to see how well this class alone is "
                          "recognised, evaluate(learn, learn.dls.valid).")
     return Evaluation(o.names, o.values, o.targets, **rest)
-
-# %% ../../nbs/api/evaluation/06_classification.ipynb #0541b6cf
-def __getattr__(name):
-    if name!="compare": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fastai_tl.experiments.strategies import compare
-    return compare

@@ -56,7 +56,7 @@ def small_picture(
     side: int,    # pixels, of the longer side at most
 ):                # a PIL image; `None` if it is not a picture
     "A picture, made small"
-    from fastai_tl.deploy.onnx_runtime import open_picture
+    from fastai_tl.core.images import open_picture
     item = as_picture(item)
     if item is None or isinstance(item, dict): return None
     try: im = open_picture(item)

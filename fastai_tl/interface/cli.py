@@ -114,7 +114,8 @@ def predict(
     from fastai_tl.core.errors import FileError, InputError
     if backend not in ("auto", "onnx", "torch"): raise InputError(f"--backend {backend}: give auto, onnx or torch.", allowed=["auto", "onnx", "torch"])
     if to_file := json_file is not None and str(json_file)!="-":
-        from fastai_tl.interface.quickstart_report import check_file, write_text
+        from fastai_tl.interface.quickstart_report import check_file
+        from fastai_tl.evaluation.html import write_text
         check_file(json_file, force)
     if backend=="auto": from fastai_tl.deploy.web_app import open_model as load
     elif backend=="onnx": from fastai_tl.deploy.onnx_runtime import load_onnx as load
@@ -141,7 +142,7 @@ def _found(folder):
 def _pictures(paths):
     "Readable pictures among files and folders, and the others with the reason"
     from fastai_tl.core.errors import FileError
-    from fastai_tl.deploy.onnx_runtime import PictureError, open_picture
+    from fastai_tl.core.images import PictureError, open_picture
     files, good, bad = [], [], []
     for p in paths:
         if not p.exists(): raise FileError(f"{p}: there is no such file or folder.", path=p)

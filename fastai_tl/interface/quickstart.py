@@ -16,12 +16,16 @@ from ..core.errors import FileError, InputError
 from ..evaluation.classification import Evaluation, evaluate
 from ..freezing.freeze import check_frozen, fingerprint, frozen_names, layer_table
 from ..freezing.layer_groups import layer_groups
-from ..training.plan import Plan, Stage
-from .quickstart_report import chart, check_file, confusion_rows, render, thumb, write_text
+from ..training.plan import Plan
+from ..training.stage import Stage
+from ..evaluation.plots import chart, thumb
+from .quickstart_report import check_file, confusion_rows, render
+from ..evaluation.html import write_text
 from ..datasets.samples import folder_dls, read_folder, sample_dls, skipped_text
-from ..deploy.onnx_runtime import open_picture
+from ..core.images import open_picture
 from ..core.settings import load_settings
-from ..training.run_plan import RunHistory, run_plan
+from ..training.history import RunHistory
+from ..training.run_plan import run_plan
 from ..models.registry import find_arch
 from ..models.pretrained_weights import fetch_weights
 from ..models.transfer_learner import transfer_learner

@@ -265,9 +265,3 @@ def _note(full, f):
 def _is_here(name):
     try: return weights_file(name).is_file()
     except WeightsError: return False   # a model of timm without pretrained weights
-
-# %% ../../nbs/api/models/05_transfer_learner.ipynb #35568077
-def __getattr__(name):
-    if name!="compare_backbones": raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fastai_tl.experiments.backbones import compare_backbones
-    return compare_backbones

@@ -11,7 +11,7 @@ from ..freezing.batchnorm import bn_policy, norm_parameters
 from ..core.errors import InputError
 from ..freezing.freeze import find_parameters
 from ..freezing.layer_groups import layer_groups, pinned
-from ..training.learner_state import bare
+from ..core.distributed import unwrap_model
 from .panel import number
 from ..training.plan import PRESETS, Plan, lr_from
 from ..training.stage import PlanError, Stage, check_stage, same_by
@@ -28,7 +28,7 @@ class Reading:
     def __init__(self,
         learn,   # a fastai `Learner`
     ):
-        self.learn, m, pins = learn, bare(learn.model), set(pinned(learn) or ())
+        self.learn, m, pins = learn, unwrap_model(learn.model), set(pinned(learn) or ())
         self.groups, self.metrics = layer_groups(learn), _metric_names(learn)
         self.layers = [n for n,_ in m.named_modules() if n]+[n for n,_ in m.named_parameters()]
         self.pins = {id(p) for n,p in m.named_parameters(remove_duplicate=False) if n in pins}

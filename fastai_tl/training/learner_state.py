@@ -16,29 +16,22 @@ from fastai.callback.progress import ProgressCallback
 from fastai.learner import Metric
 from fastcore.foundation import L
 from .checkpoint import Unpackable, pack, unpack
+from ..core.distributed import unwrap_loader, unwrap_model
 from ..freezing.layer_groups import is_learner
 
 # %% auto #0
-__all__ = ['bare', 'base_loader', 'random_values', 'set_random_values', 'prime', 'rest_of_epoch', 'optimizer_values',
-           'load_optimizer', 'callback_values', 'load_callbacks', 'model_tensors', 'load_model_tensors',
-           'gradient_tensors', 'load_gradients', 'model_facts', 'data_facts', 'facts_differences']
+__all__ = ['random_values', 'set_random_values', 'prime', 'rest_of_epoch', 'optimizer_values', 'load_optimizer',
+           'callback_values', 'load_callbacks', 'model_tensors', 'load_model_tensors', 'gradient_tensors',
+           'load_gradients', 'model_facts', 'data_facts', 'facts_differences']
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #40d4579a
-def bare(model: nn.Module) -> nn.Module:
-    "The model itself, where several processes train it through a wrapper"
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
-
-def base_loader(dl):
-    "The loader itself, where fastai has put a `DistributedDL` around it"
-    return dl.dl if hasattr(dl, "world_size") and hasattr(dl, "dl") else dl
-
 def random_values(
     loaders=(),   # `DataLoader`s whose `rng` counts too
 ) -> dict:        # plain values and tensors
     "Random states of Python, NumPy, torch, CUDA where it is in use, and the loaders"
     return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.random.get_rng_state(),
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-                loaders=[getattr(base_loader(dl), "rng", random).getstate() for dl in loaders])
+                loaders=[getattr(unwrap_loader(dl), "rng", random).getstate() for dl in loaders])
 
 def set_random_values(
     values: dict,   # of `random_values`
@@ -48,7 +41,8 @@ def set_random_values(
     random.setstate(values["python"]); np.random.set_state(values["numpy"]); torch.random.set_rng_state(values["torch"].cpu())
     if values["cuda"] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([t.cpu() for t in values["cuda"]])
     for dl,s in zip(loaders, values["loaders"]):
-        if isinstance(getattr(base_loader(dl), "rng", None), random.Random): base_loader(dl).rng.setstate(s)
+        if isinstance(getattr(unwrap_loader(dl), "rng", None), random.Random): unwrap_loader(dl).rng.setstate(s)
+
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #cdf26508
 def prime(loaders):
@@ -175,7 +169,7 @@ def load_callbacks(learn, values: dict, tensors: dict, skip: Sequence[type] = ()
 # %% ../../nbs/api/training/09_learner_state.ipynb #27d2d89a
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     "Parameters and buffers by name, as they are; shared ones once"
-    model = bare(model)
+    model = unwrap_model(model)
     return {f"model.{n}": t for n,t in [*model.named_parameters(), *model.named_buffers()]}
 
 def load_model_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]):
@@ -186,7 +180,7 @@ def load_model_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]):
 def gradient_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
     "Gradients that are not zero go to `tensors`; returns the names of all parameters that have one"
     have = []
-    for n,p in bare(model).named_parameters():
+    for n,p in unwrap_model(model).named_parameters():
         if p.grad is None: continue
         have.append(n)
         if p.grad.count_nonzero(): tensors[f"grad.{n}"] = p.grad
@@ -195,7 +189,7 @@ def gradient_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list
 def load_gradients(model: nn.Module, names: Sequence[str], tensors: dict[str, torch.Tensor]):
     "Gradients as they were: none, zeros or values"
     names = set(names)
-    for n,p in bare(model).named_parameters():
+    for n,p in unwrap_model(model).named_parameters():
         p.grad = None if n not in names else tensors[f"grad.{n}"].to(p.device, p.dtype, copy=True) if f"grad.{n}" in tensors else torch.zeros_like(p)
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #2afcbd4d
@@ -230,7 +224,7 @@ def _transforms(dl):
 def data_facts(dls) -> dict:
     "Counts, order and names of the items, classes, transforms and batch size"
     out = {}
-    for what,dl in zip(("training", "validation"), map(base_loader, dls.loaders[:2])):
+    for what,dl in zip(("training", "validation"), map(unwrap_loader, dls.loaders[:2])):
         ds = getattr(dl, "dataset", None)
         n = len(ds) if hasattr(ds, "__len__") else None
         out |= {f"{what} items": n, f"{what} items' names": _items_hash(ds), f"{what} transforms": _transforms(dl)}

@@ -13,7 +13,8 @@ import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.schedule import ParamScheduler
 from .checkpoint import CheckpointError, unpack
-from ..core.distributed import CPULoaders, agree, barrier, from_first, rank
+from .multiprocess import CPULoaders
+from ..core.distributed import agree, barrier, from_first, rank
 from ..core.errors import KitWarning, StateError
 from ..cache.feature_cache import Outlook
 from ..cache.callback import FeatureCache, LeanLoader
@@ -23,7 +24,8 @@ from ..acceleration.fused_adam import FusedStep
 from ..freezing.layer_groups import layer_groups
 from ..freezing.guard import FreezeGuard
 from .history import RunHistory, StageRecord
-from .learner_state import base_loader, data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
+from ..core.distributed import unwrap_loader
+from .learner_state import data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
 from .plan import stage_to_plain
 from ..cache.split_point import NoCache
 from .run_checkpoint import capture, counters, load, put, put_counters, stage_from_saved
@@ -89,7 +91,7 @@ class PlanRun:
         self.records, self.actions, self.notes, self.sessions = [], [], [], []
         self.at, self.lr, self.seconds_before, self.finished = [0, 0, 0], None, 0., False
         self.session = dict(start=[0, 0, 0], batches=0)
-        self.loaders = [base_loader(dl) for dl in learn.dls.loaders]
+        self.loaders = [unwrap_loader(dl) for dl in learn.dls.loaders]
         prime(self.loaders)
         self.trains = [will_train(learn, s) for s in plan.stages]
         self.n_train, self.n_valid = len(learn.dls.train), len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0

@@ -9,8 +9,8 @@ from .checkpoint import pack, unpack
 from ..core.distributed import gather, rank
 from ..freezing.freeze import restore_frozen
 from .history import finder_from, finder_values, record_from, record_values
-from fastai_tl.training.learner_state import (bare, callback_values, gradient_tensors, load_callbacks, load_gradients, load_model_tensors, load_optimizer, model_tensors,
-    optimizer_values, random_values)
+from ..core.distributed import unwrap_model
+from .learner_state import callback_values, gradient_tensors, load_callbacks, load_gradients, load_model_tensors, load_optimizer, model_tensors, optimizer_values, random_values
 from .plan import lr_from
 
 # %% auto #0
@@ -36,7 +36,7 @@ def capture(
     ts = model_tensors(learn.model) | c["tensors"]
     now = dict(facts=run.facts, at=list(run.at), drained=run.drained, finished=run.finished, sessions=[*run.sessions, dict(run.session)],
         actions=run.actions, notes=run.notes,
-        frozen=[n for n,p in bare(learn.model).named_parameters() if not p.requires_grad], grads=gradient_tensors(learn.model, ts),
+        frozen=[n for n,p in unwrap_model(learn.model).named_parameters() if not p.requires_grad], grads=gradient_tensors(learn.model, ts),
         stage=dict(lr=f"slice({run.lr.start!r}, {run.lr.stop!r})" if isinstance(run.lr, slice) else run.lr, peaks=run.peaks, epoch_lrs=run.epoch_lrs,
                    finder=finder_values(run.finder), wait=run.wait, best=run.best, over=run.over,
                    seconds=run.seconds_before+time.perf_counter()-run.began),

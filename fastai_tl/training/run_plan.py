@@ -9,14 +9,16 @@ from contextlib import ExitStack
 import torch
 from .checkpoint import CheckpointError, CheckpointMismatch, FolderStore, Interval, MemoryStore, unpack
 from .run_control import Control
-from ..core.distributed import barrier, check_distributed, rank, trainer_of
+from ..core.distributed import barrier, rank
+from .multiprocess import check_distributed, trainer_of
 from ..diagnosis.doctor import diagnose
 from ..core.errors import InputError, KitWarning
 from ..cache.callback import cached
 from ..freezing.freeze import hold_stats
 from ..freezing.layer_groups import layer_groups
 from .history import RunHistory
-from .learner_state import bare, facts_differences, model_tensors
+from ..core.distributed import unwrap_model
+from .learner_state import facts_differences, model_tensors
 from ..core.learner_lock import check_free, owned
 from .plan import Plan, plan_differences, stage_from
 from .plan_runner import NotFinite, OutOfMemory, PlanRun, is_oom
@@ -87,7 +89,7 @@ def run_plan(
     groups, every, control = list(layer_groups(learn)), Interval.of(checkpoint_every), control or Control()
     if resume not in ("auto", True, False): raise InputError(f"resume={resume!r}: give 'auto', True or False.", allowed=("auto", True, False))
     plan = plan.expand(groups)
-    mods = [n for n,_ in bare(learn.model).named_modules() if n]+[n for n,_ in bare(learn.model).named_parameters()]
+    mods = [n for n,_ in unwrap_model(learn.model).named_modules() if n]+[n for n,_ in unwrap_model(learn.model).named_parameters()]
     plan.check(groups, mods, _metric_names(learn))
     diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)   # the plan itself says what trains
     check_distributed(learn)

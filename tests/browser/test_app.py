@@ -13,9 +13,10 @@ from PIL import Image
 from browser.conftest import NARROW, VOILA, WIDE
 from browser.harness import free_port, until
 from fastai_tl.deploy.web_app import make_app
-from fastai_tl.deploy.export import export, load_predictor
+from fastai_tl.deploy.export import export
+from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.datasets.samples import sample_dls, sample_path
-from fastai_tl.deploy.onnx_runtime import Prediction
+from fastai_tl.deploy.predictor import Prediction
 from fastai_tl.models.transfer_learner import transfer_learner
 
 PICTURE = sample_path("clipart") / "bird" / "eagle_01.jpg"

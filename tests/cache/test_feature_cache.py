@@ -23,7 +23,8 @@ from fasttransform import Transform
 from torch import nn
 
 from fastai_tl.training.run_control import Control
-from fastai_tl.deploy.export import export, load_predictor
+from fastai_tl.deploy.export import export
+from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.core.errors import InputError, StateError
 from fastai_tl.cache.callback import LeanLoader, cache_of, frozen_cache
 from fastai_tl.training.lr_finder import find_lr

@@ -17,12 +17,14 @@ from torch import nn
 
 from fastai_tl.deploy import onnx_export
 from fastai_tl.deploy.manifest import CARD, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, changed_files
-from fastai_tl.deploy.export import ExportError, export, export_again, load_predictor
+from fastai_tl.deploy.export import ExportError, export, export_again
+from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.core.errors import FileError, InputError, StateError
 from fastai_tl.evaluation.classification import evaluate
 from fastai_tl.training.plan import Plan
 from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
-from fastai_tl.deploy.onnx_runtime import MAX_PIXELS, PictureError, load_onnx, open_picture
+from fastai_tl.core.images import MAX_PIXELS, PictureError, open_picture
+from fastai_tl.deploy.onnx_runtime import load_onnx
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.models.transfer_learner import transfer_learner
 
@@ -303,7 +305,7 @@ def test_odd_pictures_are_read_as_fastai_reads_them(tmp_path, n_in):
 
 def test_arrays_and_pillow_images_of_any_channels(mini):
     "Paths, Pillow images, arrays and bytes of the same picture get the same answer, alone and in a list"
-    from fastai_tl.deploy.onnx_runtime import open_bytes
+    from fastai_tl.core.images import open_bytes
     rng = np.random.default_rng(0)
     for backend in ("torch", "onnx"):
         pred = load_predictor(mini[0], backend)
@@ -504,7 +506,8 @@ class Without:
     def __getattr__(self, k): return getattr(self.finder, k)
 sys.meta_path[:] = [Without(f) for f in sys.meta_path]
 from fastai_tl.deploy.onnx_runtime import ExtraError
-from fastai_tl.deploy.export import export_again, load_predictor
+from fastai_tl.deploy.export import export_again
+from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.deploy.onnx_export import check_onnx_extra
 print(load_predictor(export_again({str(mini[0])!r}, {str(tmp_path / "again")!r})).predict({str(mini[0] / SAMPLE)!r}).label)
 print(load_predictor({str(mini[0])!r}).predict({str(mini[0] / SAMPLE)!r}).label)

@@ -15,11 +15,13 @@ from fastai_tl.deploy import web_app as app
 from fastai_tl.interface import cli
 from fastai_tl.deploy.web_app import GRADIO, PAGE, about_model, make_app, open_model
 from fastai_tl.deploy.manifest import MANIFEST, ONNX, SAMPLE, WEIGHTS
-from fastai_tl.deploy.export import Predictor, export, load_predictor
+from fastai_tl.deploy.torch_predictor import Predictor, load_predictor
+from fastai_tl.deploy.export import export
 from fastai_tl.core.errors import FileError, InputError
 from fastai_tl.deploy.web_page import ModelPage, bars
 from fastai_tl.datasets.samples import sample_dls, sample_path
-from fastai_tl.deploy.onnx_runtime import ExtraError, OnnxPredictor, open_bytes
+from fastai_tl.deploy.onnx_runtime import ExtraError, OnnxPredictor
+from fastai_tl.core.images import open_bytes
 from fastai_tl.models.transfer_learner import transfer_learner
 
 PICTURE = sample_path("clipart") / "bird" / "eagle_01.jpg"
@@ -225,7 +227,7 @@ def test_bars():
 
 
 def test_open_bytes_is_open_picture():
-    from fastai_tl.deploy.onnx_runtime import open_picture
+    from fastai_tl.core.images import open_picture
     for mode in ("L", "RGB", "RGBA"): assert open_bytes(PICTURE.read_bytes(), mode).tobytes() == open_picture(PICTURE, mode).tobytes()
 
 

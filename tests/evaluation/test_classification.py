@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from fastai_tl.core.errors import InputError, StateError
-from fastai_tl.evaluation.classification import Evaluation, Mistake, evaluate, wilson
+from fastai_tl.evaluation.classification import Evaluation, Mistake, evaluate
+from fastai_tl.evaluation.calibration import wilson
 
 QUIET = lambda *a: None
 

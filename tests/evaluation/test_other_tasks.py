@@ -19,7 +19,9 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from fastai_tl.core.errors import FileError, InputError, KitError, StateError
-from fastai_tl.evaluation.classification import Evaluation, MultiLabelEvaluation, RegressionEvaluation, evaluate
+from fastai_tl.evaluation.classification import Evaluation, evaluate
+from fastai_tl.evaluation.multilabel import MultiLabelEvaluation
+from fastai_tl.evaluation.regression import RegressionEvaluation
 from fastai_tl.cache.callback import frozen_cache
 from fastai_tl.models.transfer_learner import transfer_learner
 

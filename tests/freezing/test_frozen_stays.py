@@ -10,7 +10,8 @@ from fastai.optimizer import OptimWrapper
 from fastai_tl.freezing.batchnorm import batch_norms
 from fastai_tl.freezing.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, frozen_names, unfreeze
 from fastai_tl.freezing.layer_groups import GroupError, layer_groups
-from fastai_tl.training.plan import Plan, Stage
+from fastai_tl.training.plan import Plan
+from fastai_tl.training.stage import Stage
 from fastai_tl.core.progress import quiet
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.models.transfer_learner import transfer_learner

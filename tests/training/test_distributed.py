@@ -12,7 +12,7 @@ import pytest
 from conftest import noisy_learner
 
 from fastai_tl.training.run_control import Control
-from fastai_tl.core.distributed import check_distributed
+from fastai_tl.training.multiprocess import check_distributed
 from fastai_tl.core.errors import StateError
 from fastai_tl.freezing.freeze import freeze_to
 

@@ -20,7 +20,8 @@ from fastai_tl.freezing.freeze import freeze_to
 from fastai_tl.freezing.layer_groups import GroupSpec
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.core.progress import quiet
-from fastai_tl.training.plan import Plan, Stage
+from fastai_tl.training.plan import Plan
+from fastai_tl.training.stage import Stage
 from fastai_tl.core.snapshot import deferred_interrupt
 from fastai_tl.training.run_plan import run_plan
 

@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path
 from fastai.learner import Learner
 from ..grading import exercise, fail, near, number, several
-from ...evaluation.classification import evaluate, wilson
+from ...evaluation.classification import evaluate
+from ...evaluation.calibration import wilson
 from ...core.progress import quiet
 from ..questions import Choice, choices, slider
 from ...datasets.samples import name_root, sample_path
-from ...deploy.onnx_runtime import AnyPredictor
+from ...deploy.predictor import AnyPredictor
 from .fixtures import a_learner, tiny_dls, tiny_learner
 
 # %% auto #0
