@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from fastai_tl.course.student_notebooks import exercises_in, nbgrader_course, read_notebook
-from fastai_tl.course.lessons import find_lesson
+from fastai_tl.course.lessons import find_lesson, load_exercises
 
 # nbgrader starts alembic by its bare name, so the environment's programs must be on the path
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
