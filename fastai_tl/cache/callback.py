@@ -54,45 +54,43 @@ class LeanLoader(_InPlaceOf):
         return idxs if k==1 else [i+self.source.n*self.source.rng.randrange(k) for i in idxs]   # a view is a number of rows further on
 
     def create_batches(self, idxs):
-        for rows in chunked(idxs, self.source.bs, self.source.drop_last): yield self.cache.batch(self.source, rows)
+        for rows in chunked(idxs, self.source.bs, self.source.drop_last): yield _feature_batch(self.cache, self.source, rows)
 
 class KeptLoader(_InPlaceOf):
     "Batches of pictures that need not be opened again"
     def create_batches(self, idxs): yield from self.cache.items[id(self.source)].batches(idxs, self.source.drop_last)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #056571c6
-def _batch(self: FrozenCache, dl, rows):
+def _feature_batch(cache: FrozenCache, dl, rows):
     "A batch of features; of pictures if there are none any more"
-    learn, items = self.learn, [r%dl.n for r in rows]
-    if self.frozen() or self.begin_again(dl):
-        t, types = self.table(dl), self.types[id(dl)]
-        x = t.rows(rows).to(self.device, self.cut.call.out.dtype)
-        self.live = x, x._version
+    learn, items = cache.learn, [r%dl.n for r in rows]
+    if cache.frozen() or _begin_again(cache, dl):
+        t, types = cache.table(dl), cache.types[id(dl)]
+        x = t.rows(rows).to(cache.device, cache.cut.call.out.dtype)
+        cache.live = x, x._version
         idx = torch.tensor(items)
-        return (x, *[None]*(getattr(learn.dls, "n_inp", 1)-1), *(y[idx].to(self.device).as_subclass(c) for y,c in zip(t.ys, types)))
-    self.live = None
+        return (x, *[None]*(getattr(learn.dls, "n_inp", 1)-1), *(y[idx].to(cache.device).as_subclass(c) for y,c in zip(t.ys, types)))
+    cache.live = None
     return dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in items])))
 
-def _begin_again(self: FrozenCache, dl) -> bool:
+def _begin_again(cache: FrozenCache, dl) -> bool:
     "Something has begun to train: new features, if there can be any"
-    if self.cut is None: return False
-    self.hashes = None
+    if cache.cut is None: return False
+    cache.hashes = None
     try:
-        self.renew()
-        return self.ready(dl) is not None
+        cache.renew()
+        return _lean_loader(cache, dl) is not None
     except NoCache as e:
-        self.drop(); self.why = e.why; self.params = []
-        self.note(f"no longer cached: {e.why}")
+        cache.drop(); cache.why = e.why; cache.params = []
+        cache.note(f"no longer cached: {e.why}")
         return False
 
-def _ready(self: FrozenCache, dl) -> LeanLoader | None:
+def _lean_loader(cache: FrozenCache, dl) -> LeanLoader | None:
     "A loader of features in place of `dl`"
-    self.table(dl)
-    shape = "×".join(map(str, self.cut.shape))
-    self.note(f"{sum(t.n_rows for t,_ in self.tables.values())} rows of features, {shape} numbers each, after {self.cut.path}", about=self.cut)
-    return LeanLoader(self, dl)
-
-FrozenCache.batch, FrozenCache.begin_again, FrozenCache.ready = _batch, _begin_again, _ready
+    cache.table(dl)
+    shape = "×".join(map(str, cache.cut.shape))
+    cache.note(f"{sum(t.n_rows for t,_ in cache.tables.values())} rows of features, {shape} numbers each, after {cache.cut.path}", about=cache.cut)
+    return LeanLoader(cache, dl)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #133b7bd0
 class FeatureCache(Callback):
@@ -120,13 +118,13 @@ class FeatureCache(Callback):
         if not any(dl is o for o in self.learn.dls.loaders[:2]): return
         if training: self.trained = True
         whole, dl = dl, unwrap_loader(dl)
-        lean = cache.open(dl, training, not self.looked, self.trained)
+        lean = _epoch_loader(cache, dl, training, not self.looked, self.trained)
         self.looked = True
         self.light = lean is not None and (training or self.light)
         if lean is not None: self.learn.dl, self.lean = lean if whole is dl else type(whole)(lean, whole.rank, whole.world_size, whole.device), True
         if whole is not dl: return
         if lean is None and cache.keeps(dl, training): self.learn.dl = KeptLoader(cache, dl)
-        self.quick = cache.quick(dl, self.lean)
+        self.quick = _epoch_quick(cache, dl, self.lean)
 
     def before_batch(self):
         if not isinstance(vars(self.learn).get("_call_one"), _Events): self.arm()   # which arms when all others have been asked
@@ -192,63 +190,59 @@ class _Quickly:
         with self.quick.on(): return type(self.model).forward(self.model, *self.quick.inputs(xb), **kw)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #fc7c5cb5
-def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
+def _epoch_loader(cache: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     "What an epoch should use instead of `dl`; `None`: `dl`"
-    learn, self.fresh = self.learn, None
-    if self.auto:
-        if all(p.requires_grad for p in self.model.parameters()): self.note("nothing is frozen"); return None
-        planned = self.outlook.planned if self.outlook.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
-        self.once = planned<2*len(learn.dls.train)
-        if self.once and not self.outlook.chain: self.note("one epoch gains nothing"); return None
-        if first: self.refused = None
-        if self.refused==self.standing(): return None
+    learn, cache.fresh = cache.learn, None
+    if cache.auto:
+        if all(p.requires_grad for p in cache.model.parameters()): cache.note("nothing is frozen"); return None
+        planned = cache.outlook.planned if cache.outlook.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
+        cache.once = planned<2*len(learn.dls.train)
+        if cache.once and not cache.outlook.chain: cache.note("one epoch gains nothing"); return None
+        if first: cache.refused = None
+        if cache.refused==cache.standing(): return None
     try:
-        if why := callbacks_reason(learn, self.auto): raise NoCache(why, callback=True)
-        if first: self.hashes, self.checked = fingerprint(self.model), set()
-        if self.cut is not None and id(dl) not in self.checked:
-            self.checked.add(id(dl))
-            if not self.unchanged(dl) and id(dl) in self.tables: self.drop()   # its items are others now
-        if not self.intact(self.hashes if first else None):
-            self.hashes = self.hashes if first else None
-            self.renew()
-        elif first and (h := self.cut.hooked()): raise NoCache(f"{h} has a hook, which would see nothing of it.")
-        if self.auto:
-            size = sum(o.n for o in self.loaders)*self.cut.call.out.row*self.cut.call.out.dtype.itemsize
-            if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
-        if dl is not self.loaders[0] and id(dl) not in self.tables:
-            if id(dl) not in self.reasons: self.reasons[id(dl)] = self.reason(dl, False)[0]
-            if why := self.reasons[id(dl)]: self.note(f"validation is not cached: {why}"); return None
-        return self.ready(dl)
+        if why := callbacks_reason(learn, cache.auto): raise NoCache(why, callback=True)
+        if first: cache.hashes, cache.checked = fingerprint(cache.model), set()
+        if cache.cut is not None and id(dl) not in cache.checked:
+            cache.checked.add(id(dl))
+            if not cache.unchanged(dl) and id(dl) in cache.tables: cache.drop()   # its items are others now
+        if not cache.intact(cache.hashes if first else None):
+            cache.hashes = cache.hashes if first else None
+            cache.renew()
+        elif first and (h := cache.cut.hooked()): raise NoCache(f"{h} has a hook, which would see nothing of it.")
+        if cache.auto:
+            size = sum(o.n for o in cache.loaders)*cache.cut.call.out.row*cache.cut.call.out.dtype.itemsize
+            if size>cache.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({cache.limit/2**20:.0f} MB).")
+        if dl is not cache.loaders[0] and id(dl) not in cache.tables:
+            if id(dl) not in cache.reasons: cache.reasons[id(dl)] = cache.reason(dl, False)[0]
+            if why := cache.reasons[id(dl)]: cache.note(f"validation is not cached: {why}"); return None
+        return _lean_loader(cache, dl)
     except NoCache as e:
-        self.why = e.why
-        if self.auto or not hasattr(e, "callback"): self.drop()
-        if not self.auto and not hasattr(e, "trains"): raise
-        if self.auto and training: self.refused = self.standing()
-        self.note(f"not cached: {e.why}")
+        cache.why = e.why
+        if cache.auto or not hasattr(e, "callback"): cache.drop()
+        if not cache.auto and not hasattr(e, "trains"): raise
+        if cache.auto and training: cache.refused = cache.standing()
+        cache.note(f"not cached: {e.why}")
         return None
-
-FrozenCache.open = _open
 
 _LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")   # callbacks with ways of their own
 
-def _quick(self: FrozenCache, dl, lean) -> Quick | None:
+def _epoch_quick(cache: FrozenCache, dl, lean) -> Quick | None:
     "How the part of the network that is not cached runs faster in this epoch; found out once a fit"
-    cut = self.cut if lean else None
+    cut = cache.cut if lean else None
     asked = id(dl), id(cut)
-    if asked not in self.quicks: self.quicks[asked] = _find_quick(self, dl, cut), cut   # with the cut, so that no other gets its number
-    q,_ = self.quicks[asked]
+    if asked not in cache.quicks: cache.quicks[asked] = _find_quick(cache, dl, cut), cut   # with the cut, so that no other gets its number
+    q,_ = cache.quicks[asked]
     if q is not None: q.begin()
     return q
 
-def _find_quick(self, dl, cut):
-    learn = self.learn
-    if not self.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in _LAYOUTS for cb in learn.cbs): return None
+def _find_quick(cache: FrozenCache, dl, cut):
+    learn = cache.learn
+    if not cache.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in _LAYOUTS for cb in learn.cbs): return None
     try:
-        q = quick_for(self.model, peek(learn, dl)[0], dl.bs, () if cut is None else cut.modules().values())
+        q = quick_for(cache.model, peek(learn, dl)[0], dl.bs, () if cut is None else cut.modules().values())
         return None if q is None or cut is not None and not cut.takes(q) else q
     except Exception: return None   # a loader that cannot give these few items
-
-FrozenCache.quick = _quick
 
 # %% ../../nbs/api/cache/05_callback.ipynb #9e1177be
 def cache_of(learn) -> FrozenCache | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from .items import KeptItems, autocast_mark, callbacks_reason, fetch, in_order, items_reason, loader_reason, parts_of, peek, precision
 from ..core.distributed import barrier, rank, size
 from ..core.errors import KitWarning
@@ -47,6 +48,7 @@ class Outlook:
 
 class FrozenCache:
     "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
+    hashes = None
     def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, quick=False):
         self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
@@ -87,13 +89,15 @@ class FrozenCache:
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #8762d132
 def _marks(tensors): return [(id(t), t._version, t.data_ptr()) for t in tensors]
 
-def _frozen(self: FrozenCache) -> bool:
+@patch
+def frozen(self: FrozenCache) -> bool:
     "Whether nothing before the cut trains"
     for p in self.params:   # twice a batch, hence no generator
         if p.requires_grad: return False
     return True
 
-def _intact(self: FrozenCache, hashes=None) -> bool:
+@patch
+def intact(self: FrozenCache, hashes=None) -> bool:
     "Whether the features are still those of the network"
     if self.cut is None or self.cut.model is not self.model or not self.frozen() or self.mode!=autocast_mark(self.learn): return False
     if self.device!=next(self.model.parameters()).device: return False
@@ -104,22 +108,24 @@ def _intact(self: FrozenCache, hashes=None) -> bool:
         return True
     return _marks(self.names.values())==self.marks
 
-def _still(self: FrozenCache) -> list[str]:
+@patch
+def still(self: FrozenCache) -> list[str]:
     "Names of the tensors before the cut that nothing can have moved: no write that torch has counted, no gradient that an optimizer could use"
     now = _marks(self.names.values())
     return [n for (n,t),a,b in zip(self.names.items(), now, self.marks) if a==b and t.grad is None]
 
-FrozenCache.frozen, FrozenCache.intact, FrozenCache.still = _frozen, _intact, _still
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #ebb343fe
-def _standing(self: FrozenCache) -> tuple:
+@patch
+def standing(self: FrozenCache) -> tuple:
     "What trains, and who looks on: while these are the same, what was refused in a fit stays refused"
     return [id(p) for p in self.model.parameters() if p.requires_grad], [id(cb) for cb in self.learn.cbs]
 
-def _drop(self: FrozenCache):
+@patch
+def drop(self: FrozenCache):
     self.cut, self.tables, self.reasons, self.live = None, {}, {}, None
 
-def _renew(self: FrozenCache):
+@patch
+def renew(self: FrozenCache):
     "Find the cut for what is frozen now; raises `NoCache`"
     learn = self.learn
     self.drop()
@@ -142,14 +148,13 @@ def _renew(self: FrozenCache):
     self.names = ts
     self.cut, self.why = cut, ""
 
-FrozenCache.standing, FrozenCache.drop, FrozenCache.renew, FrozenCache.hashes = _standing, _drop, _renew, None
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #20dabb57
 def _transforms(dl, plain):
     fs = [f for k in ("after_item", "before_batch", "after_batch") for f in getattr(getattr(dl, k, None), "fs", [])]
     return [(type(f), id(f) if plain else vars(f) if hasattr(f, "__dict__") else f) for f in fs]
 
-def _look(self: FrozenCache, dl) -> tuple:
+@patch
+def look(self: FrozenCache, dl) -> tuple:
     "A few items as the network gets them, and what the transforms are after that: both must stay the same"
     rnd = RandomState([dl])
     try:
@@ -161,23 +166,27 @@ def _look(self: FrozenCache, dl) -> tuple:
     try: return h.add(_transforms(dl, False)).hexdigest(), True
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return h.add(_transforms(dl, True)).hexdigest(), False
 
-def _facts_of(self: FrozenCache, dl) -> tuple: return *self.look(dl), id(dl.dataset), len(dl.dataset)
+@patch
+def facts_of(self: FrozenCache, dl) -> tuple: return *self.look(dl), id(dl.dataset), len(dl.dataset)
 
-def _unchanged(self: FrozenCache, dl) -> bool:
+@patch
+def unchanged(self: FrozenCache, dl) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
     now = self.facts_of(dl)
     was, self.facts[id(dl)], self.fresh = self.facts.get(id(dl)), now, id(dl)
     if was is not None and was!=now: self.good.discard(id(dl))
     return was==now
 
-def _reason(self: FrozenCache, dl, training) -> tuple[str, bool]:
+@patch
+def reason(self: FrozenCache, dl, training) -> tuple[str, bool]:
     "`loader_reason`; a loader that was found good is asked again if its items have become others"
     if id(dl) in self.good and (self.fresh==id(dl) or self.unchanged(dl)): return "", False
     answer = loader_reason(self.learn, dl, training)
     if not answer[0]: self.good.add(id(dl))
     return answer
 
-def _key(self: FrozenCache, dl) -> str | None:
+@patch
+def key(self: FrozenCache, dl) -> str | None:
     "Of everything that the features of a loader depend on; `None`: something in it cannot be told"
     cut = self.cut
     seen, whole = self.facts[id(dl)][:2]
@@ -188,7 +197,8 @@ def _key(self: FrozenCache, dl) -> str | None:
         return add_items(h, dl.dataset).hexdigest()
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return None
 
-def _keeps(self: FrozenCache, dl, training) -> bool:
+@patch
+def keeps(self: FrozenCache, dl, training) -> bool:
     "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network. Some items are looked at in each epoch"
     one, kept, plan = len(self.learn.dls.train), self.items.get(id(dl)), self.outlook
     batches = self.learn.n_epoch*one if plan.planned is None else plan.planned+plan.later
@@ -202,11 +212,9 @@ def _keeps(self: FrozenCache, dl, training) -> bool:
     self.note("pictures are opened once")
     return True
 
-FrozenCache.look, FrozenCache.facts_of, FrozenCache.unchanged, FrozenCache.reason = _look, _facts_of, _unchanged, _reason
-FrozenCache.key, FrozenCache.keeps = _key, _keeps
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #3c10cd43
-def _table(self: FrozenCache, dl) -> Table:
+@patch
+def table(self: FrozenCache, dl) -> Table:
     "Features of a loader's items: made, found in memory, or read from the store"
     if id(dl) in self.tables: return self.tables[id(dl)][0]
     if self.fresh!=id(dl): self.unchanged(dl)
@@ -221,7 +229,8 @@ def _table(self: FrozenCache, dl) -> Table:
     self.tables[id(dl)] = t, dl
     return t
 
-def _shared(self: FrozenCache, dl, key) -> Table:
+@patch
+def shared(self: FrozenCache, dl, key) -> Table:
     "From the store. Of several processes the first makes what is not there, while the others wait"
     if key is None: raise NoCache("store=… was given, but the items or transforms have no content that a key could be made of. Leave store out.")
     disk = DiskStore(self.store)
@@ -243,7 +252,8 @@ def _stored(cache, dl, disk, key):
 
 def _how(cut, names): return cut.channels_last, {m for p in cut.pairs for m in p if m in names}
 
-def _found(self: FrozenCache, dl) -> Table | None:
+@patch
+def found(self: FrozenCache, dl) -> Table | None:
     "What an earlier stage has stored on the way to its own cut, if it is what would be made now, to the last bit"
     cut = self.cut
     was = self.trail.get((id(dl), cut.path, cut.call.nth))
@@ -267,10 +277,9 @@ def _same(cache, dl, t, n=4):
     tol = 1e-2 if t.dtype.itemsize<4 else 1e-4
     return ok and torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol*max(1., float(x.abs().max())))
 
-FrozenCache.table, FrozenCache.shared, FrozenCache.found = _table, _shared, _found
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #738022fe
-def _build(self: FrozenCache, dl, disk, key) -> Table:
+@patch
+def build(self: FrozenCache, dl, disk, key) -> Table:
     "Run the frozen part over all items of a loader"
     learn, cut, k = self.learn, self.cut, self.views_of(dl)
     dtype = self.dtype or cut.call.out.dtype
@@ -299,7 +308,8 @@ def _build(self: FrozenCache, dl, disk, key) -> Table:
     self.seconds += time.perf_counter()-began
     return t
 
-def _on_the_way(self: FrozenCache, dl, size):
+@patch
+def on_the_way(self: FrozenCache, dl, size):
     "Places before the cut where later stages will cut, with a table for each, while there is room; not those with more numbers than a picture has"
     out = []
     for trains in self.outlook.coming:
@@ -352,5 +362,3 @@ def _gain(cache, x, seconds, steps):
         del out
     rest = 4*(time.perf_counter()-began)   # backward, step and the loop take about three times as long as this
     return f"caching features, {seconds*steps:.0f} s once; after that about {(seconds+rest)/rest:.0f} times faster"
-
-FrozenCache.build, FrozenCache.on_the_way = _build, _on_the_way

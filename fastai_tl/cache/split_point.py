@@ -157,92 +157,86 @@ class Cut:
 
     def __repr__(self): return f"Cut(after {self.path}, {'×'.join(map(str, self.shape))} numbers an item)"
 
-# %% ../../nbs/api/cache/01_split_point.ipynb #66b7ba3a
-def _rest(self: Cut,
-    x: torch.Tensor,     # features, (B, *shape)
-):                       # what the model would give for the pictures
-    "Run what comes after the cut"
-    self.x, plays = x, [(m, _Played(self, m, acts)) for m,acts in self.plays]
-    try:
-        for m,p in plays: m.__dict__["forward"] = p
-        return type(self.model).forward(self.model, *self.inputs)
-    finally:
-        self.x = None
-        for m,p in plays:
-            if p.old is None: m.__dict__.pop("forward", None)
-            else: m.__dict__["forward"] = p.old
+    def rest(self,
+        x: torch.Tensor,     # features, (B, *shape)
+    ):                       # what the model would give for the pictures
+        "Run what comes after the cut"
+        self.x, plays = x, [(m, _Played(self, m, acts)) for m,acts in self.plays]
+        try:
+            for m,p in plays: m.__dict__["forward"] = p
+            return type(self.model).forward(self.model, *self.inputs)
+        finally:
+            self.x = None
+            for m,p in plays:
+                if p.old is None: m.__dict__.pop("forward", None)
+                else: m.__dict__["forward"] = p.old
 
-def _features(self: Cut,
-    xb: tuple,              # inputs of the model
-    also=(),                # `Call`s that end before the cut, of modules that are called once
-) -> torch.Tensor:          # (B, *shape); or a list, first of the cut, then of each of `also`
-    "Run what comes before the cut, without gradients, in evaluation mode"
-    count, seen = [0], {}
-    if self.channels_last: xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim==4 else x for x in xb)
-    def stop(m, args, out):
-        if count[0]==self.call.nth: raise _Stop(out.detach().contiguous())
-        count[0] += 1
-    def note(m, args, out): seen[m] = out.detach().contiguous()
-    hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
-    try:
-        with torch.no_grad(): self.model(*xb)
-    except _Stop as s: return [s.out, *(seen.get(c.module) for c in also)] if also else s.out
-    finally:
-        for h in hooks: h.remove()
-    raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
+    def features(self,
+        xb: tuple,              # inputs of the model
+        also=(),                # `Call`s that end before the cut, of modules that are called once
+    ) -> torch.Tensor:          # (B, *shape); or a list, first of the cut, then of each of `also`
+        "Run what comes before the cut, without gradients, in evaluation mode"
+        count, seen = [0], {}
+        if self.channels_last: xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim==4 else x for x in xb)
+        def stop(m, args, out):
+            if count[0]==self.call.nth: raise _Stop(out.detach().contiguous())
+            count[0] += 1
+        def note(m, args, out): seen[m] = out.detach().contiguous()
+        hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
+        try:
+            with torch.no_grad(): self.model(*xb)
+        except _Stop as s: return [s.out, *(seen.get(c.module) for c in also)] if also else s.out
+        finally:
+            for h in hooks: h.remove()
+        raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
 
-def _quick(self: Cut):
-    "Inside, `features` is as fast as it can be; not for gradients"
-    return folded(self.pairs)
+    def quick(self):
+        "Inside, `features` is as fast as it can be; not for gradients"
+        return folded(self.pairs)
 
-Cut.rest, Cut.features, Cut.quick = _rest, _features, _quick
+    def modules(self) -> dict[str, nn.Module]:
+        "All modules before the cut, by path"
+        out = {}
+        for c in self.skipped: out |= {f"{c.path}.{n}".strip("."): m for n,m in c.module.named_modules()}
+        return out
 
-# %% ../../nbs/api/cache/01_split_point.ipynb #9d4c4769
-def _modules(self: Cut) -> dict[str, nn.Module]:
-    "All modules before the cut, by path"
-    out = {}
-    for c in self.skipped: out |= {f"{c.path}.{n}".strip("."): m for n,m in c.module.named_modules()}
-    return out
+    def tensors(self) -> dict[str, torch.Tensor]:
+        "All weights and buffers that the features depend on; those that train and belong to a module around the cut are not among them"
+        ts = {f"{p}.{n}": t for p,m in self.modules().items() for n,t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]}
+        around = ((c.path, n, t) for c in self.above for n,t in [*c.module.named_parameters(recurse=False), *c.module.named_buffers(recurse=False)])
+        return ts | {f"{path}.{n}".strip("."): t for path,n,t in around if not t.requires_grad}
 
-def _tensors(self: Cut) -> dict[str, torch.Tensor]:
-    "All weights and buffers that the features depend on; those that train and belong to a module around the cut are not among them"
-    ts = {f"{p}.{n}": t for p,m in self.modules().items() for n,t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]}
-    around = ((c.path, n, t) for c in self.above for n,t in [*c.module.named_parameters(recurse=False), *c.module.named_buffers(recurse=False)])
-    return ts | {f"{path}.{n}".strip("."): t for path,n,t in around if not t.requires_grad}
+    def hooked(self) -> str:
+        "The first module before the cut with a hook that would see nothing, for a message; `''`: there is none"
+        for p,m in self.modules().items():
+            if m._forward_hooks or m._backward_hooks or any(not isinstance(h, HoldStats) for h in m._forward_pre_hooks.values()): return f"{p} ({type(m).__name__})"
+        return ""
 
-def _hooked(self: Cut) -> str:
-    "The first module before the cut with a hook that would see nothing, for a message; `''`: there is none"
-    for p,m in self.modules().items():
-        if m._forward_hooks or m._backward_hooks or any(not isinstance(h, HoldStats) for h in m._forward_pre_hooks.values()): return f"{p} ({type(m).__name__})"
-    return ""
+    def earlier(self,
+        trains: set[int],   # `id`s of parameters
+    ) -> Call | None:
+        "Where the cut would be if these parameters trained, most likely; `None`: no earlier place"
+        calls = sorted((c for c in self.calls if c.end<=self.call.end), key=lambda c: c.end)
+        first = min((c.start for c in calls if any(id(p) in trains for p in c.module.parameters(recurse=False))), default=self.call.end)
+        known = [c for c in calls if c.end<first and c.single and c.parent is not None and any(True for _ in c.module.parameters())]
+        once = [c for c in known if sum(o.module is c.module for o in self.calls)==1]
+        return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
 
-def _earlier(self: Cut,
-    trains: set[int],   # `id`s of parameters
-) -> Call | None:
-    "Where the cut would be if these parameters trained, most likely; `None`: no earlier place"
-    calls = sorted((c for c in self.calls if c.end<=self.call.end), key=lambda c: c.end)
-    first = min((c.start for c in calls if any(id(p) in trains for p in c.module.parameters(recurse=False))), default=self.call.end)
-    known = [c for c in calls if c.end<first and c.single and c.parent is not None and any(True for _ in c.module.parameters())]
-    once = [c for c in known if sum(o.module is c.module for o in self.calls)==1]
-    return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
+    def takes(self,
+        q,                # a `Quick`
+    ) -> bool:
+        "Whether what comes after the cut runs with features as `q` lays them out"
+        x = self.call.out.empty().expand(2, *self.shape)
+        try:
+            with preserved_model(self.model), torch.no_grad():
+                self.model.eval()
+                self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
+        except RuntimeError: return False   # a view of what is laid out otherwise
+        return True
 
-def _takes(self: Cut,
-    q,                # a `Quick`
-) -> bool:
-    "Whether what comes after the cut runs with features as `q` lays them out"
-    x = self.call.out.empty().expand(2, *self.shape)
-    try:
-        with preserved_model(self.model), torch.no_grad():
-            self.model.eval()
-            self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
-    except RuntimeError: return False   # a view of what is laid out otherwise
-    return True
-
-def _smaller(self: Cut, c: Call) -> bool:
-    "Whether the output of a call has no more numbers than the inputs of the network"
-    return c.out.row<=sum(math.prod(x.shape[1:]) for x in self.inputs if isinstance(x, torch.Tensor))
-
-Cut.modules, Cut.tensors, Cut.hooked, Cut.takes, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _takes, _smaller, _earlier
+    def smaller(self, c: Call) -> bool:
+        "Whether the output of a call has no more numbers than the inputs of the network"
+        return c.out.row<=sum(math.prod(x.shape[1:]) for x in self.inputs if isinstance(x, torch.Tensor))
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #92ddec8d
 def _candidates(calls):

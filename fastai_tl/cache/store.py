@@ -47,44 +47,42 @@ class Hasher:
             self._object(v)
             self.open.pop()
 
+    def _object(self, v):
+        if isinstance(v, dict):
+            self._text("dict", len(v))
+            for k,x in v.items(): self.add(k, x)
+        elif isinstance(v, (set, frozenset)): self._text("set", *sorted(Hasher().add(x).hexdigest() for x in v))
+        elif isinstance(v, (list, tuple, range)) or type(v).__name__=="L": self._text(type(v).__name__, len(v)); self.add(*v)
+        elif isinstance(v, (types.UnionType, types.GenericAlias)) or type(v).__module__=="typing": self._text("type", repr(v))
+        elif isinstance(v, type): self._text("class", v.__module__, v.__qualname__)
+        elif isinstance(v, (types.BuiltinFunctionType, np.ufunc)): self._text("builtin", getattr(v, "__module__", ""), getattr(v, "__qualname__", v.__name__))
+        elif isinstance(v, types.FunctionType):
+            self._text("function", v.__module__, v.__qualname__)
+            self._code(v.__code__)
+            self.add(v.__defaults__, v.__kwdefaults__, *(c.cell_contents for c in v.__closure__ or () if _filled(c)))
+        elif isinstance(v, types.MethodType): self.add(v.__func__, v.__self__)
+        elif isinstance(v, functools.partial): self.add("partial", v.func, v.args, v.keywords)
+        elif isinstance(v, torch.nn.Module): self.add("module", type(v), repr(v), v.training, *v.state_dict().items())
+        elif hasattr(v, "to_csv"): self._text(type(v).__name__, v.to_csv())
+        elif hasattr(v, "__dict__") and not isinstance(v, types.ModuleType) and not hasattr(v, "__next__"):
+            self._text("object", type(v).__module__, type(v).__qualname__)
+            self.add(dict(vars(v)))
+            if isinstance(v, (list, tuple, dict, str, int, float)): self.add(str(v))
+        elif isinstance(v, types.ModuleType): self._text("module", v.__name__)
+        elif hasattr(type(v), "__reduce_ex__") and not hasattr(v, "__next__"):
+            try: parts = v.__reduce_ex__(4)
+            except TypeError as e: raise NoKey(f"{type(v).__name__}: {e}") from None
+            self.add(*(parts[:3] if isinstance(parts, tuple) else (parts,)))
+        else: raise NoKey(f"the content of a {type(v).__name__} cannot be told")
+
+    def _code(self, code):
+        self._bytes("code", code.co_code)
+        for c in (*code.co_consts, *code.co_names): self._code(c) if isinstance(c, types.CodeType) else self.add(c)
+
 # %% ../../nbs/api/cache/03_store.ipynb #679cbf6f
-def _object(self: Hasher, v):
-    if isinstance(v, dict):
-        self._text("dict", len(v))
-        for k,x in v.items(): self.add(k, x)
-    elif isinstance(v, (set, frozenset)): self._text("set", *sorted(Hasher().add(x).hexdigest() for x in v))
-    elif isinstance(v, (list, tuple, range)) or type(v).__name__=="L": self._text(type(v).__name__, len(v)); self.add(*v)
-    elif isinstance(v, (types.UnionType, types.GenericAlias)) or type(v).__module__=="typing": self._text("type", repr(v))
-    elif isinstance(v, type): self._text("class", v.__module__, v.__qualname__)
-    elif isinstance(v, (types.BuiltinFunctionType, np.ufunc)): self._text("builtin", getattr(v, "__module__", ""), getattr(v, "__qualname__", v.__name__))
-    elif isinstance(v, types.FunctionType):
-        self._text("function", v.__module__, v.__qualname__)
-        self._code(v.__code__)
-        self.add(v.__defaults__, v.__kwdefaults__, *(c.cell_contents for c in v.__closure__ or () if _filled(c)))
-    elif isinstance(v, types.MethodType): self.add(v.__func__, v.__self__)
-    elif isinstance(v, functools.partial): self.add("partial", v.func, v.args, v.keywords)
-    elif isinstance(v, torch.nn.Module): self.add("module", type(v), repr(v), v.training, *v.state_dict().items())
-    elif hasattr(v, "to_csv"): self._text(type(v).__name__, v.to_csv())
-    elif hasattr(v, "__dict__") and not isinstance(v, types.ModuleType) and not hasattr(v, "__next__"):
-        self._text("object", type(v).__module__, type(v).__qualname__)
-        self.add(dict(vars(v)))
-        if isinstance(v, (list, tuple, dict, str, int, float)): self.add(str(v))
-    elif isinstance(v, types.ModuleType): self._text("module", v.__name__)
-    elif hasattr(type(v), "__reduce_ex__") and not hasattr(v, "__next__"):
-        try: parts = v.__reduce_ex__(4)
-        except TypeError as e: raise NoKey(f"{type(v).__name__}: {e}") from None
-        self.add(*(parts[:3] if isinstance(parts, tuple) else (parts,)))
-    else: raise NoKey(f"the content of a {type(v).__name__} cannot be told")
-
-def _code(self: Hasher, code):
-    self._bytes("code", code.co_code)
-    for c in (*code.co_consts, *code.co_names): self._code(c) if isinstance(c, types.CodeType) else self.add(c)
-
 def _filled(cell):
     try: cell.cell_contents; return True   # noqa: B018
     except ValueError: return False
-
-Hasher._object, Hasher._code = _object, _code
 
 # %% ../../nbs/api/cache/03_store.ipynb #3595d875
 def _file(x):
@@ -143,31 +141,28 @@ class Table:
 
     def __deepcopy__(self, memo): return self   # a copy of a Learner need not hold its features twice
 
-# %% ../../nbs/api/cache/03_store.ipynb #a64f04c3
-def _put_rows(self: Table, at: int, x: torch.Tensor):
-    "Write rows from number `at` on"
-    x = x.detach().to("cpu", self.dtype).contiguous()
-    if self.file is None: self.x[at:at+len(x)] = x; return
-    self.np[at:at+len(x)] = x.reshape(len(x), -1).view(torch.uint8).numpy().reshape(len(x), self.row_bytes)
-    self._touch(len(x))
+    def put_rows(self, at: int, x: torch.Tensor):
+        "Write rows from number `at` on"
+        x = x.detach().to("cpu", self.dtype).contiguous()
+        if self.file is None: self.x[at:at+len(x)] = x; return
+        self.np[at:at+len(x)] = x.reshape(len(x), -1).view(torch.uint8).numpy().reshape(len(x), self.row_bytes)
+        self._touch(len(x))
 
-def _rows(self: Table,
-    idxs: list[int],
-) -> torch.Tensor:       # (len(idxs), *shape), a copy
-    "Read rows"
-    if self.file is None: return self.x[torch.tensor(idxs, dtype=torch.long)]
-    out = torch.from_numpy(self.np[np.asarray(idxs, dtype=np.int64)]).view(self.dtype).view(len(idxs), *self.shape)
-    self._touch(len(idxs))
-    return out
+    def rows(self,
+        idxs: list[int],
+    ) -> torch.Tensor:       # (len(idxs), *shape), a copy
+        "Read rows"
+        if self.file is None: return self.x[torch.tensor(idxs, dtype=torch.long)]
+        out = torch.from_numpy(self.np[np.asarray(idxs, dtype=np.int64)]).view(self.dtype).view(len(idxs), *self.shape)
+        self._touch(len(idxs))
+        return out
 
-def _touch(self: Table, n):
-    "Give pages back before they are too many; they stay in the system's file cache, if it has room"
-    self.touched += n*(self.row_bytes+2**16)   # Linux maps up to 64 kB around each page that is read
-    if self.touched<self.budget: return
-    self.touched = 0
-    if hasattr(mmap, "MADV_DONTNEED"): self.map.madvise(mmap.MADV_DONTNEED)
-
-Table.put_rows, Table.rows, Table._touch = _put_rows, _rows, _touch
+    def _touch(self, n):
+        "Give pages back before they are too many; they stay in the system's file cache, if it has room"
+        self.touched += n*(self.row_bytes+2**16)   # Linux maps up to 64 kB around each page that is read
+        if self.touched<self.budget: return
+        self.touched = 0
+        if hasattr(mmap, "MADV_DONTNEED"): self.map.madvise(mmap.MADV_DONTNEED)
 
 # %% ../../nbs/api/cache/03_store.ipynb #b513dd22
 FORMAT = 1
@@ -219,27 +214,24 @@ class DiskStore:
         if table.file is not None: table.file = self.folder/key/"x.bin"
         _sync(self.folder)
 
-# %% ../../nbs/api/cache/03_store.ipynb #aac7bc3f
-def _load(self: DiskStore,
-    key: str,
-    limit: int,           # bytes that may be in memory
-) -> Table | None:
-    "The table of that key; `None` if there is none that is whole, with the reason in `refused`"
-    d, self.refused = self.folder/key, ""
-    if not (d/"manifest.json").is_file(): return None
-    try:
-        m = json.loads((d/"manifest.json").read_text())
-        if m["format"]!=FORMAT or m["key"]!=key: self.refused = f"{d} is of another version"; return None
-        for n,s in m["sums"].items():
-            if _sum(d/n)!=s: self.refused = f"{d/n} is damaged"; return None
-        t = Table(m["shape"], m["rows"], getattr(torch, m["dtype"]), d/"x.bin", write=False)
-        ys = [torch.from_numpy(np.load(d/f"y{i}.npy", allow_pickle=False)) for i in range(len(m["sums"])-1)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as e: self.refused = f"{d} cannot be read: {e}"; return None
-    if t.nbytes<=limit:
-        whole = Table(t.shape, t.n_rows, t.dtype)
-        whole.x = t.rows(range(t.n_rows))
-        t = whole
-    t.ys = ys
-    return t
-
-DiskStore.load = _load
+    def load(self,
+        key: str,
+        limit: int,           # bytes that may be in memory
+    ) -> Table | None:
+        "The table of that key; `None` if there is none that is whole, with the reason in `refused`"
+        d, self.refused = self.folder/key, ""
+        if not (d/"manifest.json").is_file(): return None
+        try:
+            m = json.loads((d/"manifest.json").read_text())
+            if m["format"]!=FORMAT or m["key"]!=key: self.refused = f"{d} is of another version"; return None
+            for n,s in m["sums"].items():
+                if _sum(d/n)!=s: self.refused = f"{d/n} is damaged"; return None
+            t = Table(m["shape"], m["rows"], getattr(torch, m["dtype"]), d/"x.bin", write=False)
+            ys = [torch.from_numpy(np.load(d/f"y{i}.npy", allow_pickle=False)) for i in range(len(m["sums"])-1)]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as e: self.refused = f"{d} cannot be read: {e}"; return None
+        if t.nbytes<=limit:
+            whole = Table(t.shape, t.n_rows, t.dtype)
+            whole.x = t.rows(range(t.n_rows))
+            t = whole
+        t.ys = ys
+        return t

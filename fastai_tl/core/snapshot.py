@@ -89,22 +89,19 @@ class Snapshot:
         states = [d["state"] for o,d in self.objects.saved if isinstance(d.get("state"), dict)]
         return sum(t.numel()*t.element_size() for s in states for d in s.values() if isinstance(d, dict) for t in d.values() if isinstance(t, torch.Tensor))
 
-# %% ../../nbs/api/core/04_snapshot.ipynb #8bc27f9e
-def _restore(self: Snapshot):
-    "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
-    with deferred_interrupt(), torch.no_grad():
-        for p,c,rg,g in self.params:
-            p.copy_(c); p.requires_grad_(rg)
-            if g: g[0].copy_(g[1])
-            p.grad = g[0] if g else None
-        for m,n,b,c in self.buffers: b.copy_(c); m._buffers[n] = b
-        for m,t in self.modes: m.training = t
-        self.learn.__dict__.clear(); self.learn.__dict__.update(self.attrs)
-        self.learn.cbs[:] = self.cbs; self.learn.dls.loaders = self.loaders
-        self.objects.restore()
-        self.random.restore()
-
-Snapshot.restore = _restore
+    def restore(self):
+        "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
+        with deferred_interrupt(), torch.no_grad():
+            for p,c,rg,g in self.params:
+                p.copy_(c); p.requires_grad_(rg)
+                if g: g[0].copy_(g[1])
+                p.grad = g[0] if g else None
+            for m,n,b,c in self.buffers: b.copy_(c); m._buffers[n] = b
+            for m,t in self.modes: m.training = t
+            self.learn.__dict__.clear(); self.learn.__dict__.update(self.attrs)
+            self.learn.cbs[:] = self.cbs; self.learn.dls.loaders = self.loaders
+            self.objects.restore()
+            self.random.restore()
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #fda7d93c
 @contextmanager

@@ -72,19 +72,16 @@ class Diagnosis:
         body = "".join(f"<tr>{''.join(map(cell, r))}</tr>" for r in rows)
         return f"<table class='dataframe' style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}</table>"
 
-# %% ../../nbs/api/diagnosis/01_doctor.ipynb #c403e6dc
-def _act(self: Diagnosis,
-    learn=None,         # remembers in its `doctor_said` what was said, so that each warning comes once; `None`: warn anew
-    stacklevel: int = 3,  # of the warnings: 2 is the caller of `act`, 3 the caller of that
-):
-    "Raise `DoctorError` with all that must stop; else warn of each thing that would mislead, with a `KitWarning`"
-    if self.stops: raise DoctorError(" ".join(map(str, self.stops)), findings=self.stops)
-    said = getattr(learn, "doctor_said", frozenset())
-    new = [f for f in self.warnings if f.code not in said]
-    if learn is not None and new: learn.doctor_said = said|{f.code for f in new}
-    for f in new: warnings.warn(str(f), KitWarning, stacklevel=stacklevel)
-
-Diagnosis.act = _act
+    def act(self,
+        learn=None,         # remembers in its `doctor_said` what was said, so that each warning comes once; `None`: warn anew
+        stacklevel: int = 3,  # of the warnings: 2 is the caller of `act`, 3 the caller of that
+    ):
+        "Raise `DoctorError` with all that must stop; else warn of each thing that would mislead, with a `KitWarning`"
+        if self.stops: raise DoctorError(" ".join(map(str, self.stops)), findings=self.stops)
+        said = getattr(learn, "doctor_said", frozenset())
+        new = [f for f in self.warnings if f.code not in said]
+        if learn is not None and new: learn.doctor_said = said|{f.code for f in new}
+        for f in new: warnings.warn(str(f), KitWarning, stacklevel=stacklevel)
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #1b04888c
 @dataclass

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass, field, replace
 import numpy as np
+from fastcore.basics import patch
 from .bootstrap import bootstrap_confusion
 from .calibration import Temperature, chance_ece, cross_scaled, draw_reliability, ece_of, fit_temperature, reliability, wilson
 from ..core.errors import InputError
@@ -58,13 +59,15 @@ class Evaluation(Judged):
         return f"Evaluation(accuracy {self.accuracy:.1%}, 95% interval {lo:.1%} to {hi:.1%}, {self.n} items, {len(self.vocab)} classes)"
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #7a861c25
-def _interval(self,
+@patch
+def interval(self: Evaluation,
     level: float = .95,      # confidence level, 0..1
 ) -> tuple[float, float]:    # low and high accuracy, 0..1
     "Confidence interval of the accuracy (Wilson's, which holds for few items and for accuracies near 0 and 1)"
     return wilson((self.preds==self.targets).sum(), self.n, level)
 
-def _bootstrap(self,
+@patch
+def bootstrap(self: Evaluation,
     level: float = .95,         # confidence level, between 0 and 1
     draws: int = 2000,          # how often the items are drawn
     seed: int = 0,              # of a generator of its own
@@ -73,19 +76,22 @@ def _bootstrap(self,
     "Percentile intervals of accuracy and macro-F1 as a `pandas.DataFrame` with columns value, low and high, see `bootstrap_confusion`"
     return bootstrap_confusion(self.confusion(), level, draws, seed, stratified)
 
-def _confusion(self) -> np.ndarray:
+@patch
+def confusion(self: Evaluation) -> np.ndarray:
     "Counts, shape (classes, classes): row the true class, column the predicted one"
     from sklearn.metrics import confusion_matrix
     return confusion_matrix(self.targets, self.preds, labels=range(len(self.vocab)))
 
-def _per_class(self):
+@patch
+def per_class(self: Evaluation):
     "Precision, recall, F1 (0..1) and number of items of each class, as a `pandas.DataFrame`"
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
     p,r,f,n = precision_recall_fscore_support(self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0)
     return pd.DataFrame(dict(precision=p, recall=r, f1=f, items=n), index=self.vocab)
 
-def _recall_intervals(self,
+@patch
+def recall_intervals(self: Evaluation,
     level: float = .95,      # confidence level, 0..1
 ):
     "Wilson's interval of each class's recall, columns low and high (0..1), as a `pandas.DataFrame`; NaN for a class without items"
@@ -94,16 +100,14 @@ def _recall_intervals(self,
     rows = [wilson(cm[i, i], n, level) if (n := cm[i].sum()) else (np.nan, np.nan) for i in range(len(self.vocab))]
     return pd.DataFrame(rows, columns=["low", "high"], index=self.vocab)
 
-def _most_confused(self,
+@patch
+def most_confused(self: Evaluation,
     min_n: int = 1,    # pairs that happened at least so often
 ) -> list[tuple[str, str, int]]:  # (true class, predicted class, how often), most frequent first
     "The mistakes by kind"
     cm = self.confusion()
     pairs = [(self.vocab[i], self.vocab[j], int(cm[i, j])) for i,j in zip(*np.nonzero(cm)) if i!=j and cm[i, j]>=min_n]
     return sorted(pairs, key=lambda o: (-o[2], o[0], o[1]))
-
-Evaluation.interval, Evaluation.confusion, Evaluation.per_class, Evaluation.most_confused = _interval, _confusion, _per_class, _most_confused
-Evaluation.recall_intervals, Evaluation.bootstrap = _recall_intervals, _bootstrap
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #1e36bc63
 @dataclass(frozen=True)
@@ -123,32 +127,37 @@ class Prediction:
 class Mistake(Prediction):
     "One item that was classified wrongly"
 
-def _predictions(self, order, cls=Prediction):
+@patch
+def _predictions(self: Evaluation, order, cls=Prediction):
     "The items at these positions"
     order = np.asarray(order, dtype=int)
     return [cls(self.item(i), self.vocab[t], self.vocab[p], float(c), float(nats), int(i)) for i,t,p,c,nats in
             zip(order, self.targets[order], self.preds[order], self.confidence[order], self.losses[order])]
 
-def _worst(self,
+@patch
+def worst(self: Evaluation,
     n: int = 9,        # at most so many
 ) -> list[Mistake]:    # the most confident mistakes first
     "Wrongly classified items, by loss"
     order = np.argsort(-self.losses, kind="stable")
     return self._predictions(order[(self.preds!=self.targets)[order]][:n], Mistake)
 
-def _uncertain(self,
+@patch
+def uncertain(self: Evaluation,
     n: int = 9,           # at most so many
 ) -> list[Prediction]:    # the least certain first
     "The items whose most probable class has the lowest probability, right or wrong"
     return self._predictions(np.argsort(self.confidence, kind="stable")[:n])
 
-def _class_index(self, o):
+@patch
+def _class_index(self: Evaluation, o):
     if isinstance(o, (int, np.integer)) and not isinstance(o, bool) and 0<=o<len(self.vocab): return int(o)
     if str(o) in self.vocab: return self.vocab.index(str(o))
     raise InputError(f"There is no class {o!r}: give one of {', '.join(self.vocab[:40])}{', …' if len(self.vocab)>40 else ''}, "
                      f"or its index, 0 to {len(self.vocab)-1}.")
 
-def _cell(self,
+@patch
+def cell(self: Evaluation,
     true: str | int,         # a class, or its index
     predicted: str | int,    # likewise
 ) -> list[Prediction]:       # the most confident first
@@ -156,23 +165,23 @@ def _cell(self,
     here = np.flatnonzero((self.targets==self._class_index(true)) & (self.preds==self._class_index(predicted)))
     return self._predictions(here[np.argsort(-self.confidence[here], kind="stable")])
 
-Evaluation._predictions, Evaluation._class_index = _predictions, _class_index
-Evaluation.worst, Evaluation.uncertain, Evaluation.cell = _worst, _uncertain, _cell
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #03fe467c
-def _calibration(self,
+@patch
+def calibration(self: Evaluation,
     bins: int = 15,    # bins of equal width over 0..1, each with its upper end
 ):
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
     return reliability(self.confidence, self.preds==self.targets, bins)
 
-def _ece(self,
+@patch
+def ece(self: Evaluation,
     bins: int = 15,    # as in `calibration`
 ) -> float:            # 0 (what it says is how often it is right) .. 1
     "Expected calibration error (Naeini et al. 2015, Guo et al. 2017): mean difference of confidence and accuracy over the bins, weighted by items"
     return ece_of(self.calibration(bins))
 
-def _ece_by_chance(self,
+@patch
+def ece_by_chance(self: Evaluation,
     bins: int = 15,      # as in `calibration`
     draws: int = 200,    # how often chance decides
     seed: int = 0,       # of a generator of its own
@@ -180,7 +189,8 @@ def _ece_by_chance(self,
     "The ECE that a perfectly calibrated model would show on so many items with these confidences (Bröcker and Smith 2007)"
     return chance_ece(self.confidence, bins, draws, seed)
 
-def _temperature(self,
+@patch
+def temperature(self: Evaluation,
     folds: int = 5,      # each item is scaled with the temperature found on the other folds
     seed: int = 0,       # of the folds
 ) -> Temperature:
@@ -188,12 +198,11 @@ def _temperature(self,
     scaled,each = cross_scaled(self.probs, self.targets, folds, seed)
     return Temperature(fit_temperature(self.probs, self.targets), each, self, replace(self, probs=scaled))
 
-Evaluation.calibration, Evaluation.ece, Evaluation.ece_by_chance, Evaluation.temperature = _calibration, _ece, _ece_by_chance, _temperature
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #fac2ab19
 def _short(names, most=22): return [n if len(n)<=most else n[:most-1]+"…" for n in names]
 
-def _plot_confusion(self,
+@patch
+def plot_confusion(self: Evaluation,
     ax=None,   # matplotlib axes; `None`: new ones
 ):             # the axes
     "Confusion matrix with counts; the colour is the share of the true class"
@@ -210,14 +219,23 @@ def _plot_confusion(self,
     ax.grid(False); ax.set_xlabel("predicted"); ax.set_ylabel("true")
     return ax
 
-def _plot_calibration(self,
+@patch
+def plot(self: Evaluation,
+    ax=None,   # matplotlib axes; `None`: new ones
+):             # the axes
+    "Confusion matrix with counts; the colour is the share of the true class"
+    return self.plot_confusion(ax)
+
+@patch
+def plot_calibration(self: Evaluation,
     ax=None,           # matplotlib axes; `None`: new ones
     bins: int = 15,    # as in `calibration`
 ):                     # the axes
     "Reliability diagram: accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says"
     return draw_reliability(axes_for(ax, (4.2, 4.2)), self.calibration(bins))
 
-def _plot_classes(self,
+@patch
+def plot_classes(self: Evaluation,
     ax=None,         # matplotlib axes; `None`: new ones
     most: int = 30,  # classes at most; those with the lowest recall
 ):                   # the axes
@@ -234,31 +252,31 @@ def _caption(p): return f"{p.true} taken for {p.predicted}\n{p.probability:.0%} 
 
 def _seen(p): return f"item {p.index}" if p.item is None else p.item
 
-def _plot_worst(self,
+@patch
+def plot_worst(self: Evaluation,
     n: int = 9,    # at most so many
 ):                 # a matplotlib figure
     "The pictures of `worst`: what they are, what they were taken for, and how sure that was"
     return draw_pictures([(_seen(p), _caption(p)) for p in self.worst(n)], empty="No mistakes")
 
-def _plot_uncertain(self,
+@patch
+def plot_uncertain(self: Evaluation,
     n: int = 9,    # at most so many
 ):                 # a matplotlib figure
     "The pictures of `uncertain`"
     return draw_pictures([(_seen(p), _caption(p)) for p in self.uncertain(n)])
 
-Evaluation.plot = Evaluation.plot_confusion = _plot_confusion
-Evaluation.plot_calibration, Evaluation.plot_classes = _plot_calibration, _plot_classes
-Evaluation.plot_worst, Evaluation.plot_uncertain = _plot_worst, _plot_uncertain
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #cab91aa4
-def _to_dict(self) -> dict:
+@patch
+def to_dict(self: Evaluation) -> dict:
     "The figures, ready for JSON"
     (lo,hi),b = self.interval(), self.bootstrap()
     return dict(task="classes", n=self.n, views=self.views, accuracy=self.accuracy, interval=[lo, hi], macro_f1=self.macro_f1, ece=self.ece(),
                 bootstrap=dict(method=b.attrs["method"], **{k: [float(r.low), float(r.high)] for k,r in b.iterrows()}), classes=list(self.vocab),
                 confusion=self.confusion().tolist(), per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
 
-def _figures(self, b):
+@patch
+def _figures(self: Evaluation, b):
     (lo,hi),f,(_,most) = self.interval(), b.loc["macro_f1"], self.ece_by_chance()
     verdict = "more than chance explains" if self.ece()>most else "no more than chance explains on so few items"
     return [figure("Accuracy", f"{100*self.accuracy:.1f} %", f"{100*lo:.1f} to {100*hi:.1f} %", "share of items whose most probable class is right"),
@@ -267,17 +285,20 @@ def _figures(self, b):
                    f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}"),
             figure("Items", str(self.n), "", f"{len(self.vocab)} classes")]
 
-def _notes(self):
+@patch
+def _notes(self: Evaluation):
     one = len(seen := np.unique(self.targets))==1
     return ([f"Mean of {self.views} views of each item (test-time augmentation)."]*(self.views>1)
             +[f"All items are of one class, {self.vocab[seen[0]]}: the accuracy is its recall, and the other figures say little."]*one)
 
-def _hardest(self, most):
+@patch
+def _hardest(self: Evaluation, most):
     "Classes with the most mistakes, in their order; all if there are no more than `most`"
     cm = self.confusion()
     return sorted(np.argsort(-(cm.sum(0)+cm.sum(1)-2*cm.diagonal()), kind="stable")[:most].tolist())
 
-def _page(self, small: bool = False) -> dict:
+@patch
+def page(self: Evaluation, small: bool = False) -> dict:
     "What `page.page_html` shows"
     b, t, most, pairs = self.bootstrap(), self.per_class().join(self.recall_intervals()), 20 if small else 40, self.most_confused()
     rows, cm, n = self._hardest(most), self.confusion(), 6 if small else 12
@@ -302,8 +323,6 @@ def _page(self, small: bool = False) -> dict:
                             charts=[chart(self.plot_calibration, f"Accuracy by confidence; expected calibration error {self.ece():.3f}", size=(4.4, 3.6))]))
     return dict(figures=self._figures(b), notes=self._notes(), sections=sections,
                 footer=f"Interval of the accuracy: Wilson, 95 %. Of macro-F1: {b.attrs['method']}.")
-
-Evaluation.to_dict, Evaluation.page, Evaluation._figures, Evaluation._notes, Evaluation._hardest = _to_dict, _page, _figures, _notes, _hardest
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #5ac03423
 def evaluate(

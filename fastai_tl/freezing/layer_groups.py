@@ -36,31 +36,26 @@ class GroupSpec:
         fits = [(len(p), n) for n,ps in self.groups for p in ps if p=="" or path==p or path.startswith(p+".")]
         return max(fits, key=lambda o: o[0])[1] if fits else None
 
-# %% ../../nbs/api/freezing/01_layer_groups.ipynb #2c156e06
-def _param_groups(self: GroupSpec, model: nn.Module) -> list[list[nn.Parameter]]:
-    out, seen, stray = {n: [] for n in self.names}, set(), []
-    for path,p in model.named_parameters():  # shared parameters come once, under their first name
-        if id(p) in seen: continue
-        seen.add(id(p))
-        g = self.group_of(path)
-        out[g].append(p) if g else stray.append(path)
-    if stray: raise GroupError(f"No group has the parameters {', '.join(stray[:5])}{' …' if len(stray)>5 else ''}. The groups "
-                               f"are {', '.join(self.names)}: add the missing module paths to one of them.", groups=self.names)
-    if empty := [n for n,ps in out.items() if not ps]:
-        raise GroupError(f"The groups {', '.join(empty)} have no parameters in this model; its top modules are "
-                         f"{', '.join(n for n,_ in model.named_children())}.", groups=self.names)
-    return list(out.values())
+    def __call__(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        out, seen, stray = {n: [] for n in self.names}, set(), []
+        for path,p in model.named_parameters():  # shared parameters come once, under their first name
+            if id(p) in seen: continue
+            seen.add(id(p))
+            g = self.group_of(path)
+            out[g].append(p) if g else stray.append(path)
+        if stray: raise GroupError(f"No group has the parameters {', '.join(stray[:5])}{' …' if len(stray)>5 else ''}. The groups "
+                                   f"are {', '.join(self.names)}: add the missing module paths to one of them.", groups=self.names)
+        if empty := [n for n,ps in out.items() if not ps]:
+            raise GroupError(f"The groups {', '.join(empty)} have no parameters in this model; its top modules are "
+                             f"{', '.join(n for n,_ in model.named_children())}.", groups=self.names)
+        return list(out.values())
 
-GroupSpec.__call__ = _param_groups
-
-# %% ../../nbs/api/freezing/01_layer_groups.ipynb #fc71f17e
-def _spec_of(cls, model: nn.Module) -> GroupSpec:
-    "One group for each top-level module that has parameters, in the order of registration"
-    own = [n for n,_ in model.named_parameters(recurse=False)]
-    kids = [n for n,m in model.named_children() if any(True for _ in m.parameters())]
-    return cls(tuple((n, (n,)) for n in own+kids))
-
-GroupSpec.of = classmethod(_spec_of)
+    @classmethod
+    def of(cls, model: nn.Module) -> GroupSpec:
+        "One group for each top-level module that has parameters, in the order of registration"
+        own = [n for n,_ in model.named_parameters(recurse=False)]
+        kids = [n for n,m in model.named_children() if any(True for _ in m.parameters())]
+        return cls(tuple((n, (n,)) for n in own+kids))
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #8bc94827
 def is_learner(x) -> bool:

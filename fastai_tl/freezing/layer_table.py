@@ -37,6 +37,19 @@ class LayerTable(pd.DataFrame):
                              lr=t.lr.iloc[0], moved="yes" if (t.moved=="yes").any() else t.moved.iloc[0]))
         return pd.DataFrame(rows)
 
+    def _repr_html_(self):
+        groups, live = self.by_group(), _trainable(self)
+        if not len(groups): return "<p>No layer has parameters or statistics.</p>"
+        cols = _columns(groups)
+        width = sum(c[2] for c in cols)+5
+        wide = f"min-width:{width:.0f}em;max-width:{width+3:.0f}em;border-bottom:1px solid #8884;box-sizing:border-box;"
+        head = f'<div style="{wide}padding:3px 0 3px 1em;font-weight:bold">{"".join(_span(k, w, s, tip) for k,tip,w,s,_ in cols)}</div>'
+        line = lambda r: f'<summary style="{wide}padding:3px 0;cursor:pointer">{"".join(_span(f(r), w, s) for _,_,w,s,f in cols)}</summary>'
+        body = "".join(f"<details>{line(r)}{_layers_html(self[self.group==r.group])}</details>" for r in groups.itertuples())
+        note = (f'<div style="margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12)">{escape(self.note)}</div>'
+                if getattr(self, "note", "") else "")
+        return f'{_STYLE}<div class="ftl" style="font-size:.9em;overflow-x:auto"><p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
+
 def _share(t):
     words = set(t.frozen)-{""}
     if words=={"yes", "pinned"}: return "yes"
@@ -96,22 +109,7 @@ def _layers_html(t):
 _OFF = ' class="off"'
 
 # %% ../../nbs/api/freezing/03_layer_table.ipynb #e1f0c2aa
-def _html(self: LayerTable):
-    groups, live = self.by_group(), _trainable(self)
-    if not len(groups): return "<p>No layer has parameters or statistics.</p>"
-    cols = _columns(groups)
-    width = sum(c[2] for c in cols)+5
-    wide = f"min-width:{width:.0f}em;max-width:{width+3:.0f}em;border-bottom:1px solid #8884;box-sizing:border-box;"
-    head = f'<div style="{wide}padding:3px 0 3px 1em;font-weight:bold">{"".join(_span(k, w, s, tip) for k,tip,w,s,_ in cols)}</div>'
-    line = lambda r: f'<summary style="{wide}padding:3px 0;cursor:pointer">{"".join(_span(f(r), w, s) for _,_,w,s,f in cols)}</summary>'
-    body = "".join(f"<details>{line(r)}{_layers_html(self[self.group==r.group])}</details>" for r in groups.itertuples())
-    note = (f'<div style="margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12)">{escape(self.note)}</div>'
-            if getattr(self, "note", "") else "")
-    return f'{_STYLE}<div class="ftl" style="font-size:.9em;overflow-x:auto"><p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
-
 def _trainable(t):
     n, total = t.parameters[t.frozen=="no"].sum(), t.parameters.sum()
     part = t.parameters[t.frozen=="partly"].sum()
     return f"{n:,} of {total:,} parameters train ({n/max(total, 1):.1%})"+(f", and some of {part:,}" if part else "")+"."
-
-LayerTable._repr_html_ = _html

@@ -113,75 +113,71 @@ class EvaluatePanel(Panel):
         self.stop()
         super().close()
 
-# %% ../../nbs/api/panels/13_evaluate.ipynb #9badb11e
-def _update(self: EvaluatePanel):
-    ev, busy = self.result, self.busy
-    self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
-    self.go.description = "Evaluate again" if ev else "Evaluate"
-    if ev is None:
-        dl = self._loader()
-        n = getattr(dl, "n", None)
-        self.summary.value = (f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. Nothing has been evaluated yet.</p>" if dl is not None else
-                              f"<p>There is no validation set. Give the panel a DataLoader: EvaluatePanel({esc(self.name)}, dl).</p>")
-        return
-    self._look_stale(ev)
-    self.summary.value = self._summary(ev)+self._stale
-    self.tabs.layout.display = None   # first: what is drawn unseen has no size
-    old, kinds = [], (ConfusionView, MistakesView, ClassesView, CalibrationView) if isinstance(ev, Evaluation) else (FiguresView,)
-    if tuple(map(type, self.parts))!=kinds:
-        old, self._shown = self.parts, {}
-        self.parts = [c(self._read, self._code_changed, self._lock) for c in kinds]
-        self.tabs.children, self.tabs.titles, self.tabs.selected_index = self.parts, [p.title for p in self.parts], 0
-    self._show_tab()
-    for c in old: free_figure(c)
+    def update(self):
+        ev, busy = self.result, self.busy
+        self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
+        self.go.description = "Evaluate again" if ev else "Evaluate"
+        if ev is None:
+            dl = self._loader()
+            n = getattr(dl, "n", None)
+            self.summary.value = (f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. Nothing has been evaluated yet.</p>" if dl is not None else
+                                  f"<p>There is no validation set. Give the panel a DataLoader: EvaluatePanel({esc(self.name)}, dl).</p>")
+            return
+        self._look_stale(ev)
+        self.summary.value = self._summary(ev)+self._stale
+        self.tabs.layout.display = None   # first: what is drawn unseen has no size
+        old, kinds = [], (ConfusionView, MistakesView, ClassesView, CalibrationView) if isinstance(ev, Evaluation) else (FiguresView,)
+        if tuple(map(type, self.parts))!=kinds:
+            old, self._shown = self.parts, {}
+            self.parts = [c(self._read, self._code_changed, self._lock) for c in kinds]
+            self.tabs.children, self.tabs.titles, self.tabs.selected_index = self.parts, [p.title for p in self.parts], 0
+        self._show_tab()
+        for c in old: free_figure(c)
 
-def _look_stale(self: EvaluatePanel, ev):
-    "Note whether weights or data are others than were evaluated, unless something works on them now"
-    if owner_of(self.learn) is not None: return
-    data, weights = self._of is not None and self._loader() is not self._of, ev.is_of(self.learn) is False
-    what = " and ".join(["weights"]*weights+["data"]*data)
-    have = "have" if weights else "has"
-    self._stale = what and (f'<div role="status" class="ftl-say ftl-warn">⚠ The {what} {have} changed since. This is the evaluation of what they were: '
-                            'press Evaluate again.</div>')
+    def _look_stale(self, ev):
+        "Note whether weights or data are others than were evaluated, unless something works on them now"
+        if owner_of(self.learn) is not None: return
+        data, weights = self._of is not None and self._loader() is not self._of, ev.is_of(self.learn) is False
+        what = " and ".join(["weights"]*weights+["data"]*data)
+        have = "have" if weights else "has"
+        self._stale = what and (f'<div role="status" class="ftl-say ftl-warn">⚠ The {what} {have} changed since. This is the evaluation of what they were: '
+                                'press Evaluate again.</div>')
 
-def _summary(self: EvaluatePanel, ev) -> str:
-    "The main figures, in a line"
-    if not isinstance(ev, Evaluation): return f'<p class="ftl-big">{esc(repr(ev).partition("(")[2][:-1])}</p>'
-    lo,hi = ev.interval()
-    band = term("interval", "95 % interval")
-    return (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> ({band} {100*lo:.1f} to {100*hi:.1f} %) · '
-            f'{term("macro-F1", f"macro-F1 {ev.macro_f1:.2f}")} · {ev.n} items</p>')
+    def _summary(self, ev) -> str:
+        "The main figures, in a line"
+        if not isinstance(ev, Evaluation): return f'<p class="ftl-big">{esc(repr(ev).partition("(")[2][:-1])}</p>'
+        lo,hi = ev.interval()
+        band = term("interval", "95 % interval")
+        return (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> ({band} {100*lo:.1f} to {100*hi:.1f} %) · '
+                f'{term("macro-F1", f"macro-F1 {ev.macro_f1:.2f}")} · {ev.n} items</p>')
 
-def _show_tab(self: EvaluatePanel):
-    "Draw the tab that is open, unless it shows the result already"
-    k = self.tabs.selected_index
-    if self.result is None or k is None or self._shown.get(k) is self.result: return
-    self._shown[k] = self.result
-    try: self.parts[k].show(self.result)
-    except Exception as e: self.say_error(e)
+    def _show_tab(self):
+        "Draw the tab that is open, unless it shows the result already"
+        k = self.tabs.selected_index
+        if self.result is None or k is None or self._shown.get(k) is self.result: return
+        self._shown[k] = self.result
+        try: self.parts[k].show(self.result)
+        except Exception as e: self.say_error(e)
 
-def _code_changed(self: EvaluatePanel): self.code_view.set(self.code)
+    def _code_changed(self): self.code_view.set(self.code)
 
-def _loader(self: EvaluatePanel): return _loader_of(self.learn, self.dl)
+    def _loader(self): return _loader_of(self.learn, self.dl)
 
-def _read(self: EvaluatePanel, i: int):
-    "The item at a position, from the data itself; `None`: it cannot be had now"
-    try:
-        check_free(self.learn, self.heading)   # reading would disturb the random states of a training
-        ds, chance = self._of.dataset, RandomState()
-        try: return ds[i][0] if len(ds)==self.result.n else None
-        finally: chance.restore()
-    except Exception: return None              # whatever a data set of a user's raises, the figures stand
+    def _read(self, i: int):
+        "The item at a position, from the data itself; `None`: it cannot be had now"
+        try:
+            check_free(self.learn, self.heading)   # reading would disturb the random states of a training
+            ds, chance = self._of.dataset, RandomState()
+            try: return ds[i][0] if len(ds)==self.result.n else None
+            finally: chance.restore()
+        except Exception: return None              # whatever a data set of a user's raises, the figures stand
 
-def _code(self: EvaluatePanel) -> str:
-    "Python that leads to what the panel shows"
-    arg, loaders = "", getattr(self.learn.dls, "loaders", [])
-    if self.dl is not None:
-        k = next((i for i,o in enumerate(loaders) if o is self.dl), None)
-        arg = "" if k==1 else f", {self.name}.dls[{k}]" if k is not None else f", {self.dl_name}"
-    part = self.parts[self.tabs.selected_index or 0] if self.parts and self.result is not None else None
-    return f"ev = evaluate({self.name}{arg})" + (f"\n{part.code}" if part is not None and part.ev is not None else "\nev")
-
-EvaluatePanel.update, EvaluatePanel.code = _update, property(_code)
-EvaluatePanel._look_stale, EvaluatePanel._summary = _look_stale, _summary
-EvaluatePanel._show_tab, EvaluatePanel._code_changed, EvaluatePanel._loader, EvaluatePanel._read = _show_tab, _code_changed, _loader, _read
+    @property
+    def code(self) -> str:
+        "Python that leads to what the panel shows"
+        arg, loaders = "", getattr(self.learn.dls, "loaders", [])
+        if self.dl is not None:
+            k = next((i for i,o in enumerate(loaders) if o is self.dl), None)
+            arg = "" if k==1 else f", {self.name}.dls[{k}]" if k is not None else f", {self.dl_name}"
+        part = self.parts[self.tabs.selected_index or 0] if self.parts and self.result is not None else None
+        return f"ev = evaluate({self.name}{arg})" + (f"\n{part.code}" if part is not None and part.ev is not None else "\nev")

@@ -155,41 +155,89 @@ class FreezePanel(Panel):
         "Calls that freeze a new Learner as this one is, with its learning rates"
         return freeze_code(self.learn, self.name)
 
+    def _more(self, _): self.shown += _PAGE//2; self.refresh()
+
+    def update(self):
+        if self.job and self.job.running: return   # it has released everything for a moment
+        learn, groups = self.learn, layer_groups(self.learn)
+        self.layers, lrs = read_layers(learn), next_lrs(learn)
+        by = {g: [o for o in self.layers if o.group==g] for g in groups}
+        stray = [o for o in self.layers if o.group not in groups]
+        if list(self.rows)!=list(groups)[:len(self.rows)]:
+            for r in self.rows.values(): _close_all(r)
+            self.rows = {}
+        for g in list(groups)[len(self.rows):self.shown]: self.rows[g] = GroupRow(self, g)
+        most = max((sum(o.parameters for o in ls) for ls in by.values()), default=1)
+        for g,r in self.rows.items(): r.show(by[g], most, lrs[g])
+        left = len(groups)-len(self.rows)
+        put(self.more, description=f"Show {min(left, _PAGE//2)} more of {left} groups")
+        put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
+        put(self.strip, value=strip_html(learn, layers=self.layers))
+        put(self.policy, value=bn_policy(learn))
+        lo,hi = list(lrs.values())[0], list(lrs.values())[-1]
+        for s,v in ((self.low, lo), (self.high, hi)):
+            if not 10**s.min<=v<=10**s.max: s.min, s.max = min(s.min, math.floor(math.log10(v))), max(s.max, math.ceil(math.log10(v)))
+            put(s, value=v)
+        put(self.low, disabled=len(groups)==1)
+        put(self.chart, value=_rates_html(lrs, by))
+        put(self.summary, value=self._summary_html(stray))
+        put(self.note, value=self._note_html())
+
+    def _summary_html(self, stray):
+        total = sum(o.parameters for o in self.layers)
+        model = self.learn.model
+        live = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        drift = [o for o in self.layers if o.drifts]
+        out = [f"<b>{number(live)}</b> of {number(total)} parameters train ({live/max(total, 1):.1%})."]
+        if self.cost:
+            now = self.cost.seconds(self.learn)
+            if self.was is None or abs(now-self.was[1])>.005*now: self.was = (self.was[1] if self.was else now, now)
+            before = f", before the last change {duration(self.was[0])}" if abs(self.was[0]-now)>.005*now else ""
+            out.append(f"An epoch takes about <b>{duration(now)}</b>{before}.")
+        if drift: out.append(f"⚠ {len(drift)} frozen layer{'s' if len(drift)>1 else ''} will drift: running statistics follow the batches. "
+                             "Batch norm 'frozen' holds them.")
+        if stray: out.append(f"{len(stray)} layers belong to no group.")
+        return f'<p>{" ".join(out)}</p>'
+
+    def _note_html(self):
+        "Who trains the Learner now; whether something else than the kit has changed what is frozen"
+        own, notes = owner_of(self.learn), []
+        if own is not None: notes.append(f"{own.who} is using this Learner; what is frozen can be changed when it has ended.")
+        if n := foreign_note(self.learn.model): notes.append(n)
+        if self.moved: notes.append(self.moved)
+        return "".join(f'<div class="ftl-say ftl-warn">⚠ {esc(n)}</div>' for n in notes)
+
+    def _check(self):
+        "Say which tensors have moved since the last fit began"
+        t = layer_table(self.learn)
+        if not t.moved.any():
+            raise InputError("Nothing has been trained with fastai_tl yet, so there is nothing to compare with. run_plan, and a FreezeGuard among the callbacks, "
+                             "take a fingerprint when training starts.")
+        bad, ok = t[(t.moved=="yes")&t.frozen.isin(["yes", "pinned"])], (t.moved=="yes").sum()
+        self.moved = f"{len(bad)} layers that are frozen now moved in the last fit: {', '.join(bad.layer[:5])}{' …' if len(bad)>5 else ''}." if len(bad) else ""
+        self.say(f"{ok} of {len(t)} layers moved since the last fit began; "+("none of them is frozen." if not len(bad) else f"{len(bad)} of them are frozen now."))
+
+    def start_measuring(self) -> Job:
+        "Time a few batches in a thread; then an epoch's seconds are shown for every choice. Returns the job"
+        def done(job):
+            self.meter.hide()
+            if job.error is None: self.cost, self.was = job.result, None
+            put(self.measure, description="Measure speed", icon="clock-o")
+            if isinstance(job.error, Cancelled): self.say(str(job.error))
+            elif job.error is not None: self.say_error(job.error)
+            refresh_all(self.learn)
+        def work(job):
+            def tell(d, t, note): job.tell(d, t, note); self.meter.tell(d, t, note)
+            return epoch_cost(self.learn, on_progress=tell)
+        self.job = Job(self.learn, "FreezePanel (speed)", work, done).start()
+        put(self.measure, description="Stop", icon="stop")
+        return self.job
+
 def _classed(widget, *names):
     for n in names: widget.add_class(n)
     return widget
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #432f6978
-def _more(self: FreezePanel, _): self.shown += _PAGE//2; self.refresh()
-
-def _update(self: FreezePanel):
-    if self.job and self.job.running: return   # it has released everything for a moment
-    learn, groups = self.learn, layer_groups(self.learn)
-    self.layers, lrs = read_layers(learn), next_lrs(learn)
-    by = {g: [o for o in self.layers if o.group==g] for g in groups}
-    stray = [o for o in self.layers if o.group not in groups]
-    if list(self.rows)!=list(groups)[:len(self.rows)]:
-        for r in self.rows.values(): _close_all(r)
-        self.rows = {}
-    for g in list(groups)[len(self.rows):self.shown]: self.rows[g] = GroupRow(self, g)
-    most = max((sum(o.parameters for o in ls) for ls in by.values()), default=1)
-    for g,r in self.rows.items(): r.show(by[g], most, lrs[g])
-    left = len(groups)-len(self.rows)
-    put(self.more, description=f"Show {min(left, _PAGE//2)} more of {left} groups")
-    put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
-    put(self.strip, value=strip_html(learn, layers=self.layers))
-    put(self.policy, value=bn_policy(learn))
-    lo,hi = list(lrs.values())[0], list(lrs.values())[-1]
-    for s,v in ((self.low, lo), (self.high, hi)):
-        if not 10**s.min<=v<=10**s.max: s.min, s.max = min(s.min, math.floor(math.log10(v))), max(s.max, math.ceil(math.log10(v)))
-        put(s, value=v)
-    put(self.low, disabled=len(groups)==1)
-    put(self.chart, value=_rates_html(lrs, by))
-    put(self.summary, value=self._summary_html(stray))
-    put(self.note, value=self._note_html())
-
-FreezePanel._more, FreezePanel.update = _more, _update
-
 def _close_all(row):
     for c in [*descendants(row), row]: c.unobserve_all(); c.close()
 
@@ -208,58 +256,3 @@ def _rates_html(lrs, by):
     rows = [bar(g, v) for g,v in some]
     if len(items)>12: rows.insert(6, f'<tr><td colspan="2" class="ftl-dim">… {len(items)-12} groups between …</td></tr>')
     return f'<details open><summary>Learning rates of the next training</summary><table class="ftl-table" style="width:100%">{"".join(rows)}</table></details>'
-
-def _summary_html(self: FreezePanel, stray):
-    total = sum(o.parameters for o in self.layers)
-    model = self.learn.model
-    live = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    drift = [o for o in self.layers if o.drifts]
-    out = [f"<b>{number(live)}</b> of {number(total)} parameters train ({live/max(total, 1):.1%})."]
-    if self.cost:
-        now = self.cost.seconds(self.learn)
-        if self.was is None or abs(now-self.was[1])>.005*now: self.was = (self.was[1] if self.was else now, now)
-        before = f", before the last change {duration(self.was[0])}" if abs(self.was[0]-now)>.005*now else ""
-        out.append(f"An epoch takes about <b>{duration(now)}</b>{before}.")
-    if drift: out.append(f"⚠ {len(drift)} frozen layer{'s' if len(drift)>1 else ''} will drift: running statistics follow the batches. "
-                         "Batch norm 'frozen' holds them.")
-    if stray: out.append(f"{len(stray)} layers belong to no group.")
-    return f'<p>{" ".join(out)}</p>'
-
-def _note_html(self: FreezePanel):
-    "Who trains the Learner now; whether something else than the kit has changed what is frozen"
-    own, notes = owner_of(self.learn), []
-    if own is not None: notes.append(f"{own.who} is using this Learner; what is frozen can be changed when it has ended.")
-    if n := foreign_note(self.learn.model): notes.append(n)
-    if self.moved: notes.append(self.moved)
-    return "".join(f'<div class="ftl-say ftl-warn">⚠ {esc(n)}</div>' for n in notes)
-
-FreezePanel._summary_html, FreezePanel._note_html = _summary_html, _note_html
-
-# %% ../../nbs/api/panels/04_freeze.ipynb #4c657737
-def _check(self: FreezePanel):
-    "Say which tensors have moved since the last fit began"
-    t = layer_table(self.learn)
-    if not t.moved.any():
-        raise InputError("Nothing has been trained with fastai_tl yet, so there is nothing to compare with. run_plan, and a FreezeGuard among the callbacks, "
-                         "take a fingerprint when training starts.")
-    bad, ok = t[(t.moved=="yes")&t.frozen.isin(["yes", "pinned"])], (t.moved=="yes").sum()
-    self.moved = f"{len(bad)} layers that are frozen now moved in the last fit: {', '.join(bad.layer[:5])}{' …' if len(bad)>5 else ''}." if len(bad) else ""
-    self.say(f"{ok} of {len(t)} layers moved since the last fit began; "+("none of them is frozen." if not len(bad) else f"{len(bad)} of them are frozen now."))
-
-def _start_measuring(self: FreezePanel) -> Job:
-    "Time a few batches in a thread; then an epoch's seconds are shown for every choice. Returns the job"
-    def done(job):
-        self.meter.hide()
-        if job.error is None: self.cost, self.was = job.result, None
-        put(self.measure, description="Measure speed", icon="clock-o")
-        if isinstance(job.error, Cancelled): self.say(str(job.error))
-        elif job.error is not None: self.say_error(job.error)
-        refresh_all(self.learn)
-    def work(job):
-        def tell(d, t, note): job.tell(d, t, note); self.meter.tell(d, t, note)
-        return epoch_cost(self.learn, on_progress=tell)
-    self.job = Job(self.learn, "FreezePanel (speed)", work, done).start()
-    put(self.measure, description="Stop", icon="stop")
-    return self.job
-
-FreezePanel._check, FreezePanel.start_measuring = _check, _start_measuring

@@ -152,69 +152,66 @@ class Curve:
         i = msg.get("data", {}).get("index")
         if i is not None: self.choose(float(f"{self.grid[i%COLS]:.2g}"))
 
+    def set_range(self,
+        lo: float, hi: float,    # rates from the first to the last
+    ):
+        "Rates that the chart shows"
+        if getattr(self, "range", None)==(lo, hi): return
+        self.range, self.grid = (lo, hi), np.geomspace(lo, hi, COLS)
+        with self.x.hold_sync(): self.x.min, self.x.max = lo, hi
+        first, last = math.ceil(math.log10(lo)-1e-9), math.floor(math.log10(hi)+1e-9)
+        self.axes[0].tick_values = [10.**k for k in range(last, first-1, -max(1, math.ceil((last-first)/5)))][::-1] if last>first else []
+        _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS)+.5)/ROWS, COLS))
+
+    def set_losses(self, limits):
+        self.axes[1].tick_values = _ticks(*limits)
+        with self.y.hold_sync(): self.y.min, self.y.max = limits
+
+    def draw(self,
+        found: Found | None,     # in full
+        past: list[Found],       # dim
+    ):
+        "Show these sweeps"
+        every = [*([found] if found else []), *past]
+        for m in (self.raw, self.smoothed, self.past, self.numbers, self.marks, self.names, self.band, self.live): m.visible = False
+        if not every: return
+        self.set_range(min(float(f.result.lrs[0]) for f in every), max(_end(f) for f in every))
+        lim = y_limits([s for f in every for s in f.result.sweeps])
+        self.set_losses(lim)
+        if found: self._draw_found(found.result, lim)
+        if past := [(f, y) for f in past if len(y := smooth(_until_broken(f.result.losses)))]:
+            x,y = _table([f.result.lrs for f,_ in past], [y for _,y in past], lim)
+            _put(self.past, x, y, colors=[_PAST[f.no%len(_PAST)] for f,_ in past])
+            ends = [int((v>lim[1]).argmax()) or -1 for v in y]   # where a curve leaves the chart
+            _put(self.numbers, [v[i] for v,i in zip(x, ends)], [min(v[i], lim[1]-.04*(lim[1]-lim[0])) for v,i in zip(y, ends)], text=[str(f.no) for f,_ in past])
+
+    def _draw_found(self, r, lim):
+        sweeps = [y for y in map(_until_broken, r.sweeps) if len(y)]
+        if sweeps: _put(self.raw, *_table([r.lrs]*len(sweeps), sweeps, lim))
+        if len(y := smooth(_until_broken(r.losses))): _put(self.smoothed, *(v[0] for v in _table([r.lrs], [y], lim)))
+        if r.band: _put(self.band, r.band, [1.2, 1.2])
+        if not r.suggestions: return
+        lo, hi = np.log(self.range)
+        rates = list(r.suggestions.values())
+        tops = [.95-.065*i for i in label_rows([(np.log(v)-lo)/(hi-lo) for v in rates])]
+        _put(self.marks, [[v, v] for v in rates], [[-.2, t-.015] for t in tops])
+        _put(self.names, rates, tops, text=[("★ " if v==r.suggested else "")+NAMES.get(k, k) for k,v in r.suggestions.items()])
+
+    def show_live(self, lrs, losses):
+        "A sweep that is still running"
+        y = _until_broken(losses)
+        if len(y)<2: return
+        lim = y_limits([y])
+        self.set_losses(lim)
+        _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
+
+    def show_chosen(self, rate):
+        if rate is None: self.chosen.visible = False
+        else: _put(self.chosen, [rate, rate], [-.2, 1.2])
+
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #d9ed3690
 def _put(mark, x, y, **kw):
     with mark.hold_sync():
         for k,v in dict(x=np.asarray(x, dtype=float), y=np.asarray(y, dtype=float), visible=True, **kw).items(): setattr(mark, k, v)
 
-def _set_range(self: Curve,
-    lo: float, hi: float,    # rates from the first to the last
-):
-    "Rates that the chart shows"
-    if getattr(self, "range", None)==(lo, hi): return
-    self.range, self.grid = (lo, hi), np.geomspace(lo, hi, COLS)
-    with self.x.hold_sync(): self.x.min, self.x.max = lo, hi
-    first, last = math.ceil(math.log10(lo)-1e-9), math.floor(math.log10(hi)+1e-9)
-    self.axes[0].tick_values = [10.**k for k in range(last, first-1, -max(1, math.ceil((last-first)/5)))][::-1] if last>first else []
-    _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS)+.5)/ROWS, COLS))
-
-def _set_losses(self: Curve, limits):
-    self.axes[1].tick_values = _ticks(*limits)
-    with self.y.hold_sync(): self.y.min, self.y.max = limits
-
-def _draw(self: Curve,
-    found: Found | None,     # in full
-    past: list[Found],       # dim
-):
-    "Show these sweeps"
-    every = [*([found] if found else []), *past]
-    for m in (self.raw, self.smoothed, self.past, self.numbers, self.marks, self.names, self.band, self.live): m.visible = False
-    if not every: return
-    self.set_range(min(float(f.result.lrs[0]) for f in every), max(_end(f) for f in every))
-    lim = y_limits([s for f in every for s in f.result.sweeps])
-    self.set_losses(lim)
-    if found: self._draw_found(found.result, lim)
-    if past := [(f, y) for f in past if len(y := smooth(_until_broken(f.result.losses)))]:
-        x,y = _table([f.result.lrs for f,_ in past], [y for _,y in past], lim)
-        _put(self.past, x, y, colors=[_PAST[f.no%len(_PAST)] for f,_ in past])
-        ends = [int((v>lim[1]).argmax()) or -1 for v in y]   # where a curve leaves the chart
-        _put(self.numbers, [v[i] for v,i in zip(x, ends)], [min(v[i], lim[1]-.04*(lim[1]-lim[0])) for v,i in zip(y, ends)], text=[str(f.no) for f,_ in past])
-
-def _draw_found(self: Curve, r, lim):
-    sweeps = [y for y in map(_until_broken, r.sweeps) if len(y)]
-    if sweeps: _put(self.raw, *_table([r.lrs]*len(sweeps), sweeps, lim))
-    if len(y := smooth(_until_broken(r.losses))): _put(self.smoothed, *(v[0] for v in _table([r.lrs], [y], lim)))
-    if r.band: _put(self.band, r.band, [1.2, 1.2])
-    if not r.suggestions: return
-    lo, hi = np.log(self.range)
-    rates = list(r.suggestions.values())
-    tops = [.95-.065*i for i in label_rows([(np.log(v)-lo)/(hi-lo) for v in rates])]
-    _put(self.marks, [[v, v] for v in rates], [[-.2, t-.015] for t in tops])
-    _put(self.names, rates, tops, text=[("★ " if v==r.suggested else "")+NAMES.get(k, k) for k,v in r.suggestions.items()])
-
 def _end(f): return float(f.args["end_lr"] if f.args else f.result.lrs[-1])
-
-def _show_live(self: Curve, lrs, losses):
-    "A sweep that is still running"
-    y = _until_broken(losses)
-    if len(y)<2: return
-    lim = y_limits([y])
-    self.set_losses(lim)
-    _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
-
-def _show_chosen(self: Curve, rate):
-    if rate is None: self.chosen.visible = False
-    else: _put(self.chosen, [rate, rate], [-.2, 1.2])
-
-for _f in (_set_range, _set_losses, _draw, _show_live, _show_chosen): setattr(Curve, _f.__name__[1:], _f)
-Curve._draw_found = _draw_found

@@ -285,51 +285,51 @@ class Panel(w.VBox):
             try: yield
             finally: self._refresher = was
 
+    def say(self,
+        text: str,            # HTML is escaped
+        kind: str = "",       # '', 'good', 'warn' or 'error'
+    ):
+        "Write a sentence below the controls; `''` clears it"
+        self.said_busy = False
+        sign = {"error": "✖ ", "warn": "⚠ ", "good": "✔ "}.get(kind, "")
+        role = "alert" if kind=="error" else "status"
+        self.say_box.value = f'<div role="{role}" class="ftl-say {"ftl-"+kind if kind else ""}">{sign}{esc(text)}</div>' if text else ""
+
+    def say_error(self, e: BaseException):
+        "An error and its cure; what is not the kit's own is named by its type"
+        from fastai_tl.core.errors import KitError
+        text = str(e) or type(e).__name__
+        self.say(text if isinstance(e, KitError) else f"{type(e).__name__}: {text}", "error")
+        self.said_busy = isinstance(e, Busy)
+
+    def act(self,
+        do: Callable,        # a call of the kit's public functions, which leave the Learner as it was where they fail
+        done: str = "",      # what to say then
+        touches: bool = True,   # whether it needs a Learner that nothing else is using
+    ):
+        "Carry out what a control asks for: an error is shown here, and every panel of the Learner shows what it is now; returns what `do` returns"
+        if self.quiet or self.closed: return None
+        try:
+            if touches and self.learn is not None: check_free(self.learn, "this")
+            self.say("")
+            out = do()
+            if done: self.say(done, "good")
+        except Exception as e:
+            out = None
+            self.say_error(e)
+        if self.learn is None: self.refresh()
+        else: refresh_all(self.learn)
+        return out
+
+    def close(self):
+        "Free the widgets and what they observe"
+        if self.closed: return
+        self.closed = True
+        _panels.discard(self)
+        for c in list(descendants(self)): c.unobserve_all(); c.close()
+        self.unobserve_all(); w.VBox.close(self)
+
 # %% ../../nbs/api/panels/01_panel.ipynb #1def64d2
-def _say(self: Panel,
-    text: str,            # HTML is escaped
-    kind: str = "",       # '', 'good', 'warn' or 'error'
-):
-    "Write a sentence below the controls; `''` clears it"
-    self.said_busy = False
-    sign = {"error": "✖ ", "warn": "⚠ ", "good": "✔ "}.get(kind, "")
-    role = "alert" if kind=="error" else "status"
-    self.say_box.value = f'<div role="{role}" class="ftl-say {"ftl-"+kind if kind else ""}">{sign}{esc(text)}</div>' if text else ""
-
-def _say_error(self: Panel, e: BaseException):
-    "An error and its cure; what is not the kit's own is named by its type"
-    from fastai_tl.core.errors import KitError
-    text = str(e) or type(e).__name__
-    self.say(text if isinstance(e, KitError) else f"{type(e).__name__}: {text}", "error")
-    self.said_busy = isinstance(e, Busy)
-
-def _act(self: Panel,
-    do: Callable,        # a call of the kit's public functions, which leave the Learner as it was where they fail
-    done: str = "",      # what to say then
-    touches: bool = True,   # whether it needs a Learner that nothing else is using
-):
-    "Carry out what a control asks for: an error is shown here, and every panel of the Learner shows what it is now; returns what `do` returns"
-    if self.quiet or self.closed: return None
-    try:
-        if touches and self.learn is not None: check_free(self.learn, "this")
-        self.say("")
-        out = do()
-        if done: self.say(done, "good")
-    except Exception as e:
-        out = None
-        self.say_error(e)
-    if self.learn is None: self.refresh()
-    else: refresh_all(self.learn)
-    return out
-
-def _close(self: Panel):
-    "Free the widgets and what they observe"
-    if self.closed: return
-    self.closed = True
-    _panels.discard(self)
-    for c in list(descendants(self)): c.unobserve_all(); c.close()
-    self.unobserve_all(); w.VBox.close(self)
-
 def _widgets_in(v, depth=2):
     "Widgets in a value, and in lists and dicts of them"
     if isinstance(v, w.Widget): yield v
@@ -342,5 +342,3 @@ def descendants(box: w.Widget):
     while todo:
         for c in (c for v in list(vars(todo.pop()).values()) for c in _widgets_in(v)):   # traits are in there, too
             if id(c) not in seen: seen.add(id(c)); todo.append(c); yield c
-
-Panel.say, Panel.say_error, Panel.act, Panel.close = _say, _say_error, _act, _close

@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools, re
 from dataclasses import fields, replace
 import ipywidgets as w
+from fastcore.basics import patch
 from ..core.errors import InputError
 from ..freezing.layer_groups import layer_groups
 from .panel import CodeView, Panel, esc
@@ -66,6 +67,7 @@ class PlanPanel(Panel):
     def _show(self): self._acting or self.refresh()
 
 # %% ../../nbs/api/panels/09_plan.ipynb #5e8f4591
+@patch
 def _take(self: PlanPanel, plan, drafts, selected, past=None):
     "From now on this is the plan"
     changed = plan!=self._plan
@@ -75,6 +77,7 @@ def _take(self: PlanPanel, plan, drafts, selected, past=None):
     if changed:
         for f in list(self.on_change): f(plan)
 
+@patch
 def _trial(self: PlanPanel, i, entries, reading):
     "The plan with these entries in stage `i`; raises `PlanError`"
     old, stages = self._plan.stages[i], list(self._plan.stages)
@@ -84,7 +87,8 @@ def _trial(self: PlanPanel, i, entries, reading):
     plan.expand(list(reading.groups))
     return plan
 
-def _enter(self: PlanPanel,
+@patch
+def enter(self: PlanPanel,
     field: str,   # of `Stage`
     value,        # as typed or chosen: text, number, or for `train` a tuple
 ):
@@ -99,6 +103,7 @@ def _enter(self: PlanPanel,
     self._drafts[i] = drafts
     self._show()
 
+@patch
 def _messages(self: PlanPanel, i, reading):
     "What is wrong with stage `i`, by field"
     drafts, out = self._drafts[i], {}
@@ -114,15 +119,15 @@ def _messages(self: PlanPanel, i, reading):
     if (e := reading.problem(self._plan.stages[i])) and e.field not in out: out[e.field] = str(e.args[0])
     return {**out, **(self._note if i==self.selected else {})}
 
-def _revert(self: PlanPanel):
+@patch
+def revert(self: PlanPanel):
     "Forget the entries of the selected stage that are not in the plan"
     self._drafts[self.selected] = {}
     self._show()
 
-PlanPanel._take, PlanPanel._trial, PlanPanel.enter, PlanPanel._messages, PlanPanel.revert = _take, _trial, _enter, _messages, _revert
-
 # %% ../../nbs/api/panels/09_plan.ipynb #4fa6d23e
-def _select(self: PlanPanel,
+@patch
+def select(self: PlanPanel,
     i: int,       # number of a stage
 ):
     "Edit this stage"
@@ -130,6 +135,7 @@ def _select(self: PlanPanel,
     self.selected, self._picked, self._note = i, True, {}
     self._show()
 
+@patch
 def _restage(self: PlanPanel, stages, drafts, selected):
     "Take these stages, or say beside a field why not"
     try: plan = Plan(tuple(stages)); plan.expand(list(layer_groups(self.learn)))
@@ -141,12 +147,14 @@ def _restage(self: PlanPanel, stages, drafts, selected):
     self._picked = True
     self._take(plan, drafts, selected)
 
+@patch
 def _own_name(self: PlanPanel, base):
     names = {s.name for s in self._plan.stages}
     stem = re.sub(r" \d+$", "", base)
     return base if base not in names else next(n for k in itertools.count(2) if (n := f"{stem} {k}") not in names)
 
-def _add(self: PlanPanel,
+@patch
+def add(self: PlanPanel,
     stage: Stage | None = None,   # `None`: the head for 5 epochs, at a rate that is found
 ):
     "Put a stage after the selected one, and select it"
@@ -155,18 +163,21 @@ def _add(self: PlanPanel,
     if e := Reading(self.learn).problem(s): raise e
     self._restage([*self._plan.stages[:i], s, *self._plan.stages[i:]], [*self._drafts[:i], {}, *self._drafts[i:]], i)
 
-def _duplicate(self: PlanPanel):
+@patch
+def duplicate(self: PlanPanel):
     "Put a copy of the selected stage after it, and select it"
     s = self._plan.stages[self.selected]
     self.add(replace(s, name=self._own_name(s.name)))
 
-def _remove(self: PlanPanel):
+@patch
+def remove(self: PlanPanel):
     "Take the selected stage out of the plan"
     i, rest = self.selected, list(self._plan.stages)
     del rest[i]
     self._restage(rest, [d for j,d in enumerate(self._drafts) if j!=i], max(min(i, len(rest)-1), 0))
 
-def _move(self: PlanPanel,
+@patch
+def move(self: PlanPanel,
     by: int,    # places: -1 earlier, 1 later
 ):
     "Move the selected stage"
@@ -175,13 +186,15 @@ def _move(self: PlanPanel,
     stages.insert(j, stages.pop(i)); drafts.insert(j, drafts.pop(i))
     self._restage(stages, drafts, j)
 
-def _undo(self: PlanPanel):
+@patch
+def undo(self: PlanPanel):
     "Back to the plan before the last change"
     if not self._past: raise InputError("Nothing to undo: this is the plan that the panel began with.")
     *past, (plan, at) = self._past
     self._take(plan, [{} for _ in plan.stages], at, past)
 
-def _use_rate(self: PlanPanel,
+@patch
+def use_rate(self: PlanPanel,
     lr: float | slice | dict,   # a learning rate that was found
 ) -> str:                       # name of the stage that has it now
     "Put a rate into the stage that was selected, else the first that has lr='find', else the first"
@@ -192,10 +205,8 @@ def _use_rate(self: PlanPanel,
     self._take(plan, self._drafts, i)
     return plan.stages[i].name
 
-PlanPanel.select, PlanPanel._restage, PlanPanel._own_name, PlanPanel.add, PlanPanel.duplicate = _select, _restage, _own_name, _add, _duplicate
-PlanPanel.remove, PlanPanel.move, PlanPanel.undo, PlanPanel.use_rate = _remove, _move, _undo, _use_rate
-
 # %% ../../nbs/api/panels/09_plan.ipynb #77575394
+@patch
 def _draw_line(self: PlanPanel, reading, trains):
     n, h = len(self._plan.stages), row_height(reading)
     names = "".join(f'<i style="height:{h}px">{esc(g)}</i>' for g in reversed(reading.groups)) if h>8 else ""
@@ -225,9 +236,8 @@ def _block(self, i):
     box.add_class("ftl-stage")
     return box
 
-PlanPanel._draw_line = _draw_line
-
 # %% ../../nbs/api/panels/09_plan.ipynb #e11176b5
+@patch
 def _row(self: PlanPanel, field):
     "The control of a field, and room for what is wrong with it"
     kw = dict(description=field, tooltip=f"{HELP[field]}: {CHECKS[field][1]}", style=dict(description_width="96px"),
@@ -249,6 +259,7 @@ def _row(self: PlanPanel, field):
     box.add_class("ftl-entry")
     return box, cells, w.HTML()
 
+@patch
 def _picked_value(self: PlanPanel, field, v):
     "What a choice stands for"
     s = self._plan.stages[self.selected]
@@ -257,6 +268,7 @@ def _picked_value(self: PlanPanel, field, v):
     if field=="train" and v=="[]": return s.train if isinstance(s.train, tuple) else (group_named(s.train, self.learn),)
     return v
 
+@patch
 def _draw_editor(self: PlanPanel, reading):
     i, drafts = self.selected, self._drafts[self.selected]
     s, bad = self._plan.stages[i], self._messages(i, reading)
@@ -277,8 +289,6 @@ def _draw_editor(self: PlanPanel, reading):
     self.title.value = f"<b>Stage {i+1} of {len(self._plan.stages)}: {esc(s.name)}</b>"
     self.revert_button.layout.display = None if drafts else "none"
 
-PlanPanel._row, PlanPanel._picked_value, PlanPanel._draw_editor = _row, _picked_value, _draw_editor
-
 # %% ../../nbs/api/panels/09_plan.ipynb #9ca06b4e
 def _option(self, preset, name, p):
     kw = dict(description=name.replace("_", " "), style=dict(description_width="initial"))
@@ -289,6 +299,7 @@ def _option(self, preset, name, p):
     self.options[preset, name] = c
     return c
 
+@patch
 def _show_preset(self: PlanPanel, kw=None):
     "The options of the chosen preset, at `kw` or their defaults, and where it comes from"
     name = self.preset.value
@@ -301,11 +312,13 @@ def _show_preset(self: PlanPanel, kw=None):
     self.option_box.children = [self.options[name, k] for k in preset_options(name)]
     self._say_preset()
 
+@patch
 def _say_preset(self: PlanPanel, error=""):
     bad = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(error)}</div>' if error else ""
     self.source.value = f'{bad}<span class="ftl-dim">{preset_words(self.preset.value)}</span>'
 
-def _use_preset(self: PlanPanel):
+@patch
+def use_preset(self: PlanPanel):
     "Make the chosen preset, with its options as they stand, the plan"
     name = self.preset.value
     kw = {k: option_value(self.options[name, k], k) for k in preset_options(name)}
@@ -317,6 +330,7 @@ def _use_preset(self: PlanPanel):
     self._picked = False
     self._take(plan, [{} for _ in plan.stages], 0)
 
+@patch
 def _draw_presets(self: PlanPanel):
     "Follow the plan, where it is new and a preset"
     if self._known[0] is self._plan: return
@@ -324,10 +338,9 @@ def _draw_presets(self: PlanPanel):
     self.preset.value, kw = self._known[1] or ("", {})
     self._show_preset(kw)
 
-PlanPanel._show_preset, PlanPanel._say_preset, PlanPanel.use_preset, PlanPanel._draw_presets = _show_preset, _say_preset, _use_preset, _draw_presets
-
 # %% ../../nbs/api/panels/09_plan.ipynb #c95c4aa5
-def _apply_yaml(self: PlanPanel):
+@patch
+def apply_yaml(self: PlanPanel):
     "Make the edited YAML the plan, or say in which line it is wrong"
     view, text = self.yaml, self.yaml.text.value
     try: plan = checked_plan(self.learn, Plan.from_yaml(text+"\n"))
@@ -341,10 +354,9 @@ def _apply_yaml(self: PlanPanel):
     view.given = view.text.value = plan.to_yaml()
     view.says.value = '<div role="status" class="ftl-say ftl-good">✔ This is now the plan.</div>'
 
-PlanPanel.apply_yaml = _apply_yaml
-
 # %% ../../nbs/api/panels/09_plan.ipynb #f60de63f
-def _body(self: PlanPanel):
+@patch
+def body(self: PlanPanel):
     do = lambda f, *a: lambda: self.act(lambda: f(*a))
     self.rows, self.options, self.blocks, self.cells = {}, {}, [], []
     presets = [("none: stages of your own", ""), *((f"{TITLES.get(n, n)} ({n})", n) for n in PRESETS)]
@@ -378,7 +390,8 @@ def _views(self):
     out.add_class("ftl-wrap"); out.add_class("ftl-views")
     return out
 
-def _update(self: PlanPanel):
+@patch
+def update(self: PlanPanel):
     r = Reading(self.learn)
     fits = [r.problem(s) is None for s in self._plan.stages]
     trains = r.trains(self._plan) if all(fits) else [r.trains(Plan((replace(s, lr="find"),)))[0] if ok else [] for s,ok in zip(self._plan.stages, fits)]
@@ -391,10 +404,9 @@ def _update(self: PlanPanel):
     n = len(self._plan.stages)
     for k,off in dict(remove=n==1, earlier=self.selected==0, later=self.selected==n-1, undo=not self._past).items(): self.buttons[k].disabled = off
 
-def _close(self: PlanPanel):
+@patch
+def close(self: PlanPanel):
     "Free the widgets and what they observe"
     if self.closed: return
     Panel.close(self)
     self.on_change.clear()
-
-PlanPanel.body, PlanPanel.update, PlanPanel.close = _body, _update, _close

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math, time, weakref
 import ipywidgets as w
 import numpy as np
+from fastcore.basics import patch
 from ..training.run_control import Control
 from ..core.errors import StateError
 from ..core.learner_lock import owner_of
@@ -166,7 +167,8 @@ class TrainPanel(Panel):
         return self.job.result if self.job else None
 
 # %% ../../nbs/api/panels/10_train.ipynb #69e93b2d
-def _start(self: TrainPanel) -> TrainJob:
+@patch
+def start(self: TrainPanel) -> TrainJob:
     "Run the plan in a thread, from where it was stopped if it was; returns the job"
     job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
     job.starter = weakref.ref(self)
@@ -177,35 +179,38 @@ def _start(self: TrainPanel) -> TrainJob:
     for p in list(job.viewers): p.job = job; p.drawn = 0
     return job
 
-def _pause(self: TrainPanel):
+@patch
+def pause(self: TrainPanel):
     "Wait after the batch in flight; or, if that is so already, go on"
     self._check_running()
     job = self.job
     (job.control.resume if job.asked_pause else job.control.pause)()
     job.asked_pause = not job.asked_pause
 
-def _stop(self: TrainPanel):
+@patch
+def stop(self: TrainPanel):
     "End after the batch in flight"
     self._check_running()
     self.job.stop()
 
-def _wait(self: TrainPanel, seconds: float | None = None):
+@patch
+def wait(self: TrainPanel, seconds: float | None = None):
     "Wait for the end, and return the history; Ctrl-C meanwhile stops the training at a batch boundary"
     if self.job is not None: self.job.wait(seconds)
     return self.history
 
+@patch
 def _steer(self: TrainPanel, what, *args):
     self._check_running()
     getattr(self.job.control, what)(*args)
 
+@patch
 def _check_running(self: TrainPanel):
     if not self.running: raise StateError("Nothing is being trained. Press Start.")
 
-TrainPanel.start, TrainPanel.pause, TrainPanel.stop, TrainPanel.wait = _start, _pause, _stop, _wait
-TrainPanel._steer, TrainPanel._check_running = _steer, _check_running
-
 # %% ../../nbs/api/panels/10_train.ipynb #04f3c773
-def _draw(self: TrainPanel):
+@patch
+def draw(self: TrainPanel):
     "Write what the run has noted into the charts"
     job = self.job
     if job is None or self.closed: return
@@ -223,6 +228,7 @@ def _draw(self: TrainPanel):
     if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
     job.frozen = frozen
 
+@patch
 def _draw_epochs(self: TrainPanel, epochs):
     if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
     self.drawn = len(epochs)
@@ -237,10 +243,9 @@ def _draw_epochs(self: TrainPanel, epochs):
     more = f'<p class="ftl-dim">The last 8 of {len(epochs)} epochs.</p>' if len(epochs)>8 else ""
     put(self.table, value=f'<table class="ftl-table"><tr>{head}</tr>{rows}</table>{more}')
 
-TrainPanel.draw, TrainPanel._draw_epochs = _draw, _draw_epochs
-
 # %% ../../nbs/api/panels/10_train.ipynb #6f876049
-def _ended(self: TrainPanel, job):
+@patch
+def ended(self: TrainPanel, job):
     "The run is over, one way or another"
     if self.closed: return
     self.draw()
@@ -251,7 +256,8 @@ def _ended(self: TrainPanel, job):
         elif job.result.finished: self.say(f"Finished. {job.result.summary}".strip(), "good")
         else: self.say("Stopped. Go on continues from there.")
 
-def _update(self: TrainPanel):
+@patch
+def update(self: TrainPanel):
     j = job_of(self.learn)
     if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers): self.job = j; j.viewers.add(self)   # its own panel is gone
     run = self.running
@@ -264,10 +270,9 @@ def _update(self: TrainPanel):
     stages = "; ".join(f"<b>{esc(s.name)}</b> {s.epochs} epoch{'s'*(s.epochs>1)}, {_trains(s.train)}, rate {_rate(s.lr)}" for s in self._plan.stages)
     put(self.about, value=f"<p>{stages}.</p>{other}")
 
+@patch
 def _can_go_on(self: TrainPanel) -> bool:
     return self.history is not None and not self.history.finished and self.job.plan==self._plan
-
-TrainPanel._can_go_on = _can_go_on
 
 def _trains(t):
     if isinstance(t, tuple): return ", ".join(t)
@@ -278,7 +283,8 @@ def _rate(lr):
     if isinstance(lr, slice): return f"{lr.start:g} to {lr.stop:g}"
     return {"find": "from a sweep", "same": "as before"}.get(lr, lr) if isinstance(lr, str) else f"{lr:g}"
 
-def _code(self: TrainPanel) -> str:
+@patch(as_prop=True)
+def code(self: TrainPanel) -> str:
     "The run as a call; what was changed while it ran is in comments"
     args = "".join(f", {k}={v!r}" for k,v in self.kw.items() if v not in (None, "epoch"))
     done = self.history.actions if self.history is not None else []
@@ -286,5 +292,3 @@ def _code(self: TrainPanel) -> str:
                    +(f"({a['value']!r})" if a["value"] is not None else "") for a in done if a["action"] not in ("pause", "resume"))
     seed = f"reseed({self.name}, {self.seed})\n" if self.seed is not None else ""
     return f"{seed}plan = {self._plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"
-
-TrainPanel.ended, TrainPanel.update, TrainPanel.code = _ended, _update, property(_code)

@@ -111,40 +111,126 @@ class Workbench(Panel):
         lr = "find" if not rate_lines(self.learn) else next(iter(live.values())) if len(set(live.values()))==1 else live
         return Plan((Stage("head", trains_now(self.learn), self.pages["epochs"].value, lr, bn=bn_policy(self.learn)),))
 
+    def update(self):
+        step = self.steps.value
+        all_train = step==3 and self.learn is not None and trains_now(self.learn)=="all"
+        note = '<div class="ftl-say ftl-warn">⚠ Nothing is frozen now, so this would train everything. Step 3 freezes it again.</div>' if all_train else ""
+        put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>{note}')
+        put(self.about, value=self._about_html())
+        put(self.back, disabled=step==0); put(self.next, disabled=step==len(STEPS)-1)
+        if step>1 and self.learn is None: page = [w_note("Make the Learner first: steps 1 and 2.")]
+        else: page = self._page(step)
+        put(self.page, children=tuple(page))
+        if self.learn is not None and "train4" in self.pages and not self.pages["train4"].running:
+            if self.pages["train4"]._plan!=self.head_plan: self.pages["train4"].plan = self.head_plan
+
+    def _about_html(self):
+        if self.dls is None: data = f"Pictures: {self.data}"
+        else: data = f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, {len(self.dls.vocab)} classes"
+        model = f"; {self.made['arch']}, {number(sum(p.numel() for p in self.learn.model.parameters()))} parameters" if self.learn is not None else ""
+        return f'<p>{esc(data)}{esc(model)}.</p>'
+
+    def _page(self, step):
+        "The widgets of a step, made when it is first shown"
+        if step not in self.pages: self.pages[step] = (_backbone_page, _head_page, _freeze_page, _train_page, _tune_page, _deploy_page)[step](self)
+        return self.pages[step]
+
+    def _forget_pages(self):
+        "A new Learner gets new panels"
+        for k in [k for k in self.pages if k not in (0, 1) and not isinstance(k, str)]:
+            for c in self.pages.pop(k): c.close()
+        for k in ("train4", "train5", "plan5", "ev"): self.pages.pop(k, None)
+
+    def make(self) -> Job:
+        "Make the Learner from what was chosen, in a thread; what was done with an earlier one is forgotten"
+        for s in (0, 1): self._page(s)
+        want = dict(arch=self.arch.value, head=self.head.value, bn=self.bn.value)
+        args = f", head={want['head']!r}"*(want["head"] is not None)+f", bn={want['bn']!r}"*(want["bn"]!="frozen")
+        put(self.make_button, disabled=True)
+        self.make_meter.tell(0, 1, "reading the pictures and the weights")
+        def work(job):
+            dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
+            reseed(dls, self.seed)
+            return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
+        def heard(job):
+            with warnings.catch_warnings(record=True) as said:   # unreadable pictures, what the doctor finds
+                warnings.simplefilter("always", KitWarning)
+                return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
+        def done(job):
+            with self.writing(): self.make_meter.hide(); put(self.make_button, disabled=False)
+            if job.error is not None: return self.say_error(job.error)
+            self.dls, learn, said = job.result
+            if self.data_code is None: self.data_code = getattr(self.dls, "made_by", None)
+            with self.writing(): self._forget_pages()
+            self.learn, self.made = learn, want
+            self.done = [Done(0, f"dls = {self.data_code or '…   # the DataLoaders that the Workbench was given'}"),
+                         Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})")]
+            self.mark = fingerprint(learn)
+            self.refresh()
+            self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
+        return Job(None, "Workbench", heard, done).start()
+
+    def _note_done(self, step, code, note=""):
+        self.done.append(Done(step, code, note)); self.mark = fingerprint(self.learn)
+        self.code_view.set(self.code)
+
+    def _trained(self, step, panel, job):
+        "Note a run that has ended; one that was stopped is noted when it has been gone on with"
+        if job.error is not None or not job.result.finished: return
+        steered = sorted({a["action"] for a in job.result.actions}-{"pause", "resume", "stop", "stop_after_epoch"})
+        note = f"While it ran, {', '.join(steered)} was used, which this notebook does not repeat: the model will be another." if steered else ""
+        self._note_done(step, panel.code, note)
+
+    def export(self) -> Job:
+        "Export the model into the folder that is given, in a thread"
+        if self.learn is None: raise StateError("There is no Learner yet: make one in step 2.")
+        self._page(5)
+        folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
+        if not folder: raise InputError("Give a folder to export into.")
+        put(self.export_button, disabled=True); self.export_meter.tell(0, 1, "writing and checking")
+        def done(job):
+            with self.writing(): self.export_meter.hide(); put(self.export_button, disabled=False)
+            if job.error is not None:
+                self.say_error(job.error)
+                if "force=True" in self.say_box.value: put(self.say_box, value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"))
+                return
+            self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True'*force})")
+            self.say(f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good")
+        return Job(self.learn, "Workbench (export)", lambda job: export(self.learn, folder, force=force), done).start()
+
+    @property
+    def code(self) -> str:
+        "All that was done, as Python"
+        return "\n\n".join(["from fastai_tl.all import *", *((f"# {d.note}\n" if d.note else "")+d.code for d in self.done)])
+
+    def save_notebook(self,
+        path: Path | str,   # a file that ends with .ipynb
+    ) -> Path:
+        """Write the session as a notebook that runs by itself and makes the same model (on the CPU, with `num_workers=0` and as many threads).
+        Raises `StateError` where that could not be so, saying why"""
+        import nbformat
+        path = Path(path).expanduser()
+        if path.suffix!=".ipynb": raise InputError(f"{path}: give a name that ends with .ipynb.")
+        if not self.done: raise StateError("Nothing has been done yet: make a Learner in step 2.")
+        if self.data_code is None: raise StateError("How the DataLoaders were made is not known. Give it: Workbench(dls, data_code=\"ImageDataLoaders.from_…\").")
+        if fingerprint(self.learn)!=self.mark:
+            raise StateError("The Learner has been changed since the last step that was noted: by a cell of the notebook, or by a training that was stopped. "
+                             "Go on with the training to its end; or make the Learner anew in step 2.")
+        md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+        cells = [md("# Transfer learning in six steps\n\nWritten by the Workbench of fastai_tl."), code("from fastai_tl.all import *")]
+        at = set()
+        for d in self.done:   # in the order in which it was done
+            if d.step>2 and not at & {2, 3, 4, 5}:
+                cells += [md(f"## 3 {STEPS[2][0]}\n\n{STEPS[2][1]}"), md("The stages below say what trains; everything else is frozen.")]
+            name, why = STEPS[d.step]
+            cells.append(md(f"## {d.step+1} {name}\n\n{why}" if d.step not in at else f"## {d.step+1} {name}, again"))
+            at.add(d.step)
+            cells += [*([md(d.note)] if d.note else []), code(d.code)]
+        nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
+        return _write(path, nbformat.writes(nb))
+
 # %% ../../nbs/api/panels/15_workbench.ipynb #09bab50a
-def _update(self: Workbench):
-    step = self.steps.value
-    all_train = step==3 and self.learn is not None and trains_now(self.learn)=="all"
-    note = '<div class="ftl-say ftl-warn">⚠ Nothing is frozen now, so this would train everything. Step 3 freezes it again.</div>' if all_train else ""
-    put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>{note}')
-    put(self.about, value=self._about_html())
-    put(self.back, disabled=step==0); put(self.next, disabled=step==len(STEPS)-1)
-    if step>1 and self.learn is None: page = [w_note("Make the Learner first: steps 1 and 2.")]
-    else: page = self._page(step)
-    put(self.page, children=tuple(page))
-    if self.learn is not None and "train4" in self.pages and not self.pages["train4"].running:
-        if self.pages["train4"]._plan!=self.head_plan: self.pages["train4"].plan = self.head_plan
-
 def w_note(text): return w.HTML(f'<div class="ftl-say">{esc(text)}</div>')
-
-def _about_html(self: Workbench):
-    if self.dls is None: data = f"Pictures: {self.data}"
-    else: data = f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, {len(self.dls.vocab)} classes"
-    model = f"; {self.made['arch']}, {number(sum(p.numel() for p in self.learn.model.parameters()))} parameters" if self.learn is not None else ""
-    return f'<p>{esc(data)}{esc(model)}.</p>'
-
-def _page(self: Workbench, step):
-    "The widgets of a step, made when it is first shown"
-    if step not in self.pages: self.pages[step] = (_backbone_page, _head_page, _freeze_page, _train_page, _tune_page, _deploy_page)[step](self)
-    return self.pages[step]
-
-def _forget_pages(self: Workbench):
-    "A new Learner gets new panels"
-    for k in [k for k in self.pages if k not in (0, 1) and not isinstance(k, str)]:
-        for c in self.pages.pop(k): c.close()
-    for k in ("train4", "train5", "plan5", "ev"): self.pages.pop(k, None)
-
-Workbench.update, Workbench._about_html, Workbench._page, Workbench._forget_pages = _update, _about_html, _page, _forget_pages
 
 # %% ../../nbs/api/panels/15_workbench.ipynb #412afa62
 def _backbone_page(wb):
@@ -182,42 +268,6 @@ def _head_page(wb):
     wb.make_button.on_click(lambda _: wb.act(wb.make))
     return [wb.head, wb.bn, wb.make_button, wb.make_meter]
 
-# %% ../../nbs/api/panels/15_workbench.ipynb #cf39e7ab
-def _make(self: Workbench) -> Job:
-    "Make the Learner from what was chosen, in a thread; what was done with an earlier one is forgotten"
-    for s in (0, 1): self._page(s)
-    want = dict(arch=self.arch.value, head=self.head.value, bn=self.bn.value)
-    args = f", head={want['head']!r}"*(want["head"] is not None)+f", bn={want['bn']!r}"*(want["bn"]!="frozen")
-    put(self.make_button, disabled=True)
-    self.make_meter.tell(0, 1, "reading the pictures and the weights")
-    def work(job):
-        dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
-        reseed(dls, self.seed)
-        return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
-    def heard(job):
-        with warnings.catch_warnings(record=True) as said:   # unreadable pictures, what the doctor finds
-            warnings.simplefilter("always", KitWarning)
-            return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
-    def done(job):
-        with self.writing(): self.make_meter.hide(); put(self.make_button, disabled=False)
-        if job.error is not None: return self.say_error(job.error)
-        self.dls, learn, said = job.result
-        if self.data_code is None: self.data_code = getattr(self.dls, "made_by", None)
-        with self.writing(): self._forget_pages()
-        self.learn, self.made = learn, want
-        self.done = [Done(0, f"dls = {self.data_code or '…   # the DataLoaders that the Workbench was given'}"),
-                     Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})")]
-        self.mark = fingerprint(learn)
-        self.refresh()
-        self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
-    return Job(None, "Workbench", heard, done).start()
-
-def _note_done(self: Workbench, step, code, note=""):
-    self.done.append(Done(step, code, note)); self.mark = fingerprint(self.learn)
-    self.code_view.set(self.code)
-
-Workbench.make, Workbench._note_done = _make, _note_done
-
 # %% ../../nbs/api/panels/15_workbench.ipynb #ccfbfde4
 def _freeze_page(wb): return [FreezePanel(wb.learn, wb.name)]
 
@@ -243,15 +293,6 @@ def _tune_plan(wb):
     lr = float(f"{max(head.history.stages[-1].lrs)/2:.2g}") if head is not None and head.history is not None else "find"
     return Plan((replace(last, name="fine-tune", lr=lr),))
 
-def _trained(self: Workbench, step, panel, job):
-    "Note a run that has ended; one that was stopped is noted when it has been gone on with"
-    if job.error is not None or not job.result.finished: return
-    steered = sorted({a["action"] for a in job.result.actions}-{"pause", "resume", "stop", "stop_after_epoch"})
-    note = f"While it ran, {', '.join(steered)} was used, which this notebook does not repeat: the model will be another." if steered else ""
-    self._note_done(step, panel.code, note)
-
-Workbench._trained = _trained
-
 # %% ../../nbs/api/panels/15_workbench.ipynb #9ab0f5dd
 def _deploy_page(wb):
     wb.pages["ev"] = EvaluatePanel(wb.learn, name=wb.name)
@@ -264,56 +305,7 @@ def _deploy_page(wb):
     row = w.HBox([wb.folder, wb.replace, wb.export_button]); row.add_class("ftl-wrap")
     return [wb.pages["ev"], row, wb.export_meter]
 
-def _export(self: Workbench) -> Job:
-    "Export the model into the folder that is given, in a thread"
-    if self.learn is None: raise StateError("There is no Learner yet: make one in step 2.")
-    self._page(5)
-    folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
-    if not folder: raise InputError("Give a folder to export into.")
-    put(self.export_button, disabled=True); self.export_meter.tell(0, 1, "writing and checking")
-    def done(job):
-        with self.writing(): self.export_meter.hide(); put(self.export_button, disabled=False)
-        if job.error is not None:
-            self.say_error(job.error)
-            if "force=True" in self.say_box.value: put(self.say_box, value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"))
-            return
-        self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True'*force})")
-        self.say(f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good")
-    return Job(self.learn, "Workbench (export)", lambda job: export(self.learn, folder, force=force), done).start()
-
-Workbench.export = _export
-
 # %% ../../nbs/api/panels/15_workbench.ipynb #84dadf6c
-def _code(self: Workbench) -> str:
-    "All that was done, as Python"
-    return "\n\n".join(["from fastai_tl.all import *", *((f"# {d.note}\n" if d.note else "")+d.code for d in self.done)])
-
-def _save_notebook(self: Workbench,
-    path: Path | str,   # a file that ends with .ipynb
-) -> Path:
-    """Write the session as a notebook that runs by itself and makes the same model (on the CPU, with `num_workers=0` and as many threads).
-    Raises `StateError` where that could not be so, saying why"""
-    import nbformat
-    path = Path(path).expanduser()
-    if path.suffix!=".ipynb": raise InputError(f"{path}: give a name that ends with .ipynb.")
-    if not self.done: raise StateError("Nothing has been done yet: make a Learner in step 2.")
-    if self.data_code is None: raise StateError("How the DataLoaders were made is not known. Give it: Workbench(dls, data_code=\"ImageDataLoaders.from_…\").")
-    if fingerprint(self.learn)!=self.mark:
-        raise StateError("The Learner has been changed since the last step that was noted: by a cell of the notebook, or by a training that was stopped. "
-                         "Go on with the training to its end; or make the Learner anew in step 2.")
-    md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
-    cells = [md("# Transfer learning in six steps\n\nWritten by the Workbench of fastai_tl."), code("from fastai_tl.all import *")]
-    at = set()
-    for d in self.done:   # in the order in which it was done
-        if d.step>2 and not at & {2, 3, 4, 5}:
-            cells += [md(f"## 3 {STEPS[2][0]}\n\n{STEPS[2][1]}"), md("The stages below say what trains; everything else is frozen.")]
-        name, why = STEPS[d.step]
-        cells.append(md(f"## {d.step+1} {name}\n\n{why}" if d.step not in at else f"## {d.step+1} {name}, again"))
-        at.add(d.step)
-        cells += [*([md(d.note)] if d.note else []), code(d.code)]
-    nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
-    return _write(path, nbformat.writes(nb))
-
 def _write(path, text):
     "All of it, or nothing"
     try:
@@ -323,5 +315,3 @@ def _write(path, text):
         os.chmod(tmp, 0o644); os.replace(tmp, path)
     except OSError as e: raise FileError(f"{path} could not be written: {e.strerror or e}. Give another folder.", file=str(path)) from e
     return path
-
-Workbench.code, Workbench.save_notebook = property(_code), _save_notebook

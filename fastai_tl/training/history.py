@@ -85,47 +85,45 @@ class RunHistory:
         from html import escape
         return self.to_frame().to_html(index=False, float_format="{:.4g}".format, border=0)+(f"<p>{escape(self.summary)}</p>" if self.summary else "")
 
-# %% ../../nbs/api/training/07_history.ipynb #614e3780
-def _plot_losses(self,
-    ax,   # matplotlib axes
-):
-    "Training and validation loss over the epochs of all stages"
-    x0 = 0
-    for i,s in enumerate(self.stages):
-        n = len(s.values)
-        names = ("_", "_") if i else ("training", "validation")   # one legend entry for all stages
-        ax.plot(x0+np.linspace(0, n, len(s.losses)+1)[1:], s.losses, color="C0", lw=1.2, label=names[0])
-        ax.plot(x0+np.arange(1, len(s.values)+1), [v[1] for v in s.values], "o-", ms=3, color="C1", label=names[1])
-        x0 += n
-    _mark_stages(self, ax)
-    ax.set_xlabel("epoch"); ax.set_ylabel("loss"); ax.legend(frameon=False)
+    def plot_losses(self,
+        ax,   # matplotlib axes
+    ):
+        "Training and validation loss over the epochs of all stages"
+        x0 = 0
+        for i,s in enumerate(self.stages):
+            n = len(s.values)
+            names = ("_", "_") if i else ("training", "validation")   # one legend entry for all stages
+            ax.plot(x0+np.linspace(0, n, len(s.losses)+1)[1:], s.losses, color="C0", lw=1.2, label=names[0])
+            ax.plot(x0+np.arange(1, len(s.values)+1), [v[1] for v in s.values], "o-", ms=3, color="C1", label=names[1])
+            x0 += n
+        _mark_stages(self, ax)
+        ax.set_xlabel("epoch"); ax.set_ylabel("loss"); ax.legend(frameon=False)
 
+    def plot(self,
+        axes=None,   # two matplotlib axes, for losses and for the first metric; `None`: new ones
+    ):               # the axes
+        "Losses, and the first metric, over the epochs of all stages"
+        if axes is None:
+            from matplotlib import pyplot as plt
+            _,axes = plt.subplots(1, 2, figsize=(9, 3.2))
+        self.plot_losses(axes[0])
+        x0, many = 0, len(self.stages)>6
+        for i,s in enumerate(self.stages):
+            if len(s.names)>2:
+                style = dict(color="C2", label="_") if many else dict(color=f"C{i+2}", label=s.stage.name)
+                axes[1].plot(x0+np.arange(1, len(s.values)+1), [v[2] for v in s.values], "o-", ms=3, **style)
+            x0 += len(s.values)
+        _mark_stages(self, axes[1])
+        axes[1].set_xlabel("epoch"); axes[1].set_ylabel(next((s.names[2] for s in self.stages if len(s.names)>2), ""))
+        if not many: axes[1].legend(frameon=False)
+        return axes
+
+# %% ../../nbs/api/training/07_history.ipynb #614e3780
 def _mark_stages(self, ax):
     x0 = 0
     for i,s in enumerate(self.stages):
         if i: ax.axvline(x0, color="gray", lw=.8, ls=":")
         x0 += len(s.values)
-
-def _plot(self,
-    axes=None,   # two matplotlib axes, for losses and for the first metric; `None`: new ones
-):               # the axes
-    "Losses, and the first metric, over the epochs of all stages"
-    if axes is None:
-        from matplotlib import pyplot as plt
-        _,axes = plt.subplots(1, 2, figsize=(9, 3.2))
-    self.plot_losses(axes[0])
-    x0, many = 0, len(self.stages)>6
-    for i,s in enumerate(self.stages):
-        if len(s.names)>2:
-            style = dict(color="C2", label="_") if many else dict(color=f"C{i+2}", label=s.stage.name)
-            axes[1].plot(x0+np.arange(1, len(s.values)+1), [v[2] for v in s.values], "o-", ms=3, **style)
-        x0 += len(s.values)
-    _mark_stages(self, axes[1])
-    axes[1].set_xlabel("epoch"); axes[1].set_ylabel(next((s.names[2] for s in self.stages if len(s.names)>2), ""))
-    if not many: axes[1].legend(frameon=False)
-    return axes
-
-RunHistory.plot_losses, RunHistory.plot = _plot_losses, _plot
 
 # %% ../../nbs/api/training/07_history.ipynb #dc0561d0
 def finder_values(res: LRFinderResult | None): return None if res is None else {f.name: getattr(res, f.name) for f in fields(res)}

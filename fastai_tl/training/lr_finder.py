@@ -80,43 +80,39 @@ class LRFinderResult:
         s = "no suggestion" if self.suggested is None else f"suggested lr {self.suggested:.2g}, band {self.band[0]:.2g} to {self.band[1]:.2g}"
         return f"LRFinderResult({s}; {self.trust}; {len(self.sweeps)} sweep{'s'*(len(self.sweeps)>1)})"
 
-# %% ../../nbs/api/training/02_lr_finder.ipynb #497d199f
-def _plot(self,
-    ax=None,   # matplotlib axes; `None`: new ones
-):             # the axes
-    "Raw and smoothed loss over the learning rate, with the suggestion and its band"
-    if ax is None:
-        from matplotlib import pyplot as plt
-        _,ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for s in self.sweeps: ax.plot(self.lrs[:len(s)], s, lw=.8, alpha=.35, color="C0")
-    ax.plot(self.lrs, smooth(self.losses), color="C0", label="loss, smoothed")
-    if self.suggested is not None:
-        ax.axvspan(*self.band, color="C1", alpha=.15, lw=0, label="band")
-        ax.axvline(self.suggested, color="C1", label=f"suggested {self.suggested:.1e}")
-    ok = self.losses[np.isfinite(self.losses)]
-    if ok.size: ax.set_ylim(top=min(ok.max(), 2*np.median(ok[:max(ok.size//10, 1)]))*1.05, bottom=min(0, ok.min()))
-    ax.set_xscale("log"); ax.set_xlabel("learning rate"); ax.set_ylabel("loss of a batch"); ax.legend(frameon=False)
-    return ax
+    def plot(self,
+        ax=None,   # matplotlib axes; `None`: new ones
+    ):             # the axes
+        "Raw and smoothed loss over the learning rate, with the suggestion and its band"
+        if ax is None:
+            from matplotlib import pyplot as plt
+            _,ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        for s in self.sweeps: ax.plot(self.lrs[:len(s)], s, lw=.8, alpha=.35, color="C0")
+        ax.plot(self.lrs, smooth(self.losses), color="C0", label="loss, smoothed")
+        if self.suggested is not None:
+            ax.axvspan(*self.band, color="C1", alpha=.15, lw=0, label="band")
+            ax.axvline(self.suggested, color="C1", label=f"suggested {self.suggested:.1e}")
+        ok = self.losses[np.isfinite(self.losses)]
+        if ok.size: ax.set_ylim(top=min(ok.max(), 2*np.median(ok[:max(ok.size//10, 1)]))*1.05, bottom=min(0, ok.min()))
+        ax.set_xscale("log"); ax.set_xlabel("learning rate"); ax.set_ylabel("loss of a batch"); ax.legend(frameon=False)
+        return ax
 
-LRFinderResult.plot = _plot
+    def _repr_html_(self):
+        "The curve, the suggestions by method, and how far to trust them"
+        import base64, io
+        from html import escape
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        fig = Figure(figsize=(5.2, 3), layout="constrained"); FigureCanvasAgg(fig)
+        self.plot(fig.subplots())
+        buf = io.BytesIO(); fig.savefig(buf, format="png", dpi=80)
+        say = "No suggestion" if self.suggested is None else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
+        rows = "".join(f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>" for k,v in self.suggestions.items())
+        return (f"<p><b>{say}</b>, {escape(self.trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
+                f"{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"+(f"<table><tbody>{rows}</tbody></table>" if rows else ""))
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #e1dd1272
-def _repr_html_(self):
-    "The curve, the suggestions by method, and how far to trust them"
-    import base64, io
-    from html import escape
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(5.2, 3), layout="constrained"); FigureCanvasAgg(fig)
-    self.plot(fig.subplots())
-    buf = io.BytesIO(); fig.savefig(buf, format="png", dpi=80)
-    say = "No suggestion" if self.suggested is None else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
-    rows = "".join(f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>" for k,v in self.suggestions.items())
-    return (f"<p><b>{say}</b>, {escape(self.trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
-            f"{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"+(f"<table><tbody>{rows}</tbody></table>" if rows else ""))
-
 _METHODS = dict(fall="fall (ours)", valley="valley (fastai)", slide="slide (fastai)", minimum="minimum / 10 (fastai)", steep="steep (fastai)")
-LRFinderResult._repr_html_ = _repr_html_
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #52f86a0d
 def _suggestions(lrs, losses, best):

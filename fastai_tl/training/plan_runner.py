@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.schedule import ParamScheduler
+from fastcore.basics import patch
 from .checkpoint import CheckpointError, unpack
 from .multiprocess import CPULoaders
 from ..core.distributed import agree, barrier, from_first, rank
@@ -108,7 +109,8 @@ class PlanRun:
     def history(self, finished) -> RunHistory: return RunHistory(list(self.records), finished, [*self.sessions, self.session], self.actions, self.notes)
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #082edc13
-def _save(self: PlanRun, light=None):
+@patch
+def save(self: PlanRun, light=None):
     "Write a checkpoint, with `counters` of earlier if given; a failure is a warning, for the one before it is whole"
     self.since, self.since_time = 0, time.monotonic()
     state = capture(self, light)
@@ -118,17 +120,18 @@ def _save(self: PlanRun, light=None):
         self.notes.append(f"at {self.where}: no checkpoint, {e.why}")
         warnings.warn(f"Training goes on, but no checkpoint could be written at {self.where}: {e}", KitWarning, stacklevel=2)
 
-def _note(self: PlanRun, text):
+@patch
+def note(self: PlanRun, text):
     "Say it now, and in the history"
     self.notes.append(text)
     self.say(text)
 
-PlanRun.save, PlanRun.note = _save, _note
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #804cae74
-def _epoch_starts(self: PlanRun): self.random_at_start, self.drained = random_values(self.loaders), False
+@patch
+def epoch_starts(self: PlanRun): self.random_at_start, self.drained = random_values(self.loaders), False
 
-def _loss_seen(self: PlanRun):
+@patch
+def loss_seen(self: PlanRun):
     if not self.learn.training: return
     if not agree(not torch.isfinite(self.learn.loss.detach()).all())[0]: return
     lr = self.learn.opt.hypers[-1]["lr"]
@@ -139,7 +142,8 @@ def _loss_seen(self: PlanRun):
         f"Likely causes: {text}.", stage=self.stage.name, epoch=self.learn.epoch+1, batch=self.learn.iter+1, lr=lr, causes=causes)
     raise CancelFitException()
 
-def _batch_done(self: PlanRun):
+@patch
+def batch_done(self: PlanRun):
     learn = self.learn
     if learn.training:
         self.at[1:] = [learn.epoch, learn.iter+1]
@@ -152,11 +156,13 @@ def _batch_done(self: PlanRun):
     elif stop or due: self.save()
     if stop: self.stopped = True; raise CancelFitException()
 
-def _trained(self: PlanRun):
+@patch
+def trained(self: PlanRun):
     self.at[1:], self.drained = [self.learn.epoch, self.n_train], True
     self.before_validation = counters(self, keep=True)   # all that validation changes
 
-def _making(self: PlanRun, done, n, note):
+@patch
+def making(self: PlanRun, done, n, note):
     "Features are being made, which is as long as an epoch: a stop does not wait for it"
     self.report(self.done_before(), self.total(), f"{note} ({done}/{n})")
     if self.sweeping or not (self.came or self.control.stops): return   # a sweep is not cut short
@@ -166,7 +172,8 @@ def _making(self: PlanRun, done, n, note):
     self.stopped = True
     raise CancelFitException()
 
-def _obey(self: PlanRun, requests):
+@patch
+def obey(self: PlanRun, requests):
     "Carry out requests of a `Control`; `True`: stop now. While paused, wait for more"
     pause = False
     while True:
@@ -184,13 +191,15 @@ def _obey(self: PlanRun, requests):
         if agree(bool(self.came))[0]: self.control._mark("running"); return True
         requests = from_first(self.control._take())
 
-def _unfreeze_next(self: PlanRun):
+@patch
+def unfreeze_next(self: PlanRun):
     "Train one more group, nearest to the head; its name, or `None` if all train"
     for name,ps in reversed(layer_groups(self.learn).items()):
         if any(not p.requires_grad for p in ps): set_frozen(self.learn, name, False); return name
     self.say(f"At {self.where}: unfreeze_next has nothing to free, as no group is frozen.")
 
-def _set_peaks(self: PlanRun, lr):
+@patch
+def set_peaks(self: PlanRun, lr):
     "New peak rates from now on, for a next stage with lr='same', too"
     if isinstance(lr, dict):
         self.peaks = [float(lr.get(n, p)) for n,p in zip(self.groups, self.peaks)]
@@ -202,11 +211,9 @@ def _set_peaks(self: PlanRun, lr):
     self.scheduler.scheds.update(schedules_for(self.learn, self.stage, self.peaks))
     if not self.scheduler.scheds: self.learn.opt.set_hypers(lr=self.peaks)
 
-PlanRun.epoch_starts, PlanRun.loss_seen, PlanRun.batch_done, PlanRun.trained = _epoch_starts, _loss_seen, _batch_done, _trained
-PlanRun.obey, PlanRun.set_peaks, PlanRun.unfreeze_next, PlanRun.making = _obey, _set_peaks, _unfreeze_next, _making
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #42d3b8ba
-def _epoch_done(self: PlanRun):
+@patch
+def epoch_done(self: PlanRun):
     rec, s = self.learn.recorder, self.stage
     names = [n for n in rec.metric_names if n not in ("epoch", "time")]
     value = dict(zip(names, map(_plain, rec.values[-1]))).get(s.monitor) if rec.values else None
@@ -224,18 +231,21 @@ def _epoch_done(self: PlanRun):
     if stop and not (self.at[0]==len(self.plan.stages)-1 and (self.over or self.at[1]==s.epochs)): self.stopped = True
     if ended or self.stopped: raise CancelFitException()
 
-def _top(self: PlanRun): return max((p for p,t in zip(self.peaks, which_train(self.learn)) if t), default=0.)
+@patch
+def top(self: PlanRun): return max((p for p,t in zip(self.peaks, which_train(self.learn)) if t), default=0.)
 
 def _plain(v): return v.item() if isinstance(v, (torch.Tensor, np.generic)) else v
 
-def _save_best(self: PlanRun):
+@patch
+def save_best(self: PlanRun):
     if rank(): return
     try: self.store.save(model_tensors(self.learn.model), self.best, "best")
     except CheckpointError as e:
         self.notes.append(f"at {self.where}: the best weights could not be kept, {e.why}")
         warnings.warn(f"Training goes on, but the best weights could not be kept at {self.where}: {e}", KitWarning, stacklevel=2)
 
-def _take_best(self: PlanRun):
+@patch
+def take_best(self: PlanRun):
     "At the end of a stage with keep='best'"
     barrier()
     if self.stage.keep!="best" or self.best is None or self.best["epoch"]==self.at[1]-1: return None
@@ -244,14 +254,14 @@ def _take_best(self: PlanRun):
     load_model_tensors(self.learn.model, saved[0])
     return self.best["epoch"]
 
-PlanRun.epoch_done, PlanRun.save_best, PlanRun.take_best, PlanRun.top = _epoch_done, _save_best, _take_best, _top
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #90fdc7b9
-def _total(self: PlanRun): return self.plan.epochs*(self.n_train+self.n_valid)
+@patch
+def total(self: PlanRun): return self.plan.epochs*(self.n_train+self.n_valid)
 
 def _clock(seconds): return f"{int(seconds)//60}:{int(seconds)%60:02d}" if seconds<3600 else f"{int(seconds)//3600}:{int(seconds)//60%60:02d} h"
 
-def _tell(self: PlanRun):
+@patch
+def tell(self: PlanRun):
     "Report: batches done of all stages, and where, at which loss, and how long this stage and the whole still take"
     learn, per = self.learn, self.n_train+self.n_valid
     here = learn.epoch*per+(0 if learn.training else self.n_train)+learn.iter+1
@@ -264,15 +274,15 @@ def _tell(self: PlanRun):
     stage = f"stage {self.at[0]+1}/{len(self.plan.stages)} {self.stage.name}" if many else self.stage.name
     self.report(done, self.total(), f"{stage}, epoch {learn.epoch+1}/{self.stage.epochs}{loss}, {left[0]} left"+(f", in all {left[1]}" if many else ""))
 
-def _place(self: PlanRun) -> dict:
+@patch
+def place(self: PlanRun) -> dict:
     "Where it is now, for whoever shows it: stage, number, stages, epoch, epochs; epochs count from 1"
     s = self.stage
     return dict(stage=s.name, number=self.at[0]+1, stages=len(self.plan.stages), epoch=min(self.at[1]+1, s.epochs), epochs=s.epochs, sweep=self.sweeping)
 
-PlanRun.total, PlanRun.tell, PlanRun.place = _total, _tell, _place
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #2eb714aa
-def _begin_stage(self: PlanRun, saved):
+@patch
+def begin_stage(self: PlanRun, saved):
     "Freeze, find the rate, or take both from a checkpoint"
     learn, s = self.learn, self.stage
     self.wait, self.best, self.over, self.finder, self.random_at_start, self.seconds_before, self.epoch_lrs = 0, None, "", None, None, 0., []
@@ -293,7 +303,8 @@ def _begin_stage(self: PlanRun, saved):
         self.peaks = [float(p) for p in rates_for(learn, s, self.lr)]
     else: stage_from_saved(self, *saved)
 
-def _sweep(self: PlanRun):
+@patch
+def sweep(self: PlanRun):
     "Find the rate, and say so if it is one that the curve does not show"
     t, s = time.perf_counter(), self.stage
     sweeping = lambda d, n, note: self.report(self.done_before(), self.total(), f"{s.name}: sweep {d}/{n}, {note}")
@@ -306,9 +317,11 @@ def _sweep(self: PlanRun):
     self.report(self.done_before(), self.total(), text)
     self.say(text)
 
-def _done_before(self: PlanRun): return sum(s.epochs for s in self.plan.stages[:self.at[0]])*(self.n_train+self.n_valid)
+@patch
+def done_before(self: PlanRun): return sum(s.epochs for s in self.plan.stages[:self.at[0]])*(self.n_train+self.n_valid)
 
-def _epochs(self: PlanRun, saved):
+@patch
+def epochs(self: PlanRun, saved):
     learn, n = self.learn, self.stage.epochs
     if saved is None and self.at[0]==0: self.save()   # a state to come back to, and a proof that the folder takes it
     first, batch = self.at[1:]
@@ -320,7 +333,8 @@ def _epochs(self: PlanRun, saved):
         part = partial(self.part_of_epoch, saved, random, batch) if epoch==first and batch else learn._do_epoch
         learn._with_events(part, "epoch", CancelEpochException)
 
-def _part_of_epoch(self: PlanRun, saved, random, done):
+@patch
+def part_of_epoch(self: PlanRun, saved, random, done):
     "The batches of an epoch that are left, then its validation"
     learn, at_start = self.learn, random["start"]
     learn.dl = learn.dls.train
@@ -333,10 +347,9 @@ def _part_of_epoch(self: PlanRun, saved, random, done):
     learn._with_events(batches, "train", CancelTrainException)
     learn._do_epoch_validate()
 
-PlanRun.begin_stage, PlanRun.sweep, PlanRun.done_before, PlanRun.epochs, PlanRun.part_of_epoch = _begin_stage, _sweep, _done_before, _epochs, _part_of_epoch
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #1b2b4a66
-def _fit(self: PlanRun, saved):
+@patch
+def fit(self: PlanRun, saved):
     "Train the stage, or what is left of it"
     learn, s = self.learn, self.stage
     self.scheduler = ParamScheduler(schedules_for(learn, s, self.peaks))
@@ -349,7 +362,8 @@ def _fit(self: PlanRun, saved):
         learn.n_epoch = s.epochs
         learn._with_events(partial(self.epochs, saved), "fit", CancelFitException, learn._end_cleanup)
 
-def _record(self: PlanRun):
+@patch
+def record(self: PlanRun):
     "What the recorder has of the stage under way"
     rec, trains = self.learn.recorder, which_train(self.learn)
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
@@ -359,7 +373,8 @@ def _record(self: PlanRun):
 
 def _nan(v): return float("nan") if v is None else v
 
-def _go(self: PlanRun, saved):
+@patch
+def go(self: PlanRun, saved):
     "Run the stages that are left; returns the history"
     self.fault, self.stopped, self.last_epoch, self.swept = None, False, False, 0.
     for i in range(self.at[0], len(self.plan.stages)):
@@ -376,10 +391,9 @@ def _go(self: PlanRun, saved):
     self.save()
     return self.history(True)
 
-PlanRun.fit, PlanRun.record, PlanRun.go = _fit, _record, _go
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #d61ceea4
-def _fall_back(self: PlanRun, attrs, cbs, loaders):
+@patch
+def fall_back(self: PlanRun, attrs, cbs, loaders):
     learn = self.learn
     with deferred_interrupt():
         opt = learn.opt
@@ -391,5 +405,3 @@ def _fall_back(self: PlanRun, attrs, cbs, loaders):
         try: put(self, load(self, *saved), saved[0])
         except ValueError: learn.opt.clear_state()   # groups that are no longer the same
         return f"at {self.where}"
-
-PlanRun.fall_back = _fall_back

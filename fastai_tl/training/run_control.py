@@ -69,39 +69,37 @@ class Control:
             self._asked.append(request)
             self._lock.notify_all()
 
-# %% ../../nbs/api/training/06_run_control.ipynb #af786df3
-def _attach(self: Control, groups, fixed=False):
-    "The run begins; requests made before are checked now. `fixed`: what trains cannot be changed"
-    with self._lock:
-        if self._state!="ready": raise StateError(f"This Control belongs to a run that is {self._state}. Each run takes one of its own.")
-        for name,*args in self._asked:
-            if name=="set_lr" and isinstance(args[0], dict): [group_index(groups, k) for k in args[0]]
-            if name=="unfreeze_next" and fixed: raise StateError(_FIXED)
-        self._groups, self._state, self._fixed = list(groups), "running", fixed
+    def _attach(self, groups, fixed=False):
+        "The run begins; requests made before are checked now. `fixed`: what trains cannot be changed"
+        with self._lock:
+            if self._state!="ready": raise StateError(f"This Control belongs to a run that is {self._state}. Each run takes one of its own.")
+            for name,*args in self._asked:
+                if name=="set_lr" and isinstance(args[0], dict): [group_index(groups, k) for k in args[0]]
+                if name=="unfreeze_next" and fixed: raise StateError(_FIXED)
+            self._groups, self._state, self._fixed = list(groups), "running", fixed
 
-def _pending(self: Control) -> bool:
-    "Whether something was asked for that the run has not taken up yet"
-    return bool(self._asked)
-
-def _stops(self: Control) -> bool:
-    "Whether a stop was asked for that the run has not taken up yet"
-    return any(r[0]=="stop" for r in self._asked)
-
-def _take(self: Control) -> list[tuple]:
-    "All requests since the last call, in order"
-    with self._lock: asked, self._asked = self._asked, []
-    return asked
-
-def _wait(self: Control, seconds: float) -> bool:
-    "Wait for a request while paused; `False`: none came in time"
-    with self._lock:
-        self._state = "paused"
-        if not self._asked: self._lock.wait(seconds)
+    @property
+    def pending(self) -> bool:
+        "Whether something was asked for that the run has not taken up yet"
         return bool(self._asked)
 
-def _mark(self: Control, state: str):
-    "Say in which state the run is"
-    with self._lock: self._state = state
+    @property
+    def stops(self) -> bool:
+        "Whether a stop was asked for that the run has not taken up yet"
+        return any(r[0]=="stop" for r in self._asked)
 
-Control._attach, Control._take, Control._wait, Control._mark = _attach, _take, _wait, _mark
-Control.pending, Control.stops = property(_pending), property(_stops)
+    def _take(self) -> list[tuple]:
+        "All requests since the last call, in order"
+        with self._lock: asked, self._asked = self._asked, []
+        return asked
+
+    def _wait(self, seconds: float) -> bool:
+        "Wait for a request while paused; `False`: none came in time"
+        with self._lock:
+            self._state = "paused"
+            if not self._asked: self._lock.wait(seconds)
+            return bool(self._asked)
+
+    def _mark(self, state: str):
+        "Say in which state the run is"
+        with self._lock: self._state = state

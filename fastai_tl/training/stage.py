@@ -7,7 +7,6 @@ from __future__ import annotations
 import math, re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import wraps
 from fnmatch import fnmatchcase
 from ..core.errors import InputError, did_you_mean
 
@@ -22,8 +21,18 @@ class PlanError(InputError):
     "A stage or plan that cannot be run; has the fields `stage`, `field` and `allowed`"
 
 # %% ../../nbs/api/training/03_stage.ipynb #1cd0a1c9
+class _FieldCheck:
+    "Refuses a keyword that is no field of the dataclass, with a `PlanError` that says which there are"
+    def __new__(cls, *args, **kw):
+        names = [f.name for f in fields(cls)]
+        if bad := [k for k in kw if k not in names]:
+            called = f"{cls.__name__}({', '.join(map(repr, args[:1]))}, {bad[0]}={kw[bad[0]]!r})"
+            raise PlanError(f"{called}: there is no field {bad[0]!r}.{did_you_mean(bad[0], names)} A stage has {', '.join(names)}.",
+                            stage=args[0] if args else kw.get("name"), field=bad[0], allowed=tuple(names))
+        return super().__new__(cls)
+
 @dataclass(frozen=True, repr=False)
-class Stage:
+class Stage(_FieldCheck):
     "One stretch of training with one freeze state; raises `PlanError`, naming the field, if it makes no sense"
     name: str                              # for tables and plots; each stage of a plan has its own
     train: str | int | tuple = "head"      # a group's name or number: it and all after it; 'all'; 'each'; or names and patterns: exactly these layers
@@ -48,19 +57,6 @@ class Stage:
     def __repr__(self):
         more = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name)!=f.default]
         return f"Stage({', '.join([repr(self.name), *more])})"
-
-
-_made = Stage.__init__
-
-@wraps(_made)
-def _init(self, *args, **kw):
-    names = [f.name for f in fields(Stage)]
-    if bad := [k for k in kw if k not in names]:
-        raise PlanError(f"Stage({', '.join(map(repr, args[:1]))}, {bad[0]}={kw[bad[0]]!r}): there is no field {bad[0]!r}.{did_you_mean(bad[0], names)} "
-                        f"A stage has {', '.join(names)}.", stage=args[0] if args else kw.get("name"), field=bad[0], allowed=tuple(names))
-    _made(self, *args, **kw)
-
-Stage.__init__ = _init
 
 # %% ../../nbs/api/training/03_stage.ipynb #7f959e43
 def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
