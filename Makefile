@@ -43,7 +43,8 @@ quickstart: .venv/.core  ## the six steps on real pictures; report and model in 
 test: lint drift test-lab test-nb test-py test-browser  ## everything that must pass before a commit
 
 lint: .venv/.dev
-	$(BIN)/ruff check fastai_tl tests benchmarks tools docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 drift: .venv/.dev
 	$(BIN)/python tools/check_drift.py
@@ -109,7 +110,8 @@ slides: .venv/.dev  ## slides from the lessons, into _slides/
 test-lessons: .venv/.dev  ## every lesson from top to bottom, as solved and as a student gets it; some minutes
 	$(BIN)/python -m pytest -m slow tests/test_lessons.py
 
-export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
+export: .venv/.dev  ## after editing a notebook: format the code, write modules and README
+	$(BIN)/ruff format .
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
