@@ -844,7 +844,7 @@ def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
 
 def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline, sigint):
     "Of the beginning of a validation only counters and random states are kept; a stop in it is as exact as ever"
-    from fastai_tl.training.run_plan import run_checkpoint as runstate
+    from fastai_tl.training import run_checkpoint as runstate
 
     calls = []
     monkeypatch.setattr(runstate, "gradient_tensors", lambda *a, f=runstate.gradient_tensors: calls.append(1) or f(*a))
