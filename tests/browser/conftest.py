@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.harness import NO_CHROMIUM, TOKEN, Lab, VoilaServer, chromium
+from browser.harness import NO_CHROMIUM, TOKEN, Forks, Lab, VoilaServer, chromium
 
 HERE = Path(__file__).parent
 ARGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -39,9 +39,17 @@ def chromium_path():
 
 
 @pytest.fixture(scope="session")
-def lab(chromium_path, tmp_path_factory):
+def forks(tmp_path_factory):
+    "Kernels of all servers are forked from one process"
+    f = Forks(tmp_path_factory.mktemp("kernels"))
+    yield f
+    f.close()
+
+
+@pytest.fixture(scope="session")
+def lab(chromium_path, forks, tmp_path_factory):
     "A server with JupyterLab and Notebook 7 for all tests"
-    server = Lab(tmp_path_factory.mktemp("lab"))
+    server = Lab(tmp_path_factory.mktemp("lab"), forks)
     yield server
     server.shutdown()
     server.close()
@@ -176,8 +184,8 @@ def shot(page, theme, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def voila_server(chromium_path, tmp_path_factory):
-    server = VoilaServer(tmp_path_factory.mktemp("voila"))
+def voila_server(chromium_path, forks, tmp_path_factory):
+    server = VoilaServer(tmp_path_factory.mktemp("voila"), forks)
     yield server
     server.close()
 
