@@ -25,15 +25,15 @@ LEFT_OUT = ("what", "times", "accuracies", "other_workers")
 
 
 def pictures(workers=0, seed=0):
-    from fastai_tl.samples import sample_dls
+    from fastai_tl.datasets.samples import sample_dls
     return sample_dls("clipart", size=SIZE, seed=seed, num_workers=workers)
 
 
 def ours(arch, workers=0, seed=0):
     from fastai.torch_core import set_seed
 
-    from fastai_tl.snapshot import reseed
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.core.snapshot import reseed
+    from fastai_tl.models.transfer_learner import transfer_learner
     set_seed(seed)
     learn = transfer_learner(pictures(workers, seed), arch, pretrained=arch=="tf_efficientnet_lite0")   # there are no weights offline for the others
     reseed(learn, seed)
@@ -47,7 +47,7 @@ def plain(arch, workers=0, seed=0, frozen_bn=False):
     from fastai.vision.learner import vision_learner
     from torchvision import models
 
-    from fastai_tl.snapshot import reseed
+    from fastai_tl.core.snapshot import reseed
     like = ours(arch, workers, seed)
     name = getattr(models, arch, arch)
     learn = vision_learner(like.dls, name, pretrained=False, normalize=False, metrics=accuracy, train_bn=not frozen_bn, cbs=BnFreeze if frozen_bn else None)
@@ -87,8 +87,8 @@ def fit_plain(epochs):
 
 
 def fit_ours(epochs, fused=False):
-    from fastai_tl.features import frozen_cache
-    from fastai_tl.progress import quiet
+    from fastai_tl.cache.callback import frozen_cache
+    from fastai_tl.core.progress import quiet
 
     def run(learn):
         with frozen_cache(learn, fused=fused, on_progress=QUIET), quiet(learn): learn.fit_one_cycle(epochs, LR)
@@ -136,9 +136,9 @@ def heads(arch, epochs, runs, workers=(0, 2)):
 
 
 def finder(runs, arch="tf_efficientnet_lite0"):
-    from fastai_tl.features import frozen_cache
-    from fastai_tl.finder import find_lr
-    from fastai_tl.progress import quiet
+    from fastai_tl.cache.callback import frozen_cache
+    from fastai_tl.training.lr_finder import find_lr
+    from fastai_tl.core.progress import quiet
 
     def theirs(learn):
         with quiet(learn): learn.lr_find(show_plot=False, num_it=100)
@@ -159,10 +159,10 @@ def finder(runs, arch="tf_efficientnet_lite0"):
 
 
 def gradual(runs, arch="tf_efficientnet_lite0"):
-    from fastai_tl.groups import layer_groups
-    from fastai_tl.plan import Plan
-    from fastai_tl.progress import quiet
-    from fastai_tl.training import run_plan
+    from fastai_tl.freezing.layer_groups import layer_groups
+    from fastai_tl.training.plan import Plan
+    from fastai_tl.core.progress import quiet
+    from fastai_tl.training.run_plan import run_plan
     lr = LR / 10   # with 3e-3 layers that are freed learn so fast that roundings decide about a tenth of the accuracy, by either way
     plan = Plan.gradual(lr=lr)
 

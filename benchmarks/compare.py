@@ -30,9 +30,9 @@ def main():
     ap.add_argument("--json", type=Path, default=OUT / "compare.json")
     args = ap.parse_args()
     warnings.simplefilter("ignore")
-    from fastai_tl.ranking import compare_backbones
-    from fastai_tl.samples import sample_dls
-    from fastai_tl.strategies import compare
+    from fastai_tl.experiments.backbones import compare_backbones
+    from fastai_tl.datasets.samples import sample_dls
+    from fastai_tl.experiments.strategies import compare
     dls = sample_dls("clipart", size=128, bs=16, n_per_class=12, seed=42)
     quiet = lambda *a: None
     r = dict(backbones=timed(lambda: compare_backbones(dls, seeds=args.seeds, on_progress=quiet)),

@@ -41,7 +41,7 @@ def with_kit(learn):
     import numpy as np
     from sklearn.metrics import classification_report
 
-    from fastai_tl.evaluation import evaluate
+    from fastai_tl.evaluation.classification import evaluate
     ev = evaluate(learn, on_progress=lambda *a: None)
     ev.plot_confusion()
     pairs, top = ev.most_confused(), np.argsort(-ev.losses, kind="stable")[:9].tolist()
@@ -68,10 +68,10 @@ def measure(name, size, n):
     "Seconds of both, turn by turn"
     import torch
 
-    from fastai_tl.plan import Plan
-    from fastai_tl.samples import sample_dls
-    from fastai_tl.training import run_plan
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.training.plan import Plan
+    from fastai_tl.datasets.samples import sample_dls
+    from fastai_tl.training.run_plan import run_plan
+    from fastai_tl.models.transfer_learner import transfer_learner
     torch.set_num_threads(1)
     torch.manual_seed(0)
     learn = transfer_learner(sample_dls("clipart", size=size, n_per_class=8, num_workers=0), name)

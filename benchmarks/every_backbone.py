@@ -37,8 +37,8 @@ def one_step(learn):
     import torch
     from fastai.callback.core import Callback
 
-    from fastai_tl.freeze import fingerprint
-    from fastai_tl.progress import quiet
+    from fastai_tl.freezing.freeze import fingerprint
+    from fastai_tl.core.progress import quiet
 
     class Scaled(Callback):
         zero = ()
@@ -65,8 +65,8 @@ def live_zeros(model):
 
 def intended(learn, where):
     "Names of the tensors that must move when the groups from `where` on train: their parameters, and running statistics in them"
-    from fastai_tl.batchnorm import batch_norms
-    from fastai_tl.groups import group_spec, layer_groups
+    from fastai_tl.freezing.batchnorm import batch_norms
+    from fastai_tl.freezing.layer_groups import group_spec, layer_groups
     spec, groups = group_spec(learn), layer_groups(learn)
     trains = list(groups)[list(groups).index(where):]
     ids = {id(p) for g in trains for p in groups[g]}   # by identity: a shared parameter has several names
@@ -76,10 +76,10 @@ def intended(learn, where):
 
 def check(name):
     "Build, freeze, train and compare; raises AssertionError with the tensors that are not as they should be"
-    from fastai_tl.archs import facts, find_arch
-    from fastai_tl.freeze import freeze_to, layer_table
-    from fastai_tl.groups import layer_groups
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.models.registry import facts, find_arch
+    from fastai_tl.freezing.freeze import freeze_to, layer_table
+    from fastai_tl.freezing.layer_groups import layer_groups
+    from fastai_tl.models.transfer_learner import transfer_learner
     f = facts(find_arch(name))
     size, t = f["min_size"] or f["input_size"], time.perf_counter()
     learn = transfer_learner(data(size, f["n_in"]), name, pretrained=False, normalize=False)
@@ -112,7 +112,7 @@ def plain(name):
     from fastai.vision.learner import model_meta, vision_learner
     from torchvision import models as tvm
 
-    from fastai_tl.archs import facts, find_arch
+    from fastai_tl.models.registry import facts, find_arch
     full = find_arch(name)
     source, bare = full.split("/")
     f = facts(full)
@@ -135,7 +135,7 @@ def plain(name):
 
 def by_family(source="timm"):
     "The cheapest model of each family of a library that has features to pool"
-    from fastai_tl.archs import backbone_names, facts, family_of, find_arch
+    from fastai_tl.models.registry import backbone_names, facts, family_of, find_arch
     best = {}
     for n in backbone_names(source):
         full = find_arch(n)
@@ -148,7 +148,7 @@ def by_family(source="timm"):
 
 def selection(patterns):
     "Names to run: all of torchvision's, the smallest of each of timm's families, the kit's own; or those that a pattern fits"
-    from fastai_tl.archs import backbone_names, facts, find_arch
+    from fastai_tl.models.registry import backbone_names, facts, find_arch
     if not patterns:
         names = [*backbone_names("kit"), *backbone_names("torchvision"), *by_family().values()]
         return [n for n in names if facts(find_arch(n))]

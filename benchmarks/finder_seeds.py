@@ -17,10 +17,10 @@ def one(seed, epochs=5):
     "Rates suggested by both, and accuracy 0..1 of a head trained at each"
     from fastai.torch_core import set_seed
 
-    from fastai_tl.finder import find_lr
-    from fastai_tl.progress import quiet
-    from fastai_tl.samples import sample_dls
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.training.lr_finder import find_lr
+    from fastai_tl.core.progress import quiet
+    from fastai_tl.datasets.samples import sample_dls
+    from fastai_tl.models.transfer_learner import transfer_learner
 
     def learner():
         set_seed(seed)

@@ -37,9 +37,9 @@ def model_folder(folder):
     "A real export of a small network, 32 px, with ONNX"
     import torch
 
-    from fastai_tl.deployment import export
-    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.deploy.export import export
+    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.models.transfer_learner import transfer_learner
     torch.manual_seed(0)
     train, valid = split_sample(sample_path("clipart"), 2)
     dls = picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=32, bs=8, path=".")
@@ -131,7 +131,7 @@ def fitting(manifest, name, data):
 class Fuzz:
     "A model to damage, in a folder of its own"
     def __init__(self, good, work, seed=0):
-        from fastai_tl.deployment import load_predictor
+        from fastai_tl.deploy.torch_predictor import load_predictor
         self.good, self.work, self.seed, self.load = Path(good), Path(work), seed, load_predictor
         shutil.copytree(good, self.work / "m", dirs_exist_ok=True)
         self.raw = {p.name: p.read_bytes() for p in self.good.iterdir()}
@@ -162,7 +162,7 @@ class Fuzz:
 
     def run(self, kind, n, limit=LIMIT, start=0):
         "Counts of the outcomes of `n` cases, what went wrong, and the slowest, in seconds"
-        from fastai_tl.errors import KitError
+        from fastai_tl.core.errors import KitError
         def ring(*_): raise TooSlow
         old, counts, bad, slowest = signal.signal(signal.SIGALRM, ring), collections.Counter(), [], 0
         try:

@@ -20,10 +20,10 @@ def accuracy(name, seed, frozen, lr, epochs, head=None, n_per_class=10):
     "Accuracy on the validation digits, 0..1"
     from fastai.torch_core import set_seed
 
-    from fastai_tl.freeze import unfreeze
-    from fastai_tl.progress import quiet
-    from fastai_tl.samples import sample_dls
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.freezing.freeze import unfreeze
+    from fastai_tl.core.progress import quiet
+    from fastai_tl.datasets.samples import sample_dls
+    from fastai_tl.models.transfer_learner import transfer_learner
     set_seed(seed)
     dls = sample_dls("digits", size=28, bs=16, n_per_class=n_per_class, seed=seed, channels=1)
     learn = transfer_learner(dls, name, pretrained=frozen, head=head)
@@ -52,7 +52,7 @@ def summary(records):
 
 
 def main():
-    from fastai_tl.minis import MINIS
+    from fastai_tl.models.mini_nets import MINIS
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--seeds", type=int, default=10, help="how many seeds, from 0")
     ap.add_argument("--epochs", type=int, default=5)

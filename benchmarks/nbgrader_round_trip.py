@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastai_tl.coursemake import exercises_in, nbgrader_course, read_notebook
-from fastai_tl.lessons import find_lesson
+from fastai_tl.course.student_notebooks import exercises_in, nbgrader_course, read_notebook
+from fastai_tl.course.lessons import find_lesson, load_exercises
 
 # nbgrader starts alembic by its bare name, so the environment's programs must be on the path
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -42,7 +42,7 @@ def filled(released, source, answer):
 
 def wrong(grade_id, solution, stub):
     "Something that runs and is wrong: a function that gives 0, a question answered by a wrong choice, or nothing"
-    from fastai_tl.questions import QUESTIONS
+    from fastai_tl.course.questions import QUESTIONS
     for line in solution.split("\n"):
         if line.startswith("def "):
             name = line[4:line.index("(")]
@@ -70,8 +70,7 @@ def main():
     assert "SOLUTION" not in text and "todo()" in text, "the released notebook holds a solution, or no stub"
     exercises, plain = exercises_in(source), lambda s: "\n".join(o for o in s.split("\n") if o.strip() not in SOLUTION)
     ids = [c["metadata"]["nbgrader"]["grade_id"] for c in released["cells"] if c["metadata"].get("nbgrader", {}).get("solution")]
-    import importlib
-    importlib.import_module(f"fastai_tl.exercises.{lesson.name}")
+    load_exercises(lesson.name)
     hand_in = {"perfect": (lambda g, s, stub: plain(s), len(exercises)), "empty": (lambda g, s, stub: stub, 0), "wrong": (wrong, 0),
                "one": (lambda g, s, stub: plain(s) if g == ids[0] else stub, 1)}
     for student, (answer, _) in hand_in.items():

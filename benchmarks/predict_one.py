@@ -22,10 +22,11 @@ def compare(name, size, n):
     import numpy as np
     import torch
 
-    from fastai_tl.deployment import export, load_predictor
-    from fastai_tl.samples import sample_dls, sample_path
-    from fastai_tl.serving import load_onnx
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.deploy.export import export
+    from fastai_tl.deploy.torch_predictor import load_predictor
+    from fastai_tl.datasets.samples import sample_dls, sample_path
+    from fastai_tl.deploy.onnx_runtime import load_onnx
+    from fastai_tl.models.transfer_learner import transfer_learner
     torch.set_num_threads(1)
     torch.manual_seed(0)
     learn = transfer_learner(sample_dls("clipart", size=size, n_per_class=2), name, pretrained=name in ("resnet_mini", "tf_efficientnet_lite0"))

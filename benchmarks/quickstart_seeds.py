@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastai_tl.quickstart import ARMS, Screen, run_quickstart
+from fastai_tl.interface.quickstart import ARMS, Screen, run_quickstart
 
 OUT = Path(__file__).parent / "out"
 

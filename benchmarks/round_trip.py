@@ -28,9 +28,9 @@ def learner(name, size):
     import torch
     from torch import nn
 
-    from fastai_tl.freeze import freeze_to, unfreeze
-    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
-    from fastai_tl.zoo import transfer_learner
+    from fastai_tl.freezing.freeze import freeze_to, unfreeze
+    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.models.transfer_learner import transfer_learner
     torch.manual_seed(0)
     train, valid = split_sample(sample_path("clipart"), 2)
     dls = picture_dls(train, valid[::6], ClassOf(sample_path("clipart")), size=size, bs=8, path=".")
@@ -54,8 +54,9 @@ def check(name, size):
     "The record of one backbone"
     import numpy as np
 
-    from fastai_tl.deployment import export, load_predictor
-    from fastai_tl.progress import quiet
+    from fastai_tl.deploy.export import export
+    from fastai_tl.deploy.torch_predictor import load_predictor
+    from fastai_tl.core.progress import quiet
     learn = learner(name, size)
     with quiet(learn): want = learn.get_preds()[0].numpy()
     items, apart = list(learn.dls.valid_ds.items), float(want.std(0).mean())

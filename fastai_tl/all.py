@@ -1,56 +1,74 @@
 """Every public name of the kit: `from fastai_tl.all import *`"""
 import warnings
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)   # fastai uses it; nobody here can change that
+with warnings.catch_warnings():   # fastai uses `torch.jit.script`; nobody here can change that
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
     import fastai.layers  # noqa: F401
-from fastai_tl.batchnorm import set_bn
-from fastai_tl.checkpoint import CheckpointError, CheckpointMismatch
-from fastai_tl.checks import todo
-from fastai_tl.comparison import Comparison
-from fastai_tl.control import Control
-from fastai_tl.corruptions import corrupt
-from fastai_tl.cost import EpochCost, epoch_cost
-from fastai_tl.deployment import Prediction, Predictor, export, load_predictor, make_app
-from fastai_tl.doctor import Diagnosis, DoctorError, diagnose
-from fastai_tl.errors import KitError, KitWarning
-from fastai_tl.evaluation import Evaluation, evaluate
-from fastai_tl.features import FrozenCache, frozen_cache
-from fastai_tl.finder import LRFinderResult, find_lr, suggest_lr
-from fastai_tl.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, hold_stats, layer_table, set_frozen, train_only, unfreeze
-from fastai_tl.groups import GroupSpec, layer_groups, name_groups
-from fastai_tl.guard import FreezeGuard
-from fastai_tl.history import RunHistory
-from fastai_tl.lessons import ask, check, copy_lessons, list_lessons
-from fastai_tl.multilabel import MultiLabelEvaluation
-from fastai_tl.owner import Busy
+from fastai_tl.core.errors import KitError, KitWarning
+from fastai_tl.core.learner_lock import Busy
+from fastai_tl.core.settings import Settings, load_settings
+from fastai_tl.core.snapshot import Snapshot, preserved, reseed
+from fastai_tl.freezing.batchnorm import set_bn
+from fastai_tl.freezing.freeze import (
+    FrozenMoved,
+    check_frozen,
+    fingerprint,
+    freeze_to,
+    hold_stats,
+    layer_table,
+    set_frozen,
+    train_only,
+    unfreeze,
+)
+from fastai_tl.freezing.guard import FreezeGuard
+from fastai_tl.freezing.layer_groups import GroupSpec, layer_groups, name_groups
+from fastai_tl.freezing.layer_table import LayerTable
+from fastai_tl.freezing.learning_rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
+from fastai_tl.diagnosis.doctor import Diagnosis, DoctorError, diagnose
+from fastai_tl.cache.callback import frozen_cache
+from fastai_tl.cache.feature_cache import FrozenCache
+from fastai_tl.cache.split_point import NoCache
+from fastai_tl.models.transfer_learner import Backbone, backbones, load_backbone, transfer_learner
+from fastai_tl.datasets.corruptions import corrupt
+from fastai_tl.datasets.samples import folder_dls, read_folder, sample_dls, sample_path
+from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch
+from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
+from fastai_tl.training.history import RunHistory
+from fastai_tl.training.lr_finder import LRFinderResult, find_lr, suggest_lr
+from fastai_tl.training.plan import Plan
+from fastai_tl.training.plan_runner import NotFinite, OutOfMemory
+from fastai_tl.training.run_control import Control
+from fastai_tl.training.run_plan import run_plan
+from fastai_tl.training.stage import PlanError, Stage
+from fastai_tl.evaluation.classification import Evaluation, evaluate
+from fastai_tl.evaluation.multilabel import MultiLabelEvaluation
+from fastai_tl.evaluation.regression import RegressionEvaluation
+from fastai_tl.experiments.backbones import compare_backbones
+from fastai_tl.experiments.result import Comparison
+from fastai_tl.experiments.strategies import Strategy, compare
+from fastai_tl.deploy.export import export
+from fastai_tl.deploy.onnx_runtime import load_onnx
+from fastai_tl.deploy.predictor import Prediction
+from fastai_tl.deploy.torch_predictor import Predictor, load_predictor
+from fastai_tl.deploy.web_app import make_app
 from fastai_tl.panels.evaluate import EvaluatePanel
-from fastai_tl.panels.finder import LRFinderPanel
 from fastai_tl.panels.freeze import FreezePanel
+from fastai_tl.panels.lr_finder import LRFinderPanel
 from fastai_tl.panels.plan import PlanPanel
 from fastai_tl.panels.train import TrainPanel
 from fastai_tl.panels.workbench import Workbench
-from fastai_tl.plan import Plan
-from fastai_tl.planrun import NotFinite, OutOfMemory
-from fastai_tl.prefix import NoCache
-from fastai_tl.ranking import compare_backbones
-from fastai_tl.rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
-from fastai_tl.regression import RegressionEvaluation
-from fastai_tl.samples import folder_dls, read_folder, sample_dls, sample_path
-from fastai_tl.settings import Settings, load_settings
-from fastai_tl.snapshot import Snapshot, preserved, reseed
-from fastai_tl.stage import PlanError, Stage
-from fastai_tl.strategies import Strategy, compare
-from fastai_tl.table import LayerTable
-from fastai_tl.training import run_plan
-from fastai_tl.zoo import Backbone, backbones, load_backbone, transfer_learner
+from fastai_tl.course.grading import todo
+from fastai_tl.course.lessons import ask, check, copy_lessons, list_lessons
 
-__all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Comparison", "Control", "Diagnosis", "DoctorError", "EpochCost",
-           "EvaluatePanel", "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache", "FrozenMoved", "GroupSpec", "KitError", "KitWarning",
-           "LRFinderPanel", "LRFinderResult", "LayerTable", "MultiLabelEvaluation", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError",
-           "PlanPanel", "Prediction", "Predictor", "RegressionEvaluation", "RunHistory", "Settings", "Snapshot", "Stage", "Strategy", "TrainPanel",
-           "Workbench", "ask", "backbones", "check", "check_frozen", "compare", "compare_backbones", "copy_lessons", "corrupt", "decayed_lrs",
-           "diagnose", "epoch_cost", "evaluate", "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats",
-           "layer_decay", "layer_groups", "layer_table", "list_lessons", "load_backbone", "load_predictor", "load_settings", "lrs_of", "make_app",
-           "name_groups", "preserved", "read_folder", "reseed", "run_plan", "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs",
-           "split_layers", "spread_lrs", "suggest_lr", "todo", "train_only", "transfer_learner", "unfreeze"]
+__all__ = ["Backbone", "Busy", "CheckpointError", "CheckpointMismatch", "Comparison", "Control", "Diagnosis",
+           "DoctorError", "EpochCost", "EvaluatePanel", "Evaluation", "FreezeGuard", "FreezePanel", "FrozenCache",
+           "FrozenMoved", "GroupSpec", "KitError", "KitWarning", "LRFinderPanel", "LRFinderResult", "LayerTable",
+           "MultiLabelEvaluation", "NoCache", "NotFinite", "OutOfMemory", "Plan", "PlanError", "PlanPanel",
+           "Prediction", "Predictor", "RegressionEvaluation", "RunHistory", "Settings", "Snapshot", "Stage",
+           "Strategy", "TrainPanel", "Workbench", "ask", "backbones", "check", "check_frozen", "compare",
+           "compare_backbones", "copy_lessons", "corrupt", "decayed_lrs", "diagnose", "epoch_cost", "evaluate",
+           "export", "find_lr", "fingerprint", "folder_dls", "freeze_to", "frozen_cache", "hold_stats", "layer_decay",
+           "layer_groups", "layer_table", "list_lessons", "load_backbone", "load_onnx", "load_predictor",
+           "load_settings", "lrs_of", "make_app", "name_groups", "preserved", "read_folder", "reseed", "run_plan",
+           "sample_dls", "sample_path", "set_bn", "set_frozen", "set_lrs", "split_layers", "spread_lrs", "suggest_lr",
+           "todo", "train_only", "transfer_learner", "unfreeze"]

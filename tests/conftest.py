@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import *  # noqa: F403 (until tests import it from there)
 
 # Parts of `make test-all`
 PARTS = "interrupts", "kills", "zoo", "onnx", "course", "distributed", "large", "fuzz", "browser_long"
@@ -67,6 +66,6 @@ def wheel(made_once):
 @pytest.fixture
 def small_dls():
     "32 pictures to train on and 16 to validate, 48 px, 8 classes"
-    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
     train, valid = split_sample(sample_path("clipart"), 4)
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")

@@ -5,6 +5,19 @@ import time
 
 import numpy as np
 import torch
+from fastai.callback import schedule  # noqa: F401 (fit_one_cycle)
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.torch_core import set_seed
+from torch import nn
+
+from fastai_tl.core.progress import quiet
+from fastai_tl.core.snapshot import reseed
+from fastai_tl.freezing.freeze import freeze_to
+from fastai_tl.freezing.guard import FreezeGuard
+from fastai_tl.freezing.layer_groups import GroupSpec
 
 QUIET = lambda *a: None  # a reporter that says nothing
 
@@ -33,13 +46,6 @@ class Noisy(torch.utils.data.Dataset):
 
 def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
     "A small network with batch norm and dropout on `Noisy` pictures, the same for the same seed; `ballast`: further parameters, to make files larger"
-    from fastai.data.core import DataLoaders
-    from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.metrics import accuracy
-    from torch import nn
-
-    from fastai_tl.groups import GroupSpec
     random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
     net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
                         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.3), nn.Linear(8, 3)))
@@ -90,3 +96,39 @@ def same(a, b, where=""):
         for i, (x, y) in enumerate(zip(a, b)): same(x, y, f"{where}[{i}]")
     elif isinstance(a, torch.Tensor): assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
     else: assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
+
+
+def still_learner(n=50, bs=8, seed=0, stride=1, **kw):
+    "A small network on pictures that are the same each time, frozen to the head, with dropout in it"
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+                        nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                                      nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.Dropout(.3), nn.Linear(16, 3)))
+    dls = DataLoaders.from_dsets(Noisy(n, False), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
+    dls.c = 3
+    for dl in dls.loaders: dl._one_pass()
+    set_seed(seed)
+    learn = Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, **kw})
+    learn.add_cb(FreezeGuard())
+    freeze_to(learn, "head")
+    reseed(learn, 7)
+    return learn
+
+
+class Passes:
+    "How many pictures have gone through the first layer of a model"
+    def __init__(self, learn):
+        self.n, conv = 0, getattr(learn, "model", learn)[0][0]
+        while isinstance(conv, nn.Sequential): conv = conv[0]
+        self.old = conv.forward
+        conv.__dict__["forward"] = self.count
+
+    def count(self, x):
+        self.n += len(x)
+        return self.old(x)
+
+
+def fit(learn, n=2, **kw):
+    with quiet(learn): learn.fit_one_cycle(n, 1e-2, **kw)
+    return learn

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import everything, same
+from helpers import everything, same
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
@@ -13,14 +13,14 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchvision import models as tvm
 
-from fastai_tl.errors import InputError, KitError
-from fastai_tl.freeze import check_frozen, fingerprint, freeze_to, layer_table, set_frozen
-from fastai_tl.groups import GroupError, GroupSpec, name_groups
-from fastai_tl.guard import FreezeGuard
-from fastai_tl.progress import quiet
-from fastai_tl.rates import set_lrs
-from fastai_tl.weights import WeightsError, load_all, read_state
-from fastai_tl.zoo import load_backbone, transfer_learner
+from fastai_tl.core.errors import InputError, KitError
+from fastai_tl.freezing.freeze import check_frozen, fingerprint, freeze_to, layer_table, set_frozen
+from fastai_tl.freezing.layer_groups import GroupError, GroupSpec, name_groups
+from fastai_tl.freezing.guard import FreezeGuard
+from fastai_tl.core.progress import quiet
+from fastai_tl.freezing.learning_rates import set_lrs
+from fastai_tl.models.pretrained_weights import WeightsError, load_all, read_state
+from fastai_tl.models.transfer_learner import load_backbone, transfer_learner
 
 
 def block(i, o): return nn.Sequential(OrderedDict(conv=nn.Conv2d(i, o, 3, padding=1), bn=nn.BatchNorm2d(o), relu=nn.ReLU()))

@@ -6,8 +6,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.learner import model_meta, vision_learner
 from torchvision import models as tvm
 
-from fastai_tl.groups import layer_groups
-from fastai_tl.zoo import transfer_learner
+from fastai_tl.freezing.layer_groups import layer_groups
+from fastai_tl.models.transfer_learner import transfer_learner
 
 CRASH = ["mobilenet_v2", "vit_b_16", "googlenet", "mnasnet0_5"]
 TWO_GROUPS = ["vgg16", "mobilenet_v3_small", "efficientnet_b0", "convnext_tiny"]  # and no normalisation

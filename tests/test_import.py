@@ -4,12 +4,10 @@ import sys
 
 import pytest
 
-PURE = ["errors", "settings", "snapshot", "groups", "batchnorm", "table", "freeze", "rates", "sweep", "stage", "plan", "checkpoint", "control", "cut", "minis",
-        "owner", "freezemap", "bundle", "serving", "app", "corruptions", "comparison"]
-NAMES = """sample_path sample_dls backbones transfer_learner layer_groups GroupSpec freeze_to unfreeze set_frozen layer_table fingerprint check_frozen
-FreezeGuard spread_lrs decayed_lrs set_lrs find_lr Stage Plan run_plan Control train_only suggest_lr evaluate export load_predictor make_app diagnose
-compare compare_backbones FreezePanel LRFinderPanel PlanPanel TrainPanel EvaluatePanel Workbench
-list_lessons copy_lessons check ask todo""".split()
+PURE = """core.errors core.settings core.snapshot core.learner_lock core.images core.tensor_compare freezing.layer_groups freezing.batchnorm
+freezing.layer_table freezing.freeze freezing.learning_rates freezing.freeze_state models.body models.mini_nets datasets.corruptions
+training.lr_curve training.stage training.plan training.checkpoint training.run_control experiments.result deploy.manifest deploy.predictor
+deploy.onnx_runtime deploy.web_app""".split()
 
 
 def loaded_after(code):
@@ -31,29 +29,36 @@ def test_pure_layer_imports_neither_fastai_nor_widgets(module):
     assert not loaded & {"fastai", "ipywidgets", "IPython", "matplotlib"}
 
 
-def test_serving_needs_neither_torch_nor_fastai():
-    assert not loaded_after("import fastai_tl.serving") & {"torch", "fastai", "matplotlib"}
-
-
-def test_the_page_of_a_model_needs_neither_torch_nor_fastai():
-    assert not loaded_after("import fastai_tl.panels.page") & {"torch", "fastai", "matplotlib"}
+@pytest.mark.parametrize("code", ["import fastai_tl.deploy.onnx_runtime", "from fastai_tl import load_onnx", "from fastai_tl.serving import load_onnx",
+                                  "import fastai_tl.deploy.web_page"])
+def test_the_use_of_an_exported_model_needs_neither_torch_nor_fastai(code):
+    assert not loaded_after(code) & {"torch", "fastai", "matplotlib"}
 
 
 def test_cli_help_is_quick():
     "The command line itself must not load torch: `fastai-tl --help` would take seconds"
-    assert not loaded_after("import fastai_tl.cli") & {"torch", "fastai"}
+    assert not loaded_after("import fastai_tl.interface.cli") & {"torch", "fastai"}
 
 
 def test_public_names():
+    "Each is where `fastai_tl` says, and the same in `fastai_tl.all`; none is missing"
     import fastai_tl
     import fastai_tl.all as everything
-    for n in NAMES:
-        assert n in everything.__all__ and callable(getattr(everything, n)), n
-        assert getattr(fastai_tl, n) is getattr(everything, n)
+    assert set(fastai_tl._HOME) == set(everything.__all__) and len(everything.__all__) == len(set(everything.__all__))
+    for n, module in fastai_tl._HOME.items():
+        o = getattr(everything, n)
+        assert callable(o) and getattr(fastai_tl, n) is o, n
+        assert o.__module__ == f"fastai_tl.{module}", f"{n} is defined in {o.__module__}"
+        assert n in dir(fastai_tl)
     with pytest.raises(AttributeError): fastai_tl.no_such_name  # noqa: B018
+    with pytest.raises(ImportError): from fastai_tl import no_such_name  # noqa: F401
 
 
-def test_star_imports_do_not_clash_with_fastai():
-    code = "from fastai.vision.all import *\nbefore = dict(globals())\nfrom fastai_tl.all import *\n" \
-           "import fastai_tl.all as kit\nassert not [n for n in kit.__all__ if n in before], [n for n in kit.__all__ if n in before]"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+STARS = ["fastai.vision.all", "fastai.text.all", "fastai.tabular.all", "fastai.collab", "fastcore.all", "nbdev.showdoc"]
+
+
+@pytest.mark.parametrize("module", STARS)
+def test_no_public_name_clashes_with_a_star_import(module):
+    code = f"from {module} import *\nbefore = dict(globals())\nimport fastai_tl\nprint([n for n in fastai_tl._HOME if n in before])"
+    r = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
+    assert r.stdout.strip() == "[]"

@@ -43,11 +43,11 @@ def test_page(page):
 def test_every_public_name_is_documented_and_used():
     "On a page of the reference, and in a cell that is executed"
     code, named = "", set()
-    for p in [*PAGES, *(NBS / "api").glob("*.ipynb"), *(NBS / "lessons").glob("*.ipynb"), NBS / "index.ipynb"]:
+    for p in [*PAGES, *(NBS / "api").rglob("*.ipynb"), *(NBS / "lessons").glob("*.ipynb"), NBS / "index.ipynb"]:
         for c in json.loads(p.read_text(encoding="utf-8"))["cells"]:
             source = "".join(c["source"])
             if c["cell_type"] != "code": continue
-            if p.parent.name == "api" and re.search(r"^#\|\s*export", source, re.M): named |= set(re.findall(r"^(?:class|def) (\w+)", source, re.M))
+            if "api" in p.parts and re.search(r"^#\|\s*export", source, re.M): named |= set(re.findall(r"^(?:class|def) (\w+)", source, re.M))
             else: code += source + "\n"
     missing = [n for n in PUBLIC if n not in named]
     unused = [n for n in PUBLIC if not re.search(rf"\b{n}\b", code)]

@@ -27,7 +27,7 @@ def test_quickstart_from_the_wheel(site, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(site), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     where = subprocess.run([sys.executable, "-c", "import fastai_tl; print(fastai_tl.__file__)"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert where.stdout.startswith(str(site))
-    r = subprocess.run([sys.executable, "-W", "ignore", "-c", "from fastai_tl.cli import main; main()", "quickstart", "--out", "out", "--json", "r.json"],
+    r = subprocess.run([sys.executable, "-W", "ignore", "-c", "from fastai_tl.interface.cli import main; main()", "quickstart", "--out", "out", "--json", "r.json"],
                        cwd=tmp_path, env=env, capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
     j = json.loads((tmp_path / "r.json").read_text())
@@ -37,7 +37,7 @@ def test_quickstart_from_the_wheel(site, tmp_path):
 def test_a_backbone_that_is_not_here_is_refused_at_once(site, tmp_path):
     (tmp_path / "settings.ini").write_text("[fastai_tl]\noffline = yes\n")
     env = {**os.environ, "PYTHONPATH": str(site), "TORCH_HOME": str(tmp_path), "COLUMNS": "300"}
-    r = subprocess.run([sys.executable, "-W", "ignore", "-c", "from fastai_tl.cli import main; main()", "quickstart", "--arch", "vgg16"],
+    r = subprocess.run([sys.executable, "-W", "ignore", "-c", "from fastai_tl.interface.cli import main; main()", "quickstart", "--arch", "vgg16"],
                        cwd=tmp_path, env=env, capture_output=True, text=True)
     assert r.returncode == 2 and "vgg16-397923af.pth" in r.stderr and "tf_efficientnet_lite0" in r.stderr and "Traceback" not in r.stderr
     assert not (tmp_path / "quickstart-out").exists()

@@ -45,7 +45,7 @@ EXECUTED: dict[Path, Path] = {}   # by notebook: its executed copy
 class Page:
     "One page of the site, while it is made from its source"
     source: Path                                      # notebook or Markdown file
-    name: str                                         # address in the site, without suffix: `api/groups`
+    name: str                                         # address in the site, without suffix: `api/freezing/freeze`
     title: str = ""
     lead: str = ""                                    # one line under the title
     cells: list = field(default_factory=list)         # for the notebook that Sphinx reads
@@ -83,7 +83,7 @@ def check_alt(page: Page):
 
 def lesson_page(source: Path) -> Page:
     "The page of a lesson: as a student gets it, with the outputs of its experiments"
-    from fastai_tl.coursemake import read_notebook, student_copy
+    from fastai_tl.course.student_notebooks import read_notebook, student_copy
     from fastcore.nbio import dict2nb
     nb = dict2nb(student_copy(read_notebook(source), source.name, keep_outputs=True))
     page = Page(source, f"lessons/{re.sub(r'^[0-9]+_', '', source.stem)}")
@@ -276,6 +276,31 @@ def overview(modules: list[Page]) -> str:
     return "\n".join(f"- [{p.title}](/{p.name}.ipynb)"+(f": {p.lead}" if p.lead else "") for p in modules)
 
 
+def package_order() -> tuple[str, ...]:
+    "Packages in reading order: each imports only those before it"
+    return importlib.import_module(PACKAGE).PACKAGES
+
+
+def package_lead(name: str) -> str:
+    "The sentence that says what a package is for: the docstring of its `__init__.py`"
+    return importlib.import_module(f"{PACKAGE}.{name}").__doc__
+
+
+def reference_map(packages: dict[str, list[Page]]) -> str:
+    "Packages in reading order, a sentence for each, with their modules"
+    text = ["Packages in reading order: each imports only those before it."]
+    for name, pages in packages.items():
+        text += [f"## [{name}](/api/{name}/index.md)", package_lead(name)+".", overview(pages)]
+    return "\n\n".join(text)
+
+
+def package_page(name: str, pages: list[Page]) -> str:
+    "Write the page of a package, with its modules below it in the sidebar; its name"
+    page = Page(NOTEBOOKS, f"api/{name}/index", name, package_lead(name))
+    write_text(page.name, "\n\n".join([heading(page), overview(pages), toctree(["/"+p.name for p in pages])]))
+    return page.name
+
+
 def write_notebook(page: Page, pages: dict[Path, Page], after: str = ""):
     "Write a page as a notebook, with `after` at its end"
     import nbformat
@@ -316,7 +341,8 @@ def symbol_index(modules: list[Page]) -> dict:
 def write_sources() -> int:
     "Write everything that Sphinx reads; the number of pages"
     about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    modules = [read(p) for p in sorted((NOTEBOOKS / "api").glob("*.ipynb"))]
+    packages = {name: [read(p) for p in sorted((NOTEBOOKS / "api" / name).glob("*.ipynb"))] for name in package_order()}
+    modules = [p for pages in packages.values() for p in pages]
     landing = [read(p) for p in [NOTEBOOKS / "index.ipynb"] if p.exists()]
     lessons = [named(Page(p, ""), lesson_page, p) for p in sorted((NOTEBOOKS / "lessons").glob("*.ipynb"))]
     texts = [markdown_page(NOTEBOOKS / "lessons" / f"{n}.md") for n in ("cheatsheet", "glossary", "guide")] if lessons else []
@@ -330,11 +356,12 @@ def write_sources() -> int:
     for page in texts: write_text(page.name, named(page, localise, page_text(page), page, pages))
     lead = "Each module is made from one notebook, which holds its code, its documentation and its tests"
     reference = Page(NOTEBOOKS, "api/index", "Overview", lead)
-    write_text(reference.name, heading(reference)+"\n\n"+overview(modules))
+    write_text(reference.name, heading(reference)+"\n\n"+reference_map(packages))
+    indexes = [package_page(name, pages) for name, pages in packages.items()]
     write_text("benchmarks", bench_page())
     for page in changelog: write_text(page.name, named(page, localise, page.source.read_text(encoding="utf-8"), page, pages))
     parts = {**{k: [p.name for p in v] for k, v in sections.items()}, "Lessons": [p.name for p in (*lessons, *texts)],
-             "Reference": [reference.name, *(p.name for p in modules)], "Project": ["benchmarks", *(p.name for p in changelog)]}
+             "Reference": [reference.name, *indexes], "Project": ["benchmarks", *(p.name for p in changelog)]}
     trees = "\n\n".join(toctree(names, part) for part, names in parts.items() if names)
     for page in landing:
         page.cells[:0] = landing_cells()
@@ -376,8 +403,9 @@ def run_sphinx():
 def build(stored: bool) -> int:
     "Build the site anew; the number of pages"
     if not stored:
-        folders = [NOTEBOOKS, *(NOTEBOOKS / f for f in (*SECTIONS, "api"))]
-        EXECUTED.update(execute_all([p for f in folders for p in sorted(f.glob("*.ipynb"))]))
+        folders = [NOTEBOOKS, *(NOTEBOOKS / f for f in SECTIONS)]
+        api = sorted((NOTEBOOKS / "api").rglob("*.ipynb"))
+        EXECUTED.update(execute_all([p for f in folders for p in sorted(f.glob("*.ipynb"))] + api))
     for folder in (BUILD, PAGES, FILES):
         if folder == BUILD: shutil.rmtree(BUILD, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.progress import track
 
-from fastai_tl.archs import CATALOGUE, KIT, measure, timm_names, tv_names
-from fastai_tl.cut import CutError
+from fastai_tl.models.registry import CATALOGUE, KIT, measure, timm_names, tv_names
+from fastai_tl.models.body import CutError
 
 COLUMNS = "name params gmacs input_size n_in fixed min_size groups kind n_features top1 licence note seconds".split()
 

@@ -79,7 +79,7 @@ def panel_html() -> str:
 
 def still(panel):
     "The panel with its controls at rest: without Python nothing would answer them"
-    from fastai_tl.panels.base import descendants
+    from fastai_tl.panels.panel import descendants
     panel.code_view.button.value = True
     for o in descendants(panel):
         if o.has_trait("disabled"): o.disabled = True

@@ -14,7 +14,7 @@ SOURCE, TARGET = ROOT / "nbs" / "lessons", ROOT / "fastai_tl" / "data" / "lesson
 def lesson_files() -> dict[str, str]:
     "Text of each file below `TARGET`, by its path there"
     sys.path.insert(0, str(ROOT))
-    from fastai_tl.coursemake import bare_copy, notebook_text, read_notebook, student_copy
+    from fastai_tl.course.student_notebooks import bare_copy, notebook_text, read_notebook, student_copy
     out = {}
     for p in sorted(SOURCE.glob("*.ipynb")):
         nb = read_notebook(p)

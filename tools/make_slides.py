@@ -72,7 +72,7 @@ def slides(nb: dict) -> list[str]:
 
 def main():
     sys.path.insert(0, str(ROOT))
-    from fastai_tl.coursemake import read_notebook, student_copy
+    from fastai_tl.course.student_notebooks import read_notebook, student_copy
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
     target.mkdir(parents=True, exist_ok=True)
     for p in sorted(SOURCE.glob("*.ipynb")):

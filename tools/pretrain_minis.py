@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastai_tl.minis import MINI_MEAN, MINI_SIZE, MINI_STD, MINIS, mini_net
+from fastai_tl.models.mini_nets import MINI_MEAN, MINI_SIZE, MINI_STD, MINIS, mini_net
 
 HERE = Path(__file__).parents[1]
 OUT = HERE / "fastai_tl" / "data" / "minis"
@@ -134,7 +134,7 @@ Three small networks for classrooms and tests, pretrained on Fashion-MNIST. This
 
 - **Networks.** `vgg_mini`: plain 3x3 convolutions and max-pooling, no batch norm (Simonyan and Zisserman 2014, arXiv 1409.1556). `resnet_mini`: residual
   blocks (He and others 2015, arXiv 1512.03385). `mobilenet_mini`: inverted residuals with depthwise convolutions (Sandler and others 2018, arXiv 1801.04381).
-  Defined in `fastai_tl.minis`.
+  Defined in `fastai_tl.models.mini_nets`.
 - **Data.** Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747), MIT licence, Copyright 2017 Zalando SE: 60,000 training pictures, of which
   2,000 were kept for validation, and 10,000 test pictures; grey, {MINI_SIZE}x{MINI_SIZE} pixels, 10 classes: {', '.join(CLASSES)}. From Debian's package
   `dataset-fashion-mnist`.

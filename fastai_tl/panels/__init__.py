@@ -1,1 +1,1 @@
-"""Widgets for the notebook: each shows a part of a Learner, changes it, and prints the Python that does the same"""
+"""The widgets: freeze map, learning-rate finder, plan, training, evaluation, workbench"""

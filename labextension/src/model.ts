@@ -1,6 +1,6 @@
 /** What the kernel says, and what is made of it: no browser and no Jupyter in here. */
 
-/** What is being done to a Learner, as `fastai_tl.lab.training_state` says it. */
+/** What is being done to a Learner, as `fastai_tl.interface.jupyterlab.training_state` says it. */
 export interface ITraining {
   who: string;
   note: string;
@@ -21,7 +21,7 @@ export interface ILearner {
   training: ITraining | null;
 }
 
-/** The answer of `fastai_tl.lab.look`. */
+/** The answer of `fastai_tl.interface.jupyterlab.look`. */
 export interface ILook {
   version: string;
   learners: ILearner[];
@@ -75,9 +75,9 @@ export function py(value: string | number | boolean | null): string {
   return JSON.stringify(value);
 }
 
-/** A call of a function of `fastai_tl.lab` as an expression, which leaves no name behind. */
+/** A call of a function of `fastai_tl.interface.jupyterlab` as an expression, which leaves no name behind. */
 export function call(name: string, ...args: (string | number | boolean | null)[]): string {
-  return `__import__('importlib').import_module('fastai_tl.lab').${name}(${args.map(py).join(', ')})`;
+  return `__import__('importlib').import_module('fastai_tl.interface.jupyterlab').${name}(${args.map(py).join(', ')})`;
 }
 
 interface IExpressionReply {

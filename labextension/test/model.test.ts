@@ -11,7 +11,7 @@ void describe('Python literals', () => {
     equal([py(null), py(true), py(false), py(0.5), py('a"b\\\n')], ['None', 'True', 'False', '0.5', '"a\\"b\\\\\\n"']);
   });
   void it('calls a function without leaving a name', () => {
-    equal(call('show', 'learn', 'plan'), '__import__(\'importlib\').import_module(\'fastai_tl.lab\').show("learn", "plan")');
+    equal(call('show', 'learn', 'plan'), '__import__(\'importlib\').import_module(\'fastai_tl.interface.jupyterlab\').show("learn", "plan")');
   });
 });
 
@@ -31,8 +31,8 @@ void describe('answers', () => {
   void it('tells a missing package from an old one and from other errors', () => {
     equal(reason('ModuleNotFoundError', "No module named 'fastai_tl'")[0], 'missing');
     equal(reason('ModuleNotFoundError', "import of 'fastai_tl' halted; None in sys.modules")[0], 'missing');
-    equal(reason('ModuleNotFoundError', "No module named 'fastai_tl.lab'")[0], 'old');
-    equal(reason('AttributeError', "module 'fastai_tl.lab' has no attribute 'look'")[0], 'old');
+    equal(reason('ModuleNotFoundError', "No module named 'fastai_tl.interface.jupyterlab'")[0], 'old');
+    equal(reason('AttributeError', "module 'fastai_tl.interface.jupyterlab' has no attribute 'look'")[0], 'old');
     equal(reason('ModuleNotFoundError', "No module named 'bqplot'")[0], 'other');
     equal(reason('Busy', 'TrainPanel is using this Learner.'), ['other', 'TrainPanel is using this Learner.']);
   });

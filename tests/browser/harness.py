@@ -39,8 +39,8 @@ def until(f, seconds=60, what="condition"):
 
 def learner_cell(name="learn", size=64, bs=8, n_per_class=6, arch="resnet_mini"):
     "Code of a cell that builds a small Learner on real pictures, without any download"
-    return f"""from fastai_tl.samples import sample_dls
-from fastai_tl.zoo import transfer_learner
+    return f"""from fastai_tl.datasets.samples import sample_dls
+from fastai_tl.models.transfer_learner import transfer_learner
 {name} = transfer_learner(sample_dls("clipart", size={size}, bs={bs}, n_per_class={n_per_class}), "{arch}")"""
 
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from browser.conftest import NARROW, VOILA, WIDE
 from browser.harness import free_port, until
-from fastai_tl.app import make_app
-from fastai_tl.deployment import export, load_predictor
-from fastai_tl.samples import sample_dls, sample_path
-from fastai_tl.serving import Prediction
-from fastai_tl.zoo import transfer_learner
+from fastai_tl.deploy.web_app import make_app
+from fastai_tl.deploy.export import export
+from fastai_tl.deploy.torch_predictor import load_predictor
+from fastai_tl.datasets.samples import sample_dls, sample_path
+from fastai_tl.deploy.predictor import Prediction
+from fastai_tl.models.transfer_learner import transfer_learner
 
 PICTURE = sample_path("clipart") / "bird" / "eagle_01.jpg"
 DROP = """(zone, files) => { const d = new DataTransfer();
@@ -185,7 +186,7 @@ def test_serve(model, page, tmp_path, how):
 
 
 def test_in_lab(lab, open_nb, page, model, shot):
-    page = open_nb(lab.notebook("page.ipynb", f"from fastai_tl.panels.page import ModelPage\nModelPage({str(model)!r})"))
+    page = open_nb(lab.notebook("page.ipynb", f"from fastai_tl.deploy.web_page import ModelPage\nModelPage({str(model)!r})"))
     p, want = page.locator(".ftl-page"), load_predictor(model).predict(PICTURE)
     give(p, PICTURE)
     answered(p, "eagle_01.jpg")

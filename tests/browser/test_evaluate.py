@@ -68,7 +68,7 @@ def test_other_tabs_and_stale(lab, open_nb, kernel, page, shot):
 LABELS = """
 import torch
 from fastai.vision.all import DataBlock, ImageBlock, IndexSplitter, Learner, MultiCategoryBlock, Resize
-from fastai_tl.samples import sample_path
+from fastai_tl.datasets.samples import sample_path
 from fastai_tl.panels.evaluate import EvaluatePanel
 torch.manual_seed(0)
 files = sorted(sample_path("clipart").glob("*/*.jpg"))[::20][:24]

@@ -5,8 +5,8 @@ from browser.harness import learner_cell, until
 
 PANEL = """
 import ipywidgets as w
-from fastai_tl.panels.base import Job, Panel
-from fastai_tl.rates import lrs_of, set_lrs
+from fastai_tl.panels.panel import Job, Panel
+from fastai_tl.freezing.learning_rates import lrs_of, set_lrs
 class RatePanel(Panel):
     heading = "Learning rate of the head"
     def body(self):
@@ -25,10 +25,10 @@ set_lrs(learn, {"head": .016}); panel = RatePanel(learn); panel
 TRAIN = """
 import time, threading
 import ipywidgets as w
-from fastai_tl.panels.base import Job, Meter, Panel, job_of
-from fastai_tl.control import Control
-from fastai_tl.plan import Plan
-from fastai_tl.training import run_plan
+from fastai_tl.panels.panel import Job, Meter, Panel, job_of
+from fastai_tl.training.run_control import Control
+from fastai_tl.training.plan import Plan
+from fastai_tl.training.run_plan import run_plan
 class Trainer(Panel):
     heading = "Trainer"
     def body(self):

@@ -205,7 +205,7 @@ def test_training_is_told(lab, open_nb, kernel, page, side, shot):
     view(page).locator(".ftl-Training").wait_for()
     shot("side-training")
     train.get_by_role("button", name="Stop").first.click()
-    until(lambda: k.ev("__import__('fastai_tl.owner').owner.owner_of(learn) is None"))
+    until(lambda: k.ev("__import__('fastai_tl.core.learner_lock').core.learner_lock.owner_of(learn) is None"))
     until(lambda: "epoch" not in bar.inner_text())
 
 
@@ -308,7 +308,7 @@ def test_launcher_and_new_notebook(lab, open_nb, page, shot):
     assert any(c.source.startswith('dls = folder_dls("my \\"pets\\"")') for c in nb.cells)
     command(page, "new-notebook", dict(cwd="work", folder=None))
     front(page, "work/transfer-learning-1.ipynb")
-    from fastai_tl.lab import notebook_cells
+    from fastai_tl.interface.jupyterlab import notebook_cells
     nb = nbformat.read(lab.root / "work" / "transfer-learning-1.ipynb", 4)
     assert [(c.cell_type, c.source) for c in nb.cells] == [(c["kind"], c["text"]) for c in notebook_cells()]
     page.wait_for_timeout(1000)
@@ -327,7 +327,7 @@ def test_course_page(lab, page, shot, theme):
     assert len(list((lab.root / "course").glob("*.ipynb"))) == 8
     progress = lab.root / "course" / "progress.json"
     d = json.loads(progress.read_text())
-    from fastai_tl.coursemake import exercises_in, read_notebook
+    from fastai_tl.course.student_notebooks import exercises_in, read_notebook
     names = exercises_in(read_notebook(lab.root / "course" / "0_setup.ipynb"))
     d["exercises"] = {n: dict(tries=1, passed=True) for n in names}
     progress.write_text(json.dumps(d))

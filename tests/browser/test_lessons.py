@@ -1,7 +1,7 @@
 "Questions and checks of the lessons in a browser, by keyboard"
 from browser.harness import until
 
-CELLS = ["from fastai_tl.lessons import ask, check\nquestion = frozen_question = ask('frozen-question')\nquestion",
+CELLS = ["from fastai_tl.course.lessons import ask, check\nquestion = frozen_question = ask('frozen-question')\nquestion",
          "worth = setup_worth = ask('setup-worth')\nworth",
          "def gain(before, after): return after.accuracy-before.accuracy\ncheck('why-gain')"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fastai_tl.freeze import freeze_to, train_only, unfreeze
-from fastai_tl.samples import sample_dls
-from fastai_tl.zoo import transfer_learner
+from fastai_tl.freezing.freeze import freeze_to, train_only, unfreeze
+from fastai_tl.datasets.samples import sample_dls
+from fastai_tl.models.transfer_learner import transfer_learner
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["index", "start/quickstart", "tutorial/freeze", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freeze",
+PAGES = ["index", "start/quickstart", "tutorial/freeze", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freezing/freeze",
          "benchmarks", "changelog"]
 
 
@@ -104,7 +104,7 @@ def test_the_saved_panel_is_drawn_and_switches(site, show, width, scheme):
     assert box.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"   # light in both schemes, and so are its texts dark
 
 
-@pytest.mark.parametrize("words, page_name", [("FreezePanel", "api/panels.freeze"), ("batch norm", "howto/batchnorm"), ("resume", "howto/resume")])
+@pytest.mark.parametrize("words, page_name", [("FreezePanel", "api/panels/freeze"), ("batch norm", "howto/batchnorm"), ("resume", "howto/resume")])
 def test_search_finds(show, words, page_name):
     page = show("search")
     page.goto(page.url + f"?q={words.replace(' ', '+')}")

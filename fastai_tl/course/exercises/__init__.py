@@ -1,0 +1,1 @@
+"""The exercises of each lesson, and how they are judged"""

@@ -1,0 +1,1 @@
+"""The sample images, folders of images, and corruptions"""

@@ -1,0 +1,1 @@
+"""Export without pickle, predictors for torch and ONNX Runtime, and a web page for a model"""

@@ -1,0 +1,1 @@
+"""What would ruin a training run or its results, and the cure"""

@@ -1,0 +1,1 @@
+"""One pass over the data: accuracy with intervals, confusion, calibration, reports"""

@@ -1,0 +1,1 @@
+"""Strategies and backbones compared over seeds"""

@@ -1,0 +1,1 @@
+"""Layer groups, batch-norm policy, freezing and unfreezing, the layer table, learning rates by group, the guard"""

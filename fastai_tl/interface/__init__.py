@@ -1,0 +1,1 @@
+"""Command line, quickstart, notebook magics, and what JupyterLab's side panel calls"""

@@ -1,0 +1,1 @@
+"""Learning-rate finder, plans and stages, checkpoints, and the run of a plan"""
