@@ -22,7 +22,7 @@ HEAVY = {"maxvit_t", "vit_b_32", "vgg11", "inception_v3"}
 NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in NAMES])
 def test_every_family_has_a_cut_that_is_exact(name):
     f = facts(find_arch(name))
     size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
@@ -41,7 +41,7 @@ def test_every_family_has_a_cut_that_is_exact(name):
     assert not any(t.requires_grad for t in mid.tensors().values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in NAMES])
 def test_every_family_is_the_same_function_when_it_is_quick(name):
     "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
     f = facts(find_arch(name))

@@ -215,7 +215,7 @@ print(before, peak[0], float(learn.recorder.losses[0]), float(learn.recorder.los
 """
 
 
-@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.large)])
 def test_a_large_set_trains_in_bounded_memory(n):
     "Items of 2048 numbers, as after ResNet-50's pooling: 156 or 781 MB, of which 32 MB may be in memory"
     r = subprocess.run([sys.executable, "-W", "ignore", "-c", BIG, str(n), str(32 * 2**20)], capture_output=True, text=True)

@@ -17,14 +17,14 @@ def test_one_of_each_family(name):
     assert r["no_gradient"] <= .1 * r["trained"], "hardly any gradient flows: this would prove nothing"
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", backbone_names("torchvision"))
 def test_every_one_of_torchvision(name):
     r = in_its_own_process(name)
     assert "error" not in r, r["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", list(TIMM.values()))
 def test_every_family_of_timm(name):
     r = in_its_own_process(name)

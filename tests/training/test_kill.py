@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import wait_until
 from kill_child import N_EPOCH, N_STAGE
 
 TOTAL = 3 * N_STAGE * N_EPOCH
@@ -63,7 +64,7 @@ def runs(pid):
     return True
 
 
-@pytest.mark.parametrize("every,kills", [(3, 4), ("epoch", 8), (1, 10), ("0.1_s", 8)])
+@pytest.mark.parametrize("every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])])
 def test_killed_and_resumed(children, whole, every, kills, tmp_path):
     rnd, done, chain, in_writing = random.Random(str(every)), 0, 0, 0
     while done < kills:
@@ -75,7 +76,8 @@ def test_killed_and_resumed(children, whole, every, kills, tmp_path):
             seen = lines(log)
             pid = children.start(folder, every, session - 1, log, result)   # each session begins with other weights and random states
             if done < kills:
-                while len(lines(log)) == len(seen) and runs(pid): time.sleep(.002)   # not before its first batch; one that was killed after the last has none
+                # not before its first batch; one that was killed after the last has none
+                wait_until(lambda: len(lines(log)) > len(seen) or not runs(pid), 60, "its first batch")
                 if rnd.random() < .4:                                        # while a checkpoint is being written
                     until = time.monotonic() + whole[2]
                     while not (folder / "last.partial").exists() and time.monotonic() < until and runs(pid): pass

@@ -79,7 +79,7 @@ def sigint():
 
 
 # 36 times 10 random interrupts, and 154 of find_lr in test_finder.py; make test runs 50 of the 360
-@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] if i >= 5 else []) for i in range(36)])
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.interrupts] if i >= 5 else []) for i in range(36)])
 def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
     rnd = random.Random(seed)
     hits = 0
@@ -548,7 +548,7 @@ def test_a_first_stage_and_a_curve_that_shows_its_rate_are_believed(monkeypatch)
     assert [s.lrs[-1] for s in h.stages] == [.4, .02] and "a tenth of the one at which the loss rises" in repr(h)
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
 @pytest.mark.parametrize("preset", ["lp_ft", "layer_decay", "surgical", "fine_tune"])
 def test_later_stages_do_not_ruin_a_head(preset):
     "Digits, 10 a class: with the rule of before, half a decade below the rise, surgical lost 6 to 12 points"
