@@ -11,6 +11,7 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
+from ipywidgets import Widget
 from torch import nn
 
 from fastai_tl.core.progress import quiet
@@ -22,13 +23,21 @@ from fastai_tl.freezing.layer_groups import GroupSpec
 QUIET = lambda *a: None  # a reporter that says nothing
 
 
-def wait_until(cond, timeout=10, what="what was waited for"):
+def wait_until(cond, timeout=30, what="what was waited for"):
     "Wait until `cond()` is true, and return that; fails after `timeout` seconds"
     end = time.monotonic() + timeout
     while True:
         if r := cond(): return r
         assert time.monotonic() < end, f"{what} did not happen in {timeout} s; last: {r!r}"
         time.sleep(.002)
+
+
+def widgets_made(make):
+    "What `make()` gives, and how many widgets it has made on the way"
+    made = []
+    Widget.on_widget_constructed(lambda w: made.append(w.__class__))
+    try: return make(), len(made)
+    finally: Widget.on_widget_constructed(None)
 
 
 class Noisy(torch.utils.data.Dataset):

@@ -169,7 +169,7 @@ def test_weights_that_change_are_seen():
     q, x = quick_for(m, some(), 8), some()
     for _ in range(2):
         q.begin()   # as at the start of an epoch and of validation
-        with q.on(), torch.no_grad(): torch.testing.assert_close(m(*x), (got := m(*x)))
+        with q.on(), torch.no_grad(): got = m(*x)
         torch.testing.assert_close(got, m(*x), rtol=1e-9, atol=1e-10)
         for p in m.parameters(): p.data.mul_(1.5)   # as fastai's optimizers write, past torch's count of versions
 

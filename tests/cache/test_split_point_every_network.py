@@ -1,7 +1,7 @@
 """Features on every family of backbones, and on networks that are not a plain sequence."""
 import pytest
 import torch
-from every_backbone import by_family, data
+from every_backbone import OFTEN, by_family, data
 from torch import nn
 
 from fastai_tl.models.registry import backbone_names, facts, find_arch
@@ -18,11 +18,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:The batches are plain tensors:fa
 TORCHVISION, TIMM = by_family("torchvision"), by_family("timm")
 RANDOM = {"convnext_tiny", "efficientnet_b0", "maxvit_t", "swin_t"}   # torchvision's drop whole layers at random in training, frozen or not
 SMALL = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < .5][:12]
-HEAVY = {"maxvit_t", "vit_b_32", "vgg11", "inception_v3"}
-NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]
+NAMES = [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo]) for n in [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_has_a_cut_that_is_exact(name):
     f = facts(find_arch(name))
     size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
@@ -41,7 +40,7 @@ def test_every_family_has_a_cut_that_is_exact(name):
     assert not any(t.requires_grad for t in mid.tensors().values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_the_same_function_when_it_is_quick(name):
     "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
     f = facts(find_arch(name))

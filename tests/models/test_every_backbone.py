@@ -1,6 +1,6 @@
-"""Every backbone: frozen means that no tensor moves, and what is not frozen moves. One of each family here, all of torchvision's in the slow tests."""
+"""Every backbone: frozen means that no tensor moves, and what is not frozen moves. A few here; one of each family and all of torchvision's in `make test-zoo`."""
 import pytest
-from every_backbone import by_family, check, in_its_own_process, plain
+from every_backbone import OFTEN, by_family, check, in_its_own_process, plain
 
 from fastai_tl.models.registry import backbone_names, facts, family_of, find_arch
 
@@ -9,7 +9,8 @@ TIMM = by_family("timm")
 QUICK_TIMM = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < .5]
 
 
-@pytest.mark.parametrize("name", [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]])
+NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]]
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo]) for n in NAMES])
 def test_one_of_each_family(name):
     "`check` raises AssertionError with the tensors that moved and must not, or stood still and must not"
     r = check(name)

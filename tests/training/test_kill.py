@@ -64,6 +64,11 @@ def runs(pid):
     return True
 
 
+def begun(log, seen, pid):
+    "Wait for the first batch of a session; one that was killed after the last batch of all has none"
+    wait_until(lambda: len(lines(log)) > seen or not runs(pid), 60, "its first batch")
+
+
 @pytest.mark.parametrize("every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])])
 def test_killed_and_resumed(children, whole, every, kills, tmp_path):
     rnd, done, chain, in_writing = random.Random(str(every)), 0, 0, 0
@@ -76,8 +81,7 @@ def test_killed_and_resumed(children, whole, every, kills, tmp_path):
             seen = lines(log)
             pid = children.start(folder, every, session - 1, log, result)   # each session begins with other weights and random states
             if done < kills:
-                # not before its first batch; one that was killed after the last has none
-                wait_until(lambda: len(lines(log)) > len(seen) or not runs(pid), 60, "its first batch")
+                begun(log, len(seen), pid)
                 if rnd.random() < .4:                                        # while a checkpoint is being written
                     until = time.monotonic() + whole[2]
                     while not (folder / "last.partial").exists() and time.monotonic() < until and runs(pid): pass

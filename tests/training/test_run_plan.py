@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from helpers import QUIET, everything, moved, noisy_learner, same, tensors
+from helpers import QUIET, everything, moved, noisy_learner, same, tensors, wait_until
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
@@ -173,8 +173,7 @@ def test_pause_from_another_thread_waits_between_batches():
         if len(seen) == 3: control.pause()
 
     def other():
-        until = time.monotonic() + 30
-        while control.state != "paused" and time.monotonic() < until: time.sleep(.01)
+        wait_until(lambda: control.state == "paused", 60)
         n = len(seen)
         time.sleep(.3)
         states.append((control.state, len(seen) - n))
@@ -197,7 +196,7 @@ def test_a_run_in_a_worker_thread_is_stopped_from_the_main_one():
     learn, control, out = fresh(), Control(), []
     t = threading.Thread(target=lambda: out.append(run_plan(learn, Plan((Stage("a", "head", 10000, 1e-3),)), control=control, on_progress=QUIET)))
     t.start()
-    while control.state == "ready": time.sleep(.01)
+    wait_until(lambda: control.state != "ready")
     control.stop()
     t.join(30)
     assert not t.is_alive() and not out[0].finished
