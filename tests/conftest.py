@@ -10,7 +10,7 @@ import pytest
 import torch
 
 # Parts of `make test-all`
-PARTS = "accuracy", "interrupts", "kills", "zoo", "onnx", "course", "distributed", "large", "fuzz", "browser_long"
+PARTS = "properties", "accuracy", "interrupts", "kills", "zoo", "onnx", "course", "distributed", "large", "fuzz", "browser_long"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -338,7 +338,7 @@ def test_no_display_is_needed():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(2, 30), st.integers(2, 5), st.integers(0, 99))
 def test_any_evaluation_can_be_shown(n, k, seed):
     rng = np.random.default_rng(seed)

@@ -151,10 +151,17 @@ class Panels(RuleBasedStateMachine):
         assert space["plan"] == plan
 
 
-Panels.TestCase.settings = settings(max_examples=55, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
-                                    phases=[Phase.explicit, Phase.reuse, Phase.generate])   # shrinking takes longer than reading the trace
+def steps(examples, count):
+    return settings(max_examples=examples, stateful_step_count=count, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
+                    phases=[Phase.explicit, Phase.reuse, Phase.generate])   # shrinking takes longer than reading the trace
 
 
-class TestPanels(Panels.TestCase):
+class TestPanels(Panels.TestCase): settings = steps(8, 25)
+
+
+@pytest.mark.properties
+class TestPanelsLong(Panels.TestCase):
+    settings = steps(55, 40)
+
     @classmethod
     def tearDownClass(cls): print(f"{COUNT['events']} events")
