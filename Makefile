@@ -44,7 +44,8 @@ quickstart: .venv/.core  ## the six steps on real pictures; report and model in 
 	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
 
 check: .venv/.dev  ## lint, notebooks against modules, types, and the fast tests: two minutes
-	@$(BIN)/ruff check --quiet fastai_tl tests benchmarks tools docs
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/python tools/check_drift.py
 	@$(BIN)/python tools/check_types.py
 	@$(PYTEST) $(PARALLEL) -qq -m "not medium and not slow and not browser" --cov=fastai_tl --cov-report= && $(BIN)/python -m coverage report --format=total | sed 's/.*/Line coverage of the fast tests: & %/'
@@ -52,7 +53,8 @@ check: .venv/.dev  ## lint, notebooks against modules, types, and the fast tests
 test: lint drift types test-lab test-nb test-py  ## everything that must pass before a commit
 
 lint: .venv/.dev
-	$(BIN)/ruff check fastai_tl tests benchmarks tools docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 drift: .venv/.dev
 	$(BIN)/python tools/check_drift.py
@@ -124,7 +126,8 @@ lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions
 slides: .venv/.dev  ## slides from the lessons, into _slides/
 	$(BIN)/python tools/make_slides.py
 
-export: .venv/.dev  ## after editing a notebook: modules and README from the notebooks
+export: .venv/.dev  ## after editing a notebook: format the code, write modules and README
+	$(BIN)/ruff format .
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py

@@ -1,14 +1,17 @@
-"""Training on features of frozen layers against plain fastai: same pictures, network, weights, head, batch size, schedule and seeds, in one process and one go.
+"""Training on features of frozen layers against plain fastai: same pictures, network, weights, head, batch size,
+schedule and seeds, in one process and one go.
 
-Baseline: `vision_learner` with fastai's defaults; a second row with frozen batch norm (`train_bn=False` and `BnFreeze`). Both sides read pictures with the
-number of worker processes, of 0 and 2, with which the baseline is faster. Each time is the median of three runs, everything included: finding the cut, running
-the body over the pictures, validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in plain torch, everything
-as it is; ours runs frozen convolutions with channels last and batch norm in their weights. Gradual: `run_plan` as it is by default, with cache='auto'.
-Beside the seconds are those of the processor (of this process, without workers), which say more than the clock where other programs run; with
-OMP_NUM_THREADS=1.
-Run on a quiet machine: python benchmarks/cache.py [parts …] [--runs 3] [--seeds 5]. Parts: heads long finder gradual accuracy. Prints a table and writes
-benchmarks/out/cache.json after each part, with the load of the machine.
+Baseline: `vision_learner` with fastai's defaults; a second row with frozen batch norm (`train_bn=False` and
+`BnFreeze`). Both sides read pictures with the number of worker processes, of 0 and 2, with which the baseline is
+faster. Each time is the median of three runs, everything included: finding the cut, running the body over the pictures,
+validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in plain torch,
+everything as it is; ours runs frozen convolutions with channels last and batch norm in their weights. Gradual:
+`run_plan` as it is by default, with cache='auto'. Beside the seconds are those of the processor (of this process,
+without workers), which say more than the clock where other programs run; with OMP_NUM_THREADS=1. Run on a quiet
+machine: python benchmarks/cache.py [parts …] [--runs 3] [--seeds 5]. Parts: heads long finder gradual accuracy. Prints
+a table and writes benchmarks/out/cache.json after each part, with the load of the machine.
 """
+
 import argparse
 import copy
 import json
@@ -26,6 +29,7 @@ LEFT_OUT = ("what", "times", "accuracies", "other_workers")
 
 def pictures(workers=0, seed=0):
     from fastai_tl.datasets.samples import sample_dls
+
     return sample_dls("clipart", size=SIZE, seed=seed, num_workers=workers)
 
 
@@ -34,8 +38,10 @@ def ours(arch, workers=0, seed=0):
 
     from fastai_tl.core.snapshot import reseed
     from fastai_tl.models.transfer_learner import transfer_learner
+
     set_seed(seed)
-    learn = transfer_learner(pictures(workers, seed), arch, pretrained=arch=="tf_efficientnet_lite0")   # there are no weights offline for the others
+    # there are no weights offline for the others
+    learn = transfer_learner(pictures(workers, seed), arch, pretrained=arch == "tf_efficientnet_lite0")
     reseed(learn, seed)
     return learn
 
@@ -48,13 +54,27 @@ def plain(arch, workers=0, seed=0, frozen_bn=False):
     from torchvision import models
 
     from fastai_tl.core.snapshot import reseed
+
     like = ours(arch, workers, seed)
     name = getattr(models, arch, arch)
-    learn = vision_learner(like.dls, name, pretrained=False, normalize=False, metrics=accuracy, train_bn=not frozen_bn, cbs=BnFreeze if frozen_bn else None)
+    learn = vision_learner(
+        like.dls,
+        name,
+        pretrained=False,
+        normalize=False,
+        metrics=accuracy,
+        train_bn=not frozen_bn,
+        cbs=BnFreeze if frozen_bn else None,
+    )
     for a, b in zip(learn.model, like.model):
         mine, theirs = list(a.state_dict().values()), list(b.state_dict().values())
-        assert len(mine) == len(theirs) and all(x.shape == y.shape for x, y in zip(mine, theirs)), (arch, len(mine), len(theirs))
-        for x, y in zip(mine, theirs): x.copy_(y)
+        assert len(mine) == len(theirs) and all(x.shape == y.shape for x, y in zip(mine, theirs)), (
+            arch,
+            len(mine),
+            len(theirs),
+        )
+        for x, y in zip(mine, theirs):
+            x.copy_(y)
     learn.freeze()
     reseed(learn, seed)
     return learn
@@ -72,17 +92,21 @@ def timed(make, run, n):
 
 
 def with_ratios(rows):
-    for r in rows: r["cpu"] = median(b for _, b in r["times"])
+    for r in rows:
+        r["cpu"] = median(b for _, b in r["times"])
     for r in rows:
         r["ratio"], r["cpu_ratio"] = rows[0]["seconds"] / r["seconds"], rows[0]["cpu"] / r["cpu"]
-        if rows[-1]["what"] == "floor": r["to_floor"], r["cpu_to_floor"] = r["seconds"] / rows[-1]["seconds"], r["cpu"] / rows[-1]["cpu"]
+        if rows[-1]["what"] == "floor":
+            r["to_floor"], r["cpu_to_floor"] = r["seconds"] / rows[-1]["seconds"], r["cpu"] / rows[-1]["cpu"]
     return rows
 
 
 def fit_plain(epochs):
     def run(learn):
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, LR)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(epochs, LR)
         return learn.recorder.values[-1][2]
+
     return run
 
 
@@ -91,8 +115,10 @@ def fit_ours(epochs, fused=False):
     from fastai_tl.core.progress import quiet
 
     def run(learn):
-        with frozen_cache(learn, fused=fused, on_progress=QUIET), quiet(learn): learn.fit_one_cycle(epochs, LR)
+        with frozen_cache(learn, fused=fused, on_progress=QUIET), quiet(learn):
+            learn.fit_one_cycle(epochs, LR)
         return learn.recorder.values[-1][2]
+
     return run
 
 
@@ -107,29 +133,47 @@ def floor(epochs):
         feats = []
         with torch.no_grad():
             for dl in learn.dls.loaders:
-                got = [(pool(body(x)).as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)) for x, y in dl.new(shuffle=False, drop_last=False)]
+                got = [
+                    (pool(body(x)).as_subclass(torch.Tensor), y.as_subclass(torch.Tensor))
+                    for x, y in dl.new(shuffle=False, drop_last=False)
+                ]
                 feats.append(tuple(map(torch.cat, zip(*got))))
         opt, bs = torch.optim.AdamW(rest.parameters(), lr=LR, fused=True), learn.dls.bs
-        (x, y), (vx, vy) = feats
+        x, y = feats[0]
+        vx, vy = feats[1]
         for _ in range(epochs):
             rest.train()
-            for idx in torch.randperm(len(x)).split(bs)[:len(x) // bs]:
+            for idx in torch.randperm(len(x)).split(bs)[: len(x) // bs]:
                 nn.functional.cross_entropy(rest(x[idx]), y[idx]).backward()
-                opt.step(); opt.zero_grad()
+                opt.step()
+                opt.zero_grad()
             rest.eval()
-            with torch.no_grad(): acc = sum(int((rest(a).argmax(1) == b).sum()) for a, b in zip(vx.split(bs), vy.split(bs))) / len(vx)
+            with torch.no_grad():
+                acc = sum(int((rest(a).argmax(1) == b).sum()) for a, b in zip(vx.split(bs), vy.split(bs))) / len(vx)
         return acc
+
     return run
 
 
 def heads(arch, epochs, runs, workers=(0, 2)):
     base = {w: timed(lambda w=w: plain(arch, w), fit_plain(epochs), runs) for w in workers}
     w = min(base, key=lambda k: base[k][0])
-    rows = [dict(what="fastai", seconds=base[w][0], times=base[w][1], accuracy=base[w][2], workers=w, other_workers={str(k): v[0] for k, v in base.items()})]
-    for what, make, run in (("fastai, frozen batch norm", lambda: plain(arch, w, frozen_bn=True), fit_plain(epochs)),
-                            ("ours", lambda: ours(arch, w), fit_ours(epochs)),
-                            ("ours, fused", lambda: ours(arch, w), fit_ours(epochs, True)),
-                            ("floor", lambda: ours(arch, w), floor(epochs))):
+    rows = [
+        dict(
+            what="fastai",
+            seconds=base[w][0],
+            times=base[w][1],
+            accuracy=base[w][2],
+            workers=w,
+            other_workers={str(k): v[0] for k, v in base.items()},
+        )
+    ]
+    for what, make, run in (
+        ("fastai, frozen batch norm", lambda: plain(arch, w, frozen_bn=True), fit_plain(epochs)),
+        ("ours", lambda: ours(arch, w), fit_ours(epochs)),
+        ("ours, fused", lambda: ours(arch, w), fit_ours(epochs, True)),
+        ("floor", lambda: ours(arch, w), floor(epochs)),
+    ):
         s, times, acc = timed(make, run, runs)
         rows.append(dict(what=what, seconds=s, times=times, accuracy=acc, workers=w))
     return with_ratios([r | dict(arch=arch, epochs=epochs) for r in rows])
@@ -141,20 +185,27 @@ def finder(runs, arch="tf_efficientnet_lite0"):
     from fastai_tl.core.progress import quiet
 
     def theirs(learn):
-        with quiet(learn): learn.lr_find(show_plot=False, num_it=100)
+        with quiet(learn):
+            learn.lr_find(show_plot=False, num_it=100)
         return len(learn.recorder.losses)
+
     rows = []
 
     def add(what, make, run):
         s, times, n = timed(make, run, runs)
         rows.append(dict(what=what, seconds=s, times=times, batches=n))
+
     add("fastai lr_find", lambda: plain(arch), theirs)
     add("find_lr", lambda: ours(arch), lambda learn: len(find_lr(learn, on_progress=QUIET).losses))
     for fused in (False, True):
         learn = ours(arch)
         with frozen_cache(learn, fused=fused, on_progress=QUIET):
             find_lr(learn, on_progress=QUIET)
-            add("find_lr, cache built"+", fused"*fused, lambda learn=learn: learn, lambda learn: len(find_lr(learn, on_progress=QUIET).losses))
+            add(
+                "find_lr, cache built" + ", fused" * fused,
+                lambda learn=learn: learn,
+                lambda learn: len(find_lr(learn, on_progress=QUIET).losses),
+            )
     return with_ratios(rows)
 
 
@@ -163,7 +214,9 @@ def gradual(runs, arch="tf_efficientnet_lite0"):
     from fastai_tl.training.plan import Plan
     from fastai_tl.core.progress import quiet
     from fastai_tl.training.run_plan import run_plan
-    lr = LR / 10   # with 3e-3 layers that are freed learn so fast that roundings decide about a tenth of the accuracy, by either way
+
+    # with 3e-3 layers that are freed learn so fast that roundings decide about a tenth of the accuracy, by either way
+    lr = LR / 10
     plan = Plan.gradual(lr=lr)
 
     def by_hand(learn):
@@ -183,21 +236,31 @@ def gradual(runs, arch="tf_efficientnet_lite0"):
 
         def splitter(model):
             out = [[] for _ in range(max(place) + 1)]
-            for p, i in zip(model.parameters(), place): out[i].append(p)
+            for p, i in zip(model.parameters(), place):
+                out[i].append(p)
             return out
+
         learn.splitter = splitter
         learn.create_opt()
         return learn
+
     ours_groups = ours(arch)
-    ways = (("fastai, by hand", same_groups, by_hand),
-            ("run_plan", lambda seed: ours(arch, seed=seed), lambda learn: run_plan(learn, plan, on_progress=QUIET).stages[-1].values[-1][2]))
+    ways = (
+        ("fastai, by hand", same_groups, by_hand),
+        (
+            "run_plan",
+            lambda seed: ours(arch, seed=seed),
+            lambda learn: run_plan(learn, plan, on_progress=QUIET).stages[-1].values[-1][2],
+        ),
+    )
     rows = [dict(what=what, times=[], accuracies=[]) for what, *_ in ways]
-    for seed in range(runs):   # in turns, as the speed of a machine changes
+    for seed in range(runs):  # in turns, as the speed of a machine changes
         for r, (_, make, run) in zip(rows, ways):
             _, times, acc = timed(lambda make=make, seed=seed: make(seed), run, 1)
             r["times"] += times
             r["accuracies"].append(acc)
-    for r in rows: r["seconds"], r["accuracy"] = median(a for a, _ in r["times"]), sum(r["accuracies"]) / runs
+    for r in rows:
+        r["seconds"], r["accuracy"] = median(a for a, _ in r["times"]), sum(r["accuracies"]) / runs
     return with_ratios(rows)
 
 
@@ -205,6 +268,7 @@ def accuracy(seeds, arch="tf_efficientnet_lite0", epochs=5):
     "Accuracy of the head by each way, over seeds, and the mean difference to ours with its 95 % interval (Student's t)"
     import numpy as np
     from scipy import stats
+
     a = {w: [] for w in ("ours", "ours, fused", "fastai", "fastai, frozen batch norm")}
     for s in range(seeds):
         a["ours"].append(fit_ours(epochs)(ours(arch, seed=s)))
@@ -214,7 +278,7 @@ def accuracy(seeds, arch="tf_efficientnet_lite0", epochs=5):
     rows = []
     for w, v in a.items():
         d = np.array(a["ours"]) - np.array(v)
-        half = float(stats.t.ppf(.975, seeds - 1) * d.std(ddof=1) / seeds**.5) if seeds > 1 else float("nan")
+        half = float(stats.t.ppf(0.975, seeds - 1) * d.std(ddof=1) / seeds**0.5) if seeds > 1 else float("nan")
         m = float(d.mean())
         rows.append(dict(what=w, accuracies=v, mean=float(np.mean(v)), ours_minus_it=m, interval=[m - half, m + half]))
     return rows
@@ -223,7 +287,9 @@ def accuracy(seeds, arch="tf_efficientnet_lite0", epochs=5):
 def show(part, rows):
     print(f"\n{part}")
     for r in rows:
-        text = "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in r.items() if k not in LEFT_OUT)
+        text = "  ".join(
+            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in r.items() if k not in LEFT_OUT
+        )
         print(f"  {r['what']:28s} {text}", flush=True)
 
 
@@ -236,21 +302,38 @@ def main():
     args = ap.parse_args()
     warnings.filterwarnings("ignore")
     import torch
+
     OUT.mkdir(exist_ok=True)
     file = OUT / "cache.json"
     result = json.loads(file.read_text()) if file.exists() and args.parts else {}
-    jobs = {f"heads {a}": (lambda a=a: heads(a, 5, args.runs, args.workers)) for a in ("tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small")}
-    jobs |= dict(finder=lambda: finder(args.runs), gradual=lambda: gradual(args.runs), accuracy=lambda: accuracy(args.seeds),
-                 long=lambda: heads("tf_efficientnet_lite0", 30, args.runs, args.workers))
-    fit_ours(1)(ours("tf_efficientnet_lite0"))   # warm up
+    jobs = {
+        f"heads {a}": (lambda a=a: heads(a, 5, args.runs, args.workers))
+        for a in ("tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small")
+    }
+    jobs |= dict(
+        finder=lambda: finder(args.runs),
+        gradual=lambda: gradual(args.runs),
+        accuracy=lambda: accuracy(args.seeds),
+        long=lambda: heads("tf_efficientnet_lite0", 30, args.runs, args.workers),
+    )
+    fit_ours(1)(ours("tf_efficientnet_lite0"))  # warm up
     for part, job in jobs.items():
-        if args.parts and not any(part.startswith(p) for p in args.parts): continue
+        if args.parts and not any(part.startswith(p) for p in args.parts):
+            continue
         before, t = os.getloadavg()[0], time.time()
         rows = job()
         show(part, rows)
-        result[part] = dict(rows=copy.deepcopy(rows), runs=args.runs, threads=torch.get_num_threads(), cpus=os.cpu_count(), load_before=before,
-                            load_after=os.getloadavg()[0], took=time.time() - t)
+        result[part] = dict(
+            rows=copy.deepcopy(rows),
+            runs=args.runs,
+            threads=torch.get_num_threads(),
+            cpus=os.cpu_count(),
+            load_before=before,
+            load_after=os.getloadavg()[0],
+            took=time.time() - t,
+        )
         file.write_text(json.dumps(result, indent=1) + "\n")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

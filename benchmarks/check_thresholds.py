@@ -2,9 +2,12 @@
 
 Run: python benchmarks/check_thresholds.py. Prints two tables and writes benchmarks/results/check_thresholds.json.
 
-- rates-pick: a student takes the rate that one sweep suggests (good), a tenth or ten times of it, or the rate at which the loss is lowest (bad).
-- project-model: a network trained for six epochs at a rate found by a sweep (good), or not at all (bad), on three classes of drawings.
+- rates-pick: a student takes the rate that one sweep suggests (good), a tenth or ten times of it, or the rate at
+  which the loss is lowest (bad).
+- project-model: a network trained for six epochs at a rate found by a sweep (good), or not at all (bad), on three
+  classes of drawings.
 """
+
 import json
 import warnings
 from pathlib import Path
@@ -56,18 +59,25 @@ def project_model():
         out["not trained"].append(judge("project-model", dict(learn=learn, dls=dls)).passed)
         run_plan(learn, Plan.head_only(6), on_progress=QUIET)
         out["trained"].append(judge("project-model", dict(learn=learn, dls=dls)).passed)
-        print(f"project-model: seed {seed + 1} of {SEEDS}, accuracy {evaluate(learn, on_progress=QUIET).accuracy:.2f}", end="\r", flush=True)
+        print(
+            f"project-model: seed {seed + 1} of {SEEDS}, accuracy {evaluate(learn, on_progress=QUIET).accuracy:.2f}",
+            end="\r",
+            flush=True,
+        )
     return {k: share(v) for k, v in out.items()}
 
 
 def main():
     warnings.simplefilter("ignore")
-    for name in ("rates", "project"): load_exercises(name)
+    for name in ("rates", "project"):
+        load_exercises(name)
     result = {"rates-pick": rates_pick(), "project-model": project_model()}
     for name, rows in result.items():
         print(f"\n{name:24}passed   95 % interval")
-        for k, r in rows.items(): print(f"  {k:20} {r['passed']:3} of {r['of']}   {r['low']:.0%} to {r['high']:.0%}")
+        for k, r in rows.items():
+            print(f"  {k:20} {r['passed']:3} of {r['of']}   {r['low']:.0%} to {r['high']:.0%}")
     OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,11 @@
-"""How much chance there is in a suggested learning rate: our finder and fastai's on the same Learner, over seeds, and the head trained at each rate.
+"""How much chance there is in a suggested learning rate: our finder and fastai's on the same Learner, over seeds, and
+the head trained at each rate.
 
-Each seed draws other head weights and another order of the same 96 pictures; both finders sweep 100 batches from 1e-7 to 10. Less spread is better if
-the accuracy is no worse. Run: python benchmarks/finder_seeds.py [--seeds 8]. Prints a table, writes benchmarks/out/finder_seeds.json.
+Each seed draws other head weights and another order of the same 96 pictures; both finders sweep 100 batches from 1e-7
+to 10. Less spread is better if the accuracy is no worse. Run: python benchmarks/finder_seeds.py [--seeds 8]. Prints a
+table, writes benchmarks/out/finder_seeds.json.
 """
+
 import argparse
 import json
 import warnings
@@ -29,11 +32,15 @@ def one(seed, epochs=5):
     learn = learner()
     ours = find_lr(learn, on_progress=lambda *a: None)
     three = find_lr(learn, num_it=100, seeds=3, on_progress=lambda *a: None) if seed < 3 else None
-    with quiet(learn): fastai = learn.lr_find(show_plot=False).valley
-    rec = dict(seed=seed, ours=ours.suggested, reliable=ours.reliable, fastai=fastai, three_sweeps=three and three.suggested)
+    with quiet(learn):
+        fastai = learn.lr_find(show_plot=False).valley
+    rec = dict(
+        seed=seed, ours=ours.suggested, reliable=ours.reliable, fastai=fastai, three_sweeps=three and three.suggested
+    )
     for who in ("ours", "fastai"):
         learn = learner()
-        with quiet(learn): learn.fit_one_cycle(epochs, rec[who])
+        with quiet(learn):
+            learn.fit_one_cycle(epochs, rec[who])
         rec[f"accuracy_{who}"] = learn.recorder.values[-1][2]
     return rec
 
@@ -43,7 +50,17 @@ def summary(records):
     rows = []
     for who in ("ours", "fastai"):
         r, a = np.array([x[who] for x in records]), 100 * np.array([x[f"accuracy_{who}"] for x in records])
-        rows.append(dict(finder=who, seeds=len(r), lowest=r.min(), highest=r.max(), ratio=r.max() / r.min(), accuracy=a.mean(), sd=a.std(ddof=1)))
+        rows.append(
+            dict(
+                finder=who,
+                seeds=len(r),
+                lowest=r.min(),
+                highest=r.max(),
+                ratio=r.max() / r.min(),
+                accuracy=a.mean(),
+                sd=a.std(ddof=1),
+            )
+        )
     return rows
 
 
@@ -57,9 +74,13 @@ def main():
         records.append(one(s))
         print(records[-1], flush=True)
     for r in summary(records):
-        print(f"{r['finder']:7s} {r['lowest']:.1e} to {r['highest']:.1e}, ratio {r['ratio']:.1f}; accuracy {r['accuracy']:.1f} ± {r['sd']:.1f} %")
+        print(
+            f"{r['finder']:7s} {r['lowest']:.1e} to {r['highest']:.1e}, ratio {r['ratio']:.1f}; accuracy "
+            f"{r['accuracy']:.1f} ± {r['sd']:.1f} %"
+        )
     OUT.mkdir(exist_ok=True)
     (OUT / "finder_seeds.json").write_text(json.dumps(records, indent=1) + "\n")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

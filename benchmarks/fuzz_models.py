@@ -1,11 +1,14 @@
-"""Damaged and malicious models and pictures: whatever is in the files, the answer is a prediction or one of the kit's errors, soon.
+"""Damaged and malicious models and pictures: whatever is in the files, the answer is a prediction or one of the kit's
+errors, soon.
 
-Each case is made from its number, so any can be run again: a manifest, a weight file or an ONNX network of a real export, or a real picture, is changed
-(bits, bytes, lengths, values, whole parts), and for most of the changed files the checksum in the manifest is made to fit, as an attacker would do.
-Then the model is opened and classifies a picture. Counted are predictions, errors of each type, and what must not be: any other exception, a case that
-takes longer than its limit, a crash of the process.
-Run: python benchmarks/fuzz_models.py [--n 12000] [--seed 0]. Prints a line for each kind and writes benchmarks/out/fuzz_models.json.
+Each case is made from its number, so any can be run again: a manifest, a weight file or an ONNX network of a real
+export, or a real picture, is changed (bits, bytes, lengths, values, whole parts), and for most of the changed files the
+checksum in the manifest is made to fit, as an attacker would do. Then the model is opened and classifies a picture.
+Counted are predictions, errors of each type, and what must not be: any other exception, a case that takes longer than
+its limit, a crash of the process. Run: python benchmarks/fuzz_models.py [--n 12000] [--seed 0]. Prints a line for each
+kind and writes benchmarks/out/fuzz_models.json.
 """
+
 import argparse
 import collections
 import hashlib
@@ -26,11 +29,12 @@ import warnings
 from pathlib import Path
 
 OUT = Path(__file__).parent / "out"
-KINDS = dict(manifest=.3, weights=.25, onnx=.15, picture=.3)   # share of the cases
-LIMIT = 20   # seconds for one case
+KINDS = dict(manifest=0.3, weights=0.25, onnx=0.15, picture=0.3)  # share of the cases
+LIMIT = 20  # seconds for one case
 
 
-class TooSlow(BaseException): "A case that takes longer than `LIMIT`; not an Exception, so that nothing on the way can swallow it"
+class TooSlow(BaseException):
+    "A case that takes longer than `LIMIT`; not an Exception, so that nothing on the way can swallow it"
 
 
 def model_folder(folder):
@@ -40,16 +44,64 @@ def model_folder(folder):
     from fastai_tl.deploy.export import export
     from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
     from fastai_tl.models.transfer_learner import transfer_learner
+
     torch.manual_seed(0)
     train, valid = split_sample(sample_path("clipart"), 2)
     dls = picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=32, bs=8, path=".")
     return export(transfer_learner(dls, "resnet_mini", head="linear"), folder)
 
 
-WORDS = [None, True, False, 0, 1, -1, 2, 7, 10**6, 10**12, 10**400, .5, -1e-300, 1e308, "", "x", "x" * 5000, "\ud800", "\0", "../../etc/passwd", "/etc/passwd",
-         "C:\\x", "model.onnx", "fastai_tl/1", "fastai_tl/3", "torchvision/vit_h_14", "torchvision/resnet18", "torchvision/vgg16", "timm/vit_tiny_patch16_224",
-         "timm/resnet10t.c3_in1k", "kit/vgg_mini", "own/Net", "hf-hub:a/b", "crop", "pad", "linear", [], {}, [[]], [1], [32, 32], [4096, 4096], [1, 4096],
-         ["a"] * 8, [.5] * 3, [0] * 3, {"a": {}}, {"file": "../x"}, {"file": "model.onnx"}]
+WORDS = [
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2,
+    7,
+    10**6,
+    10**12,
+    10**400,
+    0.5,
+    -1e-300,
+    1e308,
+    "",
+    "x",
+    "x" * 5000,
+    "\ud800",
+    "\0",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "C:\\x",
+    "model.onnx",
+    "fastai_tl/1",
+    "fastai_tl/3",
+    "torchvision/vit_h_14",
+    "torchvision/resnet18",
+    "torchvision/vgg16",
+    "timm/vit_tiny_patch16_224",
+    "timm/resnet10t.c3_in1k",
+    "kit/vgg_mini",
+    "own/Net",
+    "hf-hub:a/b",
+    "crop",
+    "pad",
+    "linear",
+    [],
+    {},
+    [[]],
+    [1],
+    [32, 32],
+    [4096, 4096],
+    [1, 4096],
+    ["a"] * 8,
+    [0.5] * 3,
+    [0] * 3,
+    {"a": {}},
+    {"file": "../x"},
+    {"file": "model.onnx"},
+]
 
 
 def places(v, path=()):
@@ -59,7 +111,8 @@ def places(v, path=()):
 
 
 def at(v, path):
-    for k in path: v = v[k]
+    for k in path:
+        v = v[k]
     return v
 
 
@@ -68,14 +121,20 @@ def changed_json(rng, doc):
     doc = json.loads(json.dumps(doc))
     for _ in range(rng.choice((1, 1, 2, 3))):
         path = rng.choice(places(doc)[1:] or [None])
-        if path is None: break
+        if path is None:
+            break
         parent, key = at(doc, path[:-1]), path[-1]
         do = rng.randrange(6)
-        if do == 0: del parent[key]
-        elif do == 1 and isinstance(parent, list): parent.extend(parent[key:key + 1] * rng.choice((1, 50)))
-        elif do == 2: parent[key] = json.loads(json.dumps(at(doc, rng.choice(places(doc)))))
-        elif do == 3 and isinstance(parent[key], (int, float)): parent[key] = parent[key] * rng.choice((-1, 2, 1000, 10**9))
-        else: parent[key] = json.loads(json.dumps(rng.choice(WORDS)))
+        if do == 0:
+            del parent[key]
+        elif do == 1 and isinstance(parent, list):
+            parent.extend(parent[key : key + 1] * rng.choice((1, 50)))
+        elif do == 2:
+            parent[key] = json.loads(json.dumps(at(doc, rng.choice(places(doc)))))
+        elif do == 3 and isinstance(parent[key], (int, float)):
+            parent[key] = parent[key] * rng.choice((-1, 2, 1000, 10**9))
+        else:
+            parent[key] = json.loads(json.dumps(rng.choice(WORDS)))
     return doc
 
 
@@ -84,40 +143,91 @@ def changed_bytes(rng, data):
     b = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 5, 20))):
         n, do = len(b), rng.randrange(9)
-        i = rng.randrange(max(n, 1)) if rng.random() < .5 else rng.randrange(max(min(n, 400), 1))   # heads of files matter most
-        if do <= 1 and n: b[i] ^= 1 << rng.randrange(8)
-        elif do == 2 and n: b[i] = rng.choice((0, 255, 127, 128))
-        elif do == 3: del b[i:]
-        elif do == 4: del b[i:i + rng.choice((1, 4, 100))]
-        elif do == 5: b[i:i] = rng.randbytes(rng.choice((1, 4, 100)))
-        elif do == 6: b[i:i + 4] = rng.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", struct.pack("<I", rng.randrange(2**32))))
-        elif do == 7: b[i:i] = b[i:i + rng.choice((10, 1000))]
-        elif do == 8 and rng.random() < .1: b = bytearray(rng.choice((b"", b"\0" * 64, rng.randbytes(200), pickle.dumps({"a": 1}), b"PK\3\4" + bytes(b[:500]))))
+        # heads of files matter most
+        i = rng.randrange(max(n, 1)) if rng.random() < 0.5 else rng.randrange(max(min(n, 400), 1))
+        if do <= 1 and n:
+            b[i] ^= 1 << rng.randrange(8)
+        elif do == 2 and n:
+            b[i] = rng.choice((0, 255, 127, 128))
+        elif do == 3:
+            del b[i:]
+        elif do == 4:
+            del b[i : i + rng.choice((1, 4, 100))]
+        elif do == 5:
+            b[i:i] = rng.randbytes(rng.choice((1, 4, 100)))
+        elif do == 6:
+            b[i : i + 4] = rng.choice(
+                (b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", struct.pack("<I", rng.randrange(2**32)))
+            )
+        elif do == 7:
+            b[i:i] = b[i : i + rng.choice((10, 1000))]
+        elif do == 8 and rng.random() < 0.1:
+            b = bytearray(
+                rng.choice((b"", b"\0" * 64, rng.randbytes(200), pickle.dumps({"a": 1}), b"PK\3\4" + bytes(b[:500])))
+            )
     return bytes(b)
 
 
 def changed_weights(rng, data):
     "A safetensors file with its bytes, its header or the length of the header changed"
-    if rng.random() < .5: return changed_bytes(rng, data)
-    n, = struct.unpack("<Q", data[:8])
-    head = json.dumps(changed_json(rng, json.loads(data[8:8 + n]))).encode()
-    length = len(head) if rng.random() < .8 else rng.choice((0, 1, len(head) - 1, len(head) + 1, 10**8, 2**40, 2**63, 2**64 - 1))
-    return struct.pack("<Q", length) + head + data[8 + n:]
+    if rng.random() < 0.5:
+        return changed_bytes(rng, data)
+    (n,) = struct.unpack("<Q", data[:8])
+    head = json.dumps(changed_json(rng, json.loads(data[8 : 8 + n]))).encode()
+    length = (
+        len(head)
+        if rng.random() < 0.8
+        else rng.choice((0, 1, len(head) - 1, len(head) + 1, 10**8, 2**40, 2**63, 2**64 - 1))
+    )
+    return struct.pack("<Q", length) + head + data[8 + n :]
 
 
 def picture_bytes(rng):
     "A small picture of any format and mode that Pillow writes"
     import numpy as np
     from PIL import Image
+
     mode = rng.choice(("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F", "YCbCr"))
     w, h = rng.choice(((1, 1), (3, 200), (40, 30), (97, 61)))
-    if mode == "I;16": im = Image.fromarray(np.frombuffer(rng.randbytes(2 * w * h), np.uint16).reshape(h, w))
-    else: im = Image.fromarray(np.frombuffer(rng.randbytes(3 * w * h), np.uint8).reshape(h, w, 3)).convert(mode)
-    kind, buf = rng.choice(("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO", "PPM", "PCX", "TGA", "SGI", "JPEG2000", "AVIF", "EPS", "QOI")), io.BytesIO()
-    more = dict(save_all=True, append_images=[im.rotate(90)]) if kind in ("GIF", "TIFF", "WEBP") and rng.random() < .3 else {}
-    if kind in ("JPEG", "PNG") and rng.random() < .3: exif = Image.Exif(); exif[0x112] = rng.randrange(10); more["exif"] = exif
-    try: im.save(buf, kind, **more)
-    except (OSError, KeyError, ValueError): im.convert("RGB").save(buf := io.BytesIO(), "PNG")
+    if mode == "I;16":
+        im = Image.fromarray(np.frombuffer(rng.randbytes(2 * w * h), np.uint16).reshape(h, w))
+    else:
+        im = Image.fromarray(np.frombuffer(rng.randbytes(3 * w * h), np.uint8).reshape(h, w, 3)).convert(mode)
+    kind, buf = (
+        rng.choice(
+            (
+                "PNG",
+                "JPEG",
+                "GIF",
+                "WEBP",
+                "TIFF",
+                "BMP",
+                "ICO",
+                "PPM",
+                "PCX",
+                "TGA",
+                "SGI",
+                "JPEG2000",
+                "AVIF",
+                "EPS",
+                "QOI",
+            )
+        ),
+        io.BytesIO(),
+    )
+    more = (
+        dict(save_all=True, append_images=[im.rotate(90)])
+        if kind in ("GIF", "TIFF", "WEBP") and rng.random() < 0.3
+        else {}
+    )
+    if kind in ("JPEG", "PNG") and rng.random() < 0.3:
+        exif = Image.Exif()
+        exif[0x112] = rng.randrange(10)
+        more["exif"] = exif
+    try:
+        im.save(buf, kind, **more)
+    except (OSError, KeyError, ValueError):
+        im.convert("RGB").save(buf := io.BytesIO(), "PNG")
     return buf.getvalue()
 
 
@@ -130,9 +240,14 @@ def fitting(manifest, name, data):
 
 class Fuzz:
     "A model to damage, in a folder of its own"
+
     def __init__(self, good, work, seed=0):
         from fastai_tl.deploy.torch_predictor import load_predictor
-        self.good, self.work, self.seed, self.load = Path(good), Path(work), seed, load_predictor
+
+        self.good = Path(good)
+        self.work = Path(work)
+        self.seed = seed
+        self.load = load_predictor
         shutil.copytree(good, self.work / "m", dirs_exist_ok=True)
         self.raw = {p.name: p.read_bytes() for p in self.good.iterdir()}
         self.manifest = json.loads(self.raw["manifest.json"])
@@ -150,35 +265,60 @@ class Fuzz:
         backend = dict(weights="torch", onnx="onnx").get(kind) or rng.choice(("torch", "onnx"))
         if kind == "manifest":
             raw = self.raw["manifest.json"]
-            new = {"manifest.json": changed_bytes(rng, raw) if rng.random() < .2 else json.dumps(changed_json(rng, self.manifest)).encode()}
+            new = {
+                "manifest.json": changed_bytes(rng, raw)
+                if rng.random() < 0.2
+                else json.dumps(changed_json(rng, self.manifest)).encode()
+            }
         else:
             name = "model.safetensors" if kind == "weights" else "model.onnx"
             data = (changed_weights if kind == "weights" else changed_bytes)(rng, self.raw[name])
-            new = {name: data, "manifest.json": json.dumps(fitting(self.manifest, name, data) if rng.random() < .9 else self.manifest).encode()}
-        for n, data in new.items(): (folder / n).write_bytes(data)
-        try: return self.load(folder, backend).predict(self.picture)
+            new = {
+                name: data,
+                "manifest.json": json.dumps(
+                    fitting(self.manifest, name, data) if rng.random() < 0.9 else self.manifest
+                ).encode(),
+            }
+        for n, data in new.items():
+            (folder / n).write_bytes(data)
+        try:
+            return self.load(folder, backend).predict(self.picture)
         finally:
-            for n in new: (folder / n).write_bytes(self.raw[n])
+            for n in new:
+                (folder / n).write_bytes(self.raw[n])
 
     def run(self, kind, n, limit=LIMIT, start=0):
         "Counts of the outcomes of `n` cases, what went wrong, and the slowest, in seconds"
         from fastai_tl.core.errors import KitError
-        def ring(*_): raise TooSlow
-        old, counts, bad, slowest = signal.signal(signal.SIGALRM, ring), collections.Counter(), [], 0
+
+        def ring(*_):
+            raise TooSlow
+
+        old = signal.signal(signal.SIGALRM, ring)
+        counts = collections.Counter()
+        bad = []
+        slowest = 0
         try:
             for i in range(start, start + n):
-                (self.work / "now").write_text(f"{kind} {i}")   # if the process dies, this is why
+                (self.work / "now").write_text(f"{kind} {i}")  # if the process dies, this is why
                 t = time.perf_counter()
                 signal.setitimer(signal.ITIMER_REAL, limit)
-                try: counts[type(self.case(kind, i)).__name__] += 1
-                except KitError as e: counts[type(e).__name__] += 1
-                except TooSlow: bad.append(f"{kind} {i}: more than {limit} s")
+                try:
+                    counts[type(self.case(kind, i)).__name__] += 1
+                except KitError as e:
+                    counts[type(e).__name__] += 1
+                except TooSlow:
+                    bad.append(f"{kind} {i}: more than {limit} s")
                 except Exception as e:
                     place = traceback.extract_tb(e.__traceback__)[-1]
-                    bad.append(f"{kind} {i}: {type(e).__name__}: {str(e)[:200]} ({Path(place.filename).name}:{place.lineno})")
-                finally: signal.setitimer(signal.ITIMER_REAL, 0)
+                    bad.append(
+                        f"{kind} {i}: {type(e).__name__}: {str(e)[:200]} ({Path(place.filename).name}:{place.lineno})"
+                    )
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
                 slowest = max(slowest, time.perf_counter() - t)
-        finally: signal.signal(signal.SIGALRM, old)
+        finally:
+            signal.signal(signal.SIGALRM, old)
         return dict(kind=kind, n=n, outcomes=dict(counts.most_common()), bad=bad, slowest=round(slowest, 2))
 
 
@@ -186,7 +326,8 @@ def one(kind, n, seed, good):
     "In a process of its own: a crash ends this one alone"
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_DATA, (16 * 2**30,) * 2)
-    with tempfile.TemporaryDirectory() as d: print(json.dumps(Fuzz(good, d, seed).run(kind, n)))
+    with tempfile.TemporaryDirectory() as d:
+        print(json.dumps(Fuzz(good, d, seed).run(kind, n)))
 
 
 def main():
@@ -196,17 +337,29 @@ def main():
     ap.add_argument("--json", type=Path, default=OUT / "fuzz_models.json")
     ap.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = ap.parse_args()
-    if args.one: return one(args.one[0], int(args.one[1]), args.seed, args.one[2])
+    if args.one:
+        return one(args.one[0], int(args.one[1]), args.seed, args.one[2])
     records = []
     with tempfile.TemporaryDirectory() as d:
         good = model_folder(Path(d) / "model")
         for kind, share in KINDS.items():
             t, n = time.perf_counter(), round(args.n * share)
-            r = subprocess.run([sys.executable, __file__, "--seed", str(args.seed), "--one", kind, str(n), str(good)], capture_output=True, text=True)
-            try: rec = json.loads(r.stdout.splitlines()[-1])
-            except (IndexError, ValueError): rec = dict(kind=kind, n=n, outcomes={}, slowest=0, bad=[f"exit code {r.returncode}: {r.stderr[-400:]}"])
+            r = subprocess.run(
+                [sys.executable, __file__, "--seed", str(args.seed), "--one", kind, str(n), str(good)],
+                capture_output=True,
+                text=True,
+            )
+            try:
+                rec = json.loads(r.stdout.splitlines()[-1])
+            except (IndexError, ValueError):
+                rec = dict(kind=kind, n=n, outcomes={}, slowest=0, bad=[f"exit code {r.returncode}: {r.stderr[-400:]}"])
             records.append(rec | dict(seconds=round(time.perf_counter() - t, 1)))
-            print(f"{kind:9s} {n:6,} cases, {len(rec['bad'])} bad, slowest {rec['slowest']} s: {rec['outcomes']}", *rec["bad"][:10], sep="\n  ", flush=True)
+            print(
+                f"{kind:9s} {n:6,} cases, {len(rec['bad'])} bad, slowest {rec['slowest']} s: {rec['outcomes']}",
+                *rec["bad"][:10],
+                sep="\n  ",
+                flush=True,
+            )
     total, bad = sum(r["n"] for r in records), sum(len(r["bad"]) for r in records)
     args.json.parent.mkdir(exist_ok=True)
     args.json.write_text(json.dumps(dict(n=total, bad=bad, seed=args.seed, kinds=records), indent=1) + "\n")
@@ -214,4 +367,5 @@ def main():
     sys.exit(bool(bad))
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,13 @@
-"""A course through the real nbgrader: made by `fastai-tl lessons nbgrader`, generated, handed in, autograded; are the marks right?
+"""A course through the real nbgrader: made by `fastai-tl lessons nbgrader`, generated, handed in, autograded; are the
+marks right?
 
 Run, in an environment with nbgrader: python benchmarks/nbgrader_round_trip.py [FOLDER] [--lesson NAME]
 
-Four students: one hands in the solutions, one an untouched copy, one a copy in which every answer is wrong (or an error), and one a copy with a
-single answer right.
-nbgrader's own database has to give them all, none, none, and one of the points.
+Four students: one hands in the solutions, one an untouched copy, one a copy in which every answer is wrong (or an
+error), and one a copy with a single answer right. nbgrader's own database has to give them all, none, none, and one of
+the points.
 """
+
 import argparse
 import json
 import os
@@ -24,11 +26,13 @@ SOLUTION = ("### BEGIN SOLUTION", "### END SOLUTION")
 
 def nbgrader(folder, *args):
     r = subprocess.run([sys.executable, "-m", "nbgrader", *args], cwd=folder, capture_output=True, text=True, env=ENV)
-    if r.returncode: raise SystemExit(f"nbgrader {' '.join(args)} failed:\n{r.stdout[-3000:]}\n{r.stderr[-3000:]}")
+    if r.returncode:
+        raise SystemExit(f"nbgrader {' '.join(args)} failed:\n{r.stdout[-3000:]}\n{r.stderr[-3000:]}")
     return r.stdout + r.stderr
 
 
-def source_of(nb, grade_id): return next(c for c in nb["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == grade_id)
+def source_of(nb, grade_id):
+    return next(c for c in nb["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == grade_id)
 
 
 def filled(released, source, answer):
@@ -36,16 +40,20 @@ def filled(released, source, answer):
     nb = json.loads(json.dumps(released))
     for c in nb["cells"]:
         m = c["metadata"].get("nbgrader", {})
-        if m.get("solution"): c["source"] = answer(m["grade_id"], "".join(source_of(source, m["grade_id"])["source"]), "".join(c["source"]))
+        if m.get("solution"):
+            c["source"] = answer(
+                m["grade_id"], "".join(source_of(source, m["grade_id"])["source"]), "".join(c["source"])
+            )
     return nb
 
 
 def wrong(grade_id, solution, stub):
     "Something that runs and is wrong: a function that gives 0, a question answered by a wrong choice, or nothing"
     from fastai_tl.course.questions import QUESTIONS
+
     for line in solution.split("\n"):
         if line.startswith("def "):
-            name = line[4:line.index("(")]
+            name = line[4 : line.index("(")]
             return f"def {name}(*args): return 0"
     if ".value = " in solution:
         name = next(line for line in solution.split("\n") if ".value" in line).split(".value")[0]
@@ -69,10 +77,18 @@ def main():
     text = json.dumps(released)
     assert "SOLUTION" not in text and "todo()" in text, "the released notebook holds a solution, or no stub"
     exercises, plain = exercises_in(source), lambda s: "\n".join(o for o in s.split("\n") if o.strip() not in SOLUTION)
-    ids = [c["metadata"]["nbgrader"]["grade_id"] for c in released["cells"] if c["metadata"].get("nbgrader", {}).get("solution")]
+    ids = [
+        c["metadata"]["nbgrader"]["grade_id"]
+        for c in released["cells"]
+        if c["metadata"].get("nbgrader", {}).get("solution")
+    ]
     load_exercises(lesson.name)
-    hand_in = {"perfect": (lambda g, s, stub: plain(s), len(exercises)), "empty": (lambda g, s, stub: stub, 0), "wrong": (wrong, 0),
-               "one": (lambda g, s, stub: plain(s) if g == ids[0] else stub, 1)}
+    hand_in = {
+        "perfect": (lambda g, s, stub: plain(s), len(exercises)),
+        "empty": (lambda g, s, stub: stub, 0),
+        "wrong": (wrong, 0),
+        "one": (lambda g, s, stub: plain(s) if g == ids[0] else stub, 1),
+    }
     for student, (answer, _) in hand_in.items():
         to = folder / "submitted" / student / name
         to.mkdir(parents=True)
@@ -80,13 +96,20 @@ def main():
     nbgrader(folder, "autograde", name, "--create")
     os.environ["PATH"] = ENV["PATH"]
     from nbgrader.api import Gradebook
+
     bad = []
     with Gradebook(f"sqlite:///{folder.resolve() / 'gradebook.db'}") as gb:
         for student, (_, want) in hand_in.items():
             s = gb.find_submission(name, student)
-            print(f"{student:8} {s.score:g} of {s.max_score:g} points, as expected: {s.score == want and s.max_score == len(exercises)}")
-            if s.score != want or s.max_score != len(exercises): bad.append(student)
-    if bad: raise SystemExit(f"Wrong marks for {', '.join(bad)}.")
+            print(
+                f"{student:8} {s.score:g} of {s.max_score:g} points, as expected: "
+                f"{s.score == want and s.max_score == len(exercises)}"
+            )
+            if s.score != want or s.max_score != len(exercises):
+                bad.append(student)
+    if bad:
+        raise SystemExit(f"Wrong marks for {', '.join(bad)}.")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

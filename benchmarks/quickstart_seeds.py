@@ -1,8 +1,11 @@
-"""The quickstart's comparison over seeds 0 to 4: how much transfer learning helps on the sample set, and how sure that is.
+"""The quickstart's comparison over seeds 0 to 4: how much transfer learning helps on the sample set, and how sure that
+is.
 
-Each seed draws another split, other new weights and another order of training; within a seed, all arms share the pictures.
-Run: make bench, or python benchmarks/quickstart_seeds.py [--seeds 5]. Prints a table, writes benchmarks/out/quickstart_seeds.json.
+Each seed draws another split, other new weights and another order of training; within a seed, all arms share the
+pictures. Run: make bench, or python benchmarks/quickstart_seeds.py [--seeds 5]. Prints a table, writes
+benchmarks/out/quickstart_seeds.json.
 """
+
 import argparse
 import json
 import tempfile
@@ -19,11 +22,16 @@ OUT = Path(__file__).parent / "out"
 
 class Quiet(Screen):
     "Says nothing"
-    def step(self, i, step): pass
-    def say(self, text): pass
+
+    def step(self, i, step):
+        pass
+
+    def say(self, text):
+        pass
 
     @contextmanager
-    def progress(self, title): yield lambda done, total, note="": None
+    def progress(self, title):
+        yield lambda done, total, note="": None
 
 
 def spread(values):
@@ -41,16 +49,31 @@ def main():
     with tempfile.TemporaryDirectory() as d:
         for seed in range(n):
             r = run_quickstart(Path(d) / str(seed), seed=seed, screen=Quiet())
-            runs.append({"seed": seed, **r["accuracy"], "n_valid": r["n_valid"], "seconds": round(sum(r["seconds"].values()), 1)})
-            print(f"seed {seed}: " + ", ".join(f"{k} {r['accuracy'][k]:.3f}" for k in ARMS) + f"; {runs[-1]['seconds']:.0f} s", flush=True)
+            runs.append(
+                {
+                    "seed": seed,
+                    **r["accuracy"],
+                    "n_valid": r["n_valid"],
+                    "seconds": round(sum(r["seconds"].values()), 1),
+                }
+            )
+            print(
+                f"seed {seed}: "
+                + ", ".join(f"{k} {r['accuracy'][k]:.3f}" for k in ARMS)
+                + f"; {runs[-1]['seconds']:.0f} s",
+                flush=True,
+            )
     acc = {k: np.array([r[k] for r in runs]) for k in ARMS}
     print(f"\n{'accuracy in points, mean ± standard deviation over ' + str(n) + ' seeds':60s}")
-    for k in ARMS: print(f"  {k:14s}{spread(acc[k])}")
+    for k in ARMS:
+        print(f"  {k:14s}{spread(acc[k])}")
     print("frozen minus the others, paired by seed")
-    for k in ("scratch", "scratch_long", "pixels"): print(f"  {k:14s}{spread(acc['frozen'] - acc[k])}   smallest {100 * (acc['frozen'] - acc[k]).min():.1f}")
+    for k in ("scratch", "scratch_long", "pixels"):
+        print(f"  {k:14s}{spread(acc['frozen'] - acc[k])}   smallest {100 * (acc['frozen'] - acc[k]).min():.1f}")
     OUT.mkdir(exist_ok=True)
     (OUT / "quickstart_seeds.json").write_text(json.dumps(runs, indent=1) + "\n")
     print(f"written to {OUT / 'quickstart_seeds.json'}")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,5 @@
 """Sphinx settings of the documentation site. `tools/build_docs.py` writes the pages and runs Sphinx with this file."""
+
 import json
 import re
 import tomllib
@@ -20,12 +21,12 @@ release = version = re.search(r'__version__ = "(.+?)"', _init)[1]
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages"]
 nb_execution_mode = "off"  # what the notebooks hold is what is shown
 nb_merge_streams = True
-nb_ipywidgets_js = {}      # by default a CDN
+nb_ipywidgets_js = {}  # by default a CDN
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence"]
 myst_heading_anchors = 4
 myst_update_mathjax = False
 
-smartquotes = False        # 'head' in the text is what one types
+smartquotes = False  # 'head' in the text is what one types
 
 html_theme = "furo"
 html_title = f"{project} {release}"
@@ -35,8 +36,16 @@ html_css_files = ["site.css"]
 html_js_files = ["from-disk.js"]
 html_copy_source = html_show_sourcelink = html_use_index = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#2660a4", "color-brand-content": "#2660a4", "color-brand-visited": "#2660a4"},
-    "dark_css_variables": {"color-brand-primary": "#7fb2ec", "color-brand-content": "#7fb2ec", "color-brand-visited": "#7fb2ec"},
+    "light_css_variables": {
+        "color-brand-primary": "#2660a4",
+        "color-brand-content": "#2660a4",
+        "color-brand-visited": "#2660a4",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#7fb2ec",
+        "color-brand-content": "#7fb2ec",
+        "color-brand-visited": "#7fb2ec",
+    },
 }
 copybutton_exclude = ".linenos, .gp, .go"
 copybutton_selector = ".cell_input pre, div.highlight-bash pre, div.highlight-python pre"
@@ -44,13 +53,15 @@ copybutton_selector = ".cell_input pre, div.highlight-bash pre, div.highlight-py
 
 class SymbolIds(SphinxTransform):
     "Give the section of a documented name that name as its anchor, so that `groups.html#layer_groups` works"
+
     default_priority = 850
 
     def apply(self, **kwargs):
         names = set(self.config.symbols["pages"].get(self.env.docname, []))
         for section in self.document.findall(nodes.section):
             name = section.next_node(nodes.title).astext().removesuffix("()")
-            if name not in names: continue
+            if name not in names:
+                continue
             names.remove(name)
             new = [i for i in dict.fromkeys((name, name.lower())) if i not in self.document.ids]
             section["ids"][:0] = new
@@ -59,12 +70,14 @@ class SymbolIds(SphinxTransform):
 
 class SymbolLinks(SphinxPostTransform):
     "Turn a documented name in backticks into a link to its section"
+
     default_priority = 700
 
     def run(self):
         for node in list(self.document.findall(nodes.literal)):
             page = self._page_of(node.astext().removesuffix("()"))
-            if page is None or self._inside(node, nodes.reference, nodes.title): continue
+            if page is None or self._inside(node, nodes.reference, nodes.title):
+                continue
             anchor = node.astext().removesuffix("()")
             link = make_refnode(self.app.builder, self.env.docname, page, anchor, node.deepcopy())
             node.replace_self(link)
@@ -78,7 +91,8 @@ class SymbolLinks(SphinxPostTransform):
     def _inside(node: nodes.Node, *kinds: type) -> bool:
         while node.parent is not None:
             node = node.parent
-            if isinstance(node, kinds): return True
+            if isinstance(node, kinds):
+                return True
         return False
 
 

@@ -7,8 +7,20 @@ import warnings
 
 # In reading order: each package imports those before it and none after it.
 PACKAGES = (
-    "core", "freezing", "diagnosis", "acceleration", "cache", "models", "datasets", "training", "evaluation", "experiments",
-    "deploy", "panels", "course", "interface",
+    "core",
+    "freezing",
+    "diagnosis",
+    "acceleration",
+    "cache",
+    "models",
+    "datasets",
+    "training",
+    "evaluation",
+    "experiments",
+    "deploy",
+    "panels",
+    "course",
+    "interface",
 )
 
 # Where each public name is defined. `fastai_tl.all` imports them all; a test keeps the two equal.
@@ -18,8 +30,9 @@ _HOMES = {
     "core.settings": "Settings load_settings",
     "core.snapshot": "Snapshot preserved reseed",
     "freezing.batchnorm": "set_bn",
-    "freezing.freeze": "FrozenMoved check_frozen "
-        "fingerprint freeze_to hold_stats layer_table set_frozen train_only unfreeze",
+    "freezing.freeze": (
+        "FrozenMoved check_frozen fingerprint freeze_to hold_stats layer_table set_frozen train_only unfreeze"
+    ),
     "freezing.guard": "FreezeGuard",
     "freezing.layer_groups": "GroupSpec layer_groups name_groups",
     "freezing.layer_table": "LayerTable",
@@ -69,13 +82,14 @@ def __getattr__(name):
     `import fastai_tl` itself loads neither torch nor fastai, and a name loads no more than the module that defines it.
     """
     if name in _HOME:
-        with warnings.catch_warnings():   # fastai uses `torch.jit.script`; nobody here can change that
+        with warnings.catch_warnings():  # fastai uses `torch.jit.script`; nobody here can change that
             warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)
             return getattr(importlib.import_module(f"fastai_tl.{_HOME[name]}"), name)
     try:
         return importlib.import_module(f"fastai_tl.{name}")
     except ModuleNotFoundError as e:
-        if e.name != f"fastai_tl.{name}": raise
+        if e.name != f"fastai_tl.{name}":
+            raise
     raise AttributeError(f"module 'fastai_tl' has no attribute {name!r}")
 
 

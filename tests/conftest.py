@@ -10,23 +10,39 @@ import pytest
 import torch
 
 # Parts of `make test-all`
-PARTS = "properties", "accuracy", "interrupts", "kills", "zoo", "onnx", "course", "distributed", "large", "fuzz", "browser_long"
+PARTS = (
+    "properties",
+    "accuracy",
+    "interrupts",
+    "kills",
+    "zoo",
+    "onnx",
+    "course",
+    "distributed",
+    "large",
+    "fuzz",
+    "browser_long",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for it in items:
         part = any(it.get_closest_marker(p) for p in PARTS)
-        if part: it.add_marker(pytest.mark.slow)
-        elif it.get_closest_marker("slow"): raise pytest.UsageError(f"{it.nodeid}: `slow` is set by the marks of the parts: {', '.join(PARTS)}")
+        if part:
+            it.add_marker(pytest.mark.slow)
+        elif it.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{it.nodeid}: `slow` is set by the marks of the parts: {', '.join(PARTS)}")
 
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
     "`made_once(name, make)`: a folder that `make(folder)` has filled, once for all processes of a run"
     from filelock import FileLock
+
     base = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"): base = base.parent
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        base = base.parent
 
     def f(name, make):
         folder, done = base / name, base / f"{name}.done"
@@ -36,6 +52,7 @@ def made_once(tmp_path_factory):
                 make(folder)
                 done.touch()
         return folder
+
     return f
 
 
@@ -55,10 +72,19 @@ def wheel(made_once):
 
     def build(d):
         (d / "copy").mkdir()
-        for f in ("pyproject.toml", "README.md", "LICENSE"): shutil.copy(repo / f, d / "copy")
+        for f in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(repo / f, d / "copy")
         shutil.copytree(repo / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(repo / "labextension", d / "copy" / "labextension", ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"))
-        subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")], check=True, capture_output=True)
+        shutil.copytree(
+            repo / "labextension",
+            d / "copy" / "labextension",
+            ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"),
+        )
+        subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")],
+            check=True,
+            capture_output=True,
+        )
 
     return next(made_once("wheel", build).glob("*.whl"))
 
@@ -67,5 +93,6 @@ def wheel(made_once):
 def small_dls():
     "32 pictures to train on and 16 to validate, 48 px, 8 classes"
     from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+
     train, valid = split_sample(sample_path("clipart"), 4)
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")

@@ -1,4 +1,5 @@
 """What tests share: small networks on small pictures, comparisons, and waits that end."""
+
 import copy
 import random
 import time
@@ -27,43 +28,67 @@ def wait_until(cond, timeout=30, what="what was waited for"):
     "Wait until `cond()` is true, and return that; fails after `timeout` seconds"
     end = time.monotonic() + timeout
     while True:
-        if r := cond(): return r
+        if r := cond():
+            return r
         assert time.monotonic() < end, f"{what} did not happen in {timeout} s; last: {r!r}"
-        time.sleep(.002)
+        time.sleep(0.002)
 
 
 def widgets_made(make):
     "What `make()` gives, and how many widgets it has made on the way"
     made = []
     Widget.on_widget_constructed(lambda w: made.append(w.__class__))
-    try: return make(), len(made)
-    finally: Widget.on_widget_constructed(None)
+    try:
+        return make(), len(made)
+    finally:
+        Widget.on_widget_constructed(None)
 
 
 class Noisy(torch.utils.data.Dataset):
     "Small pictures that are read with noise from Python, NumPy and torch, so that a random state that is off shows"
+
     def __init__(self, n, noise=True):
         gen = torch.Generator().manual_seed(5)
-        self.x, self.y, self.noise = torch.randn(n, 3, 8, 8, generator=gen), torch.randint(0, 3, (n,), generator=gen), noise
+        self.x, self.y, self.noise = (
+            torch.randn(n, 3, 8, 8, generator=gen),
+            torch.randint(0, 3, (n,), generator=gen),
+            noise,
+        )
 
-    def __len__(self): return len(self.x)
+    def __len__(self):
+        return len(self.x)
 
     def __getitem__(self, i):
-        if not self.noise: return self.x[i], self.y[i]
-        return self.x[i] + .1 * random.random() + .1 * np.random.rand() + .1 * torch.randn(1), self.y[i]
+        if not self.noise:
+            return self.x[i], self.y[i]
+        return self.x[i] + 0.1 * random.random() + 0.1 * np.random.rand() + 0.1 * torch.randn(1), self.y[i]
 
 
 def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
-    "A small network with batch norm and dropout on `Noisy` pictures, the same for the same seed; `ballast`: further parameters, to make files larger"
-    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
-                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.3), nn.Linear(8, 3)))
-    if ballast: net[2].register_buffer("ballast", torch.randn(ballast))
+    """A small network with batch norm and dropout on `Noisy` pictures, the same for the same seed; `ballast`:
+    further parameters, to make files larger
+    """
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8, 3)),
+    )
+    if ballast:
+        net[2].register_buffer("ballast", torch.randn(ballast))
     dls = DataLoaders.from_dsets(Noisy(n), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
     dls.c = 3
-    for dl in dls.loaders: dl._one_pass()   # fastai reads one item more the first time
-    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-    return Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, "cbs": list(cbs), **kw})
+    for dl in dls.loaders:
+        dl._one_pass()  # fastai reads one item more the first time
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return Learner(
+        dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, "cbs": list(cbs), **kw}
+    )
 
 
 def tensors(model):
@@ -85,12 +110,27 @@ def everything(learn):
         grads=[None if p.grad is None else p.grad.clone() for p in learn.model.parameters()],
         requires_grad=[p.requires_grad for p in learn.model.parameters()],
         modes=[m.training for m in learn.model.modules()],
-        opt=None if opt is None else dict(id=id(opt), frozen_idx=opt.frozen_idx, hypers=[dict(h) for h in opt.hypers],
-                                          state=[{k: plain(v) for k, v in opt.state[p].items()} for ps in opt.param_lists for p in ps]),
-        recorder={k: plain(v) for k, v in vars(rec).items() if k in ("lrs", "losses", "values", "iters", "log", "metric_names")},
+        opt=None
+        if opt is None
+        else dict(
+            id=id(opt),
+            frozen_idx=opt.frozen_idx,
+            hypers=[dict(h) for h in opt.hypers],
+            state=[{k: plain(v) for k, v in opt.state[p].items()} for ps in opt.param_lists for p in ps],
+        ),
+        recorder={
+            k: plain(v)
+            for k, v in vars(rec).items()
+            if k in ("lrs", "losses", "values", "iters", "log", "metric_names")
+        },
         smooth=plain(rec.smooth_loss.val) if hasattr(rec.smooth_loss, "val") else None,
-        cbs=[id(c) for c in learn.cbs], attrs=sorted(vars(learn)), loss=id(learn.loss_func), dls=id(learn.dls),
-        python=random.getstate(), numpy=[np.asarray(o).tolist() for o in np.random.get_state()[1:3]], torch=torch.random.get_rng_state(),
+        cbs=[id(c) for c in learn.cbs],
+        attrs=sorted(vars(learn)),
+        loss=id(learn.loss_func),
+        dls=id(learn.dls),
+        python=random.getstate(),
+        numpy=[np.asarray(o).tolist() for o in np.random.get_state()[1:3]],
+        torch=torch.random.get_rng_state(),
         loaders=[dl.rng.getstate() for dl in learn.dls.loaders],
     )
 
@@ -99,24 +139,39 @@ def same(a, b, where=""):
     "Assert that two results of `everything` are equal, naming the place where they are not"
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
-        for k in a: same(a[k], b[k], f"{where}.{k}")
+        for k in a:
+            same(a[k], b[k], f"{where}.{k}")
     elif isinstance(a, (list, tuple)):
         assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b)): same(x, y, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor): assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
-    else: assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
+        for i, (x, y) in enumerate(zip(a, b)):
+            same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
 
 
 def still_learner(n=50, bs=8, seed=0, stride=1, **kw):
     "A small network on pictures that are the same each time, frozen to the head, with dropout in it"
-    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
-    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 6, 3, stride, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
-                        nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
-                        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                                      nn.Linear(8, 16, bias=False), nn.BatchNorm1d(16), nn.Dropout(.3), nn.Linear(16, 3)))
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    net = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 6, 3, stride, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
+        nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+        nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 16, bias=False),
+            nn.BatchNorm1d(16),
+            nn.Dropout(0.3),
+            nn.Linear(16, 3),
+        ),
+    )
     dls = DataLoaders.from_dsets(Noisy(n, False), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
     dls.c = 3
-    for dl in dls.loaders: dl._one_pass()
+    for dl in dls.loaders:
+        dl._one_pass()
     set_seed(seed)
     learn = Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, **kw})
     learn.add_cb(FreezeGuard())
@@ -127,9 +182,11 @@ def still_learner(n=50, bs=8, seed=0, stride=1, **kw):
 
 class Passes:
     "How many pictures have gone through the first layer of a model"
+
     def __init__(self, learn):
         self.n, conv = 0, getattr(learn, "model", learn)[0][0]
-        while isinstance(conv, nn.Sequential): conv = conv[0]
+        while isinstance(conv, nn.Sequential):
+            conv = conv[0]
         self.old = conv.forward
         conv.__dict__["forward"] = self.count
 
@@ -139,5 +196,6 @@ class Passes:
 
 
 def fit(learn, n=2, **kw):
-    with quiet(learn): learn.fit_one_cycle(n, 1e-2, **kw)
+    with quiet(learn):
+        learn.fit_one_cycle(n, 1e-2, **kw)
     return learn

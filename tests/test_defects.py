@@ -1,4 +1,7 @@
-"""Ten common backbones and timm's, as plain fastai builds them and as the kit does; what is wrong with freezing there is in test_freezing.py."""
+"""Ten common backbones and timm's, as plain fastai builds them and as the kit does; what is wrong with freezing
+there is in test_freezing.py.
+"""
+
 import pytest
 import torch
 from fastai.data.transforms import Normalize
@@ -25,7 +28,8 @@ def plain(dls, arch):
 def test_backbone(small_dls, name):
     builder = getattr(tvm, name)
     if name in CRASH:
-        with pytest.raises((StopIteration, RuntimeError, ValueError, TypeError, IndexError, AttributeError)): plain(small_dls, builder)
+        with pytest.raises((StopIteration, RuntimeError, ValueError, TypeError, IndexError, AttributeError)):
+            plain(small_dls, builder)
     else:
         assert len(plain(small_dls, builder).opt.param_lists) == (2 if name in TWO_GROUPS else 3)
         assert ("stats" in model_meta.get(builder, {})) == (name in RIGHT), "fastai normalises what it lists by hand"
@@ -34,12 +38,14 @@ def test_backbone(small_dls, name):
     assert len(groups) >= 5 and list(groups)[-1] == "head" and len(learn.opt.param_lists) == len(groups)
     assert [p for ps in groups.values() for p in ps if p.requires_grad] == groups["head"]
     want = tvm.get_model_weights(name).DEFAULT.transforms()
-    mean, std = ((.5,) * 3, (.5,) * 3) if name == "googlenet" else (want.mean, want.std)  # it scales its input once more by itself, which is cut off
+    # it scales its input once more by itself, which is cut off
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if name == "googlenet" else (want.mean, want.std)
     for dl in learn.dls.loaders:
-        norm, = (t for t in dl.after_batch.fs if isinstance(t, Normalize))
+        (norm,) = (t for t in dl.after_batch.fs if isinstance(t, Normalize))
         torch.testing.assert_close(norm.mean.flatten(), torch.tensor(mean))
         torch.testing.assert_close(norm.std.flatten(), torch.tensor(std))
-    with torch.no_grad(): assert learn.model.eval()(learn.dls.one_batch()[0]).shape == (8, 8)
+    with torch.no_grad():
+        assert learn.model.eval()(learn.dls.one_batch()[0]).shape == (8, 8)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])

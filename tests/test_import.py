@@ -1,18 +1,27 @@
 """What is imported when: the package is lazy, and the lower layers do not pull in the upper ones."""
+
 import subprocess
 import sys
 
 import pytest
 
-PURE = """core.errors core.settings core.snapshot core.learner_lock core.images core.tensor_compare freezing.layer_groups freezing.batchnorm
-freezing.layer_table freezing.freeze freezing.learning_rates freezing.freeze_state models.body models.mini_nets datasets.corruptions
-training.lr_curve training.stage training.plan training.checkpoint training.run_control experiments.result deploy.manifest deploy.predictor
+PURE = """core.errors core.settings core.snapshot core.learner_lock core.images core.tensor_compare
+freezing.layer_groups freezing.batchnorm
+freezing.layer_table freezing.freeze freezing.learning_rates freezing.freeze_state models.body models.mini_nets
+datasets.corruptions
+training.lr_curve training.stage training.plan training.checkpoint training.run_control experiments.result
+deploy.manifest deploy.predictor
 deploy.onnx_runtime deploy.web_app""".split()
 
 
 def loaded_after(code):
     "Names of the modules that a fresh interpreter has loaded after `code`"
-    r = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print('\\n'.join(sys.modules))"], capture_output=True, text=True, check=True)
+    r = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return set(r.stdout.split())
 
 
@@ -29,8 +38,15 @@ def test_pure_layer_imports_neither_fastai_nor_widgets(module):
     assert not loaded & {"fastai", "ipywidgets", "IPython", "matplotlib"}
 
 
-@pytest.mark.parametrize("code", ["import fastai_tl.deploy.onnx_runtime", "from fastai_tl import load_onnx", "from fastai_tl.serving import load_onnx",
-                                  "import fastai_tl.deploy.web_page"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fastai_tl.deploy.onnx_runtime",
+        "from fastai_tl import load_onnx",
+        "from fastai_tl.serving import load_onnx",
+        "import fastai_tl.deploy.web_page",
+    ],
+)
 def test_the_use_of_an_exported_model_needs_neither_torch_nor_fastai(code):
     assert not loaded_after(code) & {"torch", "fastai", "matplotlib"}
 
@@ -44,14 +60,17 @@ def test_public_names():
     "Each is where `fastai_tl` says, and the same in `fastai_tl.all`; none is missing"
     import fastai_tl
     import fastai_tl.all as everything
+
     assert set(fastai_tl._HOME) == set(everything.__all__) and len(everything.__all__) == len(set(everything.__all__))
     for n, module in fastai_tl._HOME.items():
         o = getattr(everything, n)
         assert callable(o) and getattr(fastai_tl, n) is o, n
         assert o.__module__ == f"fastai_tl.{module}", f"{n} is defined in {o.__module__}"
         assert n in dir(fastai_tl)
-    with pytest.raises(AttributeError): fastai_tl.no_such_name  # noqa: B018
-    with pytest.raises(ImportError): from fastai_tl import no_such_name  # noqa: F401
+    with pytest.raises(AttributeError):
+        fastai_tl.no_such_name  # noqa: B018
+    with pytest.raises(ImportError):
+        from fastai_tl import no_such_name  # noqa: F401
 
 
 STARS = ["fastai.vision.all", "fastai.text.all", "fastai.tabular.all", "fastai.collab", "fastcore.all", "nbdev.showdoc"]
@@ -59,6 +78,9 @@ STARS = ["fastai.vision.all", "fastai.text.all", "fastai.tabular.all", "fastai.c
 
 @pytest.mark.parametrize("module", STARS)
 def test_no_public_name_clashes_with_a_star_import(module):
-    code = f"from {module} import *\nbefore = dict(globals())\nimport fastai_tl\nprint([n for n in fastai_tl._HOME if n in before])"
+    code = (
+        f"from {module} import *\nbefore = dict(globals())\nimport fastai_tl\nprint([n for n in fastai_tl._HOME if n "
+        "in before])"
+    )
     r = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
     assert r.stdout.strip() == "[]"

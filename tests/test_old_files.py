@@ -1,4 +1,5 @@
 """Files that version 0.1.0 wrote before its modules moved: read as they were, or refused in words."""
+
 import json
 import shutil
 import sys
@@ -29,10 +30,12 @@ def test_the_model_card_names_a_module_that_opens_it():
     card = (OLD / "model" / "README.md").read_text(encoding="utf-8")
     assert "from fastai_tl.serving import load_onnx" in card
     from fastai_tl.serving import load_onnx
+
     assert load_onnx(OLD / "model").predict(sample_path() / "bird" / "eagle_01.jpg").label
 
 
-def test_a_plan_is_read(): assert Plan.from_yaml(OLD / "plan.yaml") == the_plan()
+def test_a_plan_is_read():
+    assert Plan.from_yaml(OLD / "plan.yaml") == the_plan()
 
 
 def test_a_checkpoint_is_resumed_or_refused(tmp_path):
@@ -41,20 +44,24 @@ def test_a_checkpoint_is_resumed_or_refused(tmp_path):
     run_plan(whole, the_plan(), on_progress=QUIET, cache=False)
     shutil.copytree(OLD / "checkpoint", tmp_path / "c")
     before = tensors(rest.model)
-    try: history = run_plan(rest, the_plan(), checkpoint=tmp_path / "c", on_progress=QUIET, cache=False)
+    try:
+        history = run_plan(rest, the_plan(), checkpoint=tmp_path / "c", on_progress=QUIET, cache=False)
     except KitError as e:
         assert "checkpoint" in str(e) and not moved(before, rest.model)
         pytest.fail(f"A checkpoint of 0.1.0 is refused: say so in the CHANGELOG, and make this the expected way. {e}")
     assert len(history.sessions) == 2
-    for a, b in zip(tensors(whole.model).values(), tensors(rest.model).values()): np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(tensors(whole.model).values(), tensors(rest.model).values()):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_stored_features_are_used(tmp_path):
     shutil.copytree(OLD / "store", tmp_path / "s")
     learn = small()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("x.bin")}
-    with frozen_cache(learn, store=tmp_path / "s"): learn.fit(1, 1e-2)
+    with frozen_cache(learn, store=tmp_path / "s"):
+        learn.fit(1, 1e-2)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "s").rglob("x.bin")} == before and len(before) == 2
     plain = small()
     plain.fit(1, 1e-2)
-    for a, b in zip(tensors(learn.model).values(), tensors(plain.model).values()): np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(tensors(learn.model).values(), tensors(plain.model).values()):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,7 +1,9 @@
-"""Execute notebooks while the documentation is built, so that what a page shows is what its code did; results are kept until code changes.
+"""Execute notebooks while the documentation is built, so that what a page shows is what its code did; results are kept
+until code changes.
 
 Run by tools/build_docs.py; `python tools/docs_run.py IN OUT` executes one.
 """
+
 import hashlib
 import json
 import os
@@ -15,29 +17,40 @@ from docs_check import DocsError
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "_proc" / "executed"
-LIMIT = 600   # seconds for a cell
+LIMIT = 600  # seconds for a cell
 
 
 def package_mark() -> str:
     "Of the package's code and the Python that runs it"
     h = hashlib.sha256(sys.version.encode())
-    for p in sorted((ROOT / "fastai_tl").rglob("*.py")): h.update(p.relative_to(ROOT).as_posix().encode()+p.read_bytes())
+    for p in sorted((ROOT / "fastai_tl").rglob("*.py")):
+        h.update(p.relative_to(ROOT).as_posix().encode() + p.read_bytes())
     return h.hexdigest()
 
 
-def skipped(cell) -> bool: return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", "".join(cell["source"]), re.M) is not None
+def skipped(cell) -> bool:
+    return cell["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", "".join(cell["source"]), re.M) is not None
 
 
 def execute_all(notebooks: list[Path], workers: int = 2) -> dict[Path, Path]:
-    "The executed copy of each; those that have not changed are found. Raises `DocsError` that names notebook, cell and error"
+    """The executed copy of each; those that have not changed are found.
+
+    Raises `DocsError` that names notebook, cell and error
+    """
     mark, out, todo = package_mark(), {}, []
     KEPT.mkdir(parents=True, exist_ok=True)
     for p in notebooks:
         nb = json.loads(p.read_text(encoding="utf-8"))
         code = ["".join(c["source"]) for c in nb["cells"] if not skipped(c)]
-        if not code: continue
-        out[p] = KEPT / f"{p.stem}-{hashlib.sha256(json.dumps([mark, p.relative_to(ROOT).as_posix(), code]).encode()).hexdigest()[:20]}.ipynb"
-        if not out[p].exists(): todo.append(p)
+        if not code:
+            continue
+        out[p] = (
+            KEPT / f"{p.stem}-"
+            f"{hashlib.sha256(json.dumps([mark, p.relative_to(ROOT).as_posix(), code]).encode()).hexdigest()[:20]}"
+            ".ipynb"
+        )
+        if not out[p].exists():
+            todo.append(p)
     done = 0
 
     def run(p):
@@ -48,11 +61,14 @@ def execute_all(notebooks: list[Path], workers: int = 2) -> dict[Path, Path]:
         print(f"executed {done}/{len(todo)}: {p.relative_to(ROOT)}", flush=True)
         return "" if r.returncode == 0 else f"{p.relative_to(ROOT)}: {r.stderr.strip()[-1500:]}"
 
-    with ThreadPoolExecutor(workers) as ex: wrong = [w for w in ex.map(run, todo) if w]
-    if wrong: raise DocsError("Notebooks could not be executed.\n"+"\n".join(wrong))
+    with ThreadPoolExecutor(workers) as ex:
+        wrong = [w for w in ex.map(run, todo) if w]
+    if wrong:
+        raise DocsError("Notebooks could not be executed.\n" + "\n".join(wrong))
     keep = set(out.values())
     for old in KEPT.glob("*.ipynb"):
-        if old not in keep: old.unlink()
+        if old not in keep:
+            old.unlink()
     return out
 
 
@@ -61,16 +77,28 @@ def execute(source: Path, to: Path):
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+
     nb = nbformat.read(source, 4)
     cells, nb.cells = nb.cells, [c for c in nb.cells if not skipped(c)]
-    try: NotebookClient(nb, timeout=LIMIT, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": str(source.parent)}}).execute()
-    except CellExecutionError as e: sys.exit(re.sub(r"\x1b\[[0-9;]*m", "", str(e)))
-    for c in nb.cells:   # what libraries say about themselves, with paths of this machine
-        c.outputs = [o for o in c.outputs if not (o.output_type == "stream" and o.name == "stderr" and "site-packages" in o.text)]
+    try:
+        NotebookClient(
+            nb,
+            timeout=LIMIT,
+            kernel_name="python3",
+            store_widget_state=False,
+            resources={"metadata": {"path": str(source.parent)}},
+        ).execute()
+    except CellExecutionError as e:
+        sys.exit(re.sub(r"\x1b\[[0-9;]*m", "", str(e)))
+    for c in nb.cells:  # what libraries say about themselves, with paths of this machine
+        c.outputs = [
+            o for o in c.outputs if not (o.output_type == "stream" and o.name == "stderr" and "site-packages" in o.text)
+        ]
     nb.cells = cells
     tmp = to.with_suffix(".tmp")
     nbformat.write(nb, tmp)
     tmp.replace(to)
 
 
-if __name__ == "__main__": execute(Path(sys.argv[1]), Path(sys.argv[2]))
+if __name__ == "__main__":
+    execute(Path(sys.argv[1]), Path(sys.argv[2]))

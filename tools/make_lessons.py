@@ -3,6 +3,7 @@ solutions without outputs, and the pages beside them.
 
 Run: python tools/make_lessons.py
 """
+
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ def lesson_files() -> dict[str, str]:
     "Text of each file below `TARGET`, by its path there"
     sys.path.insert(0, str(ROOT))
     from fastai_tl.course.student_notebooks import bare_copy, notebook_text, read_notebook, student_copy
+
     out = {}
     for p in sorted(SOURCE.glob("*.ipynb")):
         nb = read_notebook(p)
@@ -25,8 +27,11 @@ def lesson_files() -> dict[str, str]:
 
 def lessons_now() -> dict[str, str]:
     "The same for what is there"
-    return {p.relative_to(TARGET).as_posix(): p.read_text(encoding="utf-8") for p in sorted(TARGET.rglob("*")) if p.suffix in (".ipynb", ".md")
-            and ".ipynb_checkpoints" not in p.parts}
+    return {
+        p.relative_to(TARGET).as_posix(): p.read_text(encoding="utf-8")
+        for p in sorted(TARGET.rglob("*"))
+        if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts
+    }
 
 
 def main():
@@ -38,4 +43,5 @@ def main():
     print(f"{len(files)} files written to {TARGET.relative_to(ROOT)}.")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -18,74 +18,105 @@ __all__ = ['foldable', 'after_norm', 'joined', 'with_weights', 'fold', 'folded']
 
 # %% ../../nbs/api/acceleration/02_conv_bn_fusion.ipynb #90c8781e
 def foldable(
-    modules: Iterable[nn.Module],   # to look among
-    run: Callable[[], object],      # a pass through them, in evaluation mode
+    modules: Iterable[nn.Module],  # to look among
+    run: Callable[[], object],  # a pass through them, in evaluation mode
 ) -> list[tuple[nn.Module, nn.Module]]:
     "Convolutions, each with the batch norm that takes its output; those that are called once in a pass"
-    out, pairs, n, hooks = {}, [], Counter(), []
+    out = {}
+    pairs = []
+    n = Counter()
+    hooks = []
+
     def before(m, args):
         n[m] += 1
-        if args and (made := out.get(id(args[0]))): pairs.append((made[0], m))
+        if args and (made := out.get(id(args[0]))):
+            pairs.append((made[0], m))
+
     def after(m, args, y):
         n[m] += 1
-        out[id(y)] = m, y   # with y, so that no other tensor gets its number
+        out[id(y)] = m, y  # with y, so that no other tensor gets its number
+
     try:
         for m in dict.fromkeys(modules):
-            if isinstance(m, nn.Conv2d) and "forward" not in vars(m): hooks.append(m.register_forward_hook(after))
-            elif after_norm(m): hooks.append(m.register_forward_pre_hook(before))
-        with torch.no_grad(): run()
+            if isinstance(m, nn.Conv2d) and "forward" not in vars(m):
+                hooks.append(m.register_forward_hook(after))
+            elif after_norm(m):
+                hooks.append(m.register_forward_pre_hook(before))
+        with torch.no_grad():
+            run()
     finally:
-        for h in hooks: h.remove()
-    return [(c, b) for c,b in pairs if n[c]==n[b]==1]
+        for h in hooks:
+            h.remove()
+    return [(c, b) for c, b in pairs if n[c] == n[b] == 1]
 
-def _same(x): return x
-def _act(bn, x): return bn.act(bn.drop(x))
+
+def _same(x):
+    return x
+
+
+def _act(bn, x):
+    return bn.act(bn.drop(x))
+
 
 def after_norm(m):
     "What a batch norm does after the norm; `None`: it is of no kind that is known, or uses the statistics of the batch"
-    if not isinstance(m, nn.BatchNorm2d) or m.running_mean is None or "forward" in vars(m): return None
-    if type(m) is nn.BatchNorm2d: return _same
-    return partial(_act, m) if type(m).__name__=="BatchNormAct2d" and type(m).__module__.startswith("timm.") else None   # norm and activation in one
+    if not isinstance(m, nn.BatchNorm2d) or m.running_mean is None or "forward" in vars(m):
+        return None
+    if type(m) is nn.BatchNorm2d:
+        return _same
+    # norm and activation in one
+    return partial(_act, m) if type(m).__name__ == "BatchNormAct2d" and type(m).__module__.startswith("timm.") else None
 
 # %% ../../nbs/api/acceleration/02_conv_bn_fusion.ipynb #b1d17a71
 def joined(
     conv: nn.Conv2d,
     bn: nn.BatchNorm2d,
-    dtype: torch.dtype | None = None,   # to calculate in; `None`: that of each tensor
+    dtype: torch.dtype | None = None,  # to calculate in; `None`: that of each tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     "Weights and bias of `conv` with those of `bn`, in evaluation mode, in them; gradients reach both"
     to = lambda t: t if dtype is None else t.to(dtype)
-    scale = (to(bn.running_var)+bn.eps).rsqrt()
-    if bn.weight is not None: scale = to(bn.weight)*scale
-    bias = -to(bn.running_mean)*scale
-    if conv.bias is not None: bias = bias+to(conv.bias)*scale
-    if bn.bias is not None: bias = bias+to(bn.bias)
-    return to(conv.weight)*scale.view(-1, 1, 1, 1), bias
+    scale = (to(bn.running_var) + bn.eps).rsqrt()
+    if bn.weight is not None:
+        scale = to(bn.weight) * scale
+    bias = -to(bn.running_mean) * scale
+    if conv.bias is not None:
+        bias = bias + to(conv.bias) * scale
+    if bn.bias is not None:
+        bias = bias + to(bn.bias)
+    return to(conv.weight) * scale.view(-1, 1, 1, 1), bias
+
 
 def with_weights(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> Callable:
     "The forward of a copy of `conv` with these in place of its own"
-    if run := fast_conv(conv): return partial(run, weight=weight, bias=bias)
+    if run := fast_conv(conv):
+        return partial(run, weight=weight, bias=bias)
     c = copy.copy(conv)
     c.__dict__["_parameters"] = dict(conv._parameters, weight=weight, bias=bias)
     return partial(type(conv).forward, c)
 
+
 def fold(
     conv: nn.Conv2d,
     bn: nn.BatchNorm2d,
-) -> Callable:           # in place of `conv.forward`; the same numbers as `bn(conv(x))` in evaluation mode, but for roundings
+) -> Callable:  # in place of `conv.forward`; the same numbers as `bn(conv(x))` in evaluation mode, but for roundings
     "A copy of `conv` with the batch norm in its weights, which are laid out with channels last"
     with torch.no_grad():
         weight, bias = (t.to(conv.weight.dtype) for t in joined(conv, bn, torch.float64))
     return with_weights(conv, weight.contiguous(memory_format=torch.channels_last), bias)
 
+
 @contextmanager
 def folded(
-    pairs: list[tuple[nn.Module, nn.Module]],   # of `foldable`
+    pairs: list[tuple[nn.Module, nn.Module]],  # of `foldable`
 ):
-    "Inside, each pair runs as one convolution, with the weights of this moment; one whose `forward` somebody has replaced stays as it is"
+    """Inside, each pair runs as one convolution, with the weights of this moment; one whose `forward` somebody has
+    replaced stays as it is
+    """
     pairs = [p for p in pairs if not any("forward" in vars(m) for m in p)]
     try:
-        for conv,bn in pairs: conv.__dict__["forward"], bn.__dict__["forward"] = fold(conv, bn), after_norm(bn)
+        for conv, bn in pairs:
+            conv.__dict__["forward"], bn.__dict__["forward"] = fold(conv, bn), after_norm(bn)
         yield
     finally:
-        for m in (m for p in pairs for m in p): m.__dict__.pop("forward", None)
+        for m in (m for p in pairs for m in p):
+            m.__dict__.pop("forward", None)

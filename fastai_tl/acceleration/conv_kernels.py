@@ -15,43 +15,66 @@ __all__ = ['same_padding', 'plain_conv', 'fast_conv']
 
 # %% ../../nbs/api/acceleration/03_conv_kernels.ipynb #f8d84344
 def _window(x, left, right, top, bottom):
-    "`x` with columns and rows of zeros around it, or with fewer columns where that is negative; only the zeros that are needed are written"
-    if not (left or right or top or bottom): return x
-    n, c, h, w = x.shape
-    out = torch.empty((n, c, h+top+bottom, w+left+right), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    rows, a, b = out[:,:,top:top+h], max(left, 0), min(w+left, out.shape[3])
-    rows[...,a:b] = x[...,a-left:b-left]
-    for zeros in (out[:,:,:top], out[:,:,top+h:], rows[...,:a], rows[...,b:]):
-        if zeros.numel(): zeros.zero_()
+    """`x` with columns and rows of zeros around it, or with fewer columns where that is negative; only the zeros
+    that are needed are written
+    """
+    if not (left or right or top or bottom):
+        return x
+    n, c = x.shape[:2]
+    h, w = x.shape[2:]
+    out = torch.empty(
+        (n, c, h + top + bottom, w + left + right), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    rows, a, b = out[:, :, top : top + h], max(left, 0), min(w + left, out.shape[3])
+    rows[..., a:b] = x[..., a - left : b - left]
+    for zeros in (out[:, :, :top], out[:, :, top + h :], rows[..., :a], rows[..., b:]):
+        if zeros.numel():
+            zeros.zero_()
     return out
 
-def _grad(which, g, x, w, stride, padding): return torch.ops.aten.convolution_backward(g, x, w, None, stride, padding, (1, 1), False, (0, 0), len(w), which)
+
+def _grad(which, g, x, w, stride, padding):
+    return torch.ops.aten.convolution_backward(g, x, w, None, stride, padding, (1, 1), False, (0, 0), len(w), which)
+
 
 def _fast_columns(c):
     "Columns of a filter for which oneDNN has its fast kernel; it takes channels by the vector"
-    return 3 if c%(16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8)==0 else None
+    return 3 if c % (16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8) == 0 else None
+
 
 def _weight_grad(g, x, w, stride, sides):
-    "The gradient of the filters, a few columns at a time, and few enough items that the copy of what they see stays near the processor"
-    (c, _, kh, kw), (top, bottom, left, _), (sh, sw) = w.shape, sides, stride
-    ph = top if top==bottom and x.shape[2]>=kh+(-top)%sh else 0   # the fast kernel wants inputs that are higher than its filters
-    top, bottom = top-ph, bottom-ph
-    n, first, out = -(-kw//(_fast_columns(c) or kw)), 0, []
+    """The gradient of the filters, a few columns at a time, and few enough items that the copy of what they see
+    stays near the processor
+    """
+    c, (kh, kw) = w.shape[1], w.shape[2:]
+    top, bottom, left = sides[:3]
+    sh, sw = stride
+    # the fast kernel wants inputs that are higher than its filters
+    ph = top if top == bottom and x.shape[2] >= kh + (-top) % sh else 0
+    top, bottom = top - ph, bottom - ph
+    n, first, out = -(-kw // (_fast_columns(c) or kw)), 0, []
     for i in range(n):
-        k = -(-(kw-first)//(n-i))
-        before = left-first
-        after = sw*(g.shape[3]-1)+k-x.shape[3]-before
-        items = max(1, 2**20//(c*(x.shape[2]+top+bottom)*(x.shape[3]+before+after)))
+        k = -(-(kw - first) // (n - i))
+        before = left - first
+        after = sw * (g.shape[3] - 1) + k - x.shape[3] - before
+        items = max(1, 2**20 // (c * (x.shape[2] + top + bottom) * (x.shape[3] + before + after)))
         like = g.new_empty(c, 1, kh, k)
-        out.append(sum(_grad([False, True, False], gs, _window(xs, before, after, top, bottom), like, stride, (ph, 0))[1]
-                       for gs,xs in zip(g.split(items), x.split(items))))
+        out.append(
+            sum(
+                _grad([False, True, False], gs, _window(xs, before, after, top, bottom), like, stride, (ph, 0))[1]
+                for gs, xs in zip(g.split(items), x.split(items))
+            )
+        )
         first += k
-    return torch.cat(out, 3) if n>1 else out[0]
+    return torch.cat(out, 3) if n > 1 else out[0]
+
 
 def _even(w, sides):
     "Filters for which both sides are padded alike, and how much"
-    top, bottom, left, right = sides
-    return (F.pad(w, (right-left, 0, bottom-top, 0)) if right>left or bottom>top else w), (bottom, right)
+    top, bottom = sides[:2]
+    left, right = sides[2:]
+    return (F.pad(w, (right - left, 0, bottom - top, 0)) if right > left or bottom > top else w), (bottom, right)
+
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
@@ -63,69 +86,111 @@ class _Depthwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        (x, w), (stride, sides) = ctx.saved_tensors, ctx.how
+        x, w = ctx.saved_tensors
+        stride, sides = ctx.how
         g = g.contiguous(memory_format=torch.channels_last)
         even, padding = _even(w, sides)
-        return (_grad([True, False, False], g, x, even, stride, padding)[0] if ctx.needs_input_grad[0] else None,
-                _weight_grad(g, x, w, stride, sides) if ctx.needs_input_grad[1] else None,
-                g.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, None, None)
+        return (
+            _grad([True, False, False], g, x, even, stride, padding)[0] if ctx.needs_input_grad[0] else None,
+            _weight_grad(g, x, w, stride, sides) if ctx.needs_input_grad[1] else None,
+            g.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )
 
 # %% ../../nbs/api/acceleration/03_conv_kernels.ipynb #6fe2ffd7
-_rows = lambda t: t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])   # pixels in rows, channels in columns
+_rows = lambda t: t.permute(0, 2, 3, 1).reshape(-1, t.shape[1])  # pixels in rows, channels in columns
+
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, w, b):
         ctx.save_for_backward(x, w)
-        n, _, h, wide = x.shape
+        n, (h, wide) = len(x), x.shape[2:]
         y = torch.empty((n, len(w), h, wide), dtype=x.dtype, memory_format=torch.channels_last)
         out, wt = y.permute(0, 2, 3, 1).view(-1, len(w)), w.flatten(1).t()
-        if b is None: torch.mm(_rows(x), wt, out=out)
-        else: torch.addmm(b, _rows(x), wt, out=out)
+        if b is None:
+            torch.mm(_rows(x), wt, out=out)
+        else:
+            torch.addmm(b, _rows(x), wt, out=out)
         return y
 
     @staticmethod
     def backward(ctx, g):
         (x, w), g_ = ctx.saved_tensors, _rows(g)
-        n, c, h, wide = x.shape
-        return ((g_@w.flatten(1)).view(n, h, wide, c).permute(0, 3, 1, 2) if ctx.needs_input_grad[0] else None,
-                (g_.t()@_rows(x)).view(w.shape) if ctx.needs_input_grad[1] else None,
-                g_.sum(0) if ctx.needs_input_grad[2] else None)
+        n, c = x.shape[:2]
+        h, wide = x.shape[2:]
+        return (
+            (g_ @ w.flatten(1)).view(n, h, wide, c).permute(0, 3, 1, 2) if ctx.needs_input_grad[0] else None,
+            (g_.t() @ _rows(x)).view(w.shape) if ctx.needs_input_grad[1] else None,
+            g_.sum(0) if ctx.needs_input_grad[2] else None,
+        )
 
 # %% ../../nbs/api/acceleration/03_conv_kernels.ipynb #e41b870f
 def same_padding(n: int, k: int, stride: int) -> tuple[int, int]:
     "Zeros before and after `n` pixels, as TensorFlow pads them, so that ceil(n/stride) outputs come of filters of `k`"
     from timm.layers import get_same_padding
-    p = get_same_padding(n, k, stride, 1)
-    return p//2, p-p//2
 
-def _is_same(m): return type(m).__name__=="Conv2dSame" and type(m).__module__.startswith("timm.")
+    p = get_same_padding(n, k, stride, 1)
+    return p // 2, p - p // 2
+
+
+def _is_same(m):
+    return type(m).__name__ == "Conv2dSame" and type(m).__module__.startswith("timm.")
+
 
 def plain_conv(m: nn.Module) -> bool:
-    "Whether a module is a convolution that does nothing else with its weights: torch's own, or timm's with TensorFlow's padding"
+    """Whether a module is a convolution that does nothing else with its weights: torch's own, or timm's with
+    TensorFlow's padding
+    """
     return type(m) is nn.Conv2d or _is_same(m)
 
+
 def _sides(m, x):
-    if not _is_same(m): return m.padding[0], m.padding[0], m.padding[1], m.padding[1]
-    return *same_padding(x.shape[2], m.kernel_size[0], m.stride[0]), *same_padding(x.shape[3], m.kernel_size[1], m.stride[1])
+    if not _is_same(m):
+        return m.padding[0], m.padding[0], m.padding[1], m.padding[1]
+    return *same_padding(x.shape[2], m.kernel_size[0], m.stride[0]), *same_padding(
+        x.shape[3], m.kernel_size[1], m.stride[1]
+    )
+
 
 def _run(conv, x, weight, bias):
-    if type(x) is torch.Tensor and x.ndim==4 and x.device.type=="cpu" and x.is_contiguous(memory_format=torch.channels_last) and x.dtype==weight.dtype:
-        if conv.groups==1:
-            if x.shape[2]*x.shape[3]<=256: return _Pointwise.apply(x, weight, bias)
+    if (
+        type(x) is torch.Tensor
+        and x.ndim == 4
+        and x.device.type == "cpu"
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.dtype == weight.dtype
+    ):
+        if conv.groups == 1:
+            if x.shape[2] * x.shape[3] <= 256:
+                return _Pointwise.apply(x, weight, bias)
         else:
             sides = _sides(conv, x)
-            if conv.kernel_size[1]>3 or sides[0]!=sides[1] or sides[2]!=sides[3]: return _Depthwise.apply(x, weight, bias, tuple(conv.stride), sides)
-    if not _is_same(conv): return conv._conv_forward(x, weight, bias)
+            if conv.kernel_size[1] > 3 or sides[0] != sides[1] or sides[2] != sides[3]:
+                return _Depthwise.apply(x, weight, bias, tuple(conv.stride), sides)
+    if not _is_same(conv):
+        return conv._conv_forward(x, weight, bias)
     from timm.layers import conv2d_same
+
     return conv2d_same(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
 
 def fast_conv(
     conv: nn.Module,
-) -> Callable | None:   # (input, weight, bias) -> output, the same function as the module's forward; `None`: nothing to gain
+    # (input, weight, bias) -> output, the same function as the module's forward; `None`: nothing to gain
+) -> Callable | None:
     "A convolution in pieces for which processors have fast kernels"
-    if not plain_conv(conv) or conv.padding_mode!="zeros" or isinstance(conv.padding, str) or tuple(conv.dilation)!=(1, 1): return None
+    if (
+        not plain_conv(conv)
+        or conv.padding_mode != "zeros"
+        or isinstance(conv.padding, str)
+        or tuple(conv.dilation) != (1, 1)
+    ):
+        return None
     k, steps, same = tuple(conv.kernel_size), max(conv.stride), _is_same(conv)
-    if conv.groups==1: gains = k==(1, 1) and steps==1 and (same or tuple(conv.padding)==(0, 0))
-    else: gains = conv.groups==conv.in_channels==conv.out_channels and (k[1]>3 or same and steps>1)
+    if conv.groups == 1:
+        gains = k == (1, 1) and steps == 1 and (same or tuple(conv.padding) == (0, 0))
+    else:
+        gains = conv.groups == conv.in_channels == conv.out_channels and (k[1] > 3 or same and steps > 1)
     return partial(_run, conv) if gains else None

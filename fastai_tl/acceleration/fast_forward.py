@@ -20,169 +20,250 @@ __all__ = ['Quick', 'quick_for']
 
 # %% ../../nbs/api/acceleration/04_fast_forward.ipynb #6511a29d
 class _Joined:
-    "In place of a convolution's forward: the norm after it is in its weights, which are made anew where they may have changed; gradients reach both"
-    def __init__(self, conv, bn): self.conv, self.bn, self.made = conv, bn, None
+    """In place of a convolution's forward: the norm after it is in its weights, which are made anew where they may
+    have changed; gradients reach both
+    """
+
+    def __init__(self, conv, bn):
+        self.conv, self.bn, self.made = conv, bn, None
 
     def __call__(self, x):
         ts = self.conv.weight, self.conv.bias, self.bn.weight, self.bn.bias
         trains = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in ts)
         run = self.made if self.made and not trains else with_weights(self.conv, *joined(self.conv, self.bn))
-        if not trains: self.made = run
+        if not trains:
+            self.made = run
         return run(x)
+
 
 class _Single:
     "In place of the forward of a convolution without a norm"
-    def __init__(self, conv, run): self.conv, self.run = conv, run
-    def __call__(self, x): return self.run(x, self.conv.weight, self.conv.bias)
+
+    def __init__(self, conv, run):
+        self.conv, self.run = conv, run
+
+    def __call__(self, x):
+        return self.run(x, self.conv.weight, self.conv.bias)
 
 # %% ../../nbs/api/acceleration/04_fast_forward.ipynb #e453ddbd
 class Quick:
     "How a network can run faster on processors"
+
     def __init__(self, pairs, last, single=()):
-        self.last, self.joined = last, [(c, b, between, _Joined(c, b), after_norm(b)) for c,b,between in pairs]
-        self.single = [(c, _Single(c, fast_conv(c))) for c in single]   # where no norm is joined with them
-    def __deepcopy__(self, memo): return self
+        self.last, self.joined = last, [(c, b, between, _Joined(c, b), after_norm(b)) for c, b, between in pairs]
+        self.single = [(c, _Single(c, fast_conv(c))) for c in single]  # where no norm is joined with them
+
+    def __deepcopy__(self, memo):
+        return self
 
     def begin(self):
         "Weights may have changed"
-        for *_,j,_ in self.joined: j.made = None
+        for *_, j, _ in self.joined:
+            j.made = None
 
-    def inputs(self, xb): return tuple(map(self.laid, xb))
+    def inputs(self, xb):
+        return tuple(map(self.laid, xb))
 
     def laid(self, x):
         "An input as it is best laid out"
-        if not isinstance(x, torch.Tensor): return x
+        if not isinstance(x, torch.Tensor):
+            return x
         x = x.as_subclass(torch.Tensor)
-        return x.contiguous(memory_format=torch.channels_last) if self.last and x.ndim==4 and x.is_floating_point() else x
+        return (
+            x.contiguous(memory_format=torch.channels_last)
+            if self.last and x.ndim == 4 and x.is_floating_point()
+            else x
+        )
 
     @contextmanager
     def on(self):
         "Inside, the network runs so; norms that follow the batches, and layers that somebody watches, as ever"
         alone, here = [], [o for o in self.joined if _free(o[0]) and _held(o[1]) and all(map(_free, o[2]))]
         try:
-            for c,b,_,j,after in here: c.__dict__["forward"], b.__dict__["forward"] = j, after
+            for c, b, _, j, after in here:
+                c.__dict__["forward"], b.__dict__["forward"] = j, after
             alone = [o for o in self.single if "forward" not in vars(o[0])]
-            for c,run in alone: c.__dict__["forward"] = run
+            for c, run in alone:
+                c.__dict__["forward"] = run
             yield
         finally:
-            for m in (*(m for o in here for m in o[:2]), *(c for c,_ in alone)): m.__dict__.pop("forward", None)
+            for m in (*(m for o in here for m in o[:2]), *(c for c, _ in alone)):
+                m.__dict__.pop("forward", None)
 
 # %% ../../nbs/api/acceleration/04_fast_forward.ipynb #44d95a55
-def _free(m): return not (m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m))
+def _free(m):
+    return not (
+        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks or "forward" in vars(m)
+    )
+
 
 def _held(bn):
-    if bn._forward_hooks or bn._backward_hooks or bn._backward_pre_hooks or "forward" in vars(bn): return False
-    if any(not isinstance(h, HoldStats) for h in bn._forward_pre_hooks.values()): return False
+    if bn._forward_hooks or bn._backward_hooks or bn._backward_pre_hooks or "forward" in vars(bn):
+        return False
+    if any(not isinstance(h, HoldStats) for h in bn._forward_pre_hooks.values()):
+        return False
     return not bn.training or (h := hook_of(bn)) is not None and h.holds(bn)
 
 # %% ../../nbs/api/acceleration/04_fast_forward.ipynb #b71934f1
 class _Seen(Exception):
     "Something has looked at what is hidden"
 
+
 class _Hidden(torch.Tensor):
     "In place of what comes out of a convolution: whatever is done with it is found out"
+
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         raise _Seen([o.of for a in args for o in (a if isinstance(a, (list, tuple)) else [a]) if type(o) is cls])
 
+
 def _alone(run, pairs):
-    "Those pairs whose norm is all that ever sees what comes out of the convolution in `run()`, forward and backward, once"
+    """Those pairs whose norm is all that ever sees what comes out of the convolution in `run()`, forward and
+    backward, once
+    """
     while pairs:
-        real, refs, seen, hooks, norm_of = {}, [], Counter(), [], dict(pairs)
+        real = {}
+        refs = []
+        seen = Counter()
+        hooks = []
+        norm_of = dict(pairs)
+
         def hide(m, args, y):
-            seen[m] += 1   # noqa: B023
+            seen[m] += 1  # noqa: B023
             h = torch.Tensor._make_subclass(_Hidden, y.detach())
             h.of = m
-            real[id(h)] = m, y   # noqa: B023
-            refs.append((m, weakref.ref(h)))   # noqa: B023
+            real[id(h)] = m, y  # noqa: B023
+            refs.append((m, weakref.ref(h)))  # noqa: B023
             return h
+
         def show(m, args):
-            seen[m] += 1   # noqa: B023
-            if not args or type(args[0]) is not _Hidden: return None
-            c, y = real.pop(id(args[0]))   # noqa: B023
-            if norm_of[c] is m: seen[c, m] += 1   # noqa: B023
+            seen[m] += 1  # noqa: B023
+            if not args or type(args[0]) is not _Hidden:
+                return None
+            c, y = real.pop(id(args[0]))  # noqa: B023
+            if norm_of[c] is m:
+                seen[c, m] += 1  # noqa: B023
             return y, *args[1:]
+
         out = None
         try:
-            for c,b in pairs: hooks += [c.register_forward_hook(hide), b.register_forward_pre_hook(show)]
+            for c, b in pairs:
+                hooks += [c.register_forward_hook(hide), b.register_forward_pre_hook(show)]
             out = run()
-            bad = {c for c,b in pairs if not seen[c]==seen[b]==seen[c, b]==1}
-        except _Seen as e: bad = set(e.args[0]) or set(norm_of)
+            bad = {c for c, b in pairs if not seen[c] == seen[b] == seen[c, b] == 1}
+        except _Seen as e:
+            bad = set(e.args[0]) or set(norm_of)
         finally:
-            for h in hooks: h.remove()
-        alive = lambda: {m for m,r in refs if r() is not None}   # noqa: B023
-        if not bad and alive(): gc.collect(); bad = alive()   # somebody keeps it, or it is what comes out
+            for h in hooks:
+                h.remove()
+        alive = lambda: {m for m, r in refs if r() is not None}  # noqa: B023
+        if not bad and alive():
+            gc.collect()
+            bad = alive()  # somebody keeps it, or it is what comes out
         del out
-        if not bad: return pairs
+        if not bad:
+            return pairs
         pairs = [p for p in pairs if p[0] not in bad]
     return pairs
 
-
 # %% ../../nbs/api/acceleration/04_fast_forward.ipynb #86da1890
 def _sizes(model, pairs, xb, bs):
-    "Of each convolution, whether a batch that comes out of it has more numbers than its weights: less work is saved otherwise than is made"
+    """Of each convolution, whether a batch that comes out of it has more numbers than its weights: less work is
+    saved otherwise than is made
+    """
     out, hooks = {}, []
-    def note(m, args, y): out[m] = y.numel()//len(y)*bs>=m.weight.numel()
+
+    def note(m, args, y):
+        out[m] = y.numel() // len(y) * bs >= m.weight.numel()
+
     try:
-        hooks = [c.register_forward_hook(note) for c,_ in pairs]
+        hooks = [c.register_forward_hook(note) for c, _ in pairs]
         _evaluate(model, xb)
     finally:
-        for h in hooks: h.remove()
-    return [(c, b) for c,b in pairs if out[c]]
+        for h in hooks:
+            h.remove()
+    return [(c, b) for c, b in pairs if out[c]]
+
 
 def _evaluate(model, xb):
-    with torch.no_grad(): return model.eval()(*xb)
+    with torch.no_grad():
+        return model.eval()(*xb)
+
 
 def _train(model, xb):
     "As in training but for norms, which must not follow these few items"
     model.train()
     for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eval()
     return with_grads(model, lambda: model(*xb))[0]
 
-_known = weakref.WeakKeyDictionary()   # by model: its modules, and answers by what was asked
+
+_known = weakref.WeakKeyDictionary()  # by model: its modules, and answers by what was asked
+
 
 def quick_for(
     model: nn.Module,
-    xb: tuple,          # inputs, two items or so
-    bs: int,            # items in a batch
-    skip=(),            # modules that do not run
-) -> Quick | None:      # `None`: nothing to gain
-    "What can be done for a network. It follows from its structure and the shapes, so that a run that is resumed does the same"
+    xb: tuple,  # inputs, two items or so
+    bs: int,  # items in a batch
+    skip=(),  # modules that do not run
+) -> Quick | None:  # `None`: nothing to gain
+    """What can be done for a network.
+
+    It follows from its structure and the shapes, so that a run that is resumed does the same
+    """
     modules, dtypes, skip = list(model.modules()), {p.dtype for p in model.parameters()}, set(skip)
-    if not any(isinstance(m, nn.Conv2d) and m not in skip for m in modules): return None
-    if not dtypes<={torch.float32, torch.float64} or any(p.device.type!="cpu" for p in model.parameters()) or torch.is_autocast_enabled("cpu"): return None
+    if not any(isinstance(m, nn.Conv2d) and m not in skip for m in modules):
+        return None
+    if (
+        not dtypes <= {torch.float32, torch.float64}
+        or any(p.device.type != "cpu" for p in model.parameters())
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return None
     others = nn.DataParallel, nn.parallel.DistributedDataParallel, torch.jit.ScriptModule
-    if any(isinstance(m, others) or type(m).__name__=="OptimizedModule" for m in modules): return None
+    if any(isinstance(m, others) or type(m).__name__ == "OptimizedModule" for m in modules):
+        return None
     was = _known.get(model)
-    if was is None or len(was[0])!=len(modules) or any(r() is not m for r,m in zip(was[0], modules)):
+    if was is None or len(was[0]) != len(modules) or any(r() is not m for r, m in zip(was[0], modules)):
         was = _known[model] = [weakref.ref(m) for m in modules], {}
     asked = bs, tuple(tuple(x.shape[1:]) for x in xb if isinstance(x, torch.Tensor))
     if asked not in was[1]:
-        with preserved_model(model): was[1][asked] = _find(model, xb, bs)
-    pairs, last, single = was[1][asked]   # with the modules that are around only one of the two, where somebody could watch
+        with preserved_model(model):
+            was[1][asked] = _find(model, xb, bs)
+    # with the modules that are around only one of the two, where somebody could watch
+    pairs, last, single = was[1][asked]
     pairs, single = [p for p in pairs if p[0] not in skip], [c for c in single if c not in skip]
     return Quick(pairs, last, single) if pairs or last else None
 
+
 def _find(model, xb, bs):
-    paths = {m: _ancestors(n) for n,m in model.named_modules()}
+    paths = {m: _ancestors(n) for n, m in model.named_modules()}
     for last in (True, False):
         laid = Quick([], last).inputs(xb)
         try:
             plain = flat(_evaluate(model, laid))
             _train(model, laid)
-        except Exception: continue   # a view of what is laid out otherwise; a network that wants other items, or more of them
+        except Exception:
+            continue  # a view of what is laid out otherwise; a network that wants other items, or more of them
         try:
-            pairs = foldable([m for m in model.modules() if not isinstance(m, nn.Conv2d) or plain_conv(m)], lambda: _evaluate(model, laid))   # noqa: B023
+            pairs = foldable(
+                [m for m in model.modules() if not isinstance(m, nn.Conv2d) or plain_conv(m)],
+                lambda: _evaluate(model, laid),
+            )  # noqa: B023
             pairs = _sizes(model, pairs, laid, bs)
-            for run in (_evaluate, _train): pairs = _alone(lambda: run(model, laid), pairs)   # noqa: B023
-            pairs = [(c, b, [model.get_submodule(n) for n in paths[c]^paths[b]]) for c,b in pairs]
+            for run in (_evaluate, _train):
+                pairs = _alone(lambda: run(model, laid), pairs)  # noqa: B023
+            pairs = [(c, b, [model.get_submodule(n) for n in paths[c] ^ paths[b]]) for c, b in pairs]
             single = [m for m in model.modules() if last and fast_conv(m)]
             with Quick(pairs, last, single).on():
                 _train(model, laid)
-                wrong = differs(plain, flat(_evaluate(model, laid)), 1e-3)   # roundings apart
+                wrong = differs(plain, flat(_evaluate(model, laid)), 1e-3)  # roundings apart
             return ([], last, []) if wrong else (pairs, last, single)
-        except Exception: return [], last, []
+        except Exception:
+            return [], last, []
     return [], False, []
 
-def _ancestors(path): return {".".join(path.split(".")[:i]) for i in range(1, path.count(".")+1)}
+
+def _ancestors(path):
+    return {".".join(path.split(".")[:i]) for i in range(1, path.count(".") + 1)}

@@ -15,48 +15,104 @@ __all__ = ['is_adam', 'fused_step', 'FusedStep']
 # %% ../../nbs/api/acceleration/01_fused_adam.ipynb #e7ab1e5b
 def is_adam(opt) -> bool:
     "Whether `opt` is fastai's `Adam` with decoupled weight decay, step by step as `fastai.optimizer.Adam` makes it"
-    if type(opt) is not Optimizer or len(opt.cbs)!=5: return False
+    if type(opt) is not Optimizer or len(opt.cbs) != 5:
+        return False
     a = opt.cbs[1]
-    return (opt.cbs[0] is weight_decay and isinstance(a, partial) and a.func is average_grad and a.keywords==dict(dampening=True) and not a.args
-            and opt.cbs[2] is average_sqr_grad and opt.cbs[3] is step_stat and opt.cbs[4] is adam_step)
+    return (
+        opt.cbs[0] is weight_decay
+        and isinstance(a, partial)
+        and a.func is average_grad
+        and a.keywords == dict(dampening=True)
+        and not a.args
+        and opt.cbs[2] is average_sqr_grad
+        and opt.cbs[3] is step_stat
+        and opt.cbs[4] is adam_step
+    )
+
 
 def _fits(p):
-    return not p.is_sparse and p.dtype==torch.float32 and p.grad.dtype==p.dtype and p.is_contiguous() and p.grad.is_contiguous() and not p.is_complex()
+    return (
+        not p.is_sparse
+        and p.dtype == torch.float32
+        and p.grad.dtype == p.dtype
+        and p.is_contiguous()
+        and p.grad.is_contiguous()
+        and not p.is_complex()
+    )
+
 
 def fused_step(
-    opt,           # of `is_adam`
-) -> bool:         # whether it was taken; if not, nothing has changed
-    """One step of fastai's Adam, by torch's fused kernel. It agrees with `opt.step()` to 1e-6 of the size of the step (the order of the roundings differs).
-    Gradients are gone after it, so that the next ones are written instead of added to zeros"""
+    opt,  # of `is_adam`
+) -> bool:  # whether it was taken; if not, nothing has changed
+    """One step of fastai's Adam, by torch's fused kernel.
+
+    It agrees with `opt.step()` to 1e-6 of the size of the step (the order of the roundings differs). Gradients are gone
+    after it, so that the next ones are written instead of added to zeros
+    """
     sets = {}
-    for ps,h in zip(opt.param_lists, opt.hypers):
+    for ps, h in zip(opt.param_lists, opt.hypers):
         for p in ps:
-            if p.grad is None: continue
-            if not _fits(p): return False
+            if p.grad is None:
+                continue
+            if not _fits(p):
+                return False
             st = opt.state[p]
-            if "sqr_avg" not in st and "grad_avg" in st: return False
-            key = st.get("step", 0), h["lr"], h["mom"], h["sqr_mom"], h["eps"], h["wd"] if st.get("do_wd", True) else 0., p.device
+            if "sqr_avg" not in st and "grad_avg" in st:
+                return False
+            key = (
+                st.get("step", 0),
+                h["lr"],
+                h["mom"],
+                h["sqr_mom"],
+                h["eps"],
+                h["wd"] if st.get("do_wd", True) else 0.0,
+                p.device,
+            )
             sets.setdefault(key, []).append((p, st))
     with torch.no_grad():
         for (step, lr, mom, sqr_mom, eps, wd, dev), pairs in sets.items():
-            for p,st in pairs:
-                if "grad_avg" not in st: st["grad_avg"], st["sqr_avg"] = torch.zeros_like(p), torch.zeros_like(p)
-                st["step"] = step+1
-            ps, n = [p for p,_ in pairs], torch.tensor(float(step+1), device=dev)
-            torch._fused_adamw_(ps, [p.grad for p in ps], [st["grad_avg"] for _,st in pairs], [st["sqr_avg"] for _,st in pairs], [], [n]*len(ps), lr=float(lr),
-                                beta1=float(mom), beta2=float(sqr_mom), weight_decay=float(wd), eps=float(eps), amsgrad=False, maximize=False)
-            for p in ps: p.grad = None
+            for p, st in pairs:
+                if "grad_avg" not in st:
+                    st["grad_avg"], st["sqr_avg"] = torch.zeros_like(p), torch.zeros_like(p)
+                st["step"] = step + 1
+            ps, n = [p for p, _ in pairs], torch.tensor(float(step + 1), device=dev)
+            torch._fused_adamw_(
+                ps,
+                [p.grad for p in ps],
+                [st["grad_avg"] for _, st in pairs],
+                [st["sqr_avg"] for _, st in pairs],
+                [],
+                [n] * len(ps),
+                lr=float(lr),
+                beta1=float(mom),
+                beta2=float(sqr_mom),
+                weight_decay=float(wd),
+                eps=float(eps),
+                amsgrad=False,
+                maximize=False,
+            )
+            for p in ps:
+                p.grad = None
     return True
 
 # %% ../../nbs/api/acceleration/01_fused_adam.ipynb #a1fde9d7
 class FusedStep(Callback):
-    "Take the step of fastai's Adam with `fused_step`; with any other optimizer, and under fastai's mixed precision, do nothing"
-    order = 900   # after whatever changes gradients or calls a step off
+    """Take the step of fastai's Adam with `fused_step`; with any other optimizer, and under fastai's mixed
+    precision, do nothing
+    """
 
-    def before_fit(self): self.ready = None
+    order = 900  # after whatever changes gradients or calls a step off
+
+    def before_fit(self):
+        self.ready = None
 
     def before_step(self):
-        if self.ready is None: self.ready = is_adam(self.opt) and hasattr(torch, "_fused_adamw_") and not hasattr(self.learn, "mixed_precision")
-        if self.ready and fused_step(self.opt): raise CancelStepException
+        if self.ready is None:
+            self.ready = (
+                is_adam(self.opt) and hasattr(torch, "_fused_adamw_") and not hasattr(self.learn, "mixed_precision")
+            )
+        if self.ready and fused_step(self.opt):
+            raise CancelStepException
 
-    def __reduce__(self): return Callback, ()   # an export need not have it
+    def __reduce__(self):
+        return Callback, ()  # an export need not have it

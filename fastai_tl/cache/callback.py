@@ -28,227 +28,377 @@ __all__ = ['LeanLoader', 'KeptLoader', 'FeatureCache', 'cache_of', 'cached', 'fr
 # %% ../../nbs/api/cache/05_callback.ipynb #7e346116
 class _InPlaceOf:
     "Batches in the order in which `source` would give them"
+
     def __init__(self, cache, source):
         self.cache, self.source = cache, source
-        self.fake_l = SimpleNamespace(num_workers=0, pin_memory=False, timeout=0, persistent_workers=False, pin_memory_device="")
-    def __len__(self): return len(self.source)
+        self.fake_l = SimpleNamespace(
+            num_workers=0, pin_memory=False, timeout=0, persistent_workers=False, pin_memory_device=""
+        )
+
+    def __len__(self):
+        return len(self.source)
+
     def __getattr__(self, k):
-        if k in ("source", "cache") or k.startswith("__"): raise AttributeError(k)
+        if k in ("source", "cache") or k.startswith("__"):
+            raise AttributeError(k)
         return getattr(self.source, k)
 
-    def get_idxs(self): return list(self.source.get_idxs())
+    def get_idxs(self):
+        return list(self.source.get_idxs())
 
     def __iter__(self):
-        self.source.randomize(); self.source.before_iter()
+        self.source.randomize()
+        self.source.before_iter()
         idxs = self.get_idxs()
-        torch.empty((), dtype=torch.int64).random_()   # torch's iterator draws a seed
+        torch.empty((), dtype=torch.int64).random_()  # torch's iterator draws a seed
         yield from self.create_batches(iter(idxs))
         self.source.after_iter()
 
+
 class LeanLoader(_InPlaceOf):
     "Batches of features"
-    def after_batch(self, b): return b   # for a loader of several processes around it
+
+    def after_batch(self, b):
+        return b  # for a loader of several processes around it
 
     def get_idxs(self):
         idxs, k = super().get_idxs(), self.cache.views_of(self.source)
-        return idxs if k==1 else [i+self.source.n*self.source.rng.randrange(k) for i in idxs]   # a view is a number of rows further on
+        # a view is a number of rows further on
+        return idxs if k == 1 else [i + self.source.n * self.source.rng.randrange(k) for i in idxs]
 
     def create_batches(self, idxs):
-        for rows in chunked(idxs, self.source.bs, self.source.drop_last): yield self.cache.batch(self.source, rows)
+        for rows in chunked(idxs, self.source.bs, self.source.drop_last):
+            yield _feature_batch(self.cache, self.source, rows)
+
 
 class KeptLoader(_InPlaceOf):
     "Batches of pictures that need not be opened again"
-    def create_batches(self, idxs): yield from self.cache.items[id(self.source)].batches(idxs, self.source.drop_last)
+
+    def create_batches(self, idxs):
+        yield from self.cache.items[id(self.source)].batches(idxs, self.source.drop_last)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #056571c6
-def _batch(self: FrozenCache, dl, rows):
+def _feature_batch(cache: FrozenCache, dl, rows):
     "A batch of features; of pictures if there are none any more"
-    learn, items = self.learn, [r%dl.n for r in rows]
-    if self.frozen() or self.begin_again(dl):
-        t, types = self.table(dl), self.types[id(dl)]
-        x = t.rows(rows).to(self.device, self.cut.call.out.dtype)
-        self.live = x, x._version
+    learn, items = cache.learn, [r % dl.n for r in rows]
+    if cache.frozen() or _begin_again(cache, dl):
+        t, types = cache.table(dl), cache.types[id(dl)]
+        x = t.rows(rows).to(cache.device, cache.cut.call.out.dtype)
+        cache.live = x, x._version
         idx = torch.tensor(items)
-        return (x, *[None]*(getattr(learn.dls, "n_inp", 1)-1), *(y[idx].to(self.device).as_subclass(c) for y,c in zip(t.ys, types)))
-    self.live = None
+        return (
+            x,
+            *[None] * (getattr(learn.dls, "n_inp", 1) - 1),
+            *(y[idx].to(cache.device).as_subclass(c) for y, c in zip(t.ys, types)),
+        )
+    cache.live = None
     return dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in items])))
 
-def _begin_again(self: FrozenCache, dl) -> bool:
+
+def _begin_again(cache: FrozenCache, dl) -> bool:
     "Something has begun to train: new features, if there can be any"
-    if self.cut is None: return False
-    self.hashes = None
+    if cache.cut is None:
+        return False
+    cache.hashes = None
     try:
-        self.renew()
-        return self.ready(dl) is not None
+        cache.renew()
+        return _lean_loader(cache, dl) is not None
     except NoCache as e:
-        self.drop(); self.why = e.why; self.params = []
-        self.note(f"no longer cached: {e.why}")
+        cache.drop()
+        cache.why = e.why
+        cache.params = []
+        cache.note(f"no longer cached: {e.why}")
         return False
 
-def _ready(self: FrozenCache, dl) -> LeanLoader | None:
-    "A loader of features in place of `dl`"
-    self.table(dl)
-    shape = "×".join(map(str, self.cut.shape))
-    self.note(f"{sum(t.n_rows for t,_ in self.tables.values())} rows of features, {shape} numbers each, after {self.cut.path}", about=self.cut)
-    return LeanLoader(self, dl)
 
-FrozenCache.batch, FrozenCache.begin_again, FrozenCache.ready = _batch, _begin_again, _ready
+def _lean_loader(cache: FrozenCache, dl) -> LeanLoader | None:
+    "A loader of features in place of `dl`"
+    cache.table(dl)
+    shape = "×".join(map(str, cache.cut.shape))
+    cache.note(
+        f"{sum(t.n_rows for t, _ in cache.tables.values())} rows of features, {shape} numbers each, after "
+        f"{cache.cut.path}",
+        about=cache.cut,
+    )
+    return LeanLoader(cache, dl)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #133b7bd0
 class FeatureCache(Callback):
     "Give a fit features for pictures where `FrozenCache` says so; comes and goes with `frozen_cache`"
-    order = -5   # after the model is in training mode
+
+    order = -5  # after the model is in training mode
     cache, lean = None, False
 
-    def __init__(self, cache): self.cache = cache
-    def __reduce__(self): return Callback, ()   # an export holds nothing of it
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __reduce__(self):
+        return Callback, ()  # an export holds nothing of it
 
     def before_fit(self):
-        self.looked, self.light, self.trained, self.cache.quicks = False, False, False, {}
+        self.looked = False
+        self.light = False
+        self.trained = False
+        self.cache.quicks = {}
         learn = self.learn
-        if type(learn)._call_one is Learner._call_one: learn.__dict__["_call_one"] = _Events(learn)
-    def before_train(self): self.swap(True)
-    def before_validate(self): self.swap(False)
-    def after_batch(self): self.disarm()
-    def after_fit(self): self.disarm(); self.learn.__dict__.pop("_call_one", None)
+        if type(learn)._call_one is Learner._call_one:
+            learn.__dict__["_call_one"] = _Events(learn)
+
+    def before_train(self):
+        self.swap(True)
+
+    def before_validate(self):
+        self.swap(False)
+
+    def after_batch(self):
+        self.disarm()
+
+    def after_fit(self):
+        self.disarm()
+        self.learn.__dict__.pop("_call_one", None)
 
     def swap(self, training):
         "Put features in the place of the loader of this epoch, if it is one of the Learner's own"
-        cache, dl, self.lean, self.quick = self.cache, self.learn.dl, False, None
-        if training: self.light = False
-        if cache.off or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs): return
-        if not any(dl is o for o in self.learn.dls.loaders[:2]): return
-        if training: self.trained = True
+        cache = self.cache
+        dl = self.learn.dl
+        self.lean = False
+        self.quick = None
+        if training:
+            self.light = False
+        if cache.off or any(isinstance(cb, GatherPredsCallback) for cb in self.learn.cbs):
+            return
+        if not any(dl is o for o in self.learn.dls.loaders[:2]):
+            return
+        if training:
+            self.trained = True
         whole, dl = dl, unwrap_loader(dl)
-        lean = cache.open(dl, training, not self.looked, self.trained)
+        lean = _epoch_loader(cache, dl, training, not self.looked, self.trained)
         self.looked = True
         self.light = lean is not None and (training or self.light)
-        if lean is not None: self.learn.dl, self.lean = lean if whole is dl else type(whole)(lean, whole.rank, whole.world_size, whole.device), True
-        if whole is not dl: return
-        if lean is None and cache.keeps(dl, training): self.learn.dl = KeptLoader(cache, dl)
-        self.quick = cache.quick(dl, self.lean)
+        if lean is not None:
+            self.learn.dl, self.lean = (
+                lean if whole is dl else type(whole)(lean, whole.rank, whole.world_size, whole.device),
+                True,
+            )
+        if whole is not dl:
+            return
+        if lean is None and cache.keeps(dl, training):
+            self.learn.dl = KeptLoader(cache, dl)
+        self.quick = _epoch_quick(cache, dl, self.lean)
 
     def before_batch(self):
-        if not isinstance(vars(self.learn).get("_call_one"), _Events): self.arm()   # which arms when all others have been asked
+        if not isinstance(vars(self.learn).get("_call_one"), _Events):
+            self.arm()  # which arms when all others have been asked
 
     def arm(self):
         "The next pass of the model is the one"
         own = vars(model := self.cache.model)
-        if self.lean and self.cache.live is not None: own["forward"] = _Once(self.cache, self.quick)
-        elif self.quick is not None and "forward" not in own: own["forward"] = _Quickly(model, self.quick)
+        if self.lean and self.cache.live is not None:
+            own["forward"] = _Once(self.cache, self.quick)
+        elif self.quick is not None and "forward" not in own:
+            own["forward"] = _Quickly(model, self.quick)
 
     def disarm(self):
         own = vars(self.cache.model)
-        if isinstance(own.get("forward"), (_Once, _Quickly)): del own["forward"]
+        if isinstance(own.get("forward"), (_Once, _Quickly)):
+            del own["forward"]
+
 
 class _Events:
-    "fastai asks every callback at each of a batch's events, which takes longer than the step of a small head; this asks those that have something to do"
-    def __init__(self, learn): self.learn, self.known, self.by = learn, (), {}
-    def __reduce__(self): return partial, (Learner._call_one, self.learn)   # what is saved holds nothing of it
+    """fastai asks every callback at each of a batch's events, which takes longer than the step of a small head; this
+    asks those that have something to do
+    """
+
+    def __init__(self, learn):
+        self.learn, self.known, self.by = learn, (), {}
+
+    def __reduce__(self):
+        return partial, (Learner._call_one, self.learn)  # what is saved holds nothing of it
 
     def __call__(self, name):
         cbs = self.learn.cbs
-        if name in ("before_fit", "before_epoch", "after_fit"): self.known = ()
-        if name not in _batch_events: return Learner._call_one(self.learn, name)
-        if self.known!=(now := [id(o) for o in cbs]): self.known, self.by = now, {}
-        if name not in self.by: self.by[name] = [o for o in cbs.sorted("order") if self.has(o, name)]
-        for cb in self.by[name]: cb(name)
-        if name=="before_batch" and isinstance(cb := vars(self.learn).get("feature_cache"), FeatureCache): cb.arm()
+        if name in ("before_fit", "before_epoch", "after_fit"):
+            self.known = ()
+        if name not in _batch_events:
+            return Learner._call_one(self.learn, name)
+        if self.known != (now := [id(o) for o in cbs]):
+            self.known, self.by = now, {}
+        if name not in self.by:
+            self.by[name] = [o for o in cbs.sorted("order") if self.has(o, name)]
+        for cb in self.by[name]:
+            cb(name)
+        if name == "before_batch" and isinstance(cb := vars(self.learn).get("feature_cache"), FeatureCache):
+            cb.arm()
 
     @staticmethod
     def has(cb, name):
         "Whether a callback does anything at an event; one that is called or looked up in a way of its own may"
         cls = type(cb)
-        return hasattr(cls, name) or name in vars(cb) or cls.__call__ is not Callback.__call__ or cls.__getattr__ is not Callback.__getattr__
+        return (
+            hasattr(cls, name)
+            or name in vars(cb)
+            or cls.__call__ is not Callback.__call__
+            or cls.__getattr__ is not Callback.__getattr__
+        )
 
-_batch_events = {"before_batch", "after_pred", "after_loss", "before_backward", "after_cancel_backward", "after_backward", "before_step", "after_cancel_step",
-                 "after_step", "after_cancel_batch", "after_batch"}
+
+_batch_events = {
+    "before_batch",
+    "after_pred",
+    "after_loss",
+    "before_backward",
+    "after_cancel_backward",
+    "after_backward",
+    "before_step",
+    "after_cancel_step",
+    "after_step",
+    "after_cancel_batch",
+    "after_batch",
+}
+
 
 class _Once:
     "The forward of a model for one batch of features; pictures go the usual way"
-    def __init__(self, cache, quick): self.cache, self.quick = cache, quick
-    def __deepcopy__(self, memo): return self
+
+    def __init__(self, cache, quick):
+        self.cache, self.quick = cache, quick
+
+    def __deepcopy__(self, memo):
+        return self
 
     def __call__(self, *xb, **kw):
         cache, model = self.cache, self.cache.model
         x, version = cache.live if cache.live is not None else (None, 0)
-        is_live = bool(xb) and isinstance(xb[0], torch.Tensor) and x is not None and xb[0].data_ptr()==x.data_ptr() and xb[0].shape==x.shape
-        if not is_live and not (xb and cache.learn.xb and xb[0] is cache.learn.xb[0]): return type(model).forward(model, *xb, **kw)
+        is_live = (
+            bool(xb)
+            and isinstance(xb[0], torch.Tensor)
+            and x is not None
+            and xb[0].data_ptr() == x.data_ptr()
+            and xb[0].shape == x.shape
+        )
+        if not is_live and not (xb and cache.learn.xb and xb[0] is cache.learn.xb[0]):
+            return type(model).forward(model, *xb, **kw)
         del model.__dict__["forward"]
-        if not is_live or xb[0]._version!=version:
-            raise StateError("A callback has changed the inputs of a batch, but they are stored features, not pictures. Train without the cache: cache=False.")
-        if not cache.frozen(): raise StateError("A frozen layer was released between two events of a batch. Do that between two batches.")
+        if not is_live or xb[0]._version != version:
+            raise StateError(
+                "A callback has changed the inputs of a batch, but they are stored features, not pictures. Train "
+                "without the cache: cache=False."
+            )
+        if not cache.frozen():
+            raise StateError("A frozen layer was released between two events of a batch. Do that between two batches.")
         cache.live = None
-        if self.quick is None: return cache.cut.rest(x)
-        with self.quick.on(): return cache.cut.rest(self.quick.laid(x))
+        if self.quick is None:
+            return cache.cut.rest(x)
+        with self.quick.on():
+            return cache.cut.rest(self.quick.laid(x))
+
 
 class _Quickly:
     "The forward of a model for one batch of pictures"
-    def __init__(self, model, quick): self.model, self.quick = model, quick
-    def __deepcopy__(self, memo): return self
+
+    def __init__(self, model, quick):
+        self.model, self.quick = model, quick
+
+    def __deepcopy__(self, memo):
+        return self
 
     def __call__(self, *xb, **kw):
         del self.model.__dict__["forward"]
-        with self.quick.on(): return type(self.model).forward(self.model, *self.quick.inputs(xb), **kw)
+        with self.quick.on():
+            return type(self.model).forward(self.model, *self.quick.inputs(xb), **kw)
 
 # %% ../../nbs/api/cache/05_callback.ipynb #fc7c5cb5
-def _open(self: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
+def _epoch_loader(cache: FrozenCache, dl, training, first, trained) -> LeanLoader | None:
     "What an epoch should use instead of `dl`; `None`: `dl`"
-    learn, self.fresh = self.learn, None
-    if self.auto:
-        if all(p.requires_grad for p in self.model.parameters()): self.note("nothing is frozen"); return None
-        planned = self.outlook.planned if self.outlook.planned is not None else learn.n_epoch*len(learn.dls.train) if trained else 0
-        self.once = planned<2*len(learn.dls.train)
-        if self.once and not self.outlook.chain: self.note("one epoch gains nothing"); return None
-        if first: self.refused = None
-        if self.refused==self.standing(): return None
+    learn, cache.fresh = cache.learn, None
+    if cache.auto:
+        if all(p.requires_grad for p in cache.model.parameters()):
+            cache.note("nothing is frozen")
+            return None
+        planned = (
+            cache.outlook.planned
+            if cache.outlook.planned is not None
+            else learn.n_epoch * len(learn.dls.train)
+            if trained
+            else 0
+        )
+        cache.once = planned < 2 * len(learn.dls.train)
+        if cache.once and not cache.outlook.chain:
+            cache.note("one epoch gains nothing")
+            return None
+        if first:
+            cache.refused = None
+        if cache.refused == cache.standing():
+            return None
     try:
-        if why := callbacks_reason(learn, self.auto): raise NoCache(why, callback=True)
-        if first: self.hashes, self.checked = fingerprint(self.model), set()
-        if self.cut is not None and id(dl) not in self.checked:
-            self.checked.add(id(dl))
-            if not self.unchanged(dl) and id(dl) in self.tables: self.drop()   # its items are others now
-        if not self.intact(self.hashes if first else None):
-            self.hashes = self.hashes if first else None
-            self.renew()
-        elif first and (h := self.cut.hooked()): raise NoCache(f"{h} has a hook, which would see nothing of it.")
-        if self.auto:
-            size = sum(o.n for o in self.loaders)*self.cut.call.out.row*self.cut.call.out.dtype.itemsize
-            if size>self.limit: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
-        if dl is not self.loaders[0] and id(dl) not in self.tables:
-            if id(dl) not in self.reasons: self.reasons[id(dl)] = self.reason(dl, False)[0]
-            if why := self.reasons[id(dl)]: self.note(f"validation is not cached: {why}"); return None
-        return self.ready(dl)
+        if why := callbacks_reason(learn, cache.auto):
+            raise NoCache(why, callback=True)
+        if first:
+            cache.hashes, cache.checked = fingerprint(cache.model), set()
+        if cache.cut is not None and id(dl) not in cache.checked:
+            cache.checked.add(id(dl))
+            if not cache.unchanged(dl) and id(dl) in cache.tables:
+                cache.drop()  # its items are others now
+        if not cache.intact(cache.hashes if first else None):
+            cache.hashes = cache.hashes if first else None
+            cache.renew()
+        elif first and (h := cache.cut.hooked()):
+            raise NoCache(f"{h} has a hook, which would see nothing of it.")
+        if cache.auto:
+            size = sum(o.n for o in cache.loaders) * cache.cut.call.out.row * cache.cut.call.out.dtype.itemsize
+            if size > cache.limit:
+                raise NoCache(
+                    f"features would take {size / 2**20:.0f} MB, more than memory_limit ({cache.limit / 2**20:.0f} MB)."
+                )
+        if dl is not cache.loaders[0] and id(dl) not in cache.tables:
+            if id(dl) not in cache.reasons:
+                cache.reasons[id(dl)] = cache.reason(dl, False)[0]
+            if why := cache.reasons[id(dl)]:
+                cache.note(f"validation is not cached: {why}")
+                return None
+        return _lean_loader(cache, dl)
     except NoCache as e:
-        self.why = e.why
-        if self.auto or not hasattr(e, "callback"): self.drop()
-        if not self.auto and not hasattr(e, "trains"): raise
-        if self.auto and training: self.refused = self.standing()
-        self.note(f"not cached: {e.why}")
+        cache.why = e.why
+        if cache.auto or not hasattr(e, "callback"):
+            cache.drop()
+        if not cache.auto and not hasattr(e, "trains"):
+            raise
+        if cache.auto and training:
+            cache.refused = cache.standing()
+        cache.note(f"not cached: {e.why}")
         return None
 
-FrozenCache.open = _open
 
-_LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")   # callbacks with ways of their own
+# callbacks with ways of their own
+_LAYOUTS = ("MixedPrecision", "NonNativeMixedPrecision", "ChannelsLast", "DistributedTrainer", "ParallelTrainer")
 
-def _quick(self: FrozenCache, dl, lean) -> Quick | None:
+
+def _epoch_quick(cache: FrozenCache, dl, lean) -> Quick | None:
     "How the part of the network that is not cached runs faster in this epoch; found out once a fit"
-    cut = self.cut if lean else None
+    cut = cache.cut if lean else None
     asked = id(dl), id(cut)
-    if asked not in self.quicks: self.quicks[asked] = _find_quick(self, dl, cut), cut   # with the cut, so that no other gets its number
-    q,_ = self.quicks[asked]
-    if q is not None: q.begin()
+    if asked not in cache.quicks:
+        cache.quicks[asked] = _find_quick(cache, dl, cut), cut  # with the cut, so that no other gets its number
+    q, _ = cache.quicks[asked]
+    if q is not None:
+        q.begin()
     return q
 
-def _find_quick(self, dl, cut):
-    learn = self.learn
-    if not self.may_quick or getattr(dl, "n", None) is None or not dl.bs or any(type(cb).__name__ in _LAYOUTS for cb in learn.cbs): return None
-    try:
-        q = quick_for(self.model, peek(learn, dl)[0], dl.bs, () if cut is None else cut.modules().values())
-        return None if q is None or cut is not None and not cut.takes(q) else q
-    except Exception: return None   # a loader that cannot give these few items
 
-FrozenCache.quick = _quick
+def _find_quick(cache: FrozenCache, dl, cut):
+    learn = cache.learn
+    if (
+        not cache.may_quick
+        or getattr(dl, "n", None) is None
+        or not dl.bs
+        or any(type(cb).__name__ in _LAYOUTS for cb in learn.cbs)
+    ):
+        return None
+    try:
+        q = quick_for(cache.model, peek(learn, dl)[0], dl.bs, () if cut is None else cut.modules().values())
+        return None if q is None or cut is not None and not cut.takes(q) else q
+    except Exception:
+        return None  # a loader that cannot give these few items
 
 # %% ../../nbs/api/cache/05_callback.ipynb #9e1177be
 def cache_of(learn) -> FrozenCache | None:
@@ -256,62 +406,91 @@ def cache_of(learn) -> FrozenCache | None:
     cb = getattr(learn, "feature_cache", None) if "feature_cache" in vars(learn) else None
     return cb.cache if isinstance(cb, FeatureCache) else None
 
+
 @contextmanager
 def _attached(learn, cache):
     cb = FeatureCache(cache)
-    cbs = [cb]+([FusedStep()] if cache.fused and not learn._grab_cbs(FusedStep) else [])
+    cbs = [cb] + ([FusedStep()] if cache.fused and not learn._grab_cbs(FusedStep) else [])
     learn.add_cbs(cbs)
-    try: yield cache
+    try:
+        yield cache
     finally:
-        cb.disarm(); learn.__dict__.pop("_call_one", None)
+        cb.disarm()
+        learn.__dict__.pop("_call_one", None)
         learn.remove_cbs([o for o in cbs if any(o is c for c in learn.cbs)])
-        cache.drop(); cache.items.clear(); cache.trail.clear()
+        cache.drop()
+        cache.items.clear()
+        cache.trail.clear()
+
 
 @contextmanager
 def cached(
-    learn,              # a fastai `Learner`
-    cache,              # 'auto': where it is exact and pays; `True`: raise `NoCache` where frozen layers cannot be cached; `False`: not
-    report=None,        # as `on_progress` elsewhere
-    fused=False,        # as in `frozen_cache`
-    planned=None,       # training batches that are to come; `None`: those of the next fit
+    learn,  # a fastai `Learner`
+    # 'auto': where it is exact and pays; `True`: raise `NoCache` where frozen layers cannot be cached; `False`: not
+    cache,
+    report=None,  # as `on_progress` elsewhere
+    fused=False,  # as in `frozen_cache`
+    planned=None,  # training batches that are to come; `None`: those of the next fit
 ):
-    "For functions that train: what `cache=` asks for, inside. A cache that is in force already goes on, except with `False`"
-    if not (cache=="auto" or cache is True or cache is False): raise InputError(f"cache={cache!r}: give 'auto', True or False.", allowed=("auto", True, False))
+    """For functions that train: what `cache=` asks for, inside.
+
+    A cache that is in force already goes on, except with `False`
+    """
+    if not (cache == "auto" or cache is True or cache is False):
+        raise InputError(f"cache={cache!r}: give 'auto', True or False.", allowed=("auto", True, False))
     now = cache_of(learn)
     if now is not None:
         was = now.off, now.outlook
         now.off = now.off or cache is False
-        try: yield now
-        finally: now.off, now.outlook = was
-    elif cache is False: yield None
+        try:
+            yield now
+        finally:
+            now.off, now.outlook = was
+    elif cache is False:
+        yield None
     else:
-        with _attached(learn, FrozenCache(learn, auto=cache=="auto", report=report or (lambda *a: None), fused=fused, quick=True)) as c:
+        with _attached(
+            learn, FrozenCache(learn, auto=cache == "auto", report=report or (lambda *a: None), fused=fused, quick=True)
+        ) as c:
             c.begin(Outlook(planned))
             yield c
 
 # %% ../../nbs/api/cache/05_callback.ipynb #3197ec10
 @contextmanager
 def frozen_cache(
-    learn,                             # a fastai `Learner` with frozen layers
-    views: int = 1,                    # random views of each training picture to store; 1: the transforms must not be random
+    learn,  # a fastai `Learner` with frozen layers
+    views: int = 1,  # random views of each training picture to store; 1: the transforms must not be random
     dtype: torch.dtype | None = None,  # to store them in, such as torch.float16; `None`: as the network gives them
-    memory_limit: int | None = None,   # bytes; above it, features are in a file that is read as needed; `None`: as in settings.ini
-    store=None,                        # a folder where features are kept for other sessions; `None`: they are forgotten
+    # bytes; above it, features are in a file that is read as needed; `None`: as in settings.ini
+    memory_limit: int | None = None,
+    store=None,  # a folder where features are kept for other sessions; `None`: they are forgotten
     *,
-    fused: bool = False,               # take Adam's step in one pass, see `fused`: several times faster, and the same to 1e-6 of a step
-    quick: bool = False,               # on processors, convolutions with channels last and held norms in them, see `quick`; the same but for roundings
-    hold_random: bool = False,         # run dropout and stochastic depth of frozen layers as in evaluation, which makes more of the network cacheable
-    on_progress: Reporter | None = None,   # called with (batches done, batches in all, note) while features are made; `None`: shows a bar
-):                                     # `FrozenCache`
-    """Inside, training and validation of `learn` use stored outputs of its frozen layers. Raises `NoCache`, with the reason, if that cannot be exact.
-    Weights, what is frozen, data and callbacks may change inside: features are made anew, or no longer used; the repr says so"""
-    if isinstance(views, bool) or not isinstance(views, int) or views<1: raise InputError(f"views={views!r}: give a whole number, 1 or more.")
-    if memory_limit is not None and memory_limit<=0: raise InputError(f"memory_limit={memory_limit!r}: give a number of bytes.")
+    # take Adam's step in one pass, see `fused`: several times faster, and the same to 1e-6 of a step
+    fused: bool = False,
+    # on processors, convolutions with channels last and held norms in them, see `quick`; the same but for roundings
+    quick: bool = False,
+    # run dropout and stochastic depth of frozen layers as in evaluation, which makes more of the network cacheable
+    hold_random: bool = False,
+    # called with (batches done, batches in all, note) while features are made; `None`: shows a bar
+    on_progress: Reporter | None = None,
+):  # `FrozenCache`
+    """Inside, training and validation of `learn` use stored outputs of its frozen layers.
+
+    Raises `NoCache`, with the reason, if that cannot be exact. Weights, what is frozen, data and callbacks may change
+    inside: features are made anew, or no longer used; the repr says so
+    """
+    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+        raise InputError(f"views={views!r}: give a whole number, 1 or more.")
+    if memory_limit is not None and memory_limit <= 0:
+        raise InputError(f"memory_limit={memory_limit!r}: give a number of bytes.")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InputError(f"dtype={dtype!r}: give torch.float16, torch.bfloat16 or torch.float32.")
     check_free(learn, "frozen_cache")
-    if cache_of(learn) is not None: raise StateError("This Learner is inside frozen_cache already.")
-    if learn.opt is None: learn.create_opt()
+    if cache_of(learn) is not None:
+        raise StateError("This Learner is inside frozen_cache already.")
+    if learn.opt is None:
+        learn.create_opt()
     c = FrozenCache(learn, views, dtype, memory_limit, store, fused, hold_random, report=on_progress, quick=quick)
     c.renew()
-    with _attached(learn, c): yield c
+    with _attached(learn, c):
+        yield c

@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from .items import KeptItems, autocast_mark, callbacks_reason, fetch, in_order, items_reason, loader_reason, parts_of, peek, precision
+from fastcore.basics import patch
+from fastai_tl.cache.items import (
+    KeptItems,
+    autocast_mark,
+    callbacks_reason,
+    fetch,
+    in_order,
+    items_reason,
+    loader_reason,
+    parts_of,
+    peek,
+    precision,
+)
 from ..core.distributed import barrier, rank, size
 from ..core.errors import KitWarning
 from .store import DiskStore, Hasher, NoKey, Table, add_items
@@ -29,41 +41,92 @@ __all__ = ['VERSIONS', 'Outlook', 'FrozenCache']
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #c9b31332
 VERSIONS = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy", "fastai-tl")
 
+
 @functools.cache
 def _version(n):
-    try: return importlib.metadata.version(n)
-    except importlib.metadata.PackageNotFoundError: return ""
+    try:
+        return importlib.metadata.version(n)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
-_kept = weakref.WeakKeyDictionary()   # by model: tables in memory by key, so that find_lr, run_plan and frozen_cache need not each make them
+
+# by model: tables in memory by key, so that find_lr, run_plan and frozen_cache need not each make them
+_kept = weakref.WeakKeyDictionary()
 
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #d2d5bcda
 @dataclass(frozen=True)
 class Outlook:
     "What is going to be trained; decisions follow from it, so that a run that is resumed does the same"
-    planned: int | None = None        # training batches of this stage; `None`: those of the next fit
-    later: int = 0                    # of the stages after it
-    coming: Sequence[set[int]] = ()   # what each of these trains, as `id`s of parameters, if not all
-    chain: bool = False               # there are other stages with frozen layers, before or after
+
+    planned: int | None = None  # training batches of this stage; `None`: those of the next fit
+    later: int = 0  # of the stages after it
+    coming: Sequence[set[int]] = ()  # what each of these trains, as `id`s of parameters, if not all
+    chain: bool = False  # there are other stages with frozen layers, before or after
+
 
 class FrozenCache:
     "Features of a Learner's frozen layers, and what is done with them; see `frozen_cache`"
-    def __init__(self, learn, views=1, dtype=None, memory_limit=None, store=None, fused=False, hold_random=False, auto=False, report=None, quick=False):
-        self.learn, self.views, self.dtype, self.store, self.fused, self.hold, self.auto = learn, views, dtype, store, fused, hold_random, auto
+
+    hashes = None
+
+    def __init__(
+        self,
+        learn,
+        views=1,
+        dtype=None,
+        memory_limit=None,
+        store=None,
+        fused=False,
+        hold_random=False,
+        auto=False,
+        report=None,
+        quick=False,
+    ):
+        self.learn = learn
+        self.views = views
+        self.dtype = dtype
+        self.store = store
+        self.fused = fused
+        self.hold = hold_random
+        self.auto = auto
         self.limit = load_settings().memory_limit if memory_limit is None else memory_limit
         self.report = report
-        self.cut, self.why, self.off, self.outlook, self.items, self.trail = None, "", False, Outlook(), {}, {}
-        self.may_quick, self.quicks, self.once, self.refused = quick, {}, False, None
-        self.tables, self.reasons, self.good, self.prints, self.mode, self.live = {}, {}, set(), {}, None, None
-        self.seconds, self.recent, self.facts, self.types, self.checked, self.fresh = 0., {}, {}, {}, set(), None
+        self.cut = None
+        self.why = ""
+        self.off = False
+        self.outlook = Outlook()
+        self.items = {}
+        self.trail = {}
+        self.may_quick = quick
+        self.quicks = {}
+        self.once = False
+        self.refused = None
+        self.tables = {}
+        self.reasons = {}
+        self.good = set()
+        self.prints = {}
+        self.mode = None
+        self.live = None
+        self.seconds = 0.0
+        self.recent = {}
+        self.facts = {}
+        self.types = {}
+        self.checked = set()
+        self.fresh = None
 
-    def __deepcopy__(self, memo): return self   # copies of a Learner, as `Snapshot` makes them, have the same one
+    def __deepcopy__(self, memo):
+        return self  # copies of a Learner, as `Snapshot` makes them, have the same one
 
     def __repr__(self):
-        if self.cut is None: return f"FrozenCache(not in use: {self.why})" if self.why else "FrozenCache(nothing cached yet)"
-        n, size = sum(t.n_rows for t,_ in self.tables.values()), sum(t.nbytes for t,_ in self.tables.values())
-        where = "on disk" if any(t.file for t,_ in self.tables.values()) else "in memory"
+        if self.cut is None:
+            return f"FrozenCache(not in use: {self.why})" if self.why else "FrozenCache(nothing cached yet)"
+        n, size = sum(t.n_rows for t, _ in self.tables.values()), sum(t.nbytes for t, _ in self.tables.values())
+        where = "on disk" if any(t.file for t, _ in self.tables.values()) else "in memory"
         shape = "×".join(map(str, self.cut.shape))
-        return f"FrozenCache(after {self.cut.path}, {n} rows of {shape}, {size/2**20:.1f} MB {where}, made in {self.seconds:.1f} s)"
+        return (
+            f"FrozenCache(after {self.cut.path}, {n} rows of {shape}, {size / 2**20:.1f} MB {where}, made in "
+            f"{self.seconds:.1f} s)"
+        )
 
     def note(self, text, about=None):
         "For the history: what was done, or why not"
@@ -74,66 +137,106 @@ class FrozenCache:
         self.outlook, self.recent = outlook, {}
 
     @property
-    def notes(self) -> str: return "; ".join(self.recent.values())
+    def notes(self) -> str:
+        return "; ".join(self.recent.values())
 
     @property
-    def model(self) -> torch.nn.Module: return unwrap_model(self.learn.model)
+    def model(self) -> torch.nn.Module:
+        return unwrap_model(self.learn.model)
 
     @property
-    def loaders(self) -> list: return [unwrap_loader(dl) for dl in self.learn.dls.loaders[:2]]
+    def loaders(self) -> list:
+        return [unwrap_loader(dl) for dl in self.learn.dls.loaders[:2]]
 
-    def views_of(self, dl): return self.views if self.loaders and dl is self.loaders[0] else 1
+    def views_of(self, dl):
+        return self.views if self.loaders and dl is self.loaders[0] else 1
 
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #8762d132
-def _marks(tensors): return [(id(t), t._version, t.data_ptr()) for t in tensors]
+def _marks(tensors):
+    return [(id(t), t._version, t.data_ptr()) for t in tensors]
 
-def _frozen(self: FrozenCache) -> bool:
+
+@patch
+def frozen(self: FrozenCache) -> bool:
     "Whether nothing before the cut trains"
-    for p in self.params:   # twice a batch, hence no generator
-        if p.requires_grad: return False
+    for p in self.params:  # twice a batch, hence no generator
+        if p.requires_grad:
+            return False
     return True
 
-def _intact(self: FrozenCache, hashes=None) -> bool:
+
+@patch
+def intact(self: FrozenCache, hashes=None) -> bool:
     "Whether the features are still those of the network"
-    if self.cut is None or self.cut.model is not self.model or not self.frozen() or self.mode!=autocast_mark(self.learn): return False
-    if self.device!=next(self.model.parameters()).device: return False
+    if (
+        self.cut is None
+        or self.cut.model is not self.model
+        or not self.frozen()
+        or self.mode != autocast_mark(self.learn)
+    ):
+        return False
+    if self.device != next(self.model.parameters()).device:
+        return False
     if hashes is not None:
-        if any(hashes.get(n)!=h for n,h in self.prints.items()): return False
+        if any(hashes.get(n) != h for n, h in self.prints.items()):
+            return False
         self.names = self.cut.tensors()
         self.marks = _marks(self.names.values())
         return True
-    return _marks(self.names.values())==self.marks
+    return _marks(self.names.values()) == self.marks
 
-def _still(self: FrozenCache) -> list[str]:
-    "Names of the tensors before the cut that nothing can have moved: no write that torch has counted, no gradient that an optimizer could use"
+
+@patch
+def still(self: FrozenCache) -> list[str]:
+    """Names of the tensors before the cut that nothing can have moved: no write that torch has counted, no gradient
+    that an optimizer could use
+    """
     now = _marks(self.names.values())
-    return [n for (n,t),a,b in zip(self.names.items(), now, self.marks) if a==b and t.grad is None]
-
-FrozenCache.frozen, FrozenCache.intact, FrozenCache.still = _frozen, _intact, _still
+    return [n for (n, t), a, b in zip(self.names.items(), now, self.marks) if a == b and t.grad is None]
 
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #ebb343fe
-def _standing(self: FrozenCache) -> tuple:
+@patch
+def standing(self: FrozenCache) -> tuple:
     "What trains, and who looks on: while these are the same, what was refused in a fit stays refused"
     return [id(p) for p in self.model.parameters() if p.requires_grad], [id(cb) for cb in self.learn.cbs]
 
-def _drop(self: FrozenCache):
-    self.cut, self.tables, self.reasons, self.live = None, {}, {}, None
 
-def _renew(self: FrozenCache):
+@patch
+def drop(self: FrozenCache):
+    self.cut = None
+    self.tables = {}
+    self.reasons = {}
+    self.live = None
+
+
+@patch
+def renew(self: FrozenCache):
     "Find the cut for what is frozen now; raises `NoCache`"
     learn = self.learn
     self.drop()
-    if size()>1 and self.store is None:
-        raise NoCache("several processes train together. They can share features in a folder: with frozen_cache(learn, store=folder).")
-    if "forward" in vars(self.model): raise NoCache("the forward of the model has been replaced.")
-    if why := callbacks_reason(learn, self.auto): raise NoCache(why)
+    if size() > 1 and self.store is None:
+        raise NoCache(
+            "several processes train together. They can share features in a folder: with frozen_cache(learn, "
+            "store=folder)."
+        )
+    if "forward" in vars(self.model):
+        raise NoCache("the forward of the model has been replaced.")
+    if why := callbacks_reason(learn, self.auto):
+        raise NoCache(why)
     train = self.loaders[0]
     why, is_random = self.reason(train, True)
-    if is_random and self.views>1: why = ""
-    elif is_random: raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.", random=True)
-    if why: raise NoCache(f"training data: {why}")
-    xb,_ = peek(learn, train)
-    with precision(learn): cut = find_cut(self.model, xb, self.hold, small=self.once)
+    if is_random and self.views > 1:
+        why = ""
+    elif is_random:
+        raise NoCache(
+            f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.",
+            random=True,
+        )
+    if why:
+        raise NoCache(f"training data: {why}")
+    xb, _ = peek(learn, train)
+    with precision(learn):
+        cut = find_cut(self.model, xb, self.hold, small=self.once)
     now = fingerprint(self.model) if self.hashes is None else self.hashes
     ts = cut.tensors()
     self.prints, self.marks = {n: now[n] for n in ts if n in now}, _marks(ts.values())
@@ -142,207 +245,319 @@ def _renew(self: FrozenCache):
     self.names = ts
     self.cut, self.why = cut, ""
 
-FrozenCache.standing, FrozenCache.drop, FrozenCache.renew, FrozenCache.hashes = _standing, _drop, _renew, None
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #20dabb57
 def _transforms(dl, plain):
     fs = [f for k in ("after_item", "before_batch", "after_batch") for f in getattr(getattr(dl, k, None), "fs", [])]
     return [(type(f), id(f) if plain else vars(f) if hasattr(f, "__dict__") else f) for f in fs]
 
-def _look(self: FrozenCache, dl) -> tuple:
+
+@patch
+def look(self: FrozenCache, dl) -> tuple:
     "A few items as the network gets them, and what the transforms are after that: both must stay the same"
     rnd = RandomState([dl])
     try:
-        random.seed(0); np.random.seed(0); torch.manual_seed(0)
-        xb,yb = fetch(self.learn, dl, range(min(dl.n, 4)))
-    finally: rnd.restore()
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        xb, yb = fetch(self.learn, dl, range(min(dl.n, 4)))
+    finally:
+        rnd.restore()
     self.types[id(dl)] = [type(y) for y in yb]
     h = Hasher().add(dl.bs, dl.n, xb, [y.as_subclass(torch.Tensor) for y in yb], getattr(dl.dataset, "split_idx", None))
-    try: return h.add(_transforms(dl, False)).hexdigest(), True
-    except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return h.add(_transforms(dl, True)).hexdigest(), False
+    try:
+        return h.add(_transforms(dl, False)).hexdigest(), True
+    except (NoKey, RecursionError, AttributeError, TypeError, ValueError):
+        return h.add(_transforms(dl, True)).hexdigest(), False
 
-def _facts_of(self: FrozenCache, dl) -> tuple: return *self.look(dl), id(dl.dataset), len(dl.dataset)
 
-def _unchanged(self: FrozenCache, dl) -> bool:
+@patch
+def facts_of(self: FrozenCache, dl) -> tuple:
+    return *self.look(dl), id(dl.dataset), len(dl.dataset)
+
+
+@patch
+def unchanged(self: FrozenCache, dl) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
     now = self.facts_of(dl)
     was, self.facts[id(dl)], self.fresh = self.facts.get(id(dl)), now, id(dl)
-    if was is not None and was!=now: self.good.discard(id(dl))
-    return was==now
+    if was is not None and was != now:
+        self.good.discard(id(dl))
+    return was == now
 
-def _reason(self: FrozenCache, dl, training) -> tuple[str, bool]:
+
+@patch
+def reason(self: FrozenCache, dl, training) -> tuple[str, bool]:
     "`loader_reason`; a loader that was found good is asked again if its items have become others"
-    if id(dl) in self.good and (self.fresh==id(dl) or self.unchanged(dl)): return "", False
+    if id(dl) in self.good and (self.fresh == id(dl) or self.unchanged(dl)):
+        return "", False
     answer = loader_reason(self.learn, dl, training)
-    if not answer[0]: self.good.add(id(dl))
+    if not answer[0]:
+        self.good.add(id(dl))
     return answer
 
-def _key(self: FrozenCache, dl) -> str | None:
+
+@patch
+def key(self: FrozenCache, dl) -> str | None:
     "Of everything that the features of a loader depend on; `None`: something in it cannot be told"
     cut = self.cut
     seen, whole = self.facts[id(dl)][:2]
-    if not whole: return None
+    if not whole:
+        return None
     try:
-        h = Hasher().add([_version(n) for n in VERSIONS], cut.path, cut.call.nth, sorted(self.prints.items()), [(c.path, repr(c.module)) for c in cut.skipped],
-                         [type(c.module) for c in cut.above], self.dtype, self.mode, self.device.type, self.views_of(dl), self.hold, seen)
+        h = Hasher().add(
+            [_version(n) for n in VERSIONS],
+            cut.path,
+            cut.call.nth,
+            sorted(self.prints.items()),
+            [(c.path, repr(c.module)) for c in cut.skipped],
+            [type(c.module) for c in cut.above],
+            self.dtype,
+            self.mode,
+            self.device.type,
+            self.views_of(dl),
+            self.hold,
+            seen,
+        )
         return add_items(h, dl.dataset).hexdigest()
-    except (NoKey, RecursionError, AttributeError, TypeError, ValueError): return None
+    except (NoKey, RecursionError, AttributeError, TypeError, ValueError):
+        return None
 
-def _keeps(self: FrozenCache, dl, training) -> bool:
-    "Whether what a loader opens is kept for the next epoch, where pictures go through the whole network. Some items are looked at in each epoch"
+
+@patch
+def keeps(self: FrozenCache, dl, training) -> bool:
+    """Whether what a loader opens is kept for the next epoch, where pictures go through the whole network.
+
+    Some items are looked at in each epoch
+    """
     one, kept, plan = len(self.learn.dls.train), self.items.get(id(dl)), self.outlook
-    batches = self.learn.n_epoch*one if plan.planned is None else plan.planned+plan.later
-    if kept is None and (batches<2*one or items_reason(dl, training)): return False
-    try: facts = self.facts_of(dl)
-    except Exception: self.items.pop(id(dl), None); return False   # items that cannot be put into one batch
-    if kept is not None and kept.facts==facts: return True
+    batches = self.learn.n_epoch * one if plan.planned is None else plan.planned + plan.later
+    if kept is None and (batches < 2 * one or items_reason(dl, training)):
+        return False
+    try:
+        facts = self.facts_of(dl)
+    except Exception:
+        self.items.pop(id(dl), None)
+        return False  # items that cannot be put into one batch
+    if kept is not None and kept.facts == facts:
+        return True
     self.items.pop(id(dl), None)
-    if kept is not None and items_reason(dl, training): return False
-    self.items[id(dl)] = KeptItems(dl, self.limit-sum(k.used for k in self.items.values()), facts)
+    if kept is not None and items_reason(dl, training):
+        return False
+    self.items[id(dl)] = KeptItems(dl, self.limit - sum(k.used for k in self.items.values()), facts)
     self.note("pictures are opened once")
     return True
 
-FrozenCache.look, FrozenCache.facts_of, FrozenCache.unchanged, FrozenCache.reason = _look, _facts_of, _unchanged, _reason
-FrozenCache.key, FrozenCache.keeps = _key, _keeps
-
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #3c10cd43
-def _table(self: FrozenCache, dl) -> Table:
+@patch
+def table(self: FrozenCache, dl) -> Table:
     "Features of a loader's items: made, found in memory, or read from the store"
-    if id(dl) in self.tables: return self.tables[id(dl)][0]
-    if self.fresh!=id(dl): self.unchanged(dl)
+    if id(dl) in self.tables:
+        return self.tables[id(dl)][0]
+    if self.fresh != id(dl):
+        self.unchanged(dl)
     self.fresh = None
-    if self.store is None and (t := self.found(dl)) is not None: self.tables[id(dl)] = t, dl; return t
+    if self.store is None and (t := self.found(dl)) is not None:
+        self.tables[id(dl)] = t, dl
+        return t
     key, kept = self.key(dl), _kept.setdefault(self.model, {})
     t = kept.get(key) if self.store is None else self.shared(dl, key)
-    if t is None: t = self.build(dl, None, key)
+    if t is None:
+        t = self.build(dl, None, key)
     if key is not None and t.file is None:
         kept[key] = t
-        while len(kept)>2 and sum(o.nbytes for o in kept.values())>self.limit: del kept[next(iter(kept))]
+        while len(kept) > 2 and sum(o.nbytes for o in kept.values()) > self.limit:
+            del kept[next(iter(kept))]
     self.tables[id(dl)] = t, dl
     return t
 
-def _shared(self: FrozenCache, dl, key) -> Table:
+
+@patch
+def shared(self: FrozenCache, dl, key) -> Table:
     "From the store. Of several processes the first makes what is not there, while the others wait"
-    if key is None: raise NoCache("store=… was given, but the items or transforms have no content that a key could be made of. Leave store out.")
+    if key is None:
+        raise NoCache(
+            "store=… was given, but the items or transforms have no content that a key could be made of. Leave store "
+            "out."
+        )
     disk = DiskStore(self.store)
     if rank():
         barrier()
-        if (t := _stored(self, dl, disk, key)) is None: raise NoCache(f"the first process has left no features in {disk.folder} that this one can read.")
+        if (t := _stored(self, dl, disk, key)) is None:
+            raise NoCache(f"the first process has left no features in {disk.folder} that this one can read.")
         return t
     try:
         t = _stored(self, dl, disk, key)
         return self.build(dl, disk, key) if t is None else t
-    finally: barrier()
+    finally:
+        barrier()
+
 
 def _stored(cache, dl, disk, key):
     t = disk.load(key, cache.limit)
-    if disk.refused: warnings.warn(f"Stored features are not used: {disk.refused}. They are made anew.", KitWarning, stacklevel=2)
-    if t is None or _same(cache, dl, t): return t
-    warnings.warn(f"Stored features in {disk.folder/key} are not those of this network. They are made anew.", KitWarning, stacklevel=2)
-    shutil.rmtree(disk.folder/key, ignore_errors=True)
+    if disk.refused:
+        warnings.warn(f"Stored features are not used: {disk.refused}. They are made anew.", KitWarning, stacklevel=2)
+    if t is None or _same(cache, dl, t):
+        return t
+    warnings.warn(
+        f"Stored features in {disk.folder / key} are not those of this network. They are made anew.",
+        KitWarning,
+        stacklevel=2,
+    )
+    shutil.rmtree(disk.folder / key, ignore_errors=True)
 
-def _how(cut, names): return cut.channels_last, {m for p in cut.pairs for m in p if m in names}
 
-def _found(self: FrozenCache, dl) -> Table | None:
+def _how(cut, names):
+    return cut.channels_last, {m for p in cut.pairs for m in p if m in names}
+
+
+@patch
+def found(self: FrozenCache, dl) -> Table | None:
     "What an earlier stage has stored on the way to its own cut, if it is what would be made now, to the last bit"
     cut = self.cut
     was = self.trail.get((id(dl), cut.path, cut.call.nth))
-    if was is None: return None
-    t, prints, how, facts, _ = was
+    if was is None:
+        return None
+    t, prints = was[:2]
+    how, facts = was[2:4]
     mine = set(cut.modules().values())
-    if facts!=self.facts[id(dl)] or any(prints.get(n)!=h for n,h in self.prints.items()) or _how(cut, mine)!=(how[0], how[1] & mine): return None
+    if (
+        facts != self.facts[id(dl)]
+        or any(prints.get(n) != h for n, h in self.prints.items())
+        or _how(cut, mine) != (how[0], how[1] & mine)
+    ):
+        return None
     return t if _same(self, dl, t) else None
 
+
 def _same(cache, dl, t, n=4):
-    rnd, rows = RandomState([dl]), range(0, dl.n, max(dl.n//n, 1))[:n]
-    if t.n_rows!=dl.n*cache.views_of(dl) or tuple(t.shape)!=tuple(cache.cut.shape): return False
-    if cache.views_of(dl)>1: return True
+    rnd, rows = RandomState([dl]), range(0, dl.n, max(dl.n // n, 1))[:n]
+    if t.n_rows != dl.n * cache.views_of(dl) or tuple(t.shape) != tuple(cache.cut.shape):
+        return False
+    if cache.views_of(dl) > 1:
+        return True
     try:
         with preserved_model(cache.model), precision(cache.learn):
             cache.model.eval()
-            xb,yb = fetch(cache.learn, dl, rows)
+            xb, yb = fetch(cache.learn, dl, rows)
             x = cache.cut.features(xb).cpu().float()
-    finally: rnd.restore()
-    ok = all(torch.equal(y.cpu().as_subclass(torch.Tensor), o[list(rows)]) for y,o in zip(yb, t.ys, strict=True))
-    tol = 1e-2 if t.dtype.itemsize<4 else 1e-4
-    return ok and torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol*max(1., float(x.abs().max())))
-
-FrozenCache.table, FrozenCache.shared, FrozenCache.found = _table, _shared, _found
+    finally:
+        rnd.restore()
+    ok = all(torch.equal(y.cpu().as_subclass(torch.Tensor), o[list(rows)]) for y, o in zip(yb, t.ys, strict=True))
+    tol = 1e-2 if t.dtype.itemsize < 4 else 1e-4
+    return ok and torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol * max(1.0, float(x.abs().max())))
 
 # %% ../../nbs/api/cache/04_feature_cache.ipynb #738022fe
-def _build(self: FrozenCache, dl, disk, key) -> Table:
+@patch
+def build(self: FrozenCache, dl, disk, key) -> Table:
     "Run the frozen part over all items of a loader"
     learn, cut, k = self.learn, self.cut, self.views_of(dl)
     dtype = self.dtype or cut.call.out.dtype
-    n_rows = dl.n*k
-    size = n_rows*cut.call.out.row*dtype.itemsize
+    n_rows = dl.n * k
+    size = n_rows * cut.call.out.row * dtype.itemsize
     tmp, file = None, None
-    if disk is not None: file = (new := disk.begin())/"x.bin"
-    elif size>self.limit:
-        if self.auto: raise NoCache(f"features would take {size/2**20:.0f} MB, more than memory_limit ({self.limit/2**20:.0f} MB).")
+    if disk is not None:
+        file = (new := disk.begin()) / "x.bin"
+    elif size > self.limit:
+        if self.auto:
+            raise NoCache(
+                f"features would take {size / 2**20:.0f} MB, more than memory_limit ({self.limit / 2**20:.0f} MB)."
+            )
         tmp = tempfile.TemporaryDirectory(prefix="features-")
-        file = Path(tmp.name)/"x.bin"
-    also = self.on_the_way(dl, size) if file is None and k==1 else []
-    if self.outlook.later: self.keeps(dl, self.loaders[0] is dl)   # the pictures of later stages
-    t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28)//4, 2**20))
+        file = Path(tmp.name) / "x.bin"
+    also = self.on_the_way(dl, size) if file is None and k == 1 else []
+    if self.outlook.later:
+        self.keeps(dl, self.loaders[0] is dl)  # the pictures of later stages
+    t = Table(cut.shape, n_rows, dtype, file, budget=max(min(self.limit, 2**28) // 4, 2**20))
     t.tmp, rnd, began = tmp, RandomState(learn.dls.loaders), time.perf_counter()
-    steps = k*-(-dl.n//dl.bs)
+    steps = k * -(-dl.n // dl.bs)
     try:
-        with preserved_model(self.model), precision(learn), cut.quick(), ExitStack() as shown: _fill(self, dl, t, k, steps, shown, also)
+        with preserved_model(self.model), precision(learn), cut.quick(), ExitStack() as shown:
+            _fill(self, dl, t, k, steps, shown, also)
     except BaseException:
-        if disk is not None: shutil.rmtree(new, ignore_errors=True)
+        if disk is not None:
+            shutil.rmtree(new, ignore_errors=True)
         raise
-    finally: rnd.restore()
+    finally:
+        rnd.restore()
     if disk is not None:
         disk.finish(new, key, t)
-        if t.nbytes<=self.limit: whole = Table(t.shape, n_rows, dtype); whole.x, whole.ys = t.rows(range(n_rows)), t.ys; t = whole
-    self.seconds += time.perf_counter()-began
+        if t.nbytes <= self.limit:
+            whole = Table(t.shape, n_rows, dtype)
+            whole.x, whole.ys = t.rows(range(n_rows)), t.ys
+            t = whole
+    self.seconds += time.perf_counter() - began
     return t
 
-def _on_the_way(self: FrozenCache, dl, size):
-    "Places before the cut where later stages will cut, with a table for each, while there is room; not those with more numbers than a picture has"
+
+@patch
+def on_the_way(self: FrozenCache, dl, size):
+    """Places before the cut where later stages will cut, with a table for each, while there is room; not those with
+    more numbers than a picture has
+    """
     out = []
     for trains in self.outlook.coming:
         c = self.cut.earlier(trains)
-        if c is None or any(c is o for o,_ in out) or c.out.dtype!=self.cut.call.out.dtype or not self.cut.smaller(c): continue
-        size += dl.n*c.out.row*c.out.dtype.itemsize
-        if size+sum(t.nbytes for t,*_ in self.trail.values())>self.limit: break
+        if (
+            c is None
+            or any(c is o for o, _ in out)
+            or c.out.dtype != self.cut.call.out.dtype
+            or not self.cut.smaller(c)
+        ):
+            continue
+        size += dl.n * c.out.row * c.out.dtype.itemsize
+        if size + sum(t.nbytes for t, *_ in self.trail.values()) > self.limit:
+            break
         out.append((c, Table(c.out.shape[1:], dl.n, self.dtype or c.out.dtype)))
     return out
 
+
 def _fill(cache, dl, t, k, steps, shown, also):
-    learn, cut, at, ys, report = cache.learn, cache.cut, 0, [], None
+    learn = cache.learn
+    cut = cache.cut
+    at = 0
+    ys = []
+    report = None
     cache.model.eval()
     s = 0
     for v in range(k):
-        if k>1: random.seed(v); np.random.seed(v); torch.manual_seed(v)
+        if k > 1:
+            random.seed(v)
+            np.random.seed(v)
+            torch.manual_seed(v)
         began = time.perf_counter()
         with closing(in_order(dl, k, cache.items.get(id(dl)))) as batches:
             for b in batches:
-                xb,yb = parts_of(learn, b)
-                x = cut.features(xb, [c for c,_ in also])
+                xb, yb = parts_of(learn, b)
+                x = cut.features(xb, [c for c, _ in also])
                 if also:
                     x, *more = x
-                    both = [(m, a) for m,a in zip(more, also) if m is not None and tuple(m.shape[1:])==a[1].shape]   # it may be skipped, or differ
-                    also = [a for _,a in both]
-                    for m,(_,o) in both: o.put_rows(at, m)
-                if tuple(x.shape[1:])!=tuple(cut.shape):
-                    raise NoCache(f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}.")
+                    # it may be skipped, or differ
+                    both = [(m, a) for m, a in zip(more, also) if m is not None and tuple(m.shape[1:]) == a[1].shape]
+                    also = [a for _, a in both]
+                    for m, (_, o) in both:
+                        o.put_rows(at, m)
+                if tuple(x.shape[1:]) != tuple(cut.shape):
+                    raise NoCache(
+                        f"items differ in shape: {tuple(x.shape[1:])} after {cut.path}, others {tuple(cut.shape)}."
+                    )
                 t.put_rows(at, x)
                 at += len(x)
-                if v==0: ys.append([y.detach().cpu() for y in yb])
-                if report is None:   # the first batch tells how long it will take, and whether that is worth it
-                    note = _gain(cache, x, time.perf_counter()-began, steps)
+                if v == 0:
+                    ys.append([y.detach().cpu() for y in yb])
+                if report is None:  # the first batch tells how long it will take, and whether that is worth it
+                    note = _gain(cache, x, time.perf_counter() - began, steps)
                     report = cache.report or shown.enter_context(bar(steps, note))
                     report(0, steps, note)
                 s += 1
                 report(s, steps, note)
-    if at!=t.n_rows: raise NoCache(f"{at} of {t.n_rows} items came out of the loader: some are skipped.")
+    if at != t.n_rows:
+        raise NoCache(f"{at} of {t.n_rows} items came out of the loader: some are skipped.")
     t.ys = [torch.cat([y.as_subclass(torch.Tensor) for y in c]) for c in zip(*ys)] if ys and ys[0] else []
     how = _how(cut, set(cut.modules().values()))
-    for c,o in also:
+    for c, o in also:
         o.ys = t.ys
         cache.trail[id(dl), c.path, c.nth] = o, cache.prints, how, cache.facts[id(dl)], dl
+
 
 def _gain(cache, x, seconds, steps):
     "What is to be expected, in words; `seconds`: loading and running one batch"
@@ -350,7 +565,7 @@ def _gain(cache, x, seconds, steps):
     with preserved_model(cache.model):
         out = cache.cut.rest(x.clone().to(cache.cut.call.out.dtype))
         del out
-    rest = 4*(time.perf_counter()-began)   # backward, step and the loop take about three times as long as this
-    return f"caching features, {seconds*steps:.0f} s once; after that about {(seconds+rest)/rest:.0f} times faster"
-
-FrozenCache.build, FrozenCache.on_the_way = _build, _on_the_way
+    rest = 4 * (time.perf_counter() - began)  # backward, step and the loop take about three times as long as this
+    return (
+        f"caching features, {seconds * steps:.0f} s once; after that about {(seconds + rest) / rest:.0f} times faster"
+    )

@@ -26,109 +26,170 @@ def fetch(learn, dl, idxs):
     dl.before_iter()
     return parts_of(learn, dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in idxs]))))
 
+
 def peek(learn, dl, n: int = 2):
     "A batch of the first few items; random states are put back"
     rnd = RandomState(learn.dls.loaders)
-    try: return fetch(learn, dl, range(min(dl.n, n)))
-    finally: rnd.restore()
+    try:
+        return fetch(learn, dl, range(min(dl.n, n)))
+    finally:
+        rnd.restore()
+
 
 def to_device_of(dl, b):
     "A batch where its loader puts batches"
     from fastai.torch_core import to_device
+
     return b if dl.device is None else to_device(b, dl.device)
+
 
 def parts_of(learn, b):
     "Inputs and targets of a batch, as `Learner` splits them; inputs as plain tensors"
     b = learn._set_device(b if isinstance(b, (list, tuple)) else (b,))
-    i = getattr(learn.dls, "n_inp", 1 if len(b)==1 else len(b)-1)
+    i = getattr(learn.dls, "n_inp", 1 if len(b) == 1 else len(b) - 1)
     xb = tuple(x.as_subclass(torch.Tensor) if isinstance(x, torch.Tensor) else x for x in b[:i])
     return xb, tuple(b[i:])
 
+
 def _equal(a, b):
-    return all(type(x) is type(y) and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x==y) for x,y in zip(a, b, strict=True))
+    return all(
+        type(x) is type(y) and (torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y)
+        for x, y in zip(a, b, strict=True)
+    )
+
 
 def _twice(dl, idxs, get):
-    """What `get` gives for these items, and for them in another order after other random numbers; and whether it drew a number, as fastai's transforms for
-    training do in validation, too, for nothing"""
+    """What `get` gives for these items, and for them in another order after other random numbers; and whether it drew a
+    number, as fastai's transforms for training do in validation, too, for nothing
+    """
     rnd = RandomState([dl])
     try:
         mark = random_mark()
         a = get(idxs)
-        drawn = random_mark()!=mark
-        random.seed(1); np.random.seed(1); torch.manual_seed(1)
+        drawn = random_mark() != mark
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
         return a, get(idxs[::-1]), drawn
-    finally: rnd.restore()
+    finally:
+        rnd.restore()
+
 
 def loader_reason(learn, dl, training=True) -> tuple[str, bool]:
     "Why a loader's items cannot be cached, and whether it is only that they are random; `('', False)`: they can"
-    if not isinstance(dl, DataLoader): return f"{type(dl).__name__} is not a DataLoader of fastai.", False
-    if not dl.indexed or dl.n is None or dl.bs is None: return f"{type(dl).__name__} has no items that could be numbered.", False
-    if dl.n==0: return "there are no items.", False
-    if any(c.__name__=="LMDataLoader" for c in type(dl).__mro__): return "a text is cut into other items in each epoch.", False
+    if not isinstance(dl, DataLoader):
+        return f"{type(dl).__name__} is not a DataLoader of fastai.", False
+    if not dl.indexed or dl.n is None or dl.bs is None:
+        return f"{type(dl).__name__} has no items that could be numbered.", False
+    if dl.n == 0:
+        return "there are no items.", False
+    if any(c.__name__ == "LMDataLoader" for c in type(dl).__mro__):
+        return "a text is cut into other items in each epoch.", False
     n = min(dl.n, 4 if training else 16)
-    try: a, b, drawn = _twice(dl, range(n), partial(fetch, learn, dl))
-    except (RuntimeError, TypeError, IndexError) as e: return f"items could not be loaded one by one ({e}).", False
+    try:
+        a, b, drawn = _twice(dl, range(n), partial(fetch, learn, dl))
+    except (RuntimeError, TypeError, IndexError) as e:
+        return f"items could not be loaded one by one ({e}).", False
     for part in (0, 1):
-        if not all(isinstance(t, torch.Tensor) and t.ndim and len(t)==n for t in a[part]):
+        if not all(isinstance(t, torch.Tensor) and t.ndim and len(t) == n for t in a[part]):
             return "a batch holds something else than tensors with a row for each item.", False
-    if drawn and training or not all(_equal(x, [t.flip(0) if isinstance(t, torch.Tensor) else t for t in y]) for x,y in zip(a, b)):
+    if (
+        drawn
+        and training
+        or not all(_equal(x, [t.flip(0) if isinstance(t, torch.Tensor) else t for t in y]) for x, y in zip(a, b))
+    ):
         return "its transforms are random: an item is not the same each time.", True
     return "", False
 
 # %% ../../nbs/api/cache/02_items.ipynb #734d0e36
 class _Order:
     "The items in order; for `DataLoader.new(get_idxs=…)`"
-    def __init__(self, n): self.n = n
-    def __call__(self): return list(range(self.n))
+
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self):
+        return list(range(self.n))
 
 # %% ../../nbs/api/cache/02_items.ipynb #e24ff0e5
 _OWN = "__iter__", "create_batches", "create_item", "do_item", "chunkify", "randomize"
 
+
 def items_reason(dl, training: bool) -> str:
     "Why a loader's items cannot be kept as they were opened, before they are put into batches; `''`: they can"
-    if not isinstance(dl, DataLoader) or any(getattr(type(dl), k) is not getattr(DataLoader, k) or k in vars(dl) for k in _OWN):
+    if not isinstance(dl, DataLoader) or any(
+        getattr(type(dl), k) is not getattr(DataLoader, k) or k in vars(dl) for k in _OWN
+    ):
         return f"{type(dl).__name__} makes its items or batches in its own way."
-    if not dl.indexed or not dl.n or dl.bs is None: return "there are no items that could be numbered."
-    if dl.fake_l.num_workers: return "worker processes open them."
-    if not all(map(_known_transform, _item_transforms(dl))): return "its dataset, or a transform, is not fastai's, and may be random in a way of its own."
-    try: a, b, drawn = _twice(dl, range(min(dl.n, 16)), lambda idxs: [dl.do_item(i) for i in idxs])
-    except Exception as e: return f"items could not be opened one by one ({e})."
-    if not all(map(_bytes, a)): return "an item holds something else than tensors."
+    if not dl.indexed or not dl.n or dl.bs is None:
+        return "there are no items that could be numbered."
+    if dl.fake_l.num_workers:
+        return "worker processes open them."
+    if not all(map(_known_transform, _item_transforms(dl))):
+        return "its dataset, or a transform, is not fastai's, and may be random in a way of its own."
+    try:
+        a, b, drawn = _twice(dl, range(min(dl.n, 16)), lambda idxs: [dl.do_item(i) for i in idxs])
+    except Exception as e:
+        return f"items could not be opened one by one ({e})."
+    if not all(map(_bytes, a)):
+        return "an item holds something else than tensors."
     return "an item is not the same each time." if drawn and training or not all(map(_equal, a, b[::-1])) else ""
+
 
 def _item_transforms(dl):
     "All that happens to an item; `[None]`: that is not known"
     ds = dl.dataset
-    if type(ds) not in (Datasets, TfmdLists): return [None]
-    return [f for p in (*(tl.tfms for tl in getattr(ds, "tls", [ds])), getattr(dl, "after_item", None)) for f in getattr(p, "fs", [])]
+    if type(ds) not in (Datasets, TfmdLists):
+        return [None]
+    return [
+        f
+        for p in (*(tl.tfms for tl in getattr(ds, "tls", [ds])), getattr(dl, "after_item", None))
+        for f in getattr(p, "fs", [])
+    ]
 
-def _known_transform(f): return type(f).__module__.partition(".")[0] in ("fastai", "fasttransform", "fastcore", "fastai_tl")
+
+def _known_transform(f):
+    return type(f).__module__.partition(".")[0] in ("fastai", "fasttransform", "fastcore", "fastai_tl")
+
 
 def _bytes(item):
     "What an item takes; 0: that cannot be told"
-    if not isinstance(item, tuple) or not all(isinstance(t, torch.Tensor) for t in item): return 0
-    return sum(t.numel()*t.element_size() for t in item)
+    if not isinstance(item, tuple) or not all(isinstance(t, torch.Tensor) for t in item):
+        return 0
+    return sum(t.numel() * t.element_size() for t in item)
+
 
 class KeptItems:
     "Items of a loader as they were opened, while there is room"
-    def __init__(self,
+
+    def __init__(
+        self,
         dl,
-        room: int,     # bytes
-        facts=None,    # what they depend on
-    ): self.dl, self.room, self.used, self.facts, self.items = dl, room, 0, facts, {}
+        room: int,  # bytes
+        facts=None,  # what they depend on
+    ):
+        self.dl = dl
+        self.room = room
+        self.used = 0
+        self.facts = facts
+        self.items = {}
 
     def __call__(self, i):
         "Item number `i`"
         if (o := self.items.get(i)) is None:
             o = self.dl.do_item(i)
-            if not (n := _bytes(o)) or self.used+n>self.room: return o
-            self.items[i] = o; self.used += n
-        return tuple(t.clone() for t in o)   # transforms may write into it
+            if not (n := _bytes(o)) or self.used + n > self.room:
+                return o
+            self.items[i] = o
+            self.used += n
+        return tuple(t.clone() for t in o)  # transforms may write into it
 
     def batches(self, idxs, drop_last: bool):
         "Batches, as the loader would make them"
         dl = self.dl
-        for part in chunked((o for i in idxs if (o := self(i)) is not None), dl.bs, drop_last): yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
+        for part in chunked((o for i in idxs if (o := self(i)) is not None), dl.bs, drop_last):
+            yield dl.after_batch(to_device_of(dl, dl.do_batch(part)))
+
 
 def in_order(dl, k, kept=None):
     "Batches of a loader's items in order; those that are `kept` are not opened again"
@@ -138,7 +199,8 @@ def in_order(dl, k, kept=None):
         dl.after_iter()
         return
     kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
-    if dl.n<=4*dl.bs: kw["num_workers"] = 0   # not worth starting processes
+    if dl.n <= 4 * dl.bs:
+        kw["num_workers"] = 0  # not worth starting processes
     yield from dl.new(**kw)
 
 # %% ../../nbs/api/cache/02_items.ipynb #ab469136
@@ -148,15 +210,23 @@ def autocast_mark(learn):
     kinds = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda")]
     return str((kinds, None if mp is None else getattr(mp, "amp_mode", None)))
 
-def precision(learn): return getattr(getattr(learn, "mixed_precision", None), "autocast", None) or nullcontext()
 
-def _own(cb, event): return event in vars(cb) or any(event in vars(c) for c in type(cb).__mro__)
+def precision(learn):
+    return getattr(getattr(learn, "mixed_precision", None), "autocast", None) or nullcontext()
+
+
+def _own(cb, event):
+    return event in vars(cb) or any(event in vars(c) for c in type(cb).__mro__)
+
 
 def callbacks_reason(learn, strict: bool) -> str:
     "Which callback would change the inputs; `strict`: which might"
     for cb in learn.cbs:
         name, home = type(cb).__name__, type(cb).__module__.partition(".")[0]
-        if isinstance(cb, MixHandler): return f"{name} mixes pictures, which cannot be done with their features."
-        if name in ("NonNativeMixedPrecision", "ChannelsLast", "MCDropoutCallback"): return f"{name} changes how the frozen layers run."
-        if strict and home not in ("fastai", "fastai_tl") and _own(cb, "before_batch"): return f"{name}.before_batch might change the pictures."
+        if isinstance(cb, MixHandler):
+            return f"{name} mixes pictures, which cannot be done with their features."
+        if name in ("NonNativeMixedPrecision", "ChannelsLast", "MCDropoutCallback"):
+            return f"{name} changes how the frozen layers run."
+        if strict and home not in ("fastai", "fastai_tl") and _own(cb, "before_batch"):
+            return f"{name}.before_batch might change the pictures."
     return ""

@@ -22,25 +22,31 @@ __all__ = ['NoCache', 'Call', 'Outline', 'random_mark', 'follow', 'Cut', 'hold_r
 # %% ../../nbs/api/cache/01_split_point.ipynb #72519840
 class NoCache(StateError):
     "Features cannot be cached, with the reason in `why`"
-    def __init__(self, why: str, **fields): super().__init__(f"Features cannot be cached: {why}", why=why, **fields)
+
+    def __init__(self, why: str, **fields):
+        super().__init__(f"Features cannot be cached: {why}", why=why, **fields)
+
 
 @dataclass
 class Call:
     "One call of a module in a pass"
-    path: str              # dotted path of the module; `''`: the model itself
+
+    path: str  # dotted path of the module; `''`: the model itself
     module: nn.Module
-    nth: int               # how many calls of the same module came before
-    parent: int | None     # number of the call that it was made in; `None`: it is the first
-    start: int             # both: place in the order of beginnings and ends
+    nth: int  # how many calls of the same module came before
+    parent: int | None  # number of the call that it was made in; `None`: it is the first
+    start: int  # both: place in the order of beginnings and ends
     end: int = -1
-    out: object = None     # its output without the values, see `_outline`
-    single: bool = False   # the output is one tensor of numbers, one row an item
-    trains: bool = False   # the output depends on something that trains
-    why: str = ""          # what makes it give another output next time; `""`: nothing
+    out: object = None  # its output without the values, see `_outline`
+    single: bool = False  # the output is one tensor of numbers, one row an item
+    trains: bool = False  # the output depends on something that trains
+    why: str = ""  # what makes it give another output next time; `""`: nothing
+
 
 @dataclass(frozen=True)
 class Outline:
     "A tensor without its values"
+
     shape: tuple
     dtype: torch.dtype
     device: torch.device
@@ -52,287 +58,414 @@ class Outline:
 
     def empty(self) -> torch.Tensor:
         "For a batch of one: NaN, or 0 where there is no NaN, so that a value that is used shows"
-        return torch.full((1, *self.shape[1:]), float("nan") if self.dtype.is_floating_point else 0, dtype=self.dtype, device=self.device)
+        return torch.full(
+            (1, *self.shape[1:]),
+            float("nan") if self.dtype.is_floating_point else 0,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
 
 def _outline(o):
-    if isinstance(o, torch.Tensor): return Outline(tuple(o.shape), o.dtype, o.device)
-    if isinstance(o, (list, tuple)) and type(o) in (list, tuple): return type(o)(map(_outline, o))
-    if isinstance(o, dict): return {k: _outline(v) for k,v in o.items()}
+    if isinstance(o, torch.Tensor):
+        return Outline(tuple(o.shape), o.dtype, o.device)
+    if isinstance(o, (list, tuple)) and type(o) in (list, tuple):
+        return type(o)(map(_outline, o))
+    if isinstance(o, dict):
+        return {k: _outline(v) for k, v in o.items()}
     return o
 
+
 def _filled(o):
-    if isinstance(o, Outline): return o.empty()
-    if type(o) in (list, tuple): return type(o)(map(_filled, o))
-    return {k: _filled(v) for k,v in o.items()} if isinstance(o, dict) else o
+    if isinstance(o, Outline):
+        return o.empty()
+    if type(o) in (list, tuple):
+        return type(o)(map(_filled, o))
+    return {k: _filled(v) for k, v in o.items()} if isinstance(o, dict) else o
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #fa8092dc
 def random_mark(whole: bool = True) -> tuple:
     "Two of these are equal if no random number was drawn between them (torch; `whole`: Python and NumPy, too)"
     cuda = [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
-    if whole: cuda += [random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]]
+    if whole:
+        cuda += [random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2]]
     return torch.random.get_rng_state().numpy().tobytes(), *cuda
 
-def _names(o, n): return o if isinstance(o, torch.Tensor) and o.ndim>0 and len(o)==n and o.is_floating_point() else None
+
+def _names(o, n):
+    return o if isinstance(o, torch.Tensor) and o.ndim > 0 and len(o) == n and o.is_floating_point() else None
+
 
 def follow(
     model: nn.Module,
-    xb: tuple,           # inputs, at least one item
-    whole: bool = False, # look at the random numbers of Python and NumPy after each call, not only at the end
-) -> list[Call]:         # in the order of their beginnings
+    xb: tuple,  # inputs, at least one item
+    whole: bool = False,  # look at the random numbers of Python and NumPy after each call, not only at the end
+) -> list[Call]:  # in the order of their beginnings
     "Note every call of a module in one pass, in the modes that the modules are in"
     was = None if whole else RandomState(), random_mark()
-    calls, stack, clock, seen, marks = [], [], iter(range(10**9)), {}, []
+    calls, stack, marks = [], [], []
+    clock, seen = iter(range(10**9)), {}
     n = len(next(x for x in xb if isinstance(x, torch.Tensor)))
+
     def before(path):
         def f(m, args):
             c = Call(path, m, seen.get(id(m), 0), stack[-1] if stack else None, next(clock))
-            seen[id(m)] = c.nth+1
-            stack.append(len(calls)); calls.append(c)
+            seen[id(m)] = c.nth + 1
+            stack.append(len(calls))
+            calls.append(c)
             marks.append((random_mark(whole), [b.clone() for b in m._buffers.values() if b is not None]))
+
         return f
+
     def after(m, args, out):
         c, (mark, bufs) = calls[stack.pop()], marks.pop()
-        c.end, c.out, c.single, c.trains = next(clock), _outline(out), _names(out, n) is not None, _any_grad(out)
-        if random_mark(whole)!=mark: c.why = f"{c.path or 'the model'} ({type(m).__name__}) draws random numbers in training"
-        elif any(not torch.equal(a, b) for a,b in zip(bufs, (b for b in m._buffers.values() if b is not None))):
-            c.why = f"{c.path} ({type(m).__name__}) keeps statistics that follow the batches; set_bn(learn, 'frozen') holds those of frozen layers"
+        c.end, c.out = next(clock), _outline(out)
+        c.single, c.trains = _names(out, n) is not None, _any_grad(out)
+        if random_mark(whole) != mark:
+            c.why = f"{c.path or 'the model'} ({type(m).__name__}) draws random numbers in training"
+        elif any(not torch.equal(a, b) for a, b in zip(bufs, (b for b in m._buffers.values() if b is not None))):
+            c.why = (
+                f"{c.path} ({type(m).__name__}) keeps statistics that follow the batches; set_bn(learn, 'frozen') "
+                "holds those of frozen layers"
+            )
+
     hooks = []
     try:
-        for path,m in model.named_modules(): hooks += [m.register_forward_pre_hook(before(path)), m.register_forward_hook(after)]
-        with torch.enable_grad(): model(*xb)
+        for path, m in model.named_modules():
+            hooks += [m.register_forward_pre_hook(before(path)), m.register_forward_hook(after)]
+        with torch.enable_grad():
+            model(*xb)
     finally:
-        for h in hooks: h.remove()
-    if whole or random_mark()[-3:]==was[1][-3:]: return calls
-    was[0].restore()   # a module draws numbers that torch does not count: once more, slowly
+        for h in hooks:
+            h.remove()
+    if whole or random_mark()[-3:] == was[1][-3:]:
+        return calls
+    was[0].restore()  # a module draws numbers that torch does not count: once more, slowly
     return follow(model, xb, True)
 
-def _any_grad(o):
-    if isinstance(o, torch.Tensor): return o.requires_grad
-    if isinstance(o, (list, tuple)): return any(map(_any_grad, o))
-    return any(map(_any_grad, o.values())) if isinstance(o, dict) else False
 
+def _any_grad(o):
+    if isinstance(o, torch.Tensor):
+        return o.requires_grad
+    if isinstance(o, (list, tuple)):
+        return any(map(_any_grad, o))
+    return any(map(_any_grad, o.values())) if isinstance(o, dict) else False
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #ca9c38ae
 class _Stop(BaseException):
     "Ends a pass at the cut"
-    def __init__(self, out): self.out = out
+
+    def __init__(self, out):
+        self.out = out
+
 
 class _Played:
     "In place of a module's forward: for each of its calls in turn, an output that is given, or the real one"
+
     def __init__(self, cut, module, acts):
-        self.cut, self.acts, self.i, self.old = cut, acts, 0, module.__dict__.get("forward")
+        self.cut = cut
+        self.acts = acts
+        self.i = 0
+        self.old = module.__dict__.get("forward")
         self.real = self.old or partial(type(module).forward, module)
 
     def __call__(self, *args, **kw):
-        act = self.acts[self.i] if self.i<len(self.acts) else "run"
+        act = self.acts[self.i] if self.i < len(self.acts) else "run"
         self.i += 1
-        if isinstance(act, str): return self.real(*args, **kw) if act=="run" else self.cut.x
+        if isinstance(act, str):
+            return self.real(*args, **kw) if act == "run" else self.cut.x
         return act
+
 
 class Cut:
     "A place in a network, and the network without what comes before it"
-    def __init__(self,
+
+    def __init__(
+        self,
         model: nn.Module,
-        calls: list[Call],   # of `follow`
-        at: int,             # number of the call
-        xb: tuple,           # the inputs that were followed
+        calls: list[Call],  # of `follow`
+        at: int,  # number of the call
+        xb: tuple,  # the inputs that were followed
     ):
-        self.model, self.call, self.calls, self.x, self.channels_last, self.pairs = model, calls[at], calls, None, False, ()
+        self.model = model
+        self.call = calls[at]
+        self.calls = calls
+        self.x = None
+        self.channels_last = False
+        self.pairs = ()
         up, i = set(), self.call.parent
-        while i is not None: up.add(i); i = calls[i].parent
-        self.skipped = [c for i,c in enumerate(calls) if c.end<=self.call.end and i not in up and c.parent in up]   # the outermost ones; the cut is the last
+        while i is not None:
+            up.add(i)
+            i = calls[i].parent
+        # the outermost ones; the cut is the last
+        self.skipped = [c for i, c in enumerate(calls) if c.end <= self.call.end and i not in up and c.parent in up]
         plays = {}
         for c in sorted([*self.skipped, *(calls[i] for i in up)], key=lambda c: c.start):
-            if c.start>self.call.end: continue
-            plays.setdefault(id(c.module), (c.module, []))[1].append("give" if c is self.call else "run" if c.end>self.call.end else _filled(c.out))
-        self.plays = [(m, acts) for m,acts in plays.values() if any(not isinstance(a, str) or a!="run" for a in acts)]
+            if c.start > self.call.end:
+                continue
+            plays.setdefault(id(c.module), (c.module, []))[1].append(
+                "give" if c is self.call else "run" if c.end > self.call.end else _filled(c.out)
+            )
+        self.plays = [
+            (m, acts) for m, acts in plays.values() if any(not isinstance(a, str) or a != "run" for a in acts)
+        ]
         self.inputs = tuple(_filled(_outline(x)) for x in xb)
         self.above = [calls[i] for i in sorted(up)]
 
     @property
-    def path(self) -> str: return self.call.path
+    def path(self) -> str:
+        return self.call.path
 
     @property
-    def shape(self) -> tuple: return self.call.out.shape[1:]
+    def shape(self) -> tuple:
+        return self.call.out.shape[1:]
 
-    def __repr__(self): return f"Cut(after {self.path}, {'×'.join(map(str, self.shape))} numbers an item)"
+    def __repr__(self):
+        return f"Cut(after {self.path}, {'×'.join(map(str, self.shape))} numbers an item)"
 
-# %% ../../nbs/api/cache/01_split_point.ipynb #66b7ba3a
-def _rest(self: Cut,
-    x: torch.Tensor,     # features, (B, *shape)
-):                       # what the model would give for the pictures
-    "Run what comes after the cut"
-    self.x, plays = x, [(m, _Played(self, m, acts)) for m,acts in self.plays]
-    try:
-        for m,p in plays: m.__dict__["forward"] = p
-        return type(self.model).forward(self.model, *self.inputs)
-    finally:
-        self.x = None
-        for m,p in plays:
-            if p.old is None: m.__dict__.pop("forward", None)
-            else: m.__dict__["forward"] = p.old
+    def rest(
+        self,
+        x: torch.Tensor,  # features, (B, *shape)
+    ):  # what the model would give for the pictures
+        "Run what comes after the cut"
+        self.x, plays = x, [(m, _Played(self, m, acts)) for m, acts in self.plays]
+        try:
+            for m, p in plays:
+                m.__dict__["forward"] = p
+            return type(self.model).forward(self.model, *self.inputs)
+        finally:
+            self.x = None
+            for m, p in plays:
+                if p.old is None:
+                    m.__dict__.pop("forward", None)
+                else:
+                    m.__dict__["forward"] = p.old
 
-def _features(self: Cut,
-    xb: tuple,              # inputs of the model
-    also=(),                # `Call`s that end before the cut, of modules that are called once
-) -> torch.Tensor:          # (B, *shape); or a list, first of the cut, then of each of `also`
-    "Run what comes before the cut, without gradients, in evaluation mode"
-    count, seen = [0], {}
-    if self.channels_last: xb = tuple(x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim==4 else x for x in xb)
-    def stop(m, args, out):
-        if count[0]==self.call.nth: raise _Stop(out.detach().contiguous())
-        count[0] += 1
-    def note(m, args, out): seen[m] = out.detach().contiguous()
-    hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
-    try:
-        with torch.no_grad(): self.model(*xb)
-    except _Stop as s: return [s.out, *(seen.get(c.module) for c in also)] if also else s.out
-    finally:
-        for h in hooks: h.remove()
-    raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
+    def features(
+        self,
+        xb: tuple,  # inputs of the model
+        also=(),  # `Call`s that end before the cut, of modules that are called once
+    ) -> torch.Tensor:  # (B, *shape); or a list, first of the cut, then of each of `also`
+        "Run what comes before the cut, without gradients, in evaluation mode"
+        count, seen = [0], {}
+        if self.channels_last:
+            xb = tuple(
+                x.contiguous(memory_format=torch.channels_last) if isinstance(x, torch.Tensor) and x.ndim == 4 else x
+                for x in xb
+            )
 
-def _quick(self: Cut):
-    "Inside, `features` is as fast as it can be; not for gradients"
-    return folded(self.pairs)
+        def stop(m, args, out):
+            if count[0] == self.call.nth:
+                raise _Stop(out.detach().contiguous())
+            count[0] += 1
 
-Cut.rest, Cut.features, Cut.quick = _rest, _features, _quick
+        def note(m, args, out):
+            seen[m] = out.detach().contiguous()
 
-# %% ../../nbs/api/cache/01_split_point.ipynb #9d4c4769
-def _modules(self: Cut) -> dict[str, nn.Module]:
-    "All modules before the cut, by path"
-    out = {}
-    for c in self.skipped: out |= {f"{c.path}.{n}".strip("."): m for n,m in c.module.named_modules()}
-    return out
+        hooks = [*(c.module.register_forward_hook(note) for c in also), self.call.module.register_forward_hook(stop)]
+        try:
+            with torch.no_grad():
+                self.model(*xb)
+        except _Stop as s:
+            return [s.out, *(seen.get(c.module) for c in also)] if also else s.out
+        finally:
+            for h in hooks:
+                h.remove()
+        raise NoCache(f"{self.path} was not reached in another batch: the network does not do the same for each.")
 
-def _tensors(self: Cut) -> dict[str, torch.Tensor]:
-    "All weights and buffers that the features depend on; those that train and belong to a module around the cut are not among them"
-    ts = {f"{p}.{n}": t for p,m in self.modules().items() for n,t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]}
-    around = ((c.path, n, t) for c in self.above for n,t in [*c.module.named_parameters(recurse=False), *c.module.named_buffers(recurse=False)])
-    return ts | {f"{path}.{n}".strip("."): t for path,n,t in around if not t.requires_grad}
+    def quick(self):
+        "Inside, `features` is as fast as it can be; not for gradients"
+        return folded(self.pairs)
 
-def _hooked(self: Cut) -> str:
-    "The first module before the cut with a hook that would see nothing, for a message; `''`: there is none"
-    for p,m in self.modules().items():
-        if m._forward_hooks or m._backward_hooks or any(not isinstance(h, HoldStats) for h in m._forward_pre_hooks.values()): return f"{p} ({type(m).__name__})"
-    return ""
+    def modules(self) -> dict[str, nn.Module]:
+        "All modules before the cut, by path"
+        out = {}
+        for c in self.skipped:
+            out |= {f"{c.path}.{n}".strip("."): m for n, m in c.module.named_modules()}
+        return out
 
-def _earlier(self: Cut,
-    trains: set[int],   # `id`s of parameters
-) -> Call | None:
-    "Where the cut would be if these parameters trained, most likely; `None`: no earlier place"
-    calls = sorted((c for c in self.calls if c.end<=self.call.end), key=lambda c: c.end)
-    first = min((c.start for c in calls if any(id(p) in trains for p in c.module.parameters(recurse=False))), default=self.call.end)
-    known = [c for c in calls if c.end<first and c.single and c.parent is not None and any(True for _ in c.module.parameters())]
-    once = [c for c in known if sum(o.module is c.module for o in self.calls)==1]
-    return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All weights and buffers that the features depend on; those that train and belong to a module around the
+        cut are not among them
+        """
+        ts = {
+            f"{p}.{n}": t
+            for p, m in self.modules().items()
+            for n, t in [*m.named_parameters(recurse=False), *m.named_buffers(recurse=False)]
+        }
+        around = (
+            (c.path, n, t)
+            for c in self.above
+            for n, t in [*c.module.named_parameters(recurse=False), *c.module.named_buffers(recurse=False)]
+        )
+        return ts | {f"{path}.{n}".strip("."): t for path, n, t in around if not t.requires_grad}
 
-def _takes(self: Cut,
-    q,                # a `Quick`
-) -> bool:
-    "Whether what comes after the cut runs with features as `q` lays them out"
-    x = self.call.out.empty().expand(2, *self.shape)
-    try:
-        with preserved_model(self.model), torch.no_grad():
-            self.model.eval()
-            self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
-    except RuntimeError: return False   # a view of what is laid out otherwise
-    return True
+    def hooked(self) -> str:
+        "The first module before the cut with a hook that would see nothing, for a message; `''`: there is none"
+        for p, m in self.modules().items():
+            if (
+                m._forward_hooks
+                or m._backward_hooks
+                or any(not isinstance(h, HoldStats) for h in m._forward_pre_hooks.values())
+            ):
+                return f"{p} ({type(m).__name__})"
+        return ""
 
-def _smaller(self: Cut, c: Call) -> bool:
-    "Whether the output of a call has no more numbers than the inputs of the network"
-    return c.out.row<=sum(math.prod(x.shape[1:]) for x in self.inputs if isinstance(x, torch.Tensor))
+    def earlier(
+        self,
+        trains: set[int],  # `id`s of parameters
+    ) -> Call | None:
+        "Where the cut would be if these parameters trained, most likely; `None`: no earlier place"
+        calls = sorted((c for c in self.calls if c.end <= self.call.end), key=lambda c: c.end)
+        first = min(
+            (c.start for c in calls if any(id(p) in trains for p in c.module.parameters(recurse=False))),
+            default=self.call.end,
+        )
+        known = [
+            c
+            for c in calls
+            if c.end < first and c.single and c.parent is not None and any(True for _ in c.module.parameters())
+        ]
+        once = [c for c in known if sum(o.module is c.module for o in self.calls) == 1]
+        return once[-1] if once and once[-1] is known[-1] and once[-1] is not self.call else None
 
-Cut.modules, Cut.tensors, Cut.hooked, Cut.takes, Cut.smaller, Cut.earlier = _modules, _tensors, _hooked, _takes, _smaller, _earlier
+    def takes(
+        self,
+        q,  # a `Quick`
+    ) -> bool:
+        "Whether what comes after the cut runs with features as `q` lays them out"
+        x = self.call.out.empty().expand(2, *self.shape)
+        try:
+            with preserved_model(self.model), torch.no_grad():
+                self.model.eval()
+                self.rest(q.laid(torch.zeros_like(x, memory_format=torch.contiguous_format)))
+        except RuntimeError:
+            return False  # a view of what is laid out otherwise
+        return True
+
+    def smaller(self, c: Call) -> bool:
+        "Whether the output of a call has no more numbers than the inputs of the network"
+        return c.out.row <= sum(math.prod(x.shape[1:]) for x in self.inputs if isinstance(x, torch.Tensor))
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #92ddec8d
 def _candidates(calls):
     "Numbers of the calls that can be cuts, the last first; and why there is no later one"
     out, why = [], ""
-    for i,c in sorted(enumerate(calls), key=lambda o: o[1].end):
-        if c.why: why = c.why; break
-        if c.trains: why = f"{c.path or 'the model'} trains"; break
-        if c.single and c.parent is not None: out.append(i)
+    for i, c in sorted(enumerate(calls), key=lambda o: o[1].end):
+        if c.why:
+            why = c.why
+            break
+        if c.trains:
+            why = f"{c.path or 'the model'} trains"
+            break
+        if c.single and c.parent is not None:
+            out.append(i)
     return out[::-1], why
-
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #833c5510
 def hold_random(model: nn.Module):
     "Put modules without weights that are inside a frozen layer, such as stochastic depth, in evaluation mode"
-    for path,m in model.named_modules():
-        if any(True for _ in m.parameters()): continue
+    for path, m in model.named_modules():
+        if any(True for _ in m.parameters()):
+            continue
         while path:
             path = path.rpartition(".")[0]
             if ps := list(model.get_submodule(path).parameters()):
-                if not any(p.requires_grad for p in ps): m.eval()
+                if not any(p.requires_grad for p in ps):
+                    m.eval()
                 break
+
 
 def agrees(
     cut: Cut,
-    xb: tuple,             # inputs, two items or more (batch norm in the head wants two)
-    hold: bool = False,    # as in `find_cut`
+    xb: tuple,  # inputs, two items or more (batch norm in the head wants two)
+    hold: bool = False,  # as in `find_cut`
 ) -> bool:
-    """Whether features are the same in training and in evaluation mode, and outputs and gradients through the cut are those of the whole network, in evaluation
-    mode and (with two items or more) in training mode"""
+    """Whether features are the same in training and in evaluation mode, and outputs and gradients through the cut are
+    those of the whole network, in evaluation mode and (with two items or more) in training mode
+    """
     model = cut.model
     n = len(next(x for x in xb if isinstance(x, torch.Tensor)))
     with preserved_model(model):
         model.eval()
         with torch.no_grad():
             a, f = _watched(cut, lambda: model(*xb))
-            if differs(a, cut.rest(f.clone())): return False
+            if differs(a, cut.rest(f.clone())):
+                return False
         _quicken(cut, xb, f)
-        if n<2: return True
+        if n < 2:
+            return True
         model.train()
-        if hold: hold_random(model)
+        if hold:
+            hold_random(model)
         bufs = [t.clone() for t in model.buffers()]
         a, g = _watched(cut, lambda: with_grads(model, lambda: model(*xb), 0))
-        if differs(f, g): return False
+        if differs(f, g):
+            return False
         with torch.no_grad():
-            for t,c in zip(model.buffers(), bufs): t.copy_(c)
+            for t, c in zip(model.buffers(), bufs):
+                t.copy_(c)
         b = with_grads(model, lambda: cut.rest(g.clone()), 0)
     return not differs(a, b)
 
+
 def _quicken(cut, xb, f):
-    "See whether what comes before the cut gives the same features with channels last and folded norms, which is two to three times as fast on processors"
+    """See whether what comes before the cut gives the same features with channels last and folded norms, which is
+    two to three times as fast on processors
+    """
     ms = list(cut.modules().values())
-    if f.device.type!="cpu" or not any(isinstance(m, nn.Conv2d) for m in ms): return
+    if f.device.type != "cpu" or not any(isinstance(m, nn.Conv2d) for m in ms):
+        return
     for pairs in dict.fromkeys((tuple(foldable(ms, lambda: cut.features(xb))), ())):
         cut.channels_last, cut.pairs = True, pairs
         try:
             with cut.quick():
-                if not differs(f, cut.features(xb)): return
-        except RuntimeError: pass   # a view of what is laid out otherwise
+                if not differs(f, cut.features(xb)):
+                    return
+        except RuntimeError:
+            pass  # a view of what is laid out otherwise
     cut.channels_last, cut.pairs = False, ()
 
+
 def _possible(cut, xb):
-    "Whether the rest of the network runs without what comes before the cut: a look at two items, as most candidates are inside a branch"
+    """Whether the rest of the network runs without what comes before the cut: a look at two items, as most
+    candidates are inside a branch
+    """
     with preserved_model(cut.model):
         cut.model.eval()
         f = cut.features(xb)
-        with torch.no_grad(): return not any(bool(t.isnan().any()) for t in flat(cut.rest(f)))
+        with torch.no_grad():
+            return not any(bool(t.isnan().any()) for t in flat(cut.rest(f)))
+
 
 def _watched(cut, run):
     "What `run()` gives, and the features that it met on the way"
     count, seen = [0], []
+
     def note(m, args, out):
-        if count[0]==cut.call.nth: seen.append(out.detach().clone())
+        if count[0] == cut.call.nth:
+            seen.append(out.detach().clone())
         count[0] += 1
+
     h = cut.call.module.register_forward_hook(note)
-    try: return run(), seen[0]
-    finally: h.remove()
+    try:
+        return run(), seen[0]
+    finally:
+        h.remove()
 
 # %% ../../nbs/api/cache/01_split_point.ipynb #5815a7dd
 def find_cut(
     model: nn.Module,
-    xb: tuple,             # inputs, four items or so
-    hold: bool = False,    # treat dropout and the like inside frozen layers as switched off
-    tries: int = 40,       # candidates to try at most
-    small: bool = False,   # give up at a candidate that has more numbers than the inputs
+    xb: tuple,  # inputs, four items or so
+    hold: bool = False,  # treat dropout and the like inside frozen layers as switched off
+    tries: int = 40,  # candidates to try at most
+    small: bool = False,  # give up at a candidate that has more numbers than the inputs
 ) -> Cut:
     "The last cut that is exact; raises `NoCache` with the reason if there is none that leaves out a layer with weights"
     with preserved_model(model):
         model.train()
-        if hold: hold_random(model)
+        if hold:
+            hold_random(model)
         calls = follow(model, xb)
     ends, why = _candidates(calls)
     large = False
@@ -340,13 +473,20 @@ def find_cut(
     for i in ends[:tries]:
         try:
             cut = Cut(model, calls, i, xb)
-            if not any(True for c in cut.skipped for _ in c.module.parameters()): break
+            if not any(True for c in cut.skipped for _ in c.module.parameters()):
+                break
             large = small and not cut.smaller(cut.call)
-            if large: break
-            if i!=ends[0] and not _possible(cut, few) or not agrees(cut, xb, hold): continue
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError): continue   # what comes later needs more than the cut
-        if h := cut.hooked(): raise NoCache(f"{h} has a hook, which would see nothing of it.")
+            if large:
+                break
+            if i != ends[0] and not _possible(cut, few) or not agrees(cut, xb, hold):
+                continue
+        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+            continue  # what comes later needs more than the cut
+        if h := cut.hooked():
+            raise NoCache(f"{h} has a hook, which would see nothing of it.")
         return cut
-    if large: raise NoCache(f"one epoch gains nothing, as {cut.path} gives more numbers than a picture has.")
-    if why.endswith(" trains"): raise NoCache(f"the first layers train ({why}).", trains=True)
+    if large:
+        raise NoCache(f"one epoch gains nothing, as {cut.path} gives more numbers than a picture has.")
+    if why.endswith(" trains"):
+        raise NoCache(f"the first layers train ({why}).", trains=True)
     raise NoCache(why or "no place was found in this network on whose output alone all that follows depends.")

@@ -18,228 +18,335 @@ __all__ = ['FORMAT', 'NoKey', 'Hasher', 'add_items', 'Table', 'DiskStore']
 class NoKey(TypeError):
     "Something whose content cannot be told"
 
+
 class Hasher:
     "A hash over values, tensors, functions and objects by their content; raises `NoKey`"
-    def __init__(self): self.h, self.open = blake2b(digest_size=16), []
+
+    def __init__(self):
+        self.h, self.open = blake2b(digest_size=16), []
 
     def add(self, *values) -> Hasher:
-        for v in values: self._one(v)
+        for v in values:
+            self._one(v)
         return self
 
-    def hexdigest(self) -> str: return self.h.hexdigest()
+    def hexdigest(self) -> str:
+        return self.h.hexdigest()
 
-    def _text(self, *s): self.h.update(("\0".join(map(str, s))+"\1").encode())
+    def _text(self, *s):
+        self.h.update(("\0".join(map(str, s)) + "\1").encode())
 
-    def _bytes(self, kind, b): self._text(kind, len(b)); self.h.update(b)
+    def _bytes(self, kind, b):
+        self._text(kind, len(b))
+        self.h.update(b)
 
     def _one(self, v):
-        if v is None or isinstance(v, (bool, int, float, complex, str, Path, torch.dtype, torch.device, torch.Size)): self._text(type(v).__name__, repr(v))
-        elif isinstance(v, bytes): self._bytes("bytes", v)
+        if v is None or isinstance(v, (bool, int, float, complex, str, Path, torch.dtype, torch.device, torch.Size)):
+            self._text(type(v).__name__, repr(v))
+        elif isinstance(v, bytes):
+            self._bytes("bytes", v)
         elif isinstance(v, torch.Tensor):
             t = v.detach().cpu().contiguous()
-            self._text("tensor", tuple(t.shape), t.dtype); self.h.update(t.reshape(-1).view(torch.uint8).numpy().data if t.numel() else b"")
+            self._text("tensor", tuple(t.shape), t.dtype)
+            self.h.update(t.reshape(-1).view(torch.uint8).numpy().data if t.numel() else b"")
         elif isinstance(v, np.ndarray) and not v.dtype.hasobject:
-            self._text("array", v.shape, v.dtype); self.h.update(np.ascontiguousarray(v).data if v.size else b"")
-        elif isinstance(v, np.generic): self._text(v.dtype, v.tobytes())
-        elif any(v is o for o in self.open): self._text("again")   # it refers to what it is part of
+            self._text("array", v.shape, v.dtype)
+            self.h.update(np.ascontiguousarray(v).data if v.size else b"")
+        elif isinstance(v, np.generic):
+            self._text(v.dtype, v.tobytes())
+        elif any(v is o for o in self.open):
+            self._text("again")  # it refers to what it is part of
         else:
             self.open.append(v)
             self._object(v)
             self.open.pop()
 
+    def _object(self, v):
+        if isinstance(v, dict):
+            self._text("dict", len(v))
+            for k, x in v.items():
+                self.add(k, x)
+        elif isinstance(v, (set, frozenset)):
+            self._text("set", *sorted(Hasher().add(x).hexdigest() for x in v))
+        elif isinstance(v, (list, tuple, range)) or type(v).__name__ == "L":
+            self._text(type(v).__name__, len(v))
+            self.add(*v)
+        elif isinstance(v, (types.UnionType, types.GenericAlias)) or type(v).__module__ == "typing":
+            self._text("type", repr(v))
+        elif isinstance(v, type):
+            self._text("class", v.__module__, v.__qualname__)
+        elif isinstance(v, (types.BuiltinFunctionType, np.ufunc)):
+            self._text("builtin", getattr(v, "__module__", ""), getattr(v, "__qualname__", v.__name__))
+        elif isinstance(v, types.FunctionType):
+            self._text("function", v.__module__, v.__qualname__)
+            self._code(v.__code__)
+            self.add(v.__defaults__, v.__kwdefaults__, *(c.cell_contents for c in v.__closure__ or () if _filled(c)))
+        elif isinstance(v, types.MethodType):
+            self.add(v.__func__, v.__self__)
+        elif isinstance(v, functools.partial):
+            self.add("partial", v.func, v.args, v.keywords)
+        elif isinstance(v, torch.nn.Module):
+            self.add("module", type(v), repr(v), v.training, *v.state_dict().items())
+        elif hasattr(v, "to_csv"):
+            self._text(type(v).__name__, v.to_csv())
+        elif hasattr(v, "__dict__") and not isinstance(v, types.ModuleType) and not hasattr(v, "__next__"):
+            self._text("object", type(v).__module__, type(v).__qualname__)
+            self.add(dict(vars(v)))
+            if isinstance(v, (list, tuple, dict, str, int, float)):
+                self.add(str(v))
+        elif isinstance(v, types.ModuleType):
+            self._text("module", v.__name__)
+        elif hasattr(type(v), "__reduce_ex__") and not hasattr(v, "__next__"):
+            try:
+                parts = v.__reduce_ex__(4)
+            except TypeError as e:
+                raise NoKey(f"{type(v).__name__}: {e}") from None
+            self.add(*(parts[:3] if isinstance(parts, tuple) else (parts,)))
+        else:
+            raise NoKey(f"the content of a {type(v).__name__} cannot be told")
+
+    def _code(self, code):
+        self._bytes("code", code.co_code)
+        for c in (*code.co_consts, *code.co_names):
+            self._code(c) if isinstance(c, types.CodeType) else self.add(c)
+
 # %% ../../nbs/api/cache/03_store.ipynb #679cbf6f
-def _object(self: Hasher, v):
-    if isinstance(v, dict):
-        self._text("dict", len(v))
-        for k,x in v.items(): self.add(k, x)
-    elif isinstance(v, (set, frozenset)): self._text("set", *sorted(Hasher().add(x).hexdigest() for x in v))
-    elif isinstance(v, (list, tuple, range)) or type(v).__name__=="L": self._text(type(v).__name__, len(v)); self.add(*v)
-    elif isinstance(v, (types.UnionType, types.GenericAlias)) or type(v).__module__=="typing": self._text("type", repr(v))
-    elif isinstance(v, type): self._text("class", v.__module__, v.__qualname__)
-    elif isinstance(v, (types.BuiltinFunctionType, np.ufunc)): self._text("builtin", getattr(v, "__module__", ""), getattr(v, "__qualname__", v.__name__))
-    elif isinstance(v, types.FunctionType):
-        self._text("function", v.__module__, v.__qualname__)
-        self._code(v.__code__)
-        self.add(v.__defaults__, v.__kwdefaults__, *(c.cell_contents for c in v.__closure__ or () if _filled(c)))
-    elif isinstance(v, types.MethodType): self.add(v.__func__, v.__self__)
-    elif isinstance(v, functools.partial): self.add("partial", v.func, v.args, v.keywords)
-    elif isinstance(v, torch.nn.Module): self.add("module", type(v), repr(v), v.training, *v.state_dict().items())
-    elif hasattr(v, "to_csv"): self._text(type(v).__name__, v.to_csv())
-    elif hasattr(v, "__dict__") and not isinstance(v, types.ModuleType) and not hasattr(v, "__next__"):
-        self._text("object", type(v).__module__, type(v).__qualname__)
-        self.add(dict(vars(v)))
-        if isinstance(v, (list, tuple, dict, str, int, float)): self.add(str(v))
-    elif isinstance(v, types.ModuleType): self._text("module", v.__name__)
-    elif hasattr(type(v), "__reduce_ex__") and not hasattr(v, "__next__"):
-        try: parts = v.__reduce_ex__(4)
-        except TypeError as e: raise NoKey(f"{type(v).__name__}: {e}") from None
-        self.add(*(parts[:3] if isinstance(parts, tuple) else (parts,)))
-    else: raise NoKey(f"the content of a {type(v).__name__} cannot be told")
-
-def _code(self: Hasher, code):
-    self._bytes("code", code.co_code)
-    for c in (*code.co_consts, *code.co_names): self._code(c) if isinstance(c, types.CodeType) else self.add(c)
-
 def _filled(cell):
-    try: cell.cell_contents; return True   # noqa: B018
-    except ValueError: return False
-
-Hasher._object, Hasher._code = _object, _code
+    try:
+        cell.cell_contents
+        return True  # noqa: B018
+    except ValueError:
+        return False
 
 # %% ../../nbs/api/cache/03_store.ipynb #3595d875
 def _file(x):
     "What the disk knows of a file; `None`: there is none of this name"
-    try: st = os.stat(x)
-    except (OSError, ValueError): return None
+    try:
+        st = os.stat(x)
+    except (OSError, ValueError):
+        return None
     return st if stat.S_ISREG(st.st_mode) else None
+
 
 def add_items(
     h: Hasher,
-    ds,           # the dataset of a loader
+    ds,  # the dataset of a loader
 ) -> Hasher:
     "Add what identifies the items of a dataset and how it reads them; raises `NoKey` if nothing does"
     items = getattr(ds, "items", None)
-    if items is None: items = getattr(ds, "tensors", None)
-    if items is None: h._text(type(ds).__qualname__); return h.add(vars(ds) if hasattr(ds, "__dict__") else ds)
-    if hasattr(items, "to_csv"): items = [items.to_csv()]
+    if items is None:
+        items = getattr(ds, "tensors", None)
+    if items is None:
+        h._text(type(ds).__qualname__)
+        return h.add(vars(ds) if hasattr(ds, "__dict__") else ds)
+    if hasattr(items, "to_csv"):
+        items = [items.to_csv()]
     for x in items:
         st = _file(x) if isinstance(x, (str, Path)) else None
-        if st is not None: h._text("file", x, st.st_size, st.st_mtime_ns)
-        else: h.add(x)
+        if st is not None:
+            h._text("file", x, st.st_size, st.st_mtime_ns)
+        else:
+            h.add(x)
     for tl in getattr(ds, "tls", [ds] if hasattr(ds, "tfms") else []):
-        h.add([(type(f), {k: v for k,v in vars(f).items() if k not in ("loss_func", "dl_type")} if hasattr(f, "__dict__") else f)
-               for f in getattr(getattr(tl, "tfms", None), "fs", [])], getattr(tl, "vocab", None))
+        h.add(
+            [
+                (
+                    type(f),
+                    {k: v for k, v in vars(f).items() if k not in ("loss_func", "dl_type")}
+                    if hasattr(f, "__dict__")
+                    else f,
+                )
+                for f in getattr(getattr(tl, "tfms", None), "fs", [])
+            ],
+            getattr(tl, "vocab", None),
+        )
     if len(getattr(ds, "tls", [])) > 1:
-        for tl in list(ds.tls)[getattr(ds, "n_inp", 1):]: h.add([tl[i] for i in range(len(items))])   # the labels themselves
+        for tl in list(ds.tls)[getattr(ds, "n_inp", 1) :]:
+            h.add([tl[i] for i in range(len(items))])  # the labels themselves
     return h
 
 # %% ../../nbs/api/cache/03_store.ipynb #1beaee73
 class Table:
     "Rows of one shape in memory or in a file, and the targets of each item"
-    def __init__(self,
-        shape: tuple,                    # of a row
+
+    def __init__(
+        self,
+        shape: tuple,  # of a row
         n_rows: int,
         dtype: torch.dtype,
-        file: Path | None = None,        # keep the rows in this file; `None`: in memory
-        budget: int = 64*2**20,          # bytes of the file that stay in memory after they were read
-        write: bool = True,              # `False`: the file is there
+        file: Path | None = None,  # keep the rows in this file; `None`: in memory
+        budget: int = 64 * 2**20,  # bytes of the file that stay in memory after they were read
+        write: bool = True,  # `False`: the file is there
     ):
-        self.shape, self.n_rows, self.dtype, self.file, self.budget = tuple(shape), n_rows, dtype, file, budget
-        self.ys, self.touched, self.row_bytes = [], 0, int(np.prod(self.shape, dtype=np.int64))*dtype.itemsize
-        if file is None: self.x = torch.empty((n_rows, *self.shape), dtype=dtype); return
-        self.f = open(file, "w+b" if write else "rb")   # noqa: SIM115 (closed with the table)
-        if write: self.f.truncate(max(self.nbytes, 1))
-        self.map = mmap.mmap(self.f.fileno(), max(self.nbytes, 1), access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
+        self.shape = tuple(shape)
+        self.n_rows = n_rows
+        self.dtype = dtype
+        self.file = file
+        self.budget = budget
+        self.ys, self.touched, self.row_bytes = [], 0, int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
+        if file is None:
+            self.x = torch.empty((n_rows, *self.shape), dtype=dtype)
+            return
+        self.f = open(file, "w+b" if write else "rb")  # noqa: SIM115 (closed with the table)
+        if write:
+            self.f.truncate(max(self.nbytes, 1))
+        self.map = mmap.mmap(
+            self.f.fileno(), max(self.nbytes, 1), access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
+        )
         self.np = np.frombuffer(self.map, dtype=np.uint8, count=self.nbytes).reshape(n_rows, self.row_bytes)
 
     @property
-    def nbytes(self) -> int: return self.n_rows*self.row_bytes
+    def nbytes(self) -> int:
+        return self.n_rows * self.row_bytes
 
-    def __len__(self): return self.n_rows
+    def __len__(self):
+        return self.n_rows
 
     def __repr__(self):
         where = "in memory" if self.file is None else "on disk"
-        return f"Table({self.n_rows} rows of {'×'.join(map(str, self.shape))}, {self.nbytes/2**20:.1f} MB {where})"
+        return f"Table({self.n_rows} rows of {'×'.join(map(str, self.shape))}, {self.nbytes / 2**20:.1f} MB {where})"
 
-    def __deepcopy__(self, memo): return self   # a copy of a Learner need not hold its features twice
+    def __deepcopy__(self, memo):
+        return self  # a copy of a Learner need not hold its features twice
 
-# %% ../../nbs/api/cache/03_store.ipynb #a64f04c3
-def _put_rows(self: Table, at: int, x: torch.Tensor):
-    "Write rows from number `at` on"
-    x = x.detach().to("cpu", self.dtype).contiguous()
-    if self.file is None: self.x[at:at+len(x)] = x; return
-    self.np[at:at+len(x)] = x.reshape(len(x), -1).view(torch.uint8).numpy().reshape(len(x), self.row_bytes)
-    self._touch(len(x))
+    def put_rows(self, at: int, x: torch.Tensor):
+        "Write rows from number `at` on"
+        x = x.detach().to("cpu", self.dtype).contiguous()
+        if self.file is None:
+            self.x[at : at + len(x)] = x
+            return
+        self.np[at : at + len(x)] = x.reshape(len(x), -1).view(torch.uint8).numpy().reshape(len(x), self.row_bytes)
+        self._touch(len(x))
 
-def _rows(self: Table,
-    idxs: list[int],
-) -> torch.Tensor:       # (len(idxs), *shape), a copy
-    "Read rows"
-    if self.file is None: return self.x[torch.tensor(idxs, dtype=torch.long)]
-    out = torch.from_numpy(self.np[np.asarray(idxs, dtype=np.int64)]).view(self.dtype).view(len(idxs), *self.shape)
-    self._touch(len(idxs))
-    return out
+    def rows(
+        self,
+        idxs: list[int],
+    ) -> torch.Tensor:  # (len(idxs), *shape), a copy
+        "Read rows"
+        if self.file is None:
+            return self.x[torch.tensor(idxs, dtype=torch.long)]
+        out = torch.from_numpy(self.np[np.asarray(idxs, dtype=np.int64)]).view(self.dtype).view(len(idxs), *self.shape)
+        self._touch(len(idxs))
+        return out
 
-def _touch(self: Table, n):
-    "Give pages back before they are too many; they stay in the system's file cache, if it has room"
-    self.touched += n*(self.row_bytes+2**16)   # Linux maps up to 64 kB around each page that is read
-    if self.touched<self.budget: return
-    self.touched = 0
-    if hasattr(mmap, "MADV_DONTNEED"): self.map.madvise(mmap.MADV_DONTNEED)
-
-Table.put_rows, Table.rows, Table._touch = _put_rows, _rows, _touch
+    def _touch(self, n):
+        "Give pages back before they are too many; they stay in the system's file cache, if it has room"
+        self.touched += n * (self.row_bytes + 2**16)  # Linux maps up to 64 kB around each page that is read
+        if self.touched < self.budget:
+            return
+        self.touched = 0
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.map.madvise(mmap.MADV_DONTNEED)
 
 # %% ../../nbs/api/cache/03_store.ipynb #b513dd22
 FORMAT = 1
 
+
 def _sum(file):
     h = blake2b(digest_size=16)
     with open(file, "rb") as f:
-        while b := f.read(2**22): h.update(b)
+        while b := f.read(2**22):
+            h.update(b)
     return h.hexdigest()
 
+
 def _sync(path):
-    try: fd = os.open(path, os.O_RDONLY)
-    except OSError: return   # Windows cannot open folders
-    try: os.fsync(fd)
-    except OSError: pass
-    finally: os.close(fd)
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # Windows cannot open folders
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
 
 class DiskStore:
     "Tables in a folder, by key"
+
     def __init__(self, folder):
         self.folder, self.refused = Path(folder).expanduser(), ""
-        try: self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise FileError(f"Features cannot be kept in {self.folder}: {e.strerror or e}. Give another folder.", file=str(self.folder)) from None
+            raise FileError(
+                f"Features cannot be kept in {self.folder}: {e.strerror or e}. Give another folder.",
+                file=str(self.folder),
+            ) from None
 
     def begin(self) -> Path:
         "A new folder to write a table in; leftovers of processes that are no more are removed"
         for d in self.folder.glob("*.partial"):
-            try: os.kill(int(d.name.split("-")[1].split(".")[0]), 0)
-            except (ValueError, IndexError, ProcessLookupError): shutil.rmtree(d, ignore_errors=True)
-            except OSError: pass
+            try:
+                os.kill(int(d.name.split("-")[1].split(".")[0]), 0)
+            except (ValueError, IndexError, ProcessLookupError):
+                shutil.rmtree(d, ignore_errors=True)
+            except OSError:
+                pass
         return Path(tempfile.mkdtemp(prefix=f"new-{os.getpid()}.", suffix=".partial", dir=self.folder))
 
     def finish(self, new: Path, key: str, table: Table):
         "Everything is written: give it its name"
-        for i,y in enumerate(table.ys): np.save(new/f"y{i}.npy", y.cpu().numpy())
-        if table.file is None: (new/"x.bin").write_bytes(table.x.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        else: table.map.flush()
+        for i, y in enumerate(table.ys):
+            np.save(new / f"y{i}.npy", y.cpu().numpy())
+        if table.file is None:
+            (new / "x.bin").write_bytes(table.x.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            table.map.flush()
         names = ["x.bin", *(f"y{i}.npy" for i in range(len(table.ys)))]
-        for n in names: _sync(new/n)
-        facts = dict(format=FORMAT, key=key, shape=table.shape, rows=table.n_rows, dtype=str(table.dtype).removeprefix("torch."),
-                     sums={n: _sum(new/n) for n in names})
-        (new/"manifest.json").write_text(json.dumps(facts)); _sync(new/"manifest.json"); _sync(new)
-        try: os.replace(new, self.folder/key)
-        except OSError:   # another process was faster, or what is there is damaged
-            if self.load(key, 0) is not None: shutil.rmtree(new, ignore_errors=True); return
-            shutil.rmtree(self.folder/key, ignore_errors=True)
-            os.replace(new, self.folder/key)
-        if table.file is not None: table.file = self.folder/key/"x.bin"
+        for n in names:
+            _sync(new / n)
+        facts = dict(
+            format=FORMAT,
+            key=key,
+            shape=table.shape,
+            rows=table.n_rows,
+            dtype=str(table.dtype).removeprefix("torch."),
+            sums={n: _sum(new / n) for n in names},
+        )
+        (new / "manifest.json").write_text(json.dumps(facts))
+        _sync(new / "manifest.json")
+        _sync(new)
+        try:
+            os.replace(new, self.folder / key)
+        except OSError:  # another process was faster, or what is there is damaged
+            if self.load(key, 0) is not None:
+                shutil.rmtree(new, ignore_errors=True)
+                return
+            shutil.rmtree(self.folder / key, ignore_errors=True)
+            os.replace(new, self.folder / key)
+        if table.file is not None:
+            table.file = self.folder / key / "x.bin"
         _sync(self.folder)
 
-# %% ../../nbs/api/cache/03_store.ipynb #aac7bc3f
-def _load(self: DiskStore,
-    key: str,
-    limit: int,           # bytes that may be in memory
-) -> Table | None:
-    "The table of that key; `None` if there is none that is whole, with the reason in `refused`"
-    d, self.refused = self.folder/key, ""
-    if not (d/"manifest.json").is_file(): return None
-    try:
-        m = json.loads((d/"manifest.json").read_text())
-        if m["format"]!=FORMAT or m["key"]!=key: self.refused = f"{d} is of another version"; return None
-        for n,s in m["sums"].items():
-            if _sum(d/n)!=s: self.refused = f"{d/n} is damaged"; return None
-        t = Table(m["shape"], m["rows"], getattr(torch, m["dtype"]), d/"x.bin", write=False)
-        ys = [torch.from_numpy(np.load(d/f"y{i}.npy", allow_pickle=False)) for i in range(len(m["sums"])-1)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as e: self.refused = f"{d} cannot be read: {e}"; return None
-    if t.nbytes<=limit:
-        whole = Table(t.shape, t.n_rows, t.dtype)
-        whole.x = t.rows(range(t.n_rows))
-        t = whole
-    t.ys = ys
-    return t
-
-DiskStore.load = _load
+    def load(
+        self,
+        key: str,
+        limit: int,  # bytes that may be in memory
+    ) -> Table | None:
+        "The table of that key; `None` if there is none that is whole, with the reason in `refused`"
+        d, self.refused = self.folder / key, ""
+        if not (d / "manifest.json").is_file():
+            return None
+        try:
+            m = json.loads((d / "manifest.json").read_text())
+            if m["format"] != FORMAT or m["key"] != key:
+                self.refused = f"{d} is of another version"
+                return None
+            for n, s in m["sums"].items():
+                if _sum(d / n) != s:
+                    self.refused = f"{d / n} is damaged"
+                    return None
+            t = Table(m["shape"], m["rows"], getattr(torch, m["dtype"]), d / "x.bin", write=False)
+            ys = [torch.from_numpy(np.load(d / f"y{i}.npy", allow_pickle=False)) for i in range(len(m["sums"]) - 1)]
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as e:
+            self.refused = f"{d} cannot be read: {e}"
+            return None
+        if t.nbytes <= limit:
+            whole = Table(t.shape, t.n_rows, t.dtype)
+            whole.x = t.rows(range(t.n_rows))
+            t = whole
+        t.ys = ys
+        return t

@@ -13,49 +13,61 @@ __all__ = ['process_group', 'rank', 'size', 'agree', 'gather', 'mean', 'from_fir
 # %% ../../nbs/api/core/06_distributed.ipynb #61a4974d
 def process_group():
     d = torch.distributed
-    return d if d.is_available() and d.is_initialized() and d.get_world_size()>1 else None
+    return d if d.is_available() and d.is_initialized() and d.get_world_size() > 1 else None
+
 
 def rank() -> int:
     "Number of this process, from 0"
     return d.get_rank() if (d := process_group()) else 0
 
+
 def size() -> int:
     "Number of processes"
     return d.get_world_size() if (d := process_group()) else 1
 
+
 def agree(*flags: float) -> list[float]:
     "The highest value that any process gives, for each flag; every process must call this at the same point"
-    if not (d := process_group()): return list(flags)
-    t = torch.tensor([float(f) for f in flags], device="cuda" if d.get_backend()=="nccl" else "cpu")
+    if not (d := process_group()):
+        return list(flags)
+    t = torch.tensor([float(f) for f in flags], device="cuda" if d.get_backend() == "nccl" else "cpu")
     d.all_reduce(t, d.ReduceOp.MAX)
     return t.tolist()
 
+
 def gather(value) -> list:
     "What each process gives, in order of rank"
-    if not (d := process_group()): return [value]
-    out = [None]*d.get_world_size()
+    if not (d := process_group()):
+        return [value]
+    out = [None] * d.get_world_size()
     d.all_gather_object(out, value)
     return out
 
+
 def mean(value: float) -> float:
     "The mean over the processes"
-    return sum(g)/len(g) if len(g := gather(value))>1 else value
+    return sum(g) / len(g) if len(g := gather(value)) > 1 else value
+
 
 def from_first(value):
     "What the first process gives"
-    if not (d := process_group()): return value
+    if not (d := process_group()):
+        return value
     box = [value]
     d.broadcast_object_list(box, 0)
     return box[0]
 
+
 def barrier():
     "Wait until every process is here"
-    if d := process_group(): d.barrier()
+    if d := process_group():
+        d.barrier()
 
 # %% ../../nbs/api/core/06_distributed.ipynb #689ba815
 def unwrap_model(model: nn.Module) -> nn.Module:
     "The model itself, where several processes train it through a wrapper"
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
 
 def unwrap_loader(dl):
     "The loader itself, where fastai has put a `DistributedDL` around it"

@@ -13,31 +13,44 @@ __all__ = ['KitError', 'InputError', 'StateError', 'FileError', 'KitWarning', 'd
 # %% ../../nbs/api/core/01_errors.ipynb #30351c20
 class KitError(Exception):
     "Base of the kit's errors; every subclass also derives from `ValueError`, `RuntimeError` or `OSError`"
-    def __init__(self,
+
+    def __init__(
+        self,
         msg: str,  # one text: what was given, what is allowed, what to do next
         **fields,  # what the message speaks of, kept as attributes
     ):
         super().__init__(msg)
         self.__dict__.update(fields)
 
-class InputError(KitError, ValueError): "A value that cannot be used as it is"
-class StateError(KitError, RuntimeError): "A call that does not fit the state that its object is in"
-class FileError(KitError, OSError): "A file or folder that is missing, unreadable or in the way"
 
-class KitWarning(UserWarning): "Something the kit noticed that does not stop it"
+class InputError(KitError, ValueError):
+    "A value that cannot be used as it is"
+
+
+class StateError(KitError, RuntimeError):
+    "A call that does not fit the state that its object is in"
+
+
+class FileError(KitError, OSError):
+    "A file or folder that is missing, unreadable or in the way"
+
+
+class KitWarning(UserWarning):
+    "Something the kit noticed that does not stop it"
 
 # %% ../../nbs/api/core/01_errors.ipynb #0993d831
 def did_you_mean(
-    name: str,                # what was given
-    allowed: Iterable[str],   # what exists
-    n: int = 3,               # suggestions at most
-) -> str:                     # `" Did you mean …?"`, or `""` if nothing is near
+    name: str,  # what was given
+    allowed: Iterable[str],  # what exists
+    n: int = 3,  # suggestions at most
+) -> str:  # `" Did you mean …?"`, or `""` if nothing is near
     "The end of an error message: the names nearest to `name`"
-    near = difflib.get_close_matches(str(name).lower(), list(dict.fromkeys(allowed)), n=n, cutoff=.6)
+    near = difflib.get_close_matches(str(name).lower(), list(dict.fromkeys(allowed)), n=n, cutoff=0.6)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
+
 def one_line(
-    e: BaseException,   # any exception
-) -> str:               # at most 200 characters
+    e: BaseException,  # any exception
+) -> str:  # at most 200 characters
     "The text of an exception as one line, or the name of its class if it has none"
     return " ".join(f"{e}".split())[:200] or type(e).__name__

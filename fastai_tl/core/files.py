@@ -28,13 +28,14 @@ def flush_folder(
     finally:
         os.close(fd)
 
+
 @contextmanager
 def atomic_path(
-    file: Path | str,           # what is written; its folder must exist
-    keep: Path | None = None,   # the file that was there gets this name; `None`: it is replaced
-    mode: int | None = None,    # permissions; `None`: those of a new file under the process's umask
-) -> Iterator[Path]:            # a path beside `file`, to write to
-    """Write a file whole or not at all: what is at the path that this gives takes the place of `file` when the block ends.
+    file: Path | str,  # what is written; its folder must exist
+    keep: Path | None = None,  # the file that was there gets this name; `None`: it is replaced
+    mode: int | None = None,  # permissions; `None`: those of a new file under the process's umask
+) -> Iterator[Path]:  # a path beside `file`, to write to
+    """Write a file whole or not at all: what is at the path that this gives replaces `file` when the block ends.
 
     On any exception, also an interrupt, the new file is removed and `file` is as it was. Raises `OSError`.
     """
@@ -59,9 +60,10 @@ def atomic_path(
         new.unlink(missing_ok=True)
         raise
 
+
 def write_text(
     file: Path | str,  # its folder must exist
-    text: str,         # written as UTF-8, with its own line ends
+    text: str,  # written as UTF-8, with its own line ends
 ) -> None:
     "Write a text file whole or not at all; raises `OSError`"
     with atomic_path(file) as new:

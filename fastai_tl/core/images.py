@@ -17,118 +17,183 @@ __all__ = ['METHODS', 'PAD_MODES', 'RESAMPLES', 'MAX_PIXELS', 'PICTURE_FORMATS',
 # %% ../../nbs/api/core/07_images.ipynb #0887eda2
 METHODS = ("crop", "squish", "pad")
 PAD_MODES = ("zeros", "border", "reflection")
-RESAMPLES = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-             "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+RESAMPLES = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
 
 class PictureError(FileError):
     "A picture that cannot be read; has the field `path`"
 
 # %% ../../nbs/api/core/07_images.ipynb #5533c244
-MAX_PIXELS = 178_956_970   # of a picture, as in Pillow
-# What Pillow reads by itself. Not EPS and WMF, for which it starts other programs, nor formats of single sciences and games.
-PICTURE_FORMATS = ("JPEG", "JPEG2000", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "ICO", "ICNS", "PPM", "PCX", "TGA", "SGI", "QOI")
+MAX_PIXELS = 178_956_970  # of a picture, as in Pillow
+# What Pillow reads by itself. Not EPS and WMF, for which it starts other programs, nor formats of single sciences and
+# games.
+PICTURE_FORMATS = (
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "GIF",
+    "WEBP",
+    "AVIF",
+    "TIFF",
+    "BMP",
+    "DIB",
+    "ICO",
+    "ICNS",
+    "PPM",
+    "PCX",
+    "TGA",
+    "SGI",
+    "QOI",
+)
+
 
 def _readable_formats():
     "Those that this Pillow has"
     Image.init()
     return [f for f in PICTURE_FORMATS if f in Image.OPEN]
 
+
 def _from_array(a):
     "A picture of an array; raises `InputError`"
-    if a.dtype==np.uint8 and (a.ndim==2 or (a.ndim==3 and a.shape[2] in (1, 2, 3, 4))) and a.size:
-        return Image.fromarray(a[..., 0] if a.ndim==3 and a.shape[2]==1 else a)
-    raise InputError(f"An array of shape {a.shape} and {a.dtype} is not a picture: give (H, W) or (H, W, C) with 1 to 4 channels, uint8, 0..255. "
-                     "Several pictures go into a list.")
+    if a.dtype == np.uint8 and (a.ndim == 2 or (a.ndim == 3 and a.shape[2] in (1, 2, 3, 4))) and a.size:
+        return Image.fromarray(a[..., 0] if a.ndim == 3 and a.shape[2] == 1 else a)
+    raise InputError(
+        f"An array of shape {a.shape} and {a.dtype} is not a picture: give (H, W) or (H, W, C) with 1 to 4 channels, "
+        "uint8, 0..255. Several pictures go into a list."
+    )
 
 # %% ../../nbs/api/core/07_images.ipynb #ec5e12a2
 def open_picture(
-    image,              # a path, a Pillow image, or an array of shape (H, W) or (H, W, C), uint8
+    image,  # a path, a Pillow image, or an array of shape (H, W) or (H, W, C), uint8
     mode: str = "RGB",  # 'RGB', 'L' (grey) or 'RGBA'
 ) -> Image.Image:
-    """The whole picture decoded, as fastai's `PILImage.create` would: the first of an animation, 16 bits cut to 8, transparency dropped, and not turned by
-    EXIF. Raises `PictureError`, naming the file, if it cannot be read, is no picture, or has more than `MAX_PIXELS`."""
-    if isinstance(image, np.ndarray): image = _from_array(image)
-    if isinstance(image, Image.Image): return _decoded(image, mode, "This Pillow image", None)
+    """The whole picture decoded, as fastai's `PILImage.create` would: the first of an animation, 16 bits cut to 8,
+    transparency dropped, and not turned by EXIF. Raises `PictureError`, naming the file, if it cannot be read, is no
+    picture, or has more than `MAX_PIXELS`.
+    """
+    if isinstance(image, np.ndarray):
+        image = _from_array(image)
+    if isinstance(image, Image.Image):
+        return _decoded(image, mode, "This Pillow image", None)
     if not isinstance(image, (str, Path)):
-        raise InputError(f"{type(image).__name__} is not a picture: give a path, a Pillow image or an array (H, W, 3) of uint8.")
+        raise InputError(
+            f"{type(image).__name__} is not a picture: give a path, a Pillow image or an array (H, W, 3) of uint8."
+        )
     path = Path(image)
-    try: found, there = path.is_file(), path.exists()
-    except OSError as e: raise PictureError(f"{str(image)[:60]}…: this cannot be the name of a file ({e.strerror}).", path=image) from e
+    try:
+        found, there = path.is_file(), path.exists()
+    except OSError as e:
+        raise PictureError(f"{str(image)[:60]}…: this cannot be the name of a file ({e.strerror}).", path=image) from e
     if not found:
-        raise PictureError(f"{image}: "+("this is not a file." if there else "there is no such file.") if "\0" not in str(image) else
-                           f"{image!r}: this cannot be the name of a file.", path=image)
+        raise PictureError(
+            f"{image}: " + ("this is not a file." if there else "there is no such file.")
+            if "\0" not in str(image)
+            else f"{image!r}: this cannot be the name of a file.",
+            path=image,
+        )
     return _opened(path, mode, image, image)
 
+
 def open_bytes(
-    data: bytes,               # what is in the file of a picture
-    mode: str = "RGB",         # as of `open_picture`
-    name: str = "This file",   # for messages
+    data: bytes,  # what is in the file of a picture
+    mode: str = "RGB",  # as of `open_picture`
+    name: str = "This file",  # for messages
 ) -> Image.Image:
     "As `open_picture`, for a file that is in memory, such as an upload"
     return _opened(io.BytesIO(data), mode, name, None)
 
+
 def _opened(file, mode, name, path):
-    try: im = Image.open(file, formats=_readable_formats())
+    try:
+        im = Image.open(file, formats=_readable_formats())
     except Exception as e:
-        why = ("it is none, or of a kind that is not read" if isinstance(e, UnidentifiedImageError) else
-               f"it has more than {MAX_PIXELS:,} pixels" if isinstance(e, Image.DecompressionBombError) else one_line(e))
+        why = (
+            "it is none, or of a kind that is not read"
+            if isinstance(e, UnidentifiedImageError)
+            else f"it has more than {MAX_PIXELS:,} pixels"
+            if isinstance(e, Image.DecompressionBombError)
+            else one_line(e)
+        )
         raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
-    with im: return _decoded(im, mode, name, path)
+    with im:
+        return _decoded(im, mode, name, path)
+
 
 def _decoded(im, mode, name, path):
     "`im` in `mode`; decoders raise whatever they like on damaged data"
-    if im.width*im.height>MAX_PIXELS or not im.width*im.height:
-        raise PictureError(f"{name}: cannot be read as a picture of {im.width:,} x {im.height:,} pixels; at least one and at most {MAX_PIXELS:,} are read.",
-                           path=path)
-    try: im.load(); return im.convert(mode)
-    except Exception as e: raise PictureError(f"{name}: cannot be read as a picture ({one_line(e)}).", path=path) from e
-
-
+    if im.width * im.height > MAX_PIXELS or not im.width * im.height:
+        raise PictureError(
+            f"{name}: cannot be read as a picture of {im.width:,} x {im.height:,} pixels; at least one and at most "
+            f"{MAX_PIXELS:,} are read.",
+            path=path,
+        )
+    try:
+        im.load()
+        return im.convert(mode)
+    except Exception as e:
+        raise PictureError(f"{name}: cannot be read as a picture ({one_line(e)}).", path=path) from e
 
 # %% ../../nbs/api/core/07_images.ipynb #5f878196
 def resize(
     im: Image.Image,
-    size: tuple[int, int],           # (height, width) of the result, in pixels
-    method: str = "squish",          # one of `METHODS`
-    pad_mode: str = "reflection",    # 'pad' only: one of `PAD_MODES`
-    resample: str = "bilinear",      # one of `RESAMPLES`
+    size: tuple[int, int],  # (height, width) of the result, in pixels
+    method: str = "squish",  # one of `METHODS`
+    pad_mode: str = "reflection",  # 'pad' only: one of `PAD_MODES`
+    resample: str = "bilinear",  # one of `RESAMPLES`
 ) -> Image.Image:
     "`im` at `size`, as fastai's `Resize` does it for a validation picture"
-    if method not in METHODS: raise InputError(f"resize method {method!r}: give one of {', '.join(METHODS)}.")
-    if resample not in RESAMPLES: raise InputError(f"resample {resample!r}: give one of {', '.join(RESAMPLES)}.")
+    if method not in METHODS:
+        raise InputError(f"resize method {method!r}: give one of {', '.join(METHODS)}.")
+    if resample not in RESAMPLES:
+        raise InputError(f"resample {resample!r}: give one of {', '.join(RESAMPLES)}.")
     h, w = size
-    if method!="squish":
-        op = operator.gt if method=="pad" else operator.lt
-        m = im.width/w if op(im.width/w, im.height/h) else im.height/h
-        cw, ch = int(m*w), int(m*h)
-        x, y = int(.5*(im.width-cw)), int(.5*(im.height-ch))
-        if not 0<cw*ch<=MAX_PIXELS:
-            raise PictureError(f"A picture of {im.width:,} x {im.height:,} pixels is too narrow to be made {w} x {h} by {method!r}.", path=None)
+    if method != "squish":
+        op = operator.gt if method == "pad" else operator.lt
+        m = im.width / w if op(im.width / w, im.height / h) else im.height / h
+        cw, ch = int(m * w), int(m * h)
+        x, y = int(0.5 * (im.width - cw)), int(0.5 * (im.height - ch))
+        if not 0 < cw * ch <= MAX_PIXELS:
+            raise PictureError(
+                f"A picture of {im.width:,} x {im.height:,} pixels is too narrow to be made {w} x {h} by {method!r}.",
+                path=None,
+            )
         im = _window(im, x, y, cw, ch, pad_mode)
     return im.resize((w, h), RESAMPLES[resample])
 
 # %% ../../nbs/api/core/07_images.ipynb #bcf2479e
 def _window(im, x, y, w, h, pad_mode):
     "The `w` by `h` window of `im` at `(x, y)`, which may lie partly outside"
-    if x>=0 and y>=0 and x+w<=im.width and y+h<=im.height: return im.crop((x, y, x+w, y+h))
-    if pad_mode not in PAD_MODES: raise InputError(f"pad mode {pad_mode!r}: give one of {', '.join(PAD_MODES)}.")
+    if x >= 0 and y >= 0 and x + w <= im.width and y + h <= im.height:
+        return im.crop((x, y, x + w, y + h))
+    if pad_mode not in PAD_MODES:
+        raise InputError(f"pad mode {pad_mode!r}: give one of {', '.join(PAD_MODES)}.")
     modes, a = dict(zip(PAD_MODES, ("constant", "edge", "reflect"))), np.asarray(im)
-    pads = [(max(-y, 0), max(y+h-im.height, 0)), (max(-x, 0), max(x+w-im.width, 0))]+[(0, 0)]*(a.ndim-2)
+    pads = [(max(-y, 0), max(y + h - im.height, 0)), (max(-x, 0), max(x + w - im.width, 0))] + [(0, 0)] * (a.ndim - 2)
     a = np.pad(a, pads, mode=modes[pad_mode])
     y, x = max(y, 0), max(x, 0)
-    return Image.fromarray(a[y:y+h, x:x+w])
+    return Image.fromarray(a[y : y + h, x : x + w])
 
 # %% ../../nbs/api/core/07_images.ipynb #1d04bb5c
 def preprocess(
-    image,        # a path, a Pillow image, or an array (H, W, 3), uint8
-    spec: dict,   # from a manifest: size, method, pad_mode, resample, channels, mean, std
+    image,  # a path, a Pillow image, or an array (H, W, 3), uint8
+    spec: dict,  # from a manifest: size, method, pad_mode, resample, channels, mean, std
 ) -> np.ndarray:  # shape (C, H, W), float32, normalised
     "What the network sees of `image`"
-    im = resize(open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)]), tuple(spec["size"]), spec["method"],
-                spec.get("pad_mode", "reflection"), spec.get("resample", "bilinear"))
-    a = np.asarray(im, dtype=np.float32)/255
-    a = a[None] if a.ndim==2 else a.transpose(2, 0, 1)
+    im = resize(
+        open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)]),
+        tuple(spec["size"]),
+        spec["method"],
+        spec.get("pad_mode", "reflection"),
+        spec.get("resample", "bilinear"),
+    )
+    a = np.asarray(im, dtype=np.float32) / 255
+    a = a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
     if spec.get("mean") is not None:
         mean, std = (np.asarray(spec[k], dtype=np.float32)[:, None, None] for k in ("mean", "std"))
-        a = (a-mean)/std
+        a = (a - mean) / std
     return np.ascontiguousarray(a, dtype=np.float32)

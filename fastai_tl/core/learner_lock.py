@@ -17,83 +17,123 @@ __all__ = ['Busy', 'Owner', 'owner_of', 'check_free', 'claim', 'let_go', 'owned'
 class Busy(StateError):
     "A Learner that something else is training; has the field `owner`"
 
+
 class Owner:
-    "Who trains a Learner, in which thread, and how to stop it; `.place()`, where there is one, says in fields where it is, as `PlanRun.place` does"
-    def __init__(self,
-        who: str,                                 # for messages, such as 'TrainPanel'
-        where: Callable[[], str] | None = None,   # where it is now, such as "stage 'tune', epoch 2 of 5"
-        stop: str = "Wait for it to end, or stop it (Ctrl-C where it runs)",   # for messages
-    ): self.who, self.where, self.stop, self.thread, self.place = who, where or (lambda: ""), stop, None, None
+    """Who trains a Learner, in which thread, and how to stop it; `.place()`, where there is one, says in fields
+    where it is, as `PlanRun.place` does
+    """
+
+    def __init__(
+        self,
+        who: str,  # for messages, such as 'TrainPanel'
+        where: Callable[[], str] | None = None,  # where it is now, such as "stage 'tune', epoch 2 of 5"
+        stop: str = "Wait for it to end, or stop it (Ctrl-C where it runs)",  # for messages
+    ):
+        self.who = who
+        self.where = where or (lambda: "")
+        self.stop = stop
+        self.thread = None
+        self.place = None
 
     @property
     def mine(self) -> bool:
         "Whether this thread is the one that may go on"
         return self.thread in (None, threading.get_ident())
 
+
 _owners, _lock = weakref.WeakKeyDictionary(), threading.RLock()
 
+
 def owner_of(
-    learn_or_model,     # a fastai `Learner`, or its module
+    learn_or_model,  # a fastai `Learner`, or its module
 ) -> Owner | None:
     "Who is training it now; `None`: nobody"
     with _lock:
-        try: own = _owners.get(learn_or_model)
-        except TypeError: own = None   # not something a weak reference can be made to
-        return own or next((o for held,o in _owners.items() if held.model is learn_or_model), None)
+        try:
+            own = _owners.get(learn_or_model)
+        except TypeError:
+            own = None  # not something a weak reference can be made to
+        return own or next((o for held, o in _owners.items() if held.model is learn_or_model), None)
+
 
 def check_free(
-    learn_or_model,   # a fastai `Learner`, or its module
-    what: str,        # what is about to happen, for the message
+    learn_or_model,  # a fastai `Learner`, or its module
+    what: str,  # what is about to happen, for the message
 ):
     "Raise `Busy` if another thread is training it; called first by everything that would touch a Learner"
     own = owner_of(learn_or_model)
-    if own is None or own.mine: return
-    raise Busy(f"{own.who} is using this Learner{', '+w if (w := own.where()) else ''}; {what} would disturb it. {own.stop}.", owner=own)
+    if own is None or own.mine:
+        return
+    raise Busy(
+        f"{own.who} is using this Learner{', ' + w if (w := own.where()) else ''}; {what} would disturb it. "
+        f"{own.stop}.",
+        owner=own,
+    )
 
 # %% ../../nbs/api/core/03_learner_lock.ipynb #44ac0df3
 class _Held:
     "A method that only its owner's thread may call"
-    def __init__(self, learn, name): self.learn, self.name = learn, name
+
+    def __init__(self, learn, name):
+        self.learn, self.name = learn, name
 
     def __call__(self, *args, **kw):
         check_free(self.learn, f"learn.{self.name}(…)")
         return getattr(type(self.learn), self.name)(self.learn, *args, **kw)
 
+
 def _hold(learn):
     cls = type(learn)
     for name in dir(cls):
-        if not name.startswith("_") and isinstance(getattr(cls, name), FunctionType) and name not in vars(learn): learn.__dict__[name] = _Held(learn, name)
+        if not name.startswith("_") and isinstance(getattr(cls, name), FunctionType) and name not in vars(learn):
+            learn.__dict__[name] = _Held(learn, name)
+
 
 def _release(learn):
-    for name in [n for n,v in vars(learn).items() if isinstance(v, _Held)]: del learn.__dict__[name]
+    for name in [n for n, v in vars(learn).items() if isinstance(v, _Held)]:
+        del learn.__dict__[name]
+
 
 def claim(
-    learn,          # a fastai `Learner`
+    learn,  # a fastai `Learner`
     owner: Owner,
 ):
     "Hold `learn` for `owner`, whose thread is set when it begins; raises `Busy` if it is held. `let_go` ends it"
     with _lock:
         check_free(learn, owner.who)
-        if learn in _owners: raise Busy(f"{_owners[learn].who} is using this Learner already. {_owners[learn].stop}.", owner=_owners[learn])
+        if learn in _owners:
+            raise Busy(
+                f"{_owners[learn].who} is using this Learner already. {_owners[learn].stop}.", owner=_owners[learn]
+            )
         _owners[learn] = owner
         _hold(learn)
 
+
 def let_go(learn):
     "Nobody holds `learn` any more"
-    with _lock: _release(learn); _owners.pop(learn, None)
+    with _lock:
+        _release(learn)
+        _owners.pop(learn, None)
+
 
 @contextmanager
 def owned(
-    learn,                # a fastai `Learner`
-    who: str,             # for messages
-    where=None, stop=Owner.__init__.__defaults__[1],   # as in `Owner`
+    learn,  # a fastai `Learner`
+    who: str,  # for messages
+    where=None,
+    stop=Owner.__init__.__defaults__[1],  # as in `Owner`
 ):
     "Inside, only this thread may touch `learn`; if this thread holds it already, nothing changes"
     own = owner_of(learn)
     if own is not None and own.mine:
-        if own.thread is None: own.thread = threading.get_ident()
-        yield own; return
-    own = Owner(who, where, stop); own.thread = threading.get_ident()
+        if own.thread is None:
+            own.thread = threading.get_ident()
+        yield own
+        return
+    own = Owner(who, where, stop)
+    own.thread = threading.get_ident()
     claim(learn, own)
-    try: yield own
-    finally: let_go(learn)
+    try:
+        yield own
+    finally:
+        let_go(learn)

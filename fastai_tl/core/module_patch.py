@@ -19,11 +19,14 @@ def forward_of(
     "What a call of `module` runs at this moment: its own `forward`, or the one that stands in its place"
     return module.__dict__.get("forward") or partial(type(module).forward, module)
 
+
 @contextmanager
 def forward_replaced(
-    pairs: Iterable[tuple[nn.Module, Callable]],   # modules, each with what is called in place of its forward
+    pairs: Iterable[tuple[nn.Module, Callable]],  # modules, each with what is called in place of its forward
 ) -> Iterator[None]:
-    "Inside, each module's forward pass is another function; on the way out, whatever happens, each has back what it had"
+    """Inside, each module's forward pass is another function; on the way out, whatever happens, each has back what
+    it had
+    """
     done = []
     try:
         for module, function in pairs:

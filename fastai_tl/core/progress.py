@@ -15,58 +15,75 @@ __all__ = ['Reporter', 'bar', 'Meter', 'without_cbs', 'quiet']
 # %% ../../nbs/api/core/05_progress.ipynb #063df9c4
 Reporter = Callable[[int, int, str], None]
 
+
 @contextmanager
 def bar(
-    total: int,       # steps in all
-    note: str = "",   # to begin with
+    total: int,  # steps in all
+    note: str = "",  # to begin with
 ):
     "A progress bar in a notebook or terminal, as a reporter; its `say(text)` prints a line beside it"
     from fastprogress.fastprogress import progress_bar
+
     pb = progress_bar(range(total), leave=False)
     pb.comment = note
     pb.update(0)
-    def report(done, total, note=""): pb.comment = note; pb.update(min(done, total))
+
+    def report(done, total, note=""):
+        pb.comment = note
+        pb.update(min(done, total))
+
     def say(text):
         "A line of its own, above the bar"
-        if hasattr(pb, "max_len"): print("\r"+" "*pb.max_len, end="\r")   # a terminal's bar has no line end
+        if hasattr(pb, "max_len"):
+            print("\r" + " " * pb.max_len, end="\r")  # a terminal's bar has no line end
         print(text, flush=True)
+
     report.say = say
-    try: yield report
-    finally: pb.on_iter_end()
+    try:
+        yield report
+    finally:
+        pb.on_iter_end()
 
 # %% ../../nbs/api/core/05_progress.ipynb #a8f356c9
 class Meter(Callback):
     "Tell a reporter about every batch of a fit, training and validation alike"
+
     order = 65
-    def __init__(self, report: Reporter, note: str = ""): self.report, self.note = report, note
+
+    def __init__(self, report: Reporter, note: str = ""):
+        self.report, self.note = report, note
 
     def before_fit(self):
         self.done = 0
-        self.total = self.n_epoch*sum(len(dl) for dl in self.dls.loaders[:2])
+        self.total = self.n_epoch * sum(len(dl) for dl in self.dls.loaders[:2])
         self.report(0, self.total, self.note)
 
     def after_batch(self):
         self.done += 1
         loss = f"loss {self.smooth_loss.item():.3f}" if hasattr(self.learn, "smooth_loss") else ""
-        self.report(self.done, self.total, f"{self.note} epoch {self.epoch+1}/{self.n_epoch}, {loss}".strip(" ,"))
+        self.report(self.done, self.total, f"{self.note} epoch {self.epoch + 1}/{self.n_epoch}, {loss}".strip(" ,"))
+
 
 @contextmanager
 def without_cbs(
-    learn,    # a fastai `Learner`
-    *types,   # callback classes
+    learn,  # a fastai `Learner`
+    *types,  # callback classes
 ):
     "Callbacks of these classes are absent inside, and back in their places after"
     order, away = list(learn.cbs), [cb for cb in learn.cbs if isinstance(cb, types)]
     learn.remove_cbs(away)
-    try: yield
+    try:
+        yield
     finally:
         learn.add_cbs(away)
-        place = {id(cb): i for i,cb in enumerate(order)}
+        place = {id(cb): i for i, cb in enumerate(order)}
         learn.cbs.sort(key=lambda cb: place.get(id(cb), len(place)))
+
 
 @contextmanager
 def quiet(learn):
     "No bars and no tables from fastai inside"
     with ExitStack() as st:
-        for c in (learn.no_logging(), learn.no_mbar(), without_cbs(learn, ProgressCallback)): st.enter_context(c)
+        for c in (learn.no_logging(), learn.no_mbar(), without_cbs(learn, ProgressCallback)):
+            st.enter_context(c)
         yield

@@ -11,15 +11,17 @@ __all__ = ['T', 'REGISTRIES', 'registry', 'clear_registries']
 
 # %% ../../nbs/api/core/13_registries.ipynb #c70aaee8
 T = TypeVar("T")
-REGISTRIES: dict = {}   # by name: containers with `clear()`
+REGISTRIES: dict = {}  # by name: containers with `clear()`
+
 
 def registry(
-    name: str,      # module and subject, for example "cache.features in memory"
-    container: T,   # a dict, set, list or weak container, empty
-) -> T:             # the same container
+    name: str,  # module and subject, for example "cache.features in memory"
+    container: T,  # a dict, set, list or weak container, empty
+) -> T:  # the same container
     "Make a module-level container known; a module that is executed again, as in its notebook, replaces its own"
     REGISTRIES[name] = container
     return container
+
 
 def clear_registries() -> None:
     "Forget all process-wide state; Learners that train meanwhile lose their locks"

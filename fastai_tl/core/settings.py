@@ -17,47 +17,66 @@ __all__ = ['KEYS', 'SettingsError', 'Key', 'Settings', 'read_setting', 'find_set
 class SettingsError(InputError):
     "A `settings.ini` that cannot be used; has the fields `file`, `key`, `value` and `allowed`"
 
+
 def _whole(lo, hi):
     def read(s):
         v = int(s)
-        if not lo <= v <= hi: raise ValueError
+        if not lo <= v <= hi:
+            raise ValueError
         return v
+
     return read, f"a whole number from {lo} to {hi}"
+
 
 def _one_of(*names):
     def read(s):
-        if s not in names: raise ValueError
+        if s not in names:
+            raise ValueError
         return s
+
     return read, " or ".join(names)
 
+
 def _text(s):
-    if not s: raise ValueError
+    if not s:
+        raise ValueError
     return s
+
 
 def _bytes(s):
     m = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", s, re.I)
-    if not m or float(m[1])<=0: raise ValueError
-    return int(float(m[1])*{"MB": 2**20, "GB": 2**30}[m[2].upper()])
+    if not m or float(m[1]) <= 0:
+        raise ValueError
+    return int(float(m[1]) * {"MB": 2**20, "GB": 2**30}[m[2].upper()])
 
 # %% ../../nbs/api/core/02_settings.ipynb #f5fc6e57
 @dataclass(frozen=True)
 class Key:
     "One setting: what it means, how its text is read, which values it takes"
-    default: str               # as it stands in the file
-    doc: str                   # one line
+
+    default: str  # as it stands in the file
+    doc: str  # one line
     read: Callable[[str], object]
-    allowed: str               # for error messages
+    allowed: str  # for error messages
+
 
 KEYS = {
     "sample": Key("clipart", "picture set that the examples use", *_one_of("clipart", "digits")),
-    "backbone": Key("tf_efficientnet_lite0", "pretrained network; this one needs no download", _text,
-                    "the name of a backbone: fastai-tl backbones lists them"),
+    "backbone": Key(
+        "tf_efficientnet_lite0",
+        "pretrained network; this one needs no download",
+        _text,
+        "the name of a backbone: fastai-tl backbones lists them",
+    ),
     "size": Key("96", "side of a picture, in pixels", *_whole(32, 1024)),
     "batch_size": Key("16", "pictures in a batch", *_whole(2, 4096)),
-    "seed": Key("0", "seed of the split and of the training", *_whole(0, 2**31-1)),
+    "seed": Key("0", "seed of the split and of the training", *_whole(0, 2**31 - 1)),
     "epochs": Key("5", "passes over the training pictures, for each stage", *_whole(1, 1000)),
-    "offline": Key("auto", "never ask the network for weights (yes), always try (no), or look first (auto)",
-                   *_one_of("auto", "yes", "no")),
+    "offline": Key(
+        "auto",
+        "never ask the network for weights (yes), always try (no), or look first (auto)",
+        *_one_of("auto", "yes", "no"),
+    ),
     "cache_folder": Key("~/.cache/fastai_tl", "where prepared data is kept", _text, "a folder"),
     "memory_limit": Key("2 GB", "memory that cached features may take", _bytes, "a number with MB or GB, as in 2 GB"),
 }
@@ -66,16 +85,17 @@ KEYS = {
 @dataclass(frozen=True)
 class Settings:
     "What the kit uses where an argument is not given; made by `load_settings`"
+
     sample: str = "clipart"
     backbone: str = "tf_efficientnet_lite0"
-    size: int = 96                            # pixels
+    size: int = 96  # pixels
     batch_size: int = 16
     seed: int = 0
     epochs: int = 5
-    offline: str = "auto"                     # 'auto', 'yes' or 'no'
+    offline: str = "auto"  # 'auto', 'yes' or 'no'
     cache_folder: str = "~/.cache/fastai_tl"
-    memory_limit: int = 2*2**30               # bytes
-    file: Path | None = None                  # where it was read from; `None`: defaults of the code
+    memory_limit: int = 2 * 2**30  # bytes
+    file: Path | None = None  # where it was read from; `None`: defaults of the code
 
     @property
     def cache_path(self) -> Path:
@@ -84,36 +104,57 @@ class Settings:
 
 # %% ../../nbs/api/core/02_settings.ipynb #9febdc14
 def read_setting(
-    key: str,                    # one of `KEYS`
-    value: str,                  # its text
+    key: str,  # one of `KEYS`
+    value: str,  # its text
     file: Path | str = "settings.ini",  # for the error message
-) -> object:                     # the value, with its type
+) -> object:  # the value, with its type
     "Read one setting; raises `SettingsError` naming the key, the file and the allowed values"
     if key not in KEYS:
-        raise SettingsError(f"{file}: there is no setting {key!r}.{did_you_mean(key, KEYS)} The settings are: "
-                            f"{', '.join(KEYS)}.", file=file, key=key, value=value, allowed=list(KEYS))
+        raise SettingsError(
+            f"{file}: there is no setting {key!r}.{did_you_mean(key, KEYS)} The settings are: {', '.join(KEYS)}.",
+            file=file,
+            key=key,
+            value=value,
+            allowed=list(KEYS),
+        )
     k = KEYS[key]
-    try: return k.read(value.strip())
-    except ValueError: pass
-    raise SettingsError(f"{file}: {key} = {value} cannot be used. {key} ({k.doc}) takes {k.allowed}.",
-                        file=file, key=key, value=value, allowed=k.allowed)
+    try:
+        return k.read(value.strip())
+    except ValueError:
+        pass
+    raise SettingsError(
+        f"{file}: {key} = {value} cannot be used. {key} ({k.doc}) takes {k.allowed}.",
+        file=file,
+        key=key,
+        value=value,
+        allowed=k.allowed,
+    )
 
 # %% ../../nbs/api/core/02_settings.ipynb #1c7ea6ff
 _section = re.compile(r"^\s*\[fastai_tl\]\s*$", re.M)
 
+
 def find_settings(
     start: Path | str | None = None,  # folder to begin in; `None`: the working folder
-) -> Path | None:                     # `None` if there is none up to the root
+) -> Path | None:  # `None` if there is none up to the root
     "The nearest `settings.ini` with a `[fastai_tl]` section, looking upwards"
     start = Path(start or Path.cwd()).resolve()
     for d in [start, *start.parents]:
-        f = d/"settings.ini"
-        try: text = f.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError): continue
-        if _section.search(text): return f
+        f = d / "settings.ini"
+        try:
+            text = f.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if _section.search(text):
+            return f
         if "[" not in text and (k := next((k for k in KEYS if re.search(rf"^\s*{k}\s*=", text, re.M)), None)):
-            raise SettingsError(f"{f} sets {k} but has no section. Write [fastai_tl] on a line of its own above the settings.",
-                                file=f, key=k, value=None, allowed=list(KEYS))
+            raise SettingsError(
+                f"{f} sets {k} but has no section. Write [fastai_tl] on a line of its own above the settings.",
+                file=f,
+                key=k,
+                value=None,
+                allowed=list(KEYS),
+            )
     return None
 
 # %% ../../nbs/api/core/02_settings.ipynb #20794e48
@@ -122,18 +163,30 @@ def load_settings(
 ) -> Settings:
     "Defaults, overridden by the nearest `settings.ini`; raises `SettingsError` on an unknown key or a bad value"
     f = find_settings(start)
-    if f is None: return Settings()
+    if f is None:
+        return Settings()
     cp = configparser.ConfigParser(interpolation=None, default_section="\0", inline_comment_prefixes=("#",))
-    try: cp.read_string(f.read_text(encoding="utf-8"), source=str(f))
+    try:
+        cp.read_string(f.read_text(encoding="utf-8"), source=str(f))
     except configparser.Error as e:
-        raise SettingsError(f"{f} is not a settings file: {' '.join(str(e).split())}. Write one `key = value` a line "
-                            "under [fastai_tl].", file=f, key=None, value=None, allowed=list(KEYS)) from e
-    return replace(Settings(), file=f, **{k: read_setting(k, v, f) for k,v in cp["fastai_tl"].items()})
+        raise SettingsError(
+            f"{f} is not a settings file: {' '.join(str(e).split())}. Write one `key = value` a line under "
+            "[fastai_tl].",
+            file=f,
+            key=None,
+            value=None,
+            allowed=list(KEYS),
+        ) from e
+    return replace(Settings(), file=f, **{k: read_setting(k, v, f) for k, v in cp["fastai_tl"].items()})
 
 # %% ../../nbs/api/core/02_settings.ipynb #bcc03746
 def settings_text() -> str:
     "The text of a `settings.ini` with every key at its default and a comment on each"
-    lines = ["# Settings of fastai_tl. This file counts for the folder it is in and all folders below;",
-             "# a line that is left out keeps its default.", "[fastai_tl]"]
-    for k,o in KEYS.items(): lines += ["", f"# {o.doc}: {o.allowed}", f"{k} = {o.default}"]
-    return "\n".join(lines)+"\n"
+    lines = [
+        "# Settings of fastai_tl. This file counts for the folder it is in and all folders below;",
+        "# a line that is left out keeps its default.",
+        "[fastai_tl]",
+    ]
+    for k, o in KEYS.items():
+        lines += ["", f"# {o.doc}: {o.allowed}", f"{k} = {o.default}"]
+    return "\n".join(lines) + "\n"

@@ -16,126 +16,196 @@ __all__ = ['RandomState', 'reseed', 'Snapshot', 'deferred_interrupt', 'preserved
 # %% ../../nbs/api/core/04_snapshot.ipynb #d681ae92
 class RandomState:
     "Random states of Python, NumPy, torch (CPU, and CUDA if it is in use) and of given `DataLoader`s"
-    def __init__(self,
+
+    def __init__(
+        self,
         loaders=(),  # `DataLoader`s whose `rng` counts too
     ):
         self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
         self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self.loaders = [(dl, dl.rng, dl.rng.getstate()) for dl in loaders if isinstance(getattr(dl, "rng", None), random.Random)]
+        self.loaders = [
+            (dl, dl.rng, dl.rng.getstate()) for dl in loaders if isinstance(getattr(dl, "rng", None), random.Random)
+        ]
 
     def restore(self):
         "Put all of them back"
-        random.setstate(self.python); np.random.set_state(self.numpy); torch.random.set_rng_state(self.torch)
-        if self.cuda is not None: torch.cuda.set_rng_state_all(self.cuda)
-        for dl,rng,state in self.loaders: rng.setstate(state); dl.rng = rng
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.random.set_rng_state(self.torch)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state_all(self.cuda)
+        for dl, rng, state in self.loaders:
+            rng.setstate(state)
+            dl.rng = rng
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #3bf3367d
 def reseed(
-    learn_or_dls,     # a fastai `Learner` or `DataLoaders`, whose loaders shuffle from this seed on
-    seed: int,        # 0 or more
+    learn_or_dls,  # a fastai `Learner` or `DataLoaders`, whose loaders shuffle from this seed on
+    seed: int,  # 0 or more
 ):
-    "Set the random states of Python, NumPy, torch and the `DataLoader`s, and let cuDNN choose only algorithms that give the same numbers each time"
-    random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+    """Set the random states of Python, NumPy, torch and the `DataLoader`s, and let cuDNN choose only algorithms that
+    give the same numbers each time
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     for dl in getattr(learn_or_dls, "dls", learn_or_dls).loaders:
-        if isinstance(getattr(dl, "rng", None), random.Random): dl.rng = random.Random(seed)
+        if isinstance(getattr(dl, "rng", None), random.Random):
+            dl.rng = random.Random(seed)
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #01239388
 class _Objects:
     "The content (`__dict__`) of objects, copied so that references among them and to `anchors` stay references"
+
     def __init__(self, objs, anchors):
         memo = {id(o): o for o in [*objs, *anchors]}
-        self.saved = [(o, {k: self._copy(v, memo) for k,v in vars(o).items()}) for o in objs]
+        self.saved = [(o, {k: self._copy(v, memo) for k, v in vars(o).items()}) for o in objs]
 
     @staticmethod
     def _copy(v, memo):
-        try: return copy.deepcopy(v, dict(memo))
-        except Exception: return v  # a logger, an open file: stays the one it is
+        try:
+            return copy.deepcopy(v, dict(memo))
+        except Exception:
+            return v  # a logger, an open file: stays the one it is
 
     def restore(self):
-        for o,d in self.saved: o.__dict__.clear(); o.__dict__.update(d)
+        for o, d in self.saved:
+            o.__dict__.clear()
+            o.__dict__.update(d)
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #58ba478c
 class Snapshot:
     "The state of a fastai `Learner`, in memory; `restore` puts it back, once"
-    def __init__(self,
+
+    def __init__(
+        self,
         learn,  # a fastai `Learner`
     ):
         self.learn, model = learn, learn.model
-        self.params = [(p, p.detach().clone(), p.requires_grad, None if p.grad is None else (p.grad, p.grad.detach().clone()))
-                       for p in model.parameters()]
-        self.buffers = [(m, n, b, b.detach().clone()) for m in model.modules() for n,b in m._buffers.items() if b is not None]
+        self.params = [
+            (p, p.detach().clone(), p.requires_grad, None if p.grad is None else (p.grad, p.grad.detach().clone()))
+            for p in model.parameters()
+        ]
+        self.buffers = [
+            (m, n, b, b.detach().clone()) for m in model.modules() for n, b in m._buffers.items() if b is not None
+        ]
         self.modes = [(m, m.training) for m in model.modules()]
         self.attrs, self.cbs = dict(vars(learn)), list(learn.cbs)
-        self.loaders = loaders = list(learn.dls.loaders)   # several processes put their own in their place
+        self.loaders = loaders = list(learn.dls.loaders)  # several processes put their own in their place
         rec = getattr(learn, "recorder", None)
-        objs = [o for o in [*learn.cbs, *learn.metrics, getattr(rec, "loss", None), getattr(rec, "smooth_loss", None), learn.opt]
-                if hasattr(o, "__dict__")]
-        inner = getattr(learn.opt, "opt", None)   # a torch optimizer inside fastai's OptimWrapper
-        if inner is not None: objs.append(inner)
-        anchors = [learn, model, learn.dls, learn.loss_func, *loaders, *model.parameters(), *model.buffers(), *model.modules()]
+        objs = [
+            o
+            for o in [
+                *learn.cbs,
+                *learn.metrics,
+                getattr(rec, "loss", None),
+                getattr(rec, "smooth_loss", None),
+                learn.opt,
+            ]
+            if hasattr(o, "__dict__")
+        ]
+        inner = getattr(learn.opt, "opt", None)  # a torch optimizer inside fastai's OptimWrapper
+        if inner is not None:
+            objs.append(inner)
+        anchors = [
+            learn,
+            model,
+            learn.dls,
+            learn.loss_func,
+            *loaders,
+            *model.parameters(),
+            *model.buffers(),
+            *model.modules(),
+        ]
         self.objects = _Objects(list({id(o): o for o in objs}.values()), anchors)
         self.random = RandomState(loaders)
 
     @property
     def nbytes(self) -> int:
         "Memory taken by copies of parameters, gradients and buffers, in bytes"
-        ts = [c for _,c,*_ in self.params]+[g[1] for *_,g in self.params if g]+[c for *_,c in self.buffers]
-        return sum(t.numel()*t.element_size() for t in ts)
+        ts = [c for _, c, *_ in self.params] + [g[1] for *_, g in self.params if g] + [c for *_, c in self.buffers]
+        return sum(t.numel() * t.element_size() for t in ts)
 
     @property
     def opt_nbytes(self) -> int:
         "Memory taken by the copy of the optimizer's state, in bytes"
-        states = [d["state"] for o,d in self.objects.saved if isinstance(d.get("state"), dict)]
-        return sum(t.numel()*t.element_size() for s in states for d in s.values() if isinstance(d, dict) for t in d.values() if isinstance(t, torch.Tensor))
+        states = [d["state"] for o, d in self.objects.saved if isinstance(d.get("state"), dict)]
+        return sum(
+            t.numel() * t.element_size()
+            for s in states
+            for d in s.values()
+            if isinstance(d, dict)
+            for t in d.values()
+            if isinstance(t, torch.Tensor)
+        )
 
-# %% ../../nbs/api/core/04_snapshot.ipynb #8bc27f9e
-def _restore(self: Snapshot):
-    "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
-    with deferred_interrupt(), torch.no_grad():
-        for p,c,rg,g in self.params:
-            p.copy_(c); p.requires_grad_(rg)
-            if g: g[0].copy_(g[1])
-            p.grad = g[0] if g else None
-        for m,n,b,c in self.buffers: b.copy_(c); m._buffers[n] = b
-        for m,t in self.modes: m.training = t
-        self.learn.__dict__.clear(); self.learn.__dict__.update(self.attrs)
-        self.learn.cbs[:] = self.cbs; self.learn.dls.loaders = self.loaders
-        self.objects.restore()
-        self.random.restore()
-
-Snapshot.restore = _restore
+    def restore(self):
+        "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
+        with deferred_interrupt(), torch.no_grad():
+            for p, c, rg, g in self.params:
+                p.copy_(c)
+                p.requires_grad_(rg)
+                if g:
+                    g[0].copy_(g[1])
+                p.grad = g[0] if g else None
+            for m, n, b, c in self.buffers:
+                b.copy_(c)
+                m._buffers[n] = b
+            for m, t in self.modes:
+                m.training = t
+            self.learn.__dict__.clear()
+            self.learn.__dict__.update(self.attrs)
+            self.learn.cbs[:] = self.cbs
+            self.learn.dls.loaders = self.loaders
+            self.objects.restore()
+            self.random.restore()
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #fda7d93c
 @contextmanager
 def deferred_interrupt():
     "Ctrl-C inside waits for the end of the block (main thread; elsewhere it cannot arrive)"
     old = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(old): yield; return   # cannot arrive, or is ignored
+    if threading.current_thread() is not threading.main_thread() or not callable(old):
+        yield
+        return  # cannot arrive, or is ignored
     came = []
     signal.signal(signal.SIGINT, lambda *a: came.append(a))
-    try: yield
-    finally: signal.signal(signal.SIGINT, old)
-    if came: old(*came[0])
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+    if came:
+        old(*came[0])
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #023bef3d
 @contextmanager
 def preserved(learn):
     "Whatever happens to `learn` inside is undone on the way out: normal end, error or interrupt"
     snap = Snapshot(learn)
-    try: yield snap
-    finally: snap.restore()
+    try:
+        yield snap
+    finally:
+        snap.restore()
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #ad71207f
 @contextmanager
 def preserved_model(model: nn.Module):
     "Modes, buffers and random states of a module are put back"
-    modes, bufs, rnd = [(m, m.training) for m in model.modules()], [(b, b.clone()) for b in model.buffers()], RandomState()
-    try: yield
+    modes, bufs, rnd = (
+        [(m, m.training) for m in model.modules()],
+        [(b, b.clone()) for b in model.buffers()],
+        RandomState(),
+    )
+    try:
+        yield
     finally:
-        for m,t in modes: m.training = t
+        for m, t in modes:
+            m.training = t
         with torch.no_grad():
-            for b,c in bufs:
-                if not torch.equal(b, c): b.copy_(c)   # what was not touched keeps its version
-        if hasattr(model, "reset"): model.reset()
+            for b, c in bufs:
+                if not torch.equal(b, c):
+                    b.copy_(c)  # what was not touched keeps its version
+        if hasattr(model, "reset"):
+            model.reset()
         rnd.restore()

@@ -12,31 +12,52 @@ from .snapshot import RandomState
 __all__ = ['TOLERANCE', 'differs', 'flat', 'with_grads']
 
 # %% ../../nbs/api/core/08_tensor_compare.ipynb #f310f384
-TOLERANCE = 1e-5   # of outputs and gradients, relative to the largest number among them, or to 1
+TOLERANCE = 1e-5  # of outputs and gradients, relative to the largest number among them, or to 1
+
 
 def differs(a, b, tolerance: float = TOLERANCE) -> bool:
-    "Whether two results, tensors or containers of them, are not the same, relative to the largest number in each, or to 1"
+    """Whether two results, tensors or containers of them, are not the same, relative to the largest number in each,
+    or to 1
+    """
     if isinstance(a, torch.Tensor):
-        if not isinstance(b, torch.Tensor) or a.shape!=b.shape: return True
+        if not isinstance(b, torch.Tensor) or a.shape != b.shape:
+            return True
         a, b = a.detach().double(), b.detach().double()
-        return not bool(((a-b).abs()<=tolerance*max(1., float(a.abs().max()) if a.numel() else 1.)).all())   # NaN differs
-    if isinstance(a, (list, tuple)): return not isinstance(b, (list, tuple)) or len(a)!=len(b) or any(differs(x, y, tolerance) for x,y in zip(a, b))
-    if isinstance(a, dict): return not isinstance(b, dict) or a.keys()!=b.keys() or any(differs(a[k], b[k], tolerance) for k in a)
+        # NaN differs
+        return not bool(((a - b).abs() <= tolerance * max(1.0, float(a.abs().max()) if a.numel() else 1.0)).all())
+    if isinstance(a, (list, tuple)):
+        return (
+            not isinstance(b, (list, tuple)) or len(a) != len(b) or any(differs(x, y, tolerance) for x, y in zip(a, b))
+        )
+    if isinstance(a, dict):
+        return not isinstance(b, dict) or a.keys() != b.keys() or any(differs(a[k], b[k], tolerance) for k in a)
     return False
+
 
 def flat(o) -> list[torch.Tensor]:
     "Tensors of numbers in a result"
-    if isinstance(o, torch.Tensor): return [o] if o.is_floating_point() else []
-    return [t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in flat(x)]
+    if isinstance(o, torch.Tensor):
+        return [o] if o.is_floating_point() else []
+    return [
+        t for x in (o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else ()) for t in flat(x)
+    ]
+
 
 def with_grads(model: nn.Module, forward, seed: int = 0):
     "Outputs of `forward()`, and the gradients of a fixed function of them, a zero where there is none"
     rnd = RandomState()
     try:
         torch.manual_seed(seed)
-        with torch.enable_grad(): out = forward()
+        with torch.enable_grad():
+            out = forward()
         ps = [p for p in model.parameters() if p.requires_grad]
-        with torch.enable_grad(): loss = sum((t.float()*torch.linspace(.5, 1.5, t.numel(), device=t.device).view(t.shape)).sum()/t.numel() for t in flat(out))
-        if not ps or not isinstance(loss, torch.Tensor) or not loss.requires_grad: return out, [torch.zeros(1)]*len(ps)
+        with torch.enable_grad():
+            loss = sum(
+                (t.float() * torch.linspace(0.5, 1.5, t.numel(), device=t.device).view(t.shape)).sum() / t.numel()
+                for t in flat(out)
+            )
+        if not ps or not isinstance(loss, torch.Tensor) or not loss.requires_grad:
+            return out, [torch.zeros(1)] * len(ps)
         return out, [torch.zeros(1) if g is None else g for g in torch.autograd.grad(loss, ps, allow_unused=True)]
-    finally: rnd.restore()
+    finally:
+        rnd.restore()

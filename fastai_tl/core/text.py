@@ -10,7 +10,7 @@ __all__ = ['short_count', 'duration', 'clock']
 
 # %% ../../nbs/api/core/11_text.ipynb #8303ba59
 def short_count(
-    n: float,   # 0 or more
+    n: float,  # 0 or more
 ) -> str:
     "A count with three digits: 950, 12.3 k, 11.2 M, 4.1 G"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -18,8 +18,9 @@ def short_count(
             return f"{n / size:.3g}{unit}"
     return f"{n:,.0f}"
 
+
 def duration(
-    s: float,   # seconds, 0 or more
+    s: float,  # seconds, 0 or more
 ) -> str:
     "A time in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min"
     if s < 10:
@@ -29,8 +30,9 @@ def duration(
     minutes = int(s) // 60
     return f"{minutes} min {int(s) % 60} s" if s < 3600 else f"{minutes // 60} h {minutes % 60} min"
 
+
 def clock(
-    s: float,   # seconds, 0 or more
+    s: float,  # seconds, 0 or more
 ) -> str:
     "A time as a clock shows it, which does not change its width from second to second: 0:07, 12:40, 2:05 h"
     minutes = int(s) // 60

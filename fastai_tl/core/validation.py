@@ -13,24 +13,31 @@ __all__ = ['is_whole', 'is_number', 'whole_number']
 
 # %% ../../nbs/api/core/10_validation.ipynb #29ef8e8d
 def is_whole(
-    v,                          # anything
-    least: int | None = None,   # smallest that is allowed; `None`: no limit
-    most: int | None = None,    # largest that is allowed; `None`: no limit
+    v,  # anything
+    least: int | None = None,  # smallest that is allowed; `None`: no limit
+    most: int | None = None,  # largest that is allowed; `None`: no limit
 ) -> bool:
     "Whether `v` is a whole number within limits; NumPy's integers are, `True` and 2.0 are not"
-    return isinstance(v, Integral) and not isinstance(v, bool) and (least is None or v >= least) and (most is None or v <= most)
+    return (
+        isinstance(v, Integral)
+        and not isinstance(v, bool)
+        and (least is None or v >= least)
+        and (most is None or v <= most)
+    )
+
 
 def is_number(
-    v,                          # anything
+    v,  # anything
 ) -> bool:
     "Whether `v` is a finite number; `True`, NaN and infinity are not"
     return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
 
+
 def whole_number(
-    name: str,                  # the argument's name, for the message
-    v,                          # what was given
-    least: int = 0,             # smallest that is allowed
-    most: int | None = None,    # largest that is allowed; `None`: no limit
+    name: str,  # the argument's name, for the message
+    v,  # what was given
+    least: int = 0,  # smallest that is allowed
+    most: int | None = None,  # largest that is allowed; `None`: no limit
     what: str = "a whole number",  # what it is a number of, for the message
 ) -> int:
     "`v` as an `int`; raises `InputError` that says what is allowed"

@@ -19,136 +19,187 @@ __all__ = ['EXERCISES', 'GENERAL', 'LIMIT', 'Unsolved', 'todo', 'Exercise', 'exe
 # %% ../../nbs/api/course/01_grading.ipynb #eb8e80c0
 class Unsolved(StateError):
     "An exercise that nobody has worked on yet; a notebook shows its text without a traceback"
-    def _render_traceback_(self): return [f"\033[1m{self.args[0]}\033[0m"]
+
+    def _render_traceback_(self):
+        return [f"\033[1m{self.args[0]}\033[0m"]
+
 
 def todo(
-    what: str = "",   # said besides
+    what: str = "",  # said besides
 ):
     "Mark the place where a student's own code belongs; raises `Unsolved`"
-    raise Unsolved("This is where your work begins. Write your code in this cell, take out the line todo(), and run it again."+(f" {what}" if what else ""))
+    raise Unsolved(
+        "This is where your work begins. Write your code in this cell, take out the line todo(), and run it again."
+        + (f" {what}" if what else "")
+    )
 
 # %% ../../nbs/api/course/01_grading.ipynb #1d8f68eb
 @dataclass(frozen=True)
 class Exercise:
     "What is asked for and how it is judged"
-    name: str                       # 'lesson-exercise'
-    needs: tuple[str, ...]          # names in the notebook; 'f()' is a function that gives something, 'f!' one that does something
-    hints: dict[str, str]           # by mistake; may have fields such as {got}
-    judge: Callable = field(repr=False, default=None)   # called with `Answers`
+
+    name: str  # 'lesson-exercise'
+    # names in the notebook; 'f()' is a function that gives something, 'f!' one that does something
+    needs: tuple[str, ...]
+    hints: dict[str, str]  # by mistake; may have fields such as {got}
+    judge: Callable = field(repr=False, default=None)  # called with `Answers`
+
 
 EXERCISES: dict[str, Exercise] = {}
-GENERAL = {   # mistakes of any exercise
+GENERAL = {  # mistakes of any exercise
     "unsolved": "There is nothing to check yet: {what}.",
     "error": "Your code stopped with {what}",
     "nothing": "Your function {what} gives back None. Does each way through it end with return?",
     "kind": "{what}",
-    "slow": "Your code ran for more than {what} seconds and was stopped. Does a loop never end?"}
+    "slow": "Your code ran for more than {what} seconds and was stopped. Does a loop never end?",
+}
+
 
 def exercise(
-    name: str,      # 'lesson-exercise'
-    *needs: str,    # see `Exercise`
-    **hints: str,   # a hint for each mistake
+    name: str,  # 'lesson-exercise'
+    *needs: str,  # see `Exercise`
+    **hints: str,  # a hint for each mistake
 ):
     "Register the decorated function as the judge of an exercise"
+
     def add(f):
         EXERCISES[name] = Exercise(name, needs, hints, f)
         return f
+
     return add
+
 
 class Wrong(Exception):
     "A recognised mistake"
-    def __init__(self, mistake, **fields): super().__init__(mistake); self.mistake, self.fields = mistake, fields
+
+    def __init__(self, mistake, **fields):
+        super().__init__(mistake)
+        self.mistake, self.fields = mistake, fields
+
 
 def fail(
-    mistake: str,   # one of the exercise's, or of `GENERAL`
-    **fields,       # for its hint
+    mistake: str,  # one of the exercise's, or of `GENERAL`
+    **fields,  # for its hint
 ):
     "End the check with a mistake"
     raise Wrong(mistake, **fields)
 
 # %% ../../nbs/api/course/01_grading.ipynb #21a862a4
-_short = reprlib.Repr(); _short.maxstring = _short.maxother = 60; _short.maxlist = _short.maxdict = 4
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+_short.maxlist = _short.maxdict = 4
+
 
 def show(
-    x,      # anything
+    x,  # anything
 ) -> str:
     "A short text for a value, even for one that cannot be printed"
-    try: return _short.repr(x)
-    except Exception: return f"a {type(x).__name__}"
+    try:
+        return _short.repr(x)
+    except Exception:
+        return f"a {type(x).__name__}"
+
 
 def number(
-    x,                    # an answer
+    x,  # an answer
     what: str = "The answer",
 ) -> float:
     "A finite number, or the end of the check"
     if hasattr(x, "item") and not isinstance(x, Real):
-        try: x = x.item()
-        except Exception: fail("kind", what=f"{what} should be one number, and is {show(x)}.")
-    if isinstance(x, bool) or not isinstance(x, Real): fail("kind", what=f"{what} should be a number, and is {show(x)} (a {type(x).__name__}).")
-    if not math.isfinite(x): fail("kind", what=f"{what} is {x}, which is no number to work with. Was something divided by 0?")
+        try:
+            x = x.item()
+        except Exception:
+            fail("kind", what=f"{what} should be one number, and is {show(x)}.")
+    if isinstance(x, bool) or not isinstance(x, Real):
+        fail("kind", what=f"{what} should be a number, and is {show(x)} (a {type(x).__name__}).")
+    if not math.isfinite(x):
+        fail("kind", what=f"{what} is {x}, which is no number to work with. Was something divided by 0?")
     return float(x)
 
+
 def several(
-    x,                            # an answer
+    x,  # an answer
     what: str = "The answer",
-    n: int | None = None,         # how many; `None`: any number
+    n: int | None = None,  # how many; `None`: any number
 ) -> list:
     "A list of the items of a list, tuple, set, array or tensor, or the end of the check"
-    if isinstance(x, (str, bytes, dict)) or not hasattr(x, "__iter__"): fail("kind", what=f"{what} should be a list, and is {show(x)} (a {type(x).__name__}).")
+    if isinstance(x, (str, bytes, dict)) or not hasattr(x, "__iter__"):
+        fail("kind", what=f"{what} should be a list, and is {show(x)} (a {type(x).__name__}).")
     x = x.tolist() if hasattr(x, "tolist") else list(x)
-    if n is not None and len(x)!=n: fail("kind", what=f"{what} should have {n} items, and has {len(x)}.")
+    if n is not None and len(x) != n:
+        fail("kind", what=f"{what} should have {n} items, and has {len(x)}.")
     return x
 
+
 def of_type(
-    x,                 # an answer
-    kinds,             # a type, or a tuple of types
-    what: str,         # name of the answer
-    wanted: str,       # the type in words
+    x,  # an answer
+    kinds,  # a type, or a tuple of types
+    what: str,  # name of the answer
+    wanted: str,  # the type in words
 ):
     "`x` itself, or the end of the check"
-    if not isinstance(x, kinds): fail("kind", what=f"{what} should be {wanted}, and is {show(x)} (a {type(x).__name__}).")
+    if not isinstance(x, kinds):
+        fail("kind", what=f"{what} should be {wanted}, and is {show(x)} (a {type(x).__name__}).")
     return x
+
 
 def near(a: float, b: float, tol: float = 1e-6) -> bool:
     "Whether two numbers agree, by `tol` of the larger or absolutely"
-    return abs(a-b)<=tol*max(1, abs(a), abs(b))
+    return abs(a - b) <= tol * max(1, abs(a), abs(b))
 
 # %% ../../nbs/api/course/01_grading.ipynb #692303ca
 def _told(e):
     "An error of a student's code in one line, with the line of theirs that it came from"
     tb, line = e.__traceback__, None
     while tb is not None:
-        if (f := tb.tb_frame.f_code.co_filename).startswith("<") or "ipykernel" in f: line = tb.tb_lineno
+        if (f := tb.tb_frame.f_code.co_filename).startswith("<") or "ipykernel" in f:
+            line = tb.tb_lineno
         tb = tb.tb_next
-    try: text = str(e).strip().split("\n")[0][:200]
-    except Exception: text = ""
+    try:
+        text = str(e).strip().split("\n")[0][:200]
+    except Exception:
+        text = ""
     return f"{type(e).__name__}{f': {text}' if text else ''}{f' (line {line} of your cell)' if line else ''}."
+
 
 class Handed:
     "A function that a student has written"
-    def __init__(self, f, name, gives=True): self.f, self.name, self.gives = f, name, gives
+
+    def __init__(self, f, name, gives=True):
+        self.f, self.name, self.gives = f, name, gives
 
     def __call__(self, *args, **kw):
-        try: out = self.f(*args, **kw)
-        except (Unsolved, _Late): raise
-        except (Exception, SystemExit) as e: fail("error", what=_told(e))
-        if out is None and self.gives: fail("nothing", what=self.name)
-        if out is ...: fail("unsolved", what=f"{self.name} gives back …")
+        try:
+            out = self.f(*args, **kw)
+        except (Unsolved, _Late):
+            raise
+        except (Exception, SystemExit) as e:
+            fail("error", what=_told(e))
+        if out is None and self.gives:
+            fail("nothing", what=self.name)
+        if out is ...:
+            fail("unsolved", what=f"{self.name} gives back …")
         return out
+
 
 class Answers:
     "The answers of one exercise, by name"
-    def __init__(self,
-        needs: tuple[str, ...],   # see `Exercise`
-        given: dict,              # names of the notebook
+
+    def __init__(
+        self,
+        needs: tuple[str, ...],  # see `Exercise`
+        given: dict,  # names of the notebook
     ):
         for n in needs:
             name = n.rstrip("()!")
-            if name not in given: fail("unsolved", what=f"{name} is not there. Run the cell that makes it")
+            if name not in given:
+                fail("unsolved", what=f"{name} is not there. Run the cell that makes it")
             v = given[name]
-            if v is ...: fail("unsolved", what=f"{name} is still …")
-            if n!=name:
-                if not callable(v): fail("kind", what=f"{name} should be a function, and is {show(v)} (a {type(v).__name__}).")
+            if v is ...:
+                fail("unsolved", what=f"{name} is still …")
+            if n != name:
+                if not callable(v):
+                    fail("kind", what=f"{name} should be a function, and is {show(v)} (a {type(v).__name__}).")
                 v = Handed(v, name, gives=n.endswith("()"))
             setattr(self, name, v)
 
@@ -156,92 +207,136 @@ class Answers:
 class CheckFailed(StateError):
     "An exercise that must be right and is not; has the field `verdict`"
 
+
 @dataclass(frozen=True)
 class Verdict:
     "What a check says"
-    name: str           # of the exercise
-    mistake: str = ""   # `""`: there is none
-    hint: str = ""      # what to say
+
+    name: str  # of the exercise
+    mistake: str = ""  # `""`: there is none
+    hint: str = ""  # what to say
 
     @property
-    def passed(self) -> bool: return not self.mistake
+    def passed(self) -> bool:
+        return not self.mistake
+
     @property
     def text(self) -> str:
-        if self.passed: return f"{self.name}: right."
-        return f"{self.name}: {'not yet' if self.mistake=='unsolved' else 'not right yet'}. {self.hint}"
+        if self.passed:
+            return f"{self.name}: right."
+        return f"{self.name}: {'not yet' if self.mistake == 'unsolved' else 'not right yet'}. {self.hint}"
 
-    def __repr__(self): return self.text
+    def __repr__(self):
+        return self.text
 
     def _repr_html_(self):
         rgb, sign = ("46,125,50", "&#10003;") if self.passed else ("235,140,30", "&#8594;")
         words = "Right." if self.passed else html.escape(self.hint)
-        return (f'<div role="status" style="border-left:4px solid rgb({rgb});background-color:rgba({rgb},.14);padding:6px 12px;max-width:60em">'
-                f'<b>{sign} {html.escape(self.name)}</b>&ensp;{words}</div>')
+        return (
+            f'<div role="status" style="border-left:4px solid rgb({rgb});background-color:rgba({rgb},.14);'
+            f'padding:6px 12px;max-width:60em"><b>{sign} {html.escape(self.name)}</b>&ensp;{words}</div>'
+        )
 
     def require(self) -> Verdict:
         "Itself if passed, else raise `CheckFailed`: for automatic marking"
-        if not self.passed: raise CheckFailed(self.text, verdict=self)
+        if not self.passed:
+            raise CheckFailed(self.text, verdict=self)
         return self
 
 # %% ../../nbs/api/course/01_grading.ipynb #d6a00b32
-LIMIT = 60   # seconds for one check
+LIMIT = 60  # seconds for one check
 
-class _Late(BaseException): pass   # no `except Exception` of a student's code may swallow it
+
+class _Late(BaseException):
+    pass  # no `except Exception` of a student's code may swallow it
+
 
 @contextmanager
 def _limit(seconds):
     "Raise `_Late` in this thread after so many seconds"
     me, lock, done = threading.get_ident(), threading.Lock(), False
+
     def late():
         with lock:
-            if not done: ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), ctypes.py_object(_Late))
-    timer = threading.Timer(seconds, late); timer.daemon = True
+            if not done:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), ctypes.py_object(_Late))
+
+    timer = threading.Timer(seconds, late)
+    timer.daemon = True
     timer.start()
-    try: yield
+    try:
+        yield
     finally:
-        with lock: done = True
+        with lock:
+            done = True
         timer.cancel()
+
 
 @contextmanager
 def _alone():
     "No output, no warnings, and random states put back"
     from IPython.utils.capture import capture_output
+
     chance = RandomState()
     try:
         with capture_output(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    finally: chance.restore()
+    finally:
+        chance.restore()
+
 
 class _Fields(dict):
-    def __missing__(self, k): return "?"
+    def __missing__(self, k):
+        return "?"
+
 
 def _verdict(ex, mistake, fields):
     hint = ex.hints.get(mistake) or GENERAL[mistake]
-    try: return Verdict(ex.name, mistake, hint.format_map(_Fields(fields)))
-    except Exception: return Verdict(ex.name, mistake, hint)
+    try:
+        return Verdict(ex.name, mistake, hint.format_map(_Fields(fields)))
+    except Exception:
+        return Verdict(ex.name, mistake, hint)
+
 
 def judge(
-    name: str,                 # of the exercise
-    answers: dict,             # names of the notebook, as `globals()`
-    limit: float = LIMIT,      # seconds, after which the student's code is stopped
+    name: str,  # of the exercise
+    answers: dict,  # names of the notebook, as `globals()`
+    limit: float = LIMIT,  # seconds, after which the student's code is stopped
 ) -> Verdict:
     "Judge an exercise; never raises for what the answers are, `InputError` for an exercise that does not exist"
     ex = find_exercise(name)
     try:
-        with _limit(limit), _alone(): ex.judge(Answers(ex.needs, answers))
-    except Wrong as e: return _verdict(ex, e.mistake, e.fields)
-    except Unsolved: return _verdict(ex, "unsolved", dict(what="the line todo() is still in your code"))
-    except _Late: return _verdict(ex, "slow", dict(what=f"{limit:g}"))
+        with _limit(limit), _alone():
+            ex.judge(Answers(ex.needs, answers))
+    except Wrong as e:
+        return _verdict(ex, e.mistake, e.fields)
+    except Unsolved:
+        return _verdict(ex, "unsolved", dict(what="the line todo() is still in your code"))
+    except _Late:
+        return _verdict(ex, "slow", dict(what=f"{limit:g}"))
     except (Exception, SystemExit) as e:
-        return _verdict(ex, "kind", dict(what=f"This answer could not be read ({_told(e).rstrip('.')}). Is it of the kind that the exercise asks for?"))
+        return _verdict(
+            ex,
+            "kind",
+            dict(
+                what=(
+                    f"This answer could not be read ({_told(e).rstrip('.')}). Is it of the kind that the exercise "
+                    "asks for?"
+                )
+            ),
+        )
     return Verdict(name)
 
+
 def find_exercise(
-    name: str,       # 'lesson-exercise'
+    name: str,  # 'lesson-exercise'
 ) -> Exercise:
     "The exercise of that name; raises `InputError`, with those that are near"
     if not isinstance(name, str) or name not in EXERCISES:
-        raise InputError(f"There is no exercise {show(name)}.{did_you_mean(name, EXERCISES)} fastai-tl lessons list shows the lessons.",
-                         allowed=list(EXERCISES))
+        raise InputError(
+            f"There is no exercise {show(name)}.{did_you_mean(name, EXERCISES)} fastai-tl lessons list shows the "
+            "lessons.",
+            allowed=list(EXERCISES),
+        )
     return EXERCISES[name]

@@ -22,47 +22,63 @@ __all__ = ['LESSONS', 'FILE', 'EXTRAS', 'Lesson', 'find_lesson', 'load_exercises
 @dataclass(frozen=True)
 class Lesson:
     "One lesson of the course"
+
     number: int
-    name: str        # also the first part of the names of its exercises
-    file: str        # name of the notebook
+    name: str  # also the first part of the names of its exercises
+    file: str  # name of the notebook
     title: str
-    minutes: int     # for a student, exercises included
+    minutes: int  # for a student, exercises included
 
     def notebook(self, solutions: bool = False) -> Path:
         "The notebook as it comes with the package"
-        d = Path(str(files("fastai_tl")/"data"/"lessons"))
-        return (d/"solutions" if solutions else d)/self.file
+        d = Path(str(files("fastai_tl") / "data" / "lessons"))
+        return (d / "solutions" if solutions else d) / self.file
 
-LESSONS = tuple(Lesson(i, *o) for i,o in enumerate((
-    ("setup", "0_setup.ipynb", "Setting up", 30),
-    ("why", "1_why_transfer.ipynb", "Why transfer?", 40),
-    ("backbone", "2_choosing_a_backbone.ipynb", "Choosing a backbone", 40),
-    ("frozen", "3_head_and_frozen.ipynb", "A new head, and what frozen means", 45),
-    ("rates", "4_learning_rates.ipynb", "Learning rates", 45),
-    ("finetune", "5_fine_tuning.ipynb", "Fine-tuning", 45),
-    ("evaluate", "6_evaluating_honestly.ipynb", "Evaluating honestly, and deploying", 45),
-    ("project", "7_your_own_pictures.ipynb", "Your own pictures", 45))))
+
+LESSONS = tuple(
+    Lesson(i, *o)
+    for i, o in enumerate(
+        (
+            ("setup", "0_setup.ipynb", "Setting up", 30),
+            ("why", "1_why_transfer.ipynb", "Why transfer?", 40),
+            ("backbone", "2_choosing_a_backbone.ipynb", "Choosing a backbone", 40),
+            ("frozen", "3_head_and_frozen.ipynb", "A new head, and what frozen means", 45),
+            ("rates", "4_learning_rates.ipynb", "Learning rates", 45),
+            ("finetune", "5_fine_tuning.ipynb", "Fine-tuning", 45),
+            ("evaluate", "6_evaluating_honestly.ipynb", "Evaluating honestly, and deploying", 45),
+            ("project", "7_your_own_pictures.ipynb", "Your own pictures", 45),
+        )
+    )
+)
+
 
 def find_lesson(
-    which: str | int,   # its number, name, or file name
+    which: str | int,  # its number, name, or file name
 ) -> Lesson:
     "A lesson; raises `InputError`"
     w = str(which).strip().lower().removesuffix(".ipynb")
     for o in LESSONS:
-        if w in (str(o.number), o.name, o.file.removesuffix(".ipynb")): return o
-    raise InputError(f"There is no lesson {show(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
-                     f"{', '.join(f'{o.number} {o.name}' for o in LESSONS)}.", allowed=[o.name for o in LESSONS])
+        if w in (str(o.number), o.name, o.file.removesuffix(".ipynb")):
+            return o
+    raise InputError(
+        f"There is no lesson {show(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
+        f"{', '.join(f'{o.number} {o.name}' for o in LESSONS)}.",
+        allowed=[o.name for o in LESSONS],
+    )
+
 
 def load_exercises(lesson: str) -> None:
     "Import the checks of a lesson, by its name"
     o = find_lesson(lesson)
     importlib.import_module(f"fastai_tl.course.exercises.lesson_{o.number}_{o.name}")
 
+
 def list_lessons(
-    folder: Path | str | None = None,   # with a progress file, or below one that has; `None`: the working folder
+    folder: Path | str | None = None,  # with a progress file, or below one that has; `None`: the working folder
 ):
     "The lessons as a `pandas.DataFrame`: title, minutes, exercises, and how many of them are passed"
     import pandas as pd
+
     done = read_progress(find_progress(folder))["exercises"]
     rows = []
     for o in LESSONS:
@@ -74,93 +90,130 @@ def list_lessons(
 # %% ../../nbs/api/course/13_lessons.ipynb #76042699
 FILE = "progress.json"
 
+
 def find_progress(
-    start: Path | str | None = None,   # folder; `None`: the working folder
-) -> Path | None:                      # `None`: there is none up to the root
+    start: Path | str | None = None,  # folder; `None`: the working folder
+) -> Path | None:  # `None`: there is none up to the root
     "The nearest progress file, looking upwards"
     start = Path(start or Path.cwd()).resolve()
-    return next((d/FILE for d in (start, *start.parents) if (d/FILE).is_file()), None)
+    return next((d / FILE for d in (start, *start.parents) if (d / FILE).is_file()), None)
 
-def _fresh(): return dict(version=1, student=random.SystemRandom().randrange(2**31), exercises={}, answers={})
+
+def _fresh():
+    return dict(version=1, student=random.SystemRandom().randrange(2**31), exercises={}, answers={})
+
 
 def _sound(d):
-    return (isinstance(d, dict) and isinstance(d.get("student"), int) and isinstance(d.get("answers"), dict) and isinstance(d.get("exercises"), dict)
-            and all(isinstance(v, dict) for v in d["exercises"].values()))
+    return (
+        isinstance(d, dict)
+        and isinstance(d.get("student"), int)
+        and isinstance(d.get("answers"), dict)
+        and isinstance(d.get("exercises"), dict)
+        and all(isinstance(v, dict) for v in d["exercises"].values())
+    )
+
 
 def read_progress(
-    file: Path | None,    # `None`: nothing is known
+    file: Path | None,  # `None`: nothing is known
 ) -> dict:
     "What a progress file holds; one that cannot be used is moved aside to `progress.json.bad`"
-    if file is None: return dict(_fresh(), student=0)
-    try: d = json.loads(file.read_text(encoding="utf-8"))
-    except OSError: return dict(_fresh(), student=0)
-    except (ValueError, RecursionError): d = None
-    if isinstance(d, dict) and d.get("student", 0) is None:   # from a folder made for many: each becomes a student of their own
+    if file is None:
+        return dict(_fresh(), student=0)
+    try:
+        d = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        return dict(_fresh(), student=0)
+    except (ValueError, RecursionError):
+        d = None
+    # from a folder made for many: each becomes a student of their own
+    if isinstance(d, dict) and d.get("student", 0) is None:
         d["student"] = _fresh()["student"]
         write_progress(file, d)
-    if _sound(d): return d
+    if _sound(d):
+        return d
     try:
-        os.replace(file, file.with_name(FILE+".bad"))
-        d = _fresh(); write_progress(file, d)
-    except OSError: d = _fresh()
+        os.replace(file, file.with_name(FILE + ".bad"))
+        d = _fresh()
+        write_progress(file, d)
+    except OSError:
+        d = _fresh()
     return d
+
 
 def write_progress(file: Path, d: dict) -> bool:
     "Write a progress file whole or not at all; whether that was possible"
     tmp = file.with_name(f".{FILE}.{os.getpid()}")
     try:
-        tmp.write_text(json.dumps(d, indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
+        tmp.write_text(json.dumps(d, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(tmp, file)
         return True
     except OSError:
         tmp.unlink(missing_ok=True)
         return False
 
+
 def _record(v: Verdict):
     "Note a verdict, where there is a progress file"
-    if (f := find_progress()) is None or v.mistake=="unsolved": return
+    if (f := find_progress()) is None or v.mistake == "unsolved":
+        return
     d = read_progress(f)
     e = d["exercises"].setdefault(v.name, {})
-    e["tries"] = e.get("tries", 0)+1 if isinstance(e.get("tries", 0), int) else 1
-    if v.passed and not e.get("passed"): e["when"] = datetime.now(UTC).isoformat(timespec="seconds")
+    e["tries"] = e.get("tries", 0) + 1 if isinstance(e.get("tries", 0), int) else 1
+    if v.passed and not e.get("passed"):
+        e["when"] = datetime.now(UTC).isoformat(timespec="seconds")
     e["passed"] = bool(e.get("passed")) or v.passed
-    if v.passed: e.pop("last_mistake", None)
-    else: e["last_mistake"] = v.mistake
+    if v.passed:
+        e.pop("last_mistake", None)
+    else:
+        e["last_mistake"] = v.mistake
     write_progress(f, d)
 
 # %% ../../nbs/api/course/13_lessons.ipynb #a3c335d4
 def _load_for(name):
     lesson = str(name).split("-")[0]
-    if lesson in {o.name for o in LESSONS}: load_exercises(lesson)
+    if lesson in {o.name for o in LESSONS}:
+        load_exercises(lesson)
     else:
-        for o in LESSONS: load_exercises(o.name)   # so that the error can say what is near
+        for o in LESSONS:
+            load_exercises(o.name)  # so that the error can say what is near
+
 
 def check(
-    name: str,                # 'lesson-exercise'
-    answers: dict | None = None,   # names and values; `None`: those of the notebook that calls
+    name: str,  # 'lesson-exercise'
+    answers: dict | None = None,  # names and values; `None`: those of the notebook that calls
 ) -> Verdict:
-    """Check an exercise, and note the outcome in the progress file. Raises `Unsolved`, which stops a notebook that is run from top to bottom, if it is
-    not begun; never raises for what an answer is"""
+    """Check an exercise, and note the outcome in the progress file.
+
+    Raises `Unsolved`, which stops a notebook that is run from top to bottom, if it is not begun; never raises for what
+    an answer is
+    """
     _load_for(name)
     v = judge(name, sys._getframe(1).f_globals if answers is None else answers)
     _record(v)
-    if v.mistake=="unsolved": raise Unsolved(f"Exercise {name} is next. {v.hint} Solve it, then run this cell again; what follows can wait.")
+    if v.mistake == "unsolved":
+        raise Unsolved(f"Exercise {name} is next. {v.hint} Solve it, then run this cell again; what follows can wait.")
     return v
 
+
 def ask(
-    name: str,      # 'lesson-question'
+    name: str,  # 'lesson-question'
 ):
     "The widget of a question, with the answer given last time; raises `InputError` if there is none of that name"
     from fastai_tl.course.questions import QUESTIONS, QuestionBox
+
     _load_for(name)
     if name not in QUESTIONS:
-        raise InputError(f"There is no question {show(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS))
+        raise InputError(
+            f"There is no question {show(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS)
+        )
     f = find_progress()
     d = read_progress(f)
     return QuestionBox(QUESTIONS[name], d["student"], d["answers"].get(name), _note_answer if f else None)
 
+
 def _note_answer(box, right):
-    if (f := find_progress()) is None: return
+    if (f := find_progress()) is None:
+        return
     d = read_progress(f)
     d["answers"][box.q.name] = box.value
     write_progress(f, d)
@@ -168,64 +221,100 @@ def _note_answer(box, right):
 # %% ../../nbs/api/course/13_lessons.ipynb #5dabdd2b
 EXTRAS = ("glossary.md", "cheatsheet.md")
 
+
 def copy_lessons(
-    folder: Path | str,                        # where to; made if it is not there
+    folder: Path | str,  # where to; made if it is not there
     lessons: Sequence[str | int] | None = None,  # names or numbers; `None`: all
-    solutions: bool = False,                   # with the solutions, for teachers
-    force: bool = False,                       # replace notebooks that are there; the old ones are kept as NAME.old.ipynb
-) -> list[Path]:                               # notebooks written
-    "Copy lessons into a folder, with a progress file, the glossary and the cheat sheet. Notebooks that are there already stay as they are"
+    solutions: bool = False,  # with the solutions, for teachers
+    force: bool = False,  # replace notebooks that are there; the old ones are kept as NAME.old.ipynb
+) -> list[Path]:  # notebooks written
+    """Copy lessons into a folder, with a progress file, the glossary and the cheat sheet.
+
+    Notebooks that are there already stay as they are
+    """
     folder, out = Path(folder).expanduser(), []
-    if isinstance(lessons, (str, int)): lessons = (lessons,)
+    if isinstance(lessons, (str, int)):
+        lessons = (lessons,)
     chosen = LESSONS if lessons is None else [find_lesson(o) for o in lessons]
-    if folder.is_file(): raise FileError(f"{folder} is a file. Give a folder.", path=folder)
+    if folder.is_file():
+        raise FileError(f"{folder} is a file. Give a folder.", path=folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for o in chosen:
-            to, text = folder/o.file, o.notebook(solutions).read_text(encoding="utf-8")
-            if to.exists() and not force: continue
-            if to.exists(): os.replace(to, to.with_suffix(".old.ipynb"))
+            to, text = folder / o.file, o.notebook(solutions).read_text(encoding="utf-8")
+            if to.exists() and not force:
+                continue
+            if to.exists():
+                os.replace(to, to.with_suffix(".old.ipynb"))
             to.write_text(text, encoding="utf-8")
             out.append(to)
         for n in EXTRAS:
-            if not (folder/n).exists(): (folder/n).write_text((LESSONS[0].notebook().parent/n).read_text(encoding="utf-8"), encoding="utf-8")
-        if not (folder/FILE).exists(): write_progress(folder/FILE, _fresh())
-    except OSError as e: raise FileError(f"The lessons cannot be written to {folder} ({e.strerror or e}). Choose another folder.", path=folder) from None
+            if not (folder / n).exists():
+                (folder / n).write_text(
+                    (LESSONS[0].notebook().parent / n).read_text(encoding="utf-8"), encoding="utf-8"
+                )
+        if not (folder / FILE).exists():
+            write_progress(folder / FILE, _fresh())
+    except OSError as e:
+        raise FileError(
+            f"The lessons cannot be written to {folder} ({e.strerror or e}). Choose another folder.", path=folder
+        ) from None
     return out
 
 # %% ../../nbs/api/course/13_lessons.ipynb #9c6db693
 def run_checks(
-    notebook: Path | str,          # a lesson, as a student has worked on it; not changed
-    on_cell=None,                  # called with (cells done, cells in all)
-    timeout: int = 600,            # seconds for one cell
-) -> list[Verdict]:                # one for each exercise, in order
+    notebook: Path | str,  # a lesson, as a student has worked on it; not changed
+    on_cell=None,  # called with (cells done, cells in all)
+    timeout: int = 600,  # seconds for one cell
+) -> list[Verdict]:  # one for each exercise, in order
     "Run a notebook in a fresh kernel, in its folder, and say what each check says; progress is noted"
-    try: from nbclient import NotebookClient
-    except ModuleNotFoundError: raise InputError("To run notebooks from a terminal, install: pip install 'fastai-tl[lab]'") from None
+    try:
+        from nbclient import NotebookClient
+    except ModuleNotFoundError:
+        raise InputError("To run notebooks from a terminal, install: pip install 'fastai-tl[lab]'") from None
     import nbformat
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
     path = Path(notebook)
     nb = read_notebook(path)
     names = exercises_in(nb)
-    if not names: raise InputError(f"{path} has no check(\"…\") in it, so it is none of the lessons.")
+    if not names:
+        raise InputError(f"{path} has no check(\"…\") in it, so it is none of the lessons.")
     nb, said = nbformat.from_dict(nb), {}
-    client = NotebookClient(nb, timeout=timeout, allow_errors=True, kernel_name="python3", extra_arguments=["--IPKernelApp.log_level=40"],
-                            resources={"metadata": {"path": str(path.resolve().parent)}})
-    code = [i for i,c in enumerate(nb.cells) if c.cell_type=="code"]
+    client = NotebookClient(
+        nb,
+        timeout=timeout,
+        allow_errors=True,
+        kernel_name="python3",
+        extra_arguments=["--IPKernelApp.log_level=40"],
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+    )
+    code = [i for i, c in enumerate(nb.cells) if c.cell_type == "code"]
     with client.setup_kernel():
-        for k,i in enumerate(code):
-            try: client.execute_cell(nb.cells[i], i)
+        for k, i in enumerate(code):
+            try:
+                client.execute_cell(nb.cells[i], i)
             except (CellTimeoutError, DeadKernelError) as e:
-                return [said.get(n) or Verdict(n, "slow", f"The notebook could not be run to this check: {str(e).splitlines()[0]}") for n in names]
-            for n in exercises_in(dict(cells=[nb.cells[i]])): said[n] = _said(n, nb.cells[i].outputs)
-            if on_cell: on_cell(k+1, len(code))
+                return [
+                    said.get(n)
+                    or Verdict(n, "slow", f"The notebook could not be run to this check: {str(e).splitlines()[0]}")
+                    for n in names
+                ]
+            for n in exercises_in(dict(cells=[nb.cells[i]])):
+                said[n] = _said(n, nb.cells[i].outputs)
+            if on_cell:
+                on_cell(k + 1, len(code))
     return [said[n] for n in names]
+
 
 def _said(name, outputs):
     "The verdict in a cell's outputs"
     for o in outputs:
-        text = o.get("data", {}).get("text/plain", "") if o["output_type"]=="execute_result" else ""
-        if text.startswith(f"{name}: right"): return Verdict(name)
-        if m := re.match(rf"{re.escape(name)}: not right yet\. (.*)", text, re.S): return Verdict(name, "wrong", m[1])
-        if o["output_type"]=="error": return Verdict(name, "unsolved" if o["ename"]=="Unsolved" else "error", o["evalue"])
+        text = o.get("data", {}).get("text/plain", "") if o["output_type"] == "execute_result" else ""
+        if text.startswith(f"{name}: right"):
+            return Verdict(name)
+        if m := re.match(rf"{re.escape(name)}: not right yet\. (.*)", text, re.S):
+            return Verdict(name, "wrong", m[1])
+        if o["output_type"] == "error":
+            return Verdict(name, "unsolved" if o["ename"] == "Unsolved" else "error", o["evalue"])
     return Verdict(name, "unsolved", "The check says nothing.")

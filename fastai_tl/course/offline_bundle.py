@@ -19,39 +19,55 @@ __all__ = ['BundleError', 'wheel_pins', 'own_source', 'size_of', 'make_bundle']
 class BundleError(StateError):
     "pip could not collect the wheels; has the field `output`, what it said"
 
+
 _wheel = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$")
 
+
 def wheel_pins(
-    folder: Path | str,   # of wheels
-) -> dict[str, str]:      # version by name, as pip writes names
+    folder: Path | str,  # of wheels
+) -> dict[str, str]:  # version by name, as pip writes names
     "What is in a folder of wheels; raises `FileError` if there are none, or two versions of one"
     folder = Path(folder)
     found = [m for p in sorted(folder.glob("*.whl")) if (m := _wheel.match(p.name))] if folder.is_dir() else []
-    if not found: raise FileError(f"{folder} has no wheels (files ending in .whl) in it.", path=folder)
+    if not found:
+        raise FileError(f"{folder} has no wheels (files ending in .whl) in it.", path=folder)
     out = {}
     for m in found:
         name = re.sub(r"[-_.]+", "-", m["name"]).lower()
-        if out.get(name, m["version"])!=m["version"]:
-            raise FileError(f"{folder} has two versions of {name}: {out[name]} and {m['version']}. Leave one of them there.", path=folder)
+        if out.get(name, m["version"]) != m["version"]:
+            raise FileError(
+                f"{folder} has two versions of {name}: {out[name]} and {m['version']}. Leave one of them there.",
+                path=folder,
+            )
         out[name] = m["version"]
     return out
 
+
 def own_source() -> str:
-    "Where this kit can be had as pip takes it: its checkout, the file that it was installed from, or its name and version"
+    """Where this kit can be had as pip takes it: its checkout, the file that it was installed from, or its name and
+    version
+    """
     checkout = Path(str(files("fastai_tl"))).parent
-    if (checkout/"pyproject.toml").is_file(): return str(checkout)
-    try: d = distribution("fastai-tl")
-    except PackageNotFoundError: return "fastai-tl"
+    if (checkout / "pyproject.toml").is_file():
+        return str(checkout)
+    try:
+        d = distribution("fastai-tl")
+    except PackageNotFoundError:
+        return "fastai-tl"
     url = json.loads(d.read_text("direct_url.json") or "{}").get("url", "")
     path = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
     return str(path) if path and path.exists() else f"fastai-tl=={d.version}"
+
 
 def _pip(args, run):
     done = run([sys.executable, "-m", "pip", *args], capture_output=True, text=True)
     if done.returncode:
         last = [o for o in done.stderr.splitlines() if o.startswith("ERROR")] or done.stderr.splitlines()[-3:]
-        raise BundleError(f"pip {args[0]} did not succeed: {' '.join(last)[:600]} Is there a network? Do the wheels in --wheels fit this "
-            f"Python?", output=done.stderr)
+        raise BundleError(
+            f"pip {args[0]} did not succeed: {' '.join(last)[:600]} Is there a network? Do the wheels in --wheels fit "
+            "this Python?",
+            output=done.stderr,
+        )
 
 # %% ../../nbs/api/course/14_offline_bundle.ipynb #498e248d
 _README = """A course on transfer learning, to install without a network
@@ -69,8 +85,12 @@ _SH = """#!/bin/sh
 # Installs the course from this folder, without a network. PYTHON=python3.12 ./install.sh takes another Python.
 cd "$(dirname "$0")" || exit 1
 echo "Installing from the folder wheels; a minute or two ..."
-${PYTHON:-python3} -m venv .venv || { echo "The environment could not be made. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-.venv/bin/python -m pip install --quiet --no-index --find-links wheels 'fastai-tl[lab]' && echo "Done. Open the lessons: .venv/bin/jupyter lab lessons"
+${PYTHON:-python3} -m venv .venv || {
+  echo "The environment could not be made. On Debian and Ubuntu: apt-get install python3-venv"
+  exit 1
+}
+.venv/bin/python -m pip install --quiet --no-index --find-links wheels 'fastai-tl[lab]' || exit 1
+echo "Done. Open the lessons: .venv/bin/jupyter lab lessons"
 """
 _BAT = """@echo off
 rem Installs the course from this folder, without a network.
@@ -81,60 +101,101 @@ py -3 -m venv .venv || exit /b 1
 echo Done. Open the lessons: .venv\\Scripts\\jupyter lab lessons
 """
 
+
 def size_of(folder: Path) -> int:
     "Bytes of all files in a folder"
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
+
 def make_bundle(
-    folder: Path | str,                    # new or empty
-    wheels: Path | str | None = None,      # a folder of wheels to prefer, such as torch for the CPU; `None`: all from the network
-    offline: bool = False,                 # take nothing from the network: `wheels` has all that is needed
-    solutions: bool = False,               # with the solutions, too
-    say: Callable[[str], None] = print,    # told what is being done
+    folder: Path | str,  # new or empty
+    # a folder of wheels to prefer, such as torch for the CPU; `None`: all from the network
+    wheels: Path | str | None = None,
+    offline: bool = False,  # take nothing from the network: `wheels` has all that is needed
+    solutions: bool = False,  # with the solutions, too
+    say: Callable[[str], None] = print,  # told what is being done
     *,
-    run: Callable = subprocess.run,        # starts pip
-) -> int:                                  # size in bytes
-    "Make a folder of wheels and notebooks that installs without a network; raises `BundleError`, `FileError`. Only for this system and this version of Python"
+    run: Callable = subprocess.run,  # starts pip
+) -> int:  # size in bytes
+    """Make a folder of wheels and notebooks that installs without a network; raises `BundleError`, `FileError`.
+
+    Only for this system and this version of Python
+    """
     from fastai_tl.course.lessons import FILE, copy_lessons, write_progress
     from fastai_tl.core.settings import settings_text
+
     folder = Path(folder)
-    if folder.is_file() or folder.is_dir() and any(folder.iterdir()): raise FileError(f"{folder} is there already. Give a new or empty folder.", path=folder)
+    if folder.is_file() or folder.is_dir() and any(folder.iterdir()):
+        raise FileError(f"{folder} is there already. Give a new or empty folder.", path=folder)
     pins = wheel_pins(wheels) if wheels is not None else {}
-    if offline and wheels is None: raise FileError("offline needs a folder of wheels to take everything from.", path=None)
-    to = folder/"wheels"
-    try: to.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise FileError(f"{folder} cannot be written ({e.strerror or e}). Choose another folder.", path=folder) from None
+    if offline and wheels is None:
+        raise FileError("offline needs a folder of wheels to take everything from.", path=None)
+    to = folder / "wheels"
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise FileError(
+            f"{folder} cannot be written ({e.strerror or e}). Choose another folder.", path=folder
+        ) from None
     try:
         _collect(folder, to, wheels, pins, offline, say, run)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)   # half a bundle would be taken for a whole one
+        shutil.rmtree(folder, ignore_errors=True)  # half a bundle would be taken for a whole one
         raise
-    copy_lessons(folder/"lessons")
-    write_progress(folder/"lessons"/FILE, dict(version=1, student=None, exercises={}, answers={}))   # each who copies it draws one
-    if solutions: copy_lessons(folder/"solutions", solutions=True)
-    (folder/"lessons"/"settings.ini").write_text(settings_text().replace("offline = auto", "offline = yes"), encoding="utf-8")
+    copy_lessons(folder / "lessons")
+    # each who copies it draws one
+    write_progress(folder / "lessons" / FILE, dict(version=1, student=None, exercises={}, answers={}))
+    if solutions:
+        copy_lessons(folder / "solutions", solutions=True)
+    (folder / "lessons" / "settings.ini").write_text(
+        settings_text().replace("offline = auto", "offline = yes"), encoding="utf-8"
+    )
     _write_scripts(folder)
     return size_of(folder)
+
 
 def _collect(folder, to, wheels, pins, offline, say, run):
     say("Building the wheel of this kit …")
     src = own_source()
-    if src.startswith("fastai-tl") and not Path(src).exists(): _pip(["download", "--no-deps", "-d", str(to), src], run)
-    elif src.endswith(".whl"): shutil.copy(src, to)
-    else: _pip(["wheel", "--no-deps", "-w", str(to), src, *(["--no-build-isolation"] if offline else [])], run)
+    if src.startswith("fastai-tl") and not Path(src).exists():
+        _pip(["download", "--no-deps", "-d", str(to), src], run)
+    elif src.endswith(".whl"):
+        shutil.copy(src, to)
+    else:
+        _pip(["wheel", "--no-deps", "-w", str(to), src, *(["--no-build-isolation"] if offline else [])], run)
     own = next(to.glob("fastai_tl-*.whl"), None)
-    if own is None: raise BundleError("The wheel of this kit was not made.", output="")
-    limits = folder/".constraints.txt"
-    limits.write_text("".join(f"{k}=={v}\n" for k,v in pins.items() if k!="fastai-tl"), encoding="utf-8")
+    if own is None:
+        raise BundleError("The wheel of this kit was not made.", output="")
+    limits = folder / ".constraints.txt"
+    limits.write_text("".join(f"{k}=={v}\n" for k, v in pins.items() if k != "fastai-tl"), encoding="utf-8")
     say("Collecting what it needs (torch is large; some minutes) …")
     find = ["--find-links", str(wheels)] if wheels is not None else []
-    _pip(["download", "--prefer-binary", "-d", str(to), "-c", str(limits), *find, *(["--no-index"] if offline else []), f"{own}[lab]"], run)
+    _pip(
+        [
+            "download",
+            "--prefer-binary",
+            "-d",
+            str(to),
+            "-c",
+            str(limits),
+            *find,
+            *(["--no-index"] if offline else []),
+            f"{own}[lab]",
+        ],
+        run,
+    )
     limits.unlink()
 
+
 def _write_scripts(folder):
-    windows = os.name=="nt"
-    (folder/"install.sh").write_text(_SH, encoding="utf-8", newline="\n"); (folder/"install.sh").chmod(0o755)
-    (folder/"install.bat").write_text(_BAT, encoding="utf-8", newline="\r\n")
-    script, lab = ("install.bat", r".venv\Scripts\jupyter lab lessons") if windows else ("./install.sh", ".venv/bin/jupyter lab lessons")
+    windows = os.name == "nt"
+    (folder / "install.sh").write_text(_SH, encoding="utf-8", newline="\n")
+    (folder / "install.sh").chmod(0o755)
+    (folder / "install.bat").write_text(_BAT, encoding="utf-8", newline="\r\n")
+    script, lab = (
+        ("install.bat", r".venv\Scripts\jupyter lab lessons")
+        if windows
+        else ("./install.sh", ".venv/bin/jupyter lab lessons")
+    )
     py, system = f"{sys.version_info[0]}.{sys.version_info[1]}", f"{sys.platform}, as where this folder was made"
-    (folder/"README.txt").write_text(_README.format(py=py, system=system, script=script, lab=lab), encoding="utf-8")
+    (folder / "README.txt").write_text(_README.format(py=py, system=system, script=script, lab=lab), encoding="utf-8")

@@ -18,51 +18,77 @@ __all__ = ['QUESTIONS', 'Choice', 'ChoiceQuestion', 'variable', 'choices', 'Slid
 @dataclass(frozen=True)
 class Choice:
     "One answer of a multiple-choice question"
-    key: str              # a word, the value of the answer in code
-    text: str             # what is shown
-    why: str              # what is said when it is chosen
+
+    key: str  # a word, the value of the answer in code
+    text: str  # what is shown
+    why: str  # what is said when it is chosen
     right: bool = False
+
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
     "A question with one right choice"
+
     name: str
     text: str
     choices: tuple[Choice, ...]
 
-    def facts(self, seed): return {}
+    def facts(self, seed):
+        return {}
+
     def verdict(self, value, facts):
         "Right or not, and what to say"
-        c = next((c for c in self.choices if c.key==value), None)
-        if c is None: raise InputError(f"There is no answer {show(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} "
-                                       f"The answers are {', '.join(c.key for c in self.choices)}.", allowed=[c.key for c in self.choices])
+        c = next((c for c in self.choices if c.key == value), None)
+        if c is None:
+            raise InputError(
+                f"There is no answer {show(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} The "
+                f"answers are {', '.join(c.key for c in self.choices)}.",
+                allowed=[c.key for c in self.choices],
+            )
         return c.right, c.why
 
+
 QUESTIONS: dict[str, ChoiceQuestion | SliderQuestion] = {}
+
 
 def variable(name: str) -> str:
     "The notebook's name for a question: 'why-scratch' is `why_scratch`"
     return name.replace("-", "_")
 
+
 def choices(
-    name: str,         # 'lesson-question'
-    text: str,         # the question
+    name: str,  # 'lesson-question'
+    text: str,  # the question
     *answers: Choice,  # one of them right, at least three wrong
 ):
     "Register a multiple-choice question and its exercise"
     right = [c for c in answers if c.right]
-    if len(right)!=1 or len(answers)<4: raise InputError(f"{name}: give one right and at least three wrong choices.")
-    _register(ChoiceQuestion(name, text, answers), {c.key: c.why for c in answers if not c.right}, lambda q, v: None if v==right[0].key else v)
+    if len(right) != 1 or len(answers) < 4:
+        raise InputError(f"{name}: give one right and at least three wrong choices.")
+    _register(
+        ChoiceQuestion(name, text, answers),
+        {c.key: c.why for c in answers if not c.right},
+        lambda q, v: None if v == right[0].key else v,
+    )
+
 
 def _register(q, hints, mistake):
     def judge(ans):
         given = getattr(ans, variable(q.name))
         v, facts = (given.value, given.facts) if isinstance(given, QuestionBox) else (given, q.facts(0))
-        if v is None: fail("unsolved", what="nothing is chosen. Answer the question above")
+        if v is None:
+            fail("unsolved", what="nothing is chosen. Answer the question above")
         if isinstance(q, ChoiceQuestion):
             if not isinstance(v, str) or v not in {c.key for c in q.choices}:
-                fail("kind", what=f"There is no answer {show(v)}. The answers are {', '.join(sorted(c.key for c in q.choices))}.")
-        if m := mistake(facts, v): fail(m, **facts)
+                fail(
+                    "kind",
+                    what=(
+                        f"There is no answer {show(v)}. The answers are {', '.join(sorted(c.key for c in q.choices))}."
+                    ),
+                )
+        if m := mistake(facts, v):
+            fail(m, **facts)
+
     QUESTIONS[q.name] = q
     EXERCISES[q.name] = Exercise(q.name, (variable(q.name),), hints, judge)
 
@@ -70,100 +96,145 @@ def _register(q, hints, mistake):
 @dataclass(frozen=True)
 class SliderQuestion:
     "A question whose answer is a number"
+
     name: str
-    text: str             # with fields such as {n}
+    text: str  # with fields such as {n}
     low: float
     high: float
     step: float
-    draw: Callable        # of a `random.Random`: the figures of one student, by field
-    truth: Callable       # of these figures: the right number
-    tol: float            # how far off is still right
-    said: str             # when it is right
-    wrong: tuple          # recognised mistakes: (name, function of the figures or `None`, what is said); the last two are 'low' and 'high'
+    draw: Callable  # of a `random.Random`: the figures of one student, by field
+    truth: Callable  # of these figures: the right number
+    tol: float  # how far off is still right
+    said: str  # when it is right
+    # recognised mistakes: (name, function of the figures or `None`, what is said); the last two are 'low' and 'high'
+    wrong: tuple
 
-    def facts(self, seed): return self.draw(random.Random(f"{self.name} {seed}"))
+    def facts(self, seed):
+        return self.draw(random.Random(f"{self.name} {seed}"))
 
     def mistake(self, facts, v):
         "Which mistake the number shows; `None`: it is right"
         v = number(v)
-        if abs(v-self.truth(facts))<=self.tol: return None
-        return next((m for m,f,_ in self.wrong if f is not None and abs(v-f(facts))<=self.tol), "low" if v<self.truth(facts) else "high")
+        if abs(v - self.truth(facts)) <= self.tol:
+            return None
+        return next(
+            (m for m, f, _ in self.wrong if f is not None and abs(v - f(facts)) <= self.tol),
+            "low" if v < self.truth(facts) else "high",
+        )
 
     def verdict(self, value, facts):
         m = self.mistake(facts, value)
-        return m is None, self.said.format(**facts) if m is None else next(t for k,_,t in self.wrong if k==m).format(**facts)
+        return m is None, self.said.format(**facts) if m is None else next(
+            t for k, _, t in self.wrong if k == m
+        ).format(**facts)
+
 
 def slider(
-    name: str,        # 'lesson-question'
-    text: str,        # for the rest see `SliderQuestion`
-    low: float, high: float, step: float,
-    draw: Callable, truth: Callable, tol: float, said: str,
+    name: str,  # 'lesson-question'
+    text: str,  # for the rest see `SliderQuestion`
+    low: float,
+    high: float,
+    step: float,
+    draw: Callable,
+    truth: Callable,
+    tol: float,
+    said: str,
     *wrong: tuple,
 ):
     "Register a slider question and its exercise"
     q = SliderQuestion(name, text, low, high, step, draw, truth, tol, said, wrong)
-    _register(q, {m: t for m,_,t in wrong}, q.mistake)
+    _register(q, {m: t for m, _, t in wrong}, q.mistake)
 
 # %% ../../nbs/api/course/02_questions.ipynb #4e99336c
-_CSS = """<style>.ftl-ask{border:1px solid var(--jp-border-color2,#8886);border-radius:6px;padding:8px 14px;max-width:60em}
-.ftl-ask .widget-radio-box label{white-space:normal!important;height:auto!important;line-height:1.45;margin:3px 0!important;
+_CSS = """<style>.ftl-ask{border:1px solid var(--jp-border-color2,#8886);border-radius:6px;padding:8px 14px;
+  max-width:60em}
+.ftl-ask .widget-radio-box label{white-space:normal!important;height:auto!important;line-height:1.45;
+  margin:3px 0!important;
  display:flex;gap:.5em;align-items:baseline}
 .ftl-ask .widget-radio-box input{order:-1;flex:none;margin:0 .4em 0 0!important;align-self:center}
 .ftl-ask .widget-radio,.ftl-ask .widget-radio-box{width:100%!important;height:auto!important;max-width:100%}
 .ftl-ask .widget-html-content{line-height:1.5;white-space:normal}</style>"""
 
+
 class QuestionBox(w.VBox):
     "A question as a widget; `value` is the answer, `None` before there is one"
-    def __init__(self,
-        q,                       # a question of `QUESTIONS`
-        seed: int = 0,           # of the student: decides the order of choices, and figures
-        value=None,              # an answer given earlier
-        answered: Callable | None = None,   # called with (box, right or not) at each answer
+
+    def __init__(
+        self,
+        q,  # a question of `QUESTIONS`
+        seed: int = 0,  # of the student: decides the order of choices, and figures
+        value=None,  # an answer given earlier
+        answered: Callable | None = None,  # called with (box, right or not) at each answer
     ):
-        self.q, self.facts, self.answered, self._busy = q, q.facts(seed), answered, False
-        text = w.HTML(_CSS+f"<b>{html.escape(q.text.format(**self.facts) if self.facts else q.text)}</b>")
+        self.q = q
+        self.facts = q.facts(seed)
+        self.answered = answered
+        self._busy = False
+        text = w.HTML(_CSS + f"<b>{html.escape(q.text.format(**self.facts) if self.facts else q.text)}</b>")
         self.said = w.HTML()
         if isinstance(q, ChoiceQuestion):
-            order = list(q.choices); random.Random(f"{q.name} {seed}").shuffle(order)
+            order = list(q.choices)
+            random.Random(f"{q.name} {seed}").shuffle(order)
             self.entry = w.RadioButtons(options=[(c.text, c.key) for c in order], value=None)
             parts = [self.entry]
         else:
-            self.entry = w.FloatSlider(value=q.low, min=q.low, max=q.high, step=q.step, continuous_update=False, layout=w.Layout(width="26em", max_width="95%"),
-                                       tooltip="Drag, or type a number at its right")
-            self.go = w.Button(description="Answer", layout=w.Layout(width="7em")); self.go.on_click(lambda _: self._take(self.entry.value))
+            self.entry = w.FloatSlider(
+                value=q.low,
+                min=q.low,
+                max=q.high,
+                step=q.step,
+                continuous_update=False,
+                layout=w.Layout(width="26em", max_width="95%"),
+                tooltip="Drag, or type a number at its right",
+            )
+            self.go = w.Button(description="Answer", layout=w.Layout(width="7em"))
+            self.go.on_click(lambda _: self._take(self.entry.value))
             parts = [w.HBox([self.entry, self.go], layout=w.Layout(flex_flow="row wrap"))]
         super().__init__([text, *parts, self.said])
         self.add_class("ftl-ask")
         self._value = None
         if value is not None:
-            try: self.value = value
-            except InputError: pass   # of an older version of the question
-        if isinstance(q, ChoiceQuestion): self.entry.observe(lambda c: self._busy or c["new"] is None or self._take(c["new"]), "value")
+            try:
+                self.value = value
+            except InputError:
+                pass  # of an older version of the question
+        if isinstance(q, ChoiceQuestion):
+            self.entry.observe(lambda c: self._busy or c["new"] is None or self._take(c["new"]), "value")
 
     @property
-    def value(self): return self._value
+    def value(self):
+        return self._value
+
     @value.setter
     def value(self, v):
         if isinstance(self.q, SliderQuestion):
-            if isinstance(v, bool) or not isinstance(v, (int, float)): raise InputError(f"{show(v)} is not a number.")
+            if isinstance(v, bool) or not isinstance(v, (int, float)):
+                raise InputError(f"{show(v)} is not a number.")
             v = float(v)
-        self.q.verdict(v, self.facts)   # refuse what is no answer
+        self.q.verdict(v, self.facts)  # refuse what is no answer
         self._busy = True
-        try: self.entry.value = v if isinstance(self.q, ChoiceQuestion) else min(max(v, self.q.low), self.q.high)
-        finally: self._busy = False
+        try:
+            self.entry.value = v if isinstance(self.q, ChoiceQuestion) else min(max(v, self.q.low), self.q.high)
+        finally:
+            self._busy = False
         self._take(v)
 
     def _take(self, v):
         self._value = v
         right, why = self.q.verdict(v, self.facts)
         rgb, word = ("46,125,50", "Right.") if right else ("235,140,30", "Not quite.")
-        self.said.value = (f'<div role="status" aria-live="polite" style="border-left:4px solid rgb({rgb});background-color:rgba({rgb},.14);padding:4px 10px">'
-                           f'<b>{word}</b> {html.escape(why)}<br><span style="opacity:.75">In code: <code>{html.escape(self.code)}</code></span></div>')
-        if self.answered: self.answered(self, right)
+        self.said.value = (
+            f'<div role="status" aria-live="polite" style="border-left:4px solid rgb({rgb});'
+            f'background-color:rgba({rgb},.14);padding:4px 10px"><b>{word}</b> {html.escape(why)}<br>'
+            f'<span style="opacity:.75">In code: <code>{html.escape(self.code)}</code></span></div>'
+        )
+        if self.answered:
+            self.answered(self, right)
 
     @property
     def code(self) -> str:
         "The line that gives this answer, to keep it in the notebook"
         return f"{variable(self.q.name)}.value = {self._value!r}"
 
-    def __repr__(self): return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{show(self._value)}]"
+    def __repr__(self):
+        return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{show(self._value)}]"

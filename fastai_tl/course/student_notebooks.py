@@ -16,104 +16,139 @@ __all__ = ['STUB', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'studen
 class MarksError(InputError):
     "Solution marks that do not come in pairs; has the fields `where`, `cell` and `line`, counted from 1"
 
+
 STUB = "# YOUR CODE HERE\ntodo()"
 BY_HAND = "# Answer above, with the mouse or the keyboard; or write here the line of code that it shows you."
 _mark = re.compile(r"^(\s*)#+\s*(BEGIN|END)\s+SOLUTION\b", re.I)
 
+
 def _refuse(what, where, cell, line):
-    raise MarksError(f"{where}, cell {cell}, line {line}: {what} Each ### BEGIN SOLUTION needs one ### END SOLUTION after it, in the same cell.",
-                     where=where, cell=cell, line=line)
+    raise MarksError(
+        f"{where}, cell {cell}, line {line}: {what} Each ### BEGIN SOLUTION needs one ### END SOLUTION after it, in "
+        "the same cell.",
+        where=where,
+        cell=cell,
+        line=line,
+    )
+
 
 def clear_solutions(
-    source: str,                # of a cell
-    stub: str = STUB,           # what a student gets in its place, with the same indentation
-    where: str = "The notebook", cell: int = 1,   # for errors
-) -> tuple[str, bool]:          # and whether there was a solution
+    source: str,  # of a cell
+    stub: str = STUB,  # what a student gets in its place, with the same indentation
+    where: str = "The notebook",
+    cell: int = 1,  # for errors
+) -> tuple[str, bool]:  # and whether there was a solution
     "The source without what is between solution marks; raises `MarksError` if they do not come in pairs"
     out, began = [], 0
-    for i,line in enumerate(source.split("\n"), 1):
+    for i, line in enumerate(source.split("\n"), 1):
         m = _mark.match(line)
-        if m and m[2].upper()=="BEGIN":
-            if began: _refuse(f"a solution begins inside the one that began in line {began}.", where, cell, i)
+        if m and m[2].upper() == "BEGIN":
+            if began:
+                _refuse(f"a solution begins inside the one that began in line {began}.", where, cell, i)
             began = i
-            out += [m[1]+s for s in stub.split("\n")]
+            out += [m[1] + s for s in stub.split("\n")]
         elif m:
-            if not began: _refuse("a solution ends that has not begun.", where, cell, i)
+            if not began:
+                _refuse("a solution ends that has not begun.", where, cell, i)
             began = 0
-        elif not began: out.append(line)
-    if began: _refuse("a solution begins and does not end.", where, cell, began)
-    return "\n".join(out), out!=source.split("\n")
+        elif not began:
+            out.append(line)
+    if began:
+        _refuse("a solution begins and does not end.", where, cell, began)
+    return "\n".join(out), out != source.split("\n")
 
 # %% ../../nbs/api/course/12_student_notebooks.ipynb #07541e8d
-def _text(cell): return "".join(cell["source"])
-def _tags(cell): return cell.get("metadata", {}).get("tags", [])
+def _text(cell):
+    return "".join(cell["source"])
+
+
+def _tags(cell):
+    return cell.get("metadata", {}).get("tags", [])
+
 
 def student_copy(
-    nb: dict,                        # a notebook with solutions, nbformat 4; left unchanged
-    where: str = "The notebook",     # for errors
-    keep_outputs: bool = False,      # of the cells without solutions, for a page to read
+    nb: dict,  # a notebook with solutions, nbformat 4; left unchanged
+    where: str = "The notebook",  # for errors
+    keep_outputs: bool = False,  # of the cells without solutions, for a page to read
 ) -> dict:
     "The notebook without solutions and outputs; raises `MarksError`"
     marked, nb = nb, copy.deepcopy(nb) if keep_outputs else bare_copy(nb)
-    for i,(c,old) in enumerate(zip(nb["cells"], marked["cells"]), 1):
-        stub = BY_HAND if "by-hand" in _tags(c) else STUB if c["cell_type"]=="code" else "*Your answer.*"
+    for i, (c, old) in enumerate(zip(nb["cells"], marked["cells"]), 1):
+        stub = BY_HAND if "by-hand" in _tags(c) else STUB if c["cell_type"] == "code" else "*Your answer.*"
         c["source"], had = clear_solutions(_text(old), stub, where, i)
-        if c["cell_type"]=="code" and (had or _checks(c["source"])): c["outputs"] = []   # what a check says belongs to the solution
+        if c["cell_type"] == "code" and (had or _checks(c["source"])):
+            c["outputs"] = []  # what a check says belongs to the solution
     return nb
 
+
 def bare_copy(
-    nb: dict,          # a notebook, nbformat 4; left unchanged
+    nb: dict,  # a notebook, nbformat 4; left unchanged
 ) -> dict:
     "The notebook with its solutions, without outputs and what tools have noted in it"
     nb = copy.deepcopy(nb)
     for c in nb["cells"]:
         c["source"] = _text(c)
-        c["metadata"] = {k: v for k,v in c.get("metadata", {}).items() if k=="tags"}
-        if c["cell_type"]=="code": c["execution_count"], c["outputs"] = None, []
-    nb["metadata"] = {k: v for k,v in nb.get("metadata", {}).items() if k=="kernelspec"}
+        c["metadata"] = {k: v for k, v in c.get("metadata", {}).items() if k == "tags"}
+        if c["cell_type"] == "code":
+            c["execution_count"], c["outputs"] = None, []
+    nb["metadata"] = {k: v for k, v in nb.get("metadata", {}).items() if k == "kernelspec"}
     return nb
+
 
 _check = re.compile(r"^check\(\s*['\"]([\w-]+)['\"]\s*\)", re.M)
 
-def _checks(source): return _check.findall(source)
+
+def _checks(source):
+    return _check.findall(source)
+
 
 def exercises_in(
-    nb: dict,          # a notebook, nbformat 4
-) -> list[str]:        # in order
+    nb: dict,  # a notebook, nbformat 4
+) -> list[str]:  # in order
     "The exercises that a notebook checks"
-    return [n for c in nb["cells"] if c["cell_type"]=="code" for n in _checks(_text(c))]
+    return [n for c in nb["cells"] if c["cell_type"] == "code" for n in _checks(_text(c))]
+
 
 def read_notebook(path: Path | str) -> dict:
     "A notebook as a dict; raises `FileError`"
-    try: nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e: raise FileError(f"{path} cannot be read as a notebook ({e}).", path=path) from None
-    if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list): raise FileError(f"{path} is not a notebook of format 4: it has no cells.", path=path)
+    try:
+        nb = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise FileError(f"{path} cannot be read as a notebook ({e}).", path=path) from None
+    if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
+        raise FileError(f"{path} is not a notebook of format 4: it has no cells.", path=path)
     return nb
+
 
 def notebook_text(nb: dict) -> str:
     "A notebook as it stands in a file, the same each time"
-    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True)+"\n"
+    return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 # %% ../../nbs/api/course/12_student_notebooks.ipynb #989d3455
 def nbgrader_source(
-    nb: dict,                       # a notebook with solutions; left unchanged
-    where: str = "The notebook",    # for errors
-    points: int = 1,                # for each exercise
+    nb: dict,  # a notebook with solutions; left unchanged
+    where: str = "The notebook",  # for errors
+    points: int = 1,  # for each exercise
 ) -> dict:
     "The notebook as nbgrader's `generate_assignment` takes it; raises `MarksError`"
-    student_copy(nb, where)   # refuse unbalanced marks
+    student_copy(nb, where)  # refuse unbalanced marks
     nb, n = copy.deepcopy(nb), 0
     for c in nb["cells"]:
-        src, kind = _text(c), dict(schema_version=3, cell_type=c["cell_type"], locked=True, task=False, solution=False, grade=False)
-        if c["cell_type"]!="code": continue
+        src, kind = (
+            _text(c),
+            dict(schema_version=3, cell_type=c["cell_type"], locked=True, task=False, solution=False, grade=False),
+        )
+        if c["cell_type"] != "code":
+            continue
         c["outputs"], c["execution_count"] = [], None
         if any(_mark.match(o) for o in src.split("\n")):
             n += 1
             c["metadata"]["nbgrader"] = {**kind, "grade_id": f"answer-{n}", "locked": False, "solution": True}
         elif names := _checks(src):
-            c["source"] = _check.sub(lambda m: m[0]+".require()", src)
-            c["metadata"]["nbgrader"] = {**kind, "grade_id": names[0], "grade": True, "points": points*len(names)}
+            c["source"] = _check.sub(lambda m: m[0] + ".require()", src)
+            c["metadata"]["nbgrader"] = {**kind, "grade_id": names[0], "grade": True, "points": points * len(names)}
     return nb
+
 
 CONFIG = '''import os
 c = get_config()  # noqa: F821
@@ -123,23 +158,30 @@ c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\\\ntodo()"}
 c.ExecutePreprocessor.timeout = 600   # seconds for one cell
 '''
 
+
 def nbgrader_course(
-    folder: Path | str,                     # new or empty; or one that this made, whose sources are written anew
-    notebooks: dict[str, dict],             # with solutions, by name; each becomes an assignment
-) -> list[Path]:                            # the source notebooks
+    folder: Path | str,  # new or empty; or one that this made, whose sources are written anew
+    notebooks: dict[str, dict],  # with solutions, by name; each becomes an assignment
+) -> list[Path]:  # the source notebooks
     "Make a course folder for nbgrader: `nbgrader_config.py` and `source/NAME/NAME.ipynb`"
     folder = Path(folder)
-    if folder.is_file(): raise FileError(f"{folder} is a file. Give a folder.", path=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder/"nbgrader_config.py").is_file():
+    if folder.is_file():
+        raise FileError(f"{folder} is a file. Give a folder.", path=folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "nbgrader_config.py").is_file():
         raise FileError(f"{folder} holds something else than an nbgrader course. Give a new folder.", path=folder)
-    sources = {name: notebook_text(nbgrader_source(nb, name)) for name,nb in notebooks.items()}   # refuse before anything is written
+    # refuse before anything is written
+    sources = {name: notebook_text(nbgrader_source(nb, name)) for name, nb in notebooks.items()}
     out = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder/"nbgrader_config.py").is_file(): (folder/"nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
-        for name,text in sources.items():
-            out.append(folder/"source"/name/f"{name}.ipynb")
+        if not (folder / "nbgrader_config.py").is_file():
+            (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+        for name, text in sources.items():
+            out.append(folder / "source" / name / f"{name}.ipynb")
             out[-1].parent.mkdir(parents=True, exist_ok=True)
             out[-1].write_text(text, encoding="utf-8")
-    except OSError as e: raise FileError(f"The course cannot be written to {folder} ({e.strerror or e}). Choose another folder.", path=folder) from None
+    except OSError as e:
+        raise FileError(
+            f"The course cannot be written to {folder} ({e.strerror or e}). Choose another folder.", path=folder
+        ) from None
     return out

@@ -14,74 +14,125 @@ from ..core.errors import InputError, did_you_mean
 __all__ = ['CORRUPTIONS', 'SEVERITIES', 'corrupt', 'check_corruptions']
 
 # %% ../../nbs/api/datasets/02_corruptions.ipynb #4f7826ad
-_NOISE = (.08, .12, .18, .26, .38)      # standard deviation, for pixels in 0..1
-_BLUR = (1., 2., 3., 4., 6.)            # standard deviation in pixels, for a shorter side of 224
-_CONTRAST = (.4, .3, .2, .1, .05)       # what is left of the distance to the mean
-_JPEG = (25, 18, 15, 10, 7)             # quality, as libjpeg counts it, 1..100
+_NOISE = (0.08, 0.12, 0.18, 0.26, 0.38)  # standard deviation, for pixels in 0..1
+_BLUR = (1.0, 2.0, 3.0, 4.0, 6.0)  # standard deviation in pixels, for a shorter side of 224
+_CONTRAST = (0.4, 0.3, 0.2, 0.1, 0.05)  # what is left of the distance to the mean
+_JPEG = (25, 18, 15, 10, 7)  # quality, as libjpeg counts it, 1..100
 
-def _array(im): return np.asarray(im, dtype=np.float32)
-def _image(x): return Image.fromarray(np.clip(np.rint(x), 0, 255).astype(np.uint8))
+
+def _array(im):
+    return np.asarray(im, dtype=np.float32)
+
+
+def _image(x):
+    return Image.fromarray(np.clip(np.rint(x), 0, 255).astype(np.uint8))
+
 
 def _noise(im, i, seed):
-    rng = np.random.default_rng((seed, zlib.crc32(im.tobytes())))   # other noise for another picture, in whatever order they come
+    # other noise for another picture, in whatever order they come
+    rng = np.random.default_rng((seed, zlib.crc32(im.tobytes())))
     x = _array(im)
-    return _image(x+255*_NOISE[i]*rng.standard_normal(x.shape, dtype=np.float32))
+    return _image(x + 255 * _NOISE[i] * rng.standard_normal(x.shape, dtype=np.float32))
 
-def _blur(im, i, seed): return im.filter(ImageFilter.GaussianBlur(_BLUR[i]*min(im.size)/224))
+
+def _blur(im, i, seed):
+    return im.filter(ImageFilter.GaussianBlur(_BLUR[i] * min(im.size) / 224))
+
 
 def _contrast(im, i, seed):
     x = _array(im)
     mean = x.mean((0, 1))
-    return _image((x-mean)*_CONTRAST[i]+mean)
+    return _image((x - mean) * _CONTRAST[i] + mean)
+
 
 def _jpeg(im, i, seed):
     buf = io.BytesIO()
     im.save(buf, "JPEG", quality=_JPEG[i])
-    out = Image.open(buf); out.load()
+    out = Image.open(buf)
+    out.load()
     return out.convert(im.mode)
+
 
 _KINDS: dict[str, Callable] = dict(noise=_noise, blur=_blur, contrast=_contrast, jpeg=_jpeg)
 CORRUPTIONS, SEVERITIES = tuple(_KINDS), (1, 2, 3, 4, 5)
 
 # %% ../../nbs/api/datasets/02_corruptions.ipynb #9245b289
-_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBX": "RGB", "RGBA": "RGBA", "RGBa": "RGBA",
-          "CMYK": "CMYK", "YCbCr": "YCbCr", "HSV": "HSV"}   # of what comes in: of what comes out
+# of what comes in: of what comes out
+_MODES = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "P": "RGB",
+    "PA": "RGBA",
+    "RGB": "RGB",
+    "RGBX": "RGB",
+    "RGBA": "RGBA",
+    "RGBa": "RGBA",
+    "CMYK": "CMYK",
+    "YCbCr": "YCbCr",
+    "HSV": "HSV",
+}
+
 
 def _checked(im, kind, severity):
-    if not isinstance(im, Image.Image): raise InputError(f"{type(im).__name__} is not a picture of Pillow. Image.fromarray(…) or open_picture(…) makes one.")
-    if kind not in _KINDS: raise InputError(f"There is no corruption {kind!r}.{did_you_mean(kind, _KINDS)} There are {', '.join(_KINDS)}.", allowed=CORRUPTIONS)
+    if not isinstance(im, Image.Image):
+        raise InputError(
+            f"{type(im).__name__} is not a picture of Pillow. Image.fromarray(…) or open_picture(…) makes one."
+        )
+    if kind not in _KINDS:
+        raise InputError(
+            f"There is no corruption {kind!r}.{did_you_mean(kind, _KINDS)} There are {', '.join(_KINDS)}.",
+            allowed=CORRUPTIONS,
+        )
     if not isinstance(severity, (int, np.integer)) or isinstance(severity, bool) or severity not in SEVERITIES:
         raise InputError(f"severity={severity!r}: give a whole number, 1 (weak) to 5 (strong).", allowed=SEVERITIES)
-    if im.mode not in _MODES: raise InputError(f"Pictures of mode {im.mode!r} are not of 8 bits in colour or grey. Use picture.convert('RGB') first.")
-    if not im.width*im.height: raise InputError("The picture has no pixels.")
+    if im.mode not in _MODES:
+        raise InputError(
+            f"Pictures of mode {im.mode!r} are not of 8 bits in colour or grey. Use picture.convert('RGB') first."
+        )
+    if not im.width * im.height:
+        raise InputError("The picture has no pixels.")
+
 
 def corrupt(
-    image: Image.Image,    # of 8 bits: colour, grey, with or without transparency; left unchanged
-    kind: str,             # one of `CORRUPTIONS`
-    severity: int = 3,     # 1 (weak) to 5 (strong)
-    seed: int = 0,         # of the noise, 0 or more
-) -> Image.Image:          # of the same size and mode; a palette gives 'RGB' or 'RGBA', black and white 'L'
-    """The picture with noise, blur, low contrast or compression (after Hendrycks and Dietterich 2019, arXiv 1903.12261). The same picture and seed give the
-    same result; raises `InputError` for another kind, severity or mode"""
+    image: Image.Image,  # of 8 bits: colour, grey, with or without transparency; left unchanged
+    kind: str,  # one of `CORRUPTIONS`
+    severity: int = 3,  # 1 (weak) to 5 (strong)
+    seed: int = 0,  # of the noise, 0 or more
+) -> Image.Image:  # of the same size and mode; a palette gives 'RGB' or 'RGBA', black and white 'L'
+    """The picture with noise, blur, low contrast or compression (after Hendrycks and Dietterich 2019, arXiv
+    1903.12261). The same picture and seed give the same result; raises `InputError` for another kind, severity or
+    mode
+    """
     _checked(image, kind, severity)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed<0: raise InputError(f"seed={seed!r}: give a whole number, 0 or more.")
-    mode = "RGBA" if image.mode=="P" and "transparency" in image.info else _MODES[image.mode]
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed={seed!r}: give a whole number, 0 or more.")
+    mode = "RGBA" if image.mode == "P" and "transparency" in image.info else _MODES[image.mode]
     whole = image.convert(mode)
     alpha = whole.getchannel("A") if mode in ("LA", "RGBA") else None
-    out = _KINDS[kind](whole.convert("L" if mode in ("L", "LA") else "RGB"), severity-1, seed).convert(mode)
-    if alpha is not None: out.putalpha(alpha)
+    out = _KINDS[kind](whole.convert("L" if mode in ("L", "LA") else "RGB"), severity - 1, seed).convert(mode)
+    if alpha is not None:
+        out.putalpha(alpha)
     return out
 
+
 def check_corruptions(
-    kinds: Sequence[str],        # names
+    kinds: Sequence[str],  # names
     severities: Sequence[int],
-) -> tuple[tuple, tuple]:        # both, as tuples
+) -> tuple[tuple, tuple]:  # both, as tuples
     "Raise `InputError` unless all of them exist and none stands twice"
-    kinds, severities = ((kinds,) if isinstance(kinds, str) else tuple(kinds or ())), ((severities,) if isinstance(severities, int) else tuple(severities))
-    for what,given in (("corruptions", kinds), ("severities", severities)):
-        if len(set(given))<len(given): raise InputError(f"{what}={given!r}: each may stand once.")
-    if kinds and not severities: raise InputError("severities=(): give one or more of 1 to 5, or corruptions=None for no corrupted pictures.")
+    kinds, severities = (
+        ((kinds,) if isinstance(kinds, str) else tuple(kinds or ())),
+        ((severities,) if isinstance(severities, int) else tuple(severities)),
+    )
+    for what, given in (("corruptions", kinds), ("severities", severities)):
+        if len(set(given)) < len(given):
+            raise InputError(f"{what}={given!r}: each may stand once.")
+    if kinds and not severities:
+        raise InputError("severities=(): give one or more of 1 to 5, or corruptions=None for no corrupted pictures.")
     tiny = Image.new("L", (1, 1))
     for k in kinds:
-        for s in severities: _checked(tiny, k, s)
+        for s in severities:
+            _checked(tiny, k, s)
     return kinds, severities

@@ -28,118 +28,162 @@ __all__ = ['SAMPLES', 'MAX_TRAIN', 'MIN_VALID', 'sample_path', 'name_root', 'by_
 # %% ../../nbs/api/datasets/01_samples.ipynb #8a5553f0
 SAMPLES = ("clipart", "digits")
 
+
 def sample_path(
     name: str | None = None,  # one of `SAMPLES`; `None`: the one in `settings.ini`, else 'clipart'
-) -> Path:                    # folder with one subfolder for each class
+) -> Path:  # folder with one subfolder for each class
     "Folder of a sample set. 'digits' is written once into the cache folder; 'clipart' ships with the package"
     name = name or load_settings().sample
-    if name not in SAMPLES: raise InputError(f"There is no sample set {name!r}.{did_you_mean(name, SAMPLES)} "
-                                             f"The sets are {', '.join(SAMPLES)}.", allowed=SAMPLES)
-    return Path(str(files("fastai_tl")/"data"/"clipart")) if name=="clipart" else _digits_path()
+    if name not in SAMPLES:
+        raise InputError(
+            f"There is no sample set {name!r}.{did_you_mean(name, SAMPLES)} The sets are {', '.join(SAMPLES)}.",
+            allowed=SAMPLES,
+        )
+    return Path(str(files("fastai_tl") / "data" / "clipart")) if name == "clipart" else _digits_path()
+
 
 def _digits_path():
     from PIL import Image
     from sklearn.datasets import load_digits
-    dest = load_settings().cache_path/"digits"
-    if dest.is_dir(): return dest
+
+    dest = load_settings().cache_path / "digits"
+    if dest.is_dir():
+        return dest
     data = load_digits()
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(prefix="digits-", dir=dest.parent))
-    except OSError as e: raise FileError(f"The digits cannot be written to {dest.parent} ({e.strerror}). Set cache_folder in "
-                                         "settings.ini to a folder that can be written.", path=dest.parent) from e
-    for i,(a,y) in enumerate(zip(data.images, data.target)):
-        (tmp/str(y)).mkdir(exist_ok=True)
-        Image.fromarray((a*255/16).round().astype("uint8")).save(tmp/str(y)/f"{i:04d}.png")
-    try: os.replace(tmp, dest)         # another process may have been faster
-    except OSError: shutil.rmtree(tmp)
+    except OSError as e:
+        raise FileError(
+            f"The digits cannot be written to {dest.parent} ({e.strerror}). Set cache_folder in settings.ini to a "
+            "folder that can be written.",
+            path=dest.parent,
+        ) from e
+    for i, (a, y) in enumerate(zip(data.images, data.target)):
+        (tmp / str(y)).mkdir(exist_ok=True)
+        Image.fromarray((a * 255 / 16).round().astype("uint8")).save(tmp / str(y) / f"{i:04d}.png")
+    try:
+        os.replace(tmp, dest)  # another process may have been faster
+    except OSError:
+        shutil.rmtree(tmp)
     return dest
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #a94591bb
 _variant = re.compile(r"_(?:bw|simple|symbol|half|slice|wedge|whole|colour|profile)(?=_|$)")
 
+
 def name_root(
-    stem: str,   # file name without its ending
+    stem: str,  # file name without its ending
 ) -> str:
     "What variants of a picture share: the name without digits and words such as `_bw`, separators trimmed"
     s = re.sub(r"\d+", "", stem).replace("-", "_")
     return re.sub(r"_+", "_", _variant.sub("", re.sub(r"_+", "_", s))).strip("_ .") or stem
 
-_twins = {"color_tiger_susan_park": "b_w_tiger_susan_park", "us_capitol_building_ink": "us_capitol_building_cli"}   # found by eye
+
+# found by eye
+_twins = {"color_tiger_susan_park": "b_w_tiger_susan_park", "us_capitol_building_ink": "us_capitol_building_cli"}
+
 
 def by_root(
-    paths: Sequence[Path],           # pictures of one class
-) -> dict[str, list[Path]]:          # pictures by root, in the order of names
+    paths: Sequence[Path],  # pictures of one class
+) -> dict[str, list[Path]]:  # pictures by root, in the order of names
     "Pictures that must stay on one side of a split"
     out = defaultdict(list)
     for p in sorted(paths):
         r = name_root(Path(p).stem)
         r = _twins.get(r, r)
-        cut = next((o for o in out if len(min(o, r, key=len))>=12 and abs(len(o)-len(r))<=2 and (o.startswith(r) or r.startswith(o))), r)
+        cut = next(
+            (
+                o
+                for o in out
+                if len(min(o, r, key=len)) >= 12 and abs(len(o) - len(r)) <= 2 and (o.startswith(r) or r.startswith(o))
+            ),
+            r,
+        )
         out[cut].append(p)
     return dict(out)
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #ec65b090
-MAX_TRAIN, MIN_VALID = .6, 6   # share of a class's roots; pictures of a class
+MAX_TRAIN, MIN_VALID = 0.6, 6  # share of a class's roots; pictures of a class
+
 
 def _split_class(paths, name, n, rng):
     roots = list(by_root(paths).values())
     best = 0
     for _ in range(2000):
         rng.shuffle(roots)
-        k = int(MAX_TRAIN*len(roots))
+        k = int(MAX_TRAIN * len(roots))
         train, valid = roots[:k], [p for r in roots[k:] for p in r]
         best = max(best, sum(map(len, train)))
-        if len(valid)>=MIN_VALID and sum(map(len, train))>=(n or 1): break
-    else: raise InputError(f"n_per_class={n}: class {name!r} has at most {best} pictures for training, since at most "
-                           f"{MAX_TRAIN:.0%} of its {len(roots)} drawings may train. Give {best} or less.", allowed=best)
-    if n is None: return [p for r in train for p in r], valid
-    for r in train: rng.shuffle(r)
-    turns = [r[i] for i in range(max(map(len, train))) for r in train if i<len(r)]  # one of each root, then a second …
+        if len(valid) >= MIN_VALID and sum(map(len, train)) >= (n or 1):
+            break
+    else:
+        raise InputError(
+            f"n_per_class={n}: class {name!r} has at most {best} pictures for training, since at most {MAX_TRAIN:.0%} "
+            f"of its {len(roots)} drawings may train. Give {best} or less.",
+            allowed=best,
+        )
+    if n is None:
+        return [p for r in train for p in r], valid
+    for r in train:
+        rng.shuffle(r)
+    # one of each root, then a second …
+    turns = [r[i] for i in range(max(map(len, train))) for r in train if i < len(r)]
     return turns[:n], valid
 
+
 def split_sample(
-    path: Path,                      # folder with one subfolder for each class
+    path: Path,  # folder with one subfolder for each class
     n_per_class: int | None = None,  # training pictures of each class; `None`: all that the split allows
     seed: int = 0,
 ) -> tuple[list[Path], list[Path]]:  # training pictures, validation pictures
     "Split by drawing, not by file; raises `InputError` if `n_per_class` cannot be had"
-    if n_per_class is not None and n_per_class<1: raise InputError(f"n_per_class={n_per_class}: give 1 or more, or None for all.")
+    if n_per_class is not None and n_per_class < 1:
+        raise InputError(f"n_per_class={n_per_class}: give 1 or more, or None for all.")
     train, valid = [], []
     for d in sorted(p for p in path.iterdir() if p.is_dir()):
-        t,v = _split_class(sorted(get_image_files(d)), d.name, n_per_class, random.Random(f"{seed} {d.name}"))
-        train += t; valid += v
+        t, v = _split_class(sorted(get_image_files(d)), d.name, n_per_class, random.Random(f"{seed} {d.name}"))
+        train += t
+        valid += v
     return train, valid
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #9eb6cd6e
 class FolderError(FileError):
     "A picture folder that cannot be used; has the field `path`"
 
+
 @dataclass(frozen=True)
 class PictureFolder:
     "What was found in a folder with one subfolder for each class; made by `read_folder`"
+
     path: Path
-    train: dict[str, list[Path]]        # pictures of each class
-    valid: dict[str, list[Path]] | None # only if the folder has a validation part of its own
-    skipped: list[tuple[Path, str]]     # unreadable pictures, with the reason
+    train: dict[str, list[Path]]  # pictures of each class
+    valid: dict[str, list[Path]] | None  # only if the folder has a validation part of its own
+    skipped: list[tuple[Path, str]]  # unreadable pictures, with the reason
 
     @property
-    def classes(self) -> list[str]: return sorted(self.train)
+    def classes(self) -> list[str]:
+        return sorted(self.train)
+
 
 _VALID_NAMES = ("valid", "val", "validation")
 
-def _visible(p): return sorted(d for d in p.iterdir() if d.is_dir() and not d.name.startswith((".", "__")))
+
+def _visible(p):
+    return sorted(d for d in p.iterdir() if d.is_dir() and not d.name.startswith((".", "__")))
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #e1ac0826
 def read_folder(
-    path: Path | str,                     # folder with one subfolder for each class
-    progress: Callable | None = None,     # called with (pictures looked at, pictures in all)
+    path: Path | str,  # folder with one subfolder for each class
+    progress: Callable | None = None,  # called with (pictures looked at, pictures in all)
 ) -> PictureFolder:
     "Find and check the pictures of a folder; raises `FolderError`, saying what to change"
     path = Path(path).expanduser()
     layout = f"Give a folder with one subfolder for each class, as in {path}/cat/1.jpg and {path}/dog/1.jpg."
-    if not path.exists(): raise FolderError(f"{path}: there is no such folder. {layout}", path=path)
-    if not path.is_dir(): raise FolderError(f"{path} is a file. {layout}", path=path)
+    if not path.exists():
+        raise FolderError(f"{path}: there is no such folder. {layout}", path=path)
+    if not path.is_dir():
+        raise FolderError(f"{path} is a file. {layout}", path=path)
     dirs = _visible(path)
     sides = {d.name.lower(): d for d in dirs}
     own = next((sides[n] for n in _VALID_NAMES if n in sides), None) if "train" in sides else None
@@ -147,94 +191,138 @@ def read_folder(
     found = [{d.name: sorted(get_image_files(d)) for d in _visible(r)} for r in roots]
     if not any(ps for f in found for ps in f.values()):
         loose = len(get_image_files(path, recurse=False))
-        raise FolderError(f"{path} has no pictures in subfolders"+(f", only {loose} beside each other" if loose else "")+f". {layout}", path=path)
+        raise FolderError(
+            f"{path} has no pictures in subfolders"
+            + (f", only {loose} beside each other" if loose else "")
+            + f". {layout}",
+            path=path,
+        )
     total, done, skipped = sum(len(ps) for f in found for ps in f.values()), 0, []
     for f in found:
-        for c,ps in f.items():
+        for c, ps in f.items():
             good = []
             for p in ps:
-                try: open_picture(p); good.append(p)
-                except PictureError as e: skipped.append((p, str(e)))
+                try:
+                    open_picture(p)
+                    good.append(p)
+                except PictureError as e:
+                    skipped.append((p, str(e)))
                 done += 1
-                if progress: progress(done, total)
+                if progress:
+                    progress(done, total)
             f[c] = good
     return _checked(PictureFolder(path, found[0], found[1] if own else None, skipped), layout)
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #60a8b181
 def _checked(f, layout):
     broken = f" ({len(f.skipped)} unreadable)" if f.skipped else ""
-    if len(f.train)<2: raise FolderError(f"{f.path} has one class, {', '.join(f.train)}: telling classes apart needs two or more. "
-                                         f"{layout}", path=f.path)
+    if len(f.train) < 2:
+        raise FolderError(
+            f"{f.path} has one class, {', '.join(f.train)}: telling classes apart needs two or more. {layout}",
+            path=f.path,
+        )
     need = 1 if f.valid is not None else 2
-    if few := [f"{c!r} has {len(ps)}" for c,ps in sorted(f.train.items()) if len(ps)<need]:
-        raise FolderError(f"{f.path}: a class needs at least {need} readable pictures{'' if f.valid is not None else ', one to train and one to validate'}"
-                          f"; {', '.join(few)}{broken}. Add pictures or remove the subfolder.", path=f.path)
+    if few := [f"{c!r} has {len(ps)}" for c, ps in sorted(f.train.items()) if len(ps) < need]:
+        raise FolderError(
+            f"{f.path}: a class needs at least {need} readable pictures"
+            f"{'' if f.valid is not None else ', one to train and one to validate'}; {', '.join(few)}{broken}. Add "
+            "pictures or remove the subfolder.",
+            path=f.path,
+        )
     if f.valid is not None:
-        if odd := sorted(set(f.train)^{c for c,ps in f.valid.items() if ps}):
-            raise FolderError(f"{f.path}: the classes {', '.join(odd)} are not in both the training and the validation part. "
-                              "Both need the same subfolders with pictures in them.", path=f.path)
+        if odd := sorted(set(f.train) ^ {c for c, ps in f.valid.items() if ps}):
+            raise FolderError(
+                f"{f.path}: the classes {', '.join(odd)} are not in both the training and the validation part. Both "
+                "need the same subfolders with pictures in them.",
+                path=f.path,
+            )
     return f
+
 
 def split_folder(
     folder: PictureFolder,
-    valid_pct: float = .2,   # share of each class for validation, at least one picture; 0..1
+    valid_pct: float = 0.2,  # share of each class for validation, at least one picture; 0..1
     seed: int = 0,
-) -> tuple[list[Path], list[Path]]:   # training pictures, validation pictures
+) -> tuple[list[Path], list[Path]]:  # training pictures, validation pictures
     "The folder's own split, or a random one within each class"
-    if folder.valid is not None: return ([p for c in folder.classes for p in folder.train[c]], [p for c in folder.classes for p in folder.valid[c]])
+    if folder.valid is not None:
+        return (
+            [p for c in folder.classes for p in folder.train[c]],
+            [p for c in folder.classes for p in folder.valid[c]],
+        )
     train, valid = [], []
     for c in folder.classes:
-        ps = list(folder.train[c]); random.Random(f"{seed} {c}").shuffle(ps)
-        n = min(max(round(valid_pct*len(ps)), 1), len(ps)-1)
-        valid += ps[:n]; train += ps[n:]
+        ps = list(folder.train[c])
+        random.Random(f"{seed} {c}").shuffle(ps)
+        n = min(max(round(valid_pct * len(ps)), 1), len(ps) - 1)
+        valid += ps[:n]
+        train += ps[n:]
     return train, valid
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #be2c2b97
 class ClassOf:
     "Class of a picture: the name of the first folder below `root`"
-    def __init__(self, *roots: Path): self.roots = roots
+
+    def __init__(self, *roots: Path):
+        self.roots = roots
+
     def __call__(self, p):
         root = next(r for r in self.roots if Path(p).is_relative_to(r))
         return Path(p).relative_to(root).parts[0]
 
+
 class PILImageRGBA(PILImage):
     "A picture with transparency, in four channels"
+
     _open_args = {"mode": "RGBA"}
+
 
 _opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
 
+
 def picture_dls(
-    train: Sequence[Path],      # training pictures
-    valid: Sequence[Path],      # validation pictures
-    class_of: Callable,         # class name of a picture's path
-    size: int = 128,            # side, in pixels
-    bs: int = 16,               # pictures in a batch
-    seed: int = 0,              # of the order in training
-    channels: int = 3,          # 1: grey, 3: colour, 4: colour and transparency
-    **kwargs,                   # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
+    train: Sequence[Path],  # training pictures
+    valid: Sequence[Path],  # validation pictures
+    class_of: Callable,  # class name of a picture's path
+    size: int = 128,  # side, in pixels
+    bs: int = 16,  # pictures in a batch
+    seed: int = 0,  # of the order in training
+    channels: int = 3,  # 1: grey, 3: colour, 4: colour and transparency
+    **kwargs,  # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
 ) -> DataLoaders:
     "fastai `DataLoaders` over pictures that are split already"
-    if not 8<=size<=4096: raise InputError(f"size={size}: give 8 to 4096 (pixels).")
-    if bs<2: raise InputError(f"bs={bs}: a batch needs at least 2 pictures; batch norm cannot work with one.")
-    if channels not in _opens: raise InputError(f"channels={channels}: give 1 (grey), 3 (colour) or 4 (colour and transparency).", allowed=list(_opens))
+    if not 8 <= size <= 4096:
+        raise InputError(f"size={size}: give 8 to 4096 (pixels).")
+    if bs < 2:
+        raise InputError(f"bs={bs}: a batch needs at least 2 pictures; batch norm cannot work with one.")
+    if channels not in _opens:
+        raise InputError(
+            f"channels={channels}: give 1 (grey), 3 (colour) or 4 (colour and transparency).", allowed=list(_opens)
+        )
     tfms = {k: kwargs.pop(k) for k in ("item_tfms", "batch_tfms") if k in kwargs}
-    block = DataBlock((ImageBlock(_opens[channels]), CategoryBlock(vocab=sorted({class_of(p) for p in train}))), get_y=class_of,
-                      splitter=IndexSplitter(range(len(train), len(train)+len(valid))),
-                      **({"item_tfms": Resize(size, method=ResizeMethod.Squish)} | tfms))
+    block = DataBlock(
+        (ImageBlock(_opens[channels]), CategoryBlock(vocab=sorted({class_of(p) for p in train}))),
+        get_y=class_of,
+        splitter=IndexSplitter(range(len(train), len(train) + len(valid))),
+        **({"item_tfms": Resize(size, method=ResizeMethod.Squish)} | tfms),
+    )
     state = random.getstate()
-    try: dls = block.dataloaders([*train, *valid], bs=min(bs, len(train)), **({"num_workers": 0} | kwargs))
-    finally: random.setstate(state)
-    for dl in dls.loaders: dl.rng = random.Random(seed)
+    try:
+        dls = block.dataloaders([*train, *valid], bs=min(bs, len(train)), **({"num_workers": 0} | kwargs))
+    finally:
+        random.setstate(state)
+    for dl in dls.loaders:
+        dl.rng = random.Random(seed)
     return dls
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #5f809bdc
 def sample_dls(
-    name: str | None = None,         # one of `SAMPLES`; `None`, here and below: as in `settings.ini`, else the default there
-    size: int | None = None,         # side, in pixels
-    bs: int | None = None,           # pictures in a batch
+    name: str | None = None,  # one of `SAMPLES`; `None`, here and below: as in `settings.ini`, else the default there
+    size: int | None = None,  # side, in pixels
+    bs: int | None = None,  # pictures in a batch
     n_per_class: int | None = None,  # training pictures of each class; `None`: all that the split allows
-    seed: int | None = None,         # of the split and of the order in training
-    **kwargs,                        # passed on to `picture_dls`
+    seed: int | None = None,  # of the split and of the order in training
+    **kwargs,  # passed on to `picture_dls`
 ) -> DataLoaders:
     "DataLoaders of a sample set, split by drawing; raises `InputError` on a set or number that cannot be had"
     s = load_settings()
@@ -242,35 +330,52 @@ def sample_dls(
     size, bs = s.size if size is None else size, s.batch_size if bs is None else bs
     train, valid = split_sample(path, n_per_class, seed)
     dls = picture_dls(train, valid, ClassOf(path), size, bs, seed, **({"path": Path(".")} | kwargs))
-    return _made_by(dls, "sample_dls", path.name, size, bs, f", n_per_class={n_per_class}" if n_per_class else "", seed, kwargs)
+    return _made_by(
+        dls, "sample_dls", path.name, size, bs, f", n_per_class={n_per_class}" if n_per_class else "", seed, kwargs
+    )
+
 
 def _made_by(dls, func, what, size, bs, more, seed, kwargs):
     "Note the Python that makes these DataLoaders, where it can be written down"
     if all(isinstance(v, (int, float, str, bool, type(None))) for v in kwargs.values()):
-        dls.made_by = f"{func}({what!r}, size={size}, bs={bs}{more}, seed={seed}{''.join(f', {k}={v!r}' for k,v in kwargs.items())})"
+        dls.made_by = (
+            f"{func}({what!r}, size={size}, bs={bs}{more}, seed={seed}"
+            f"{''.join(f', {k}={v!r}' for k, v in kwargs.items())})"
+        )
     return dls
+
 
 def folder_dls(
     folder: PictureFolder | Path | str,  # a folder with one subfolder for each class
-    size: int | None = None,             # side, in pixels; `None`, here and below: as in `settings.ini`
-    bs: int | None = None,               # pictures in a batch
-    valid_pct: float = .2,               # share of each class for validation, 0..1; ignored if the folder has its own split
-    seed: int | None = None,             # of the split and of the order in training
-    **kwargs,                            # passed on to `picture_dls`
+    size: int | None = None,  # side, in pixels; `None`, here and below: as in `settings.ini`
+    bs: int | None = None,  # pictures in a batch
+    valid_pct: float = 0.2,  # share of each class for validation, 0..1; ignored if the folder has its own split
+    seed: int | None = None,  # of the split and of the order in training
+    **kwargs,  # passed on to `picture_dls`
 ) -> DataLoaders:
-    "DataLoaders of your own pictures; warns with the names of unreadable ones; raises `FolderError`, saying what to change"
+    """DataLoaders of your own pictures; warns with the names of unreadable ones; raises `FolderError`, saying what
+    to change
+    """
     s = load_settings()
-    if not isinstance(folder, PictureFolder): folder = read_folder(folder)
-    if folder.skipped: warnings.warn(skipped_text(folder), KitWarning, stacklevel=2)
+    if not isinstance(folder, PictureFolder):
+        folder = read_folder(folder)
+    if folder.skipped:
+        warnings.warn(skipped_text(folder), KitWarning, stacklevel=2)
     seed = s.seed if seed is None else seed
     size, bs = s.size if size is None else size, s.batch_size if bs is None else bs
     train, valid = split_folder(folder, valid_pct, seed)
-    sides = [folder.path/d for d in ("train", *_VALID_NAMES)] if folder.valid is not None else []
+    sides = [folder.path / d for d in ("train", *_VALID_NAMES)] if folder.valid is not None else []
     dls = picture_dls(train, valid, ClassOf(*sides, folder.path), size, bs, seed, **({"path": Path(".")} | kwargs))
-    return _made_by(dls, "folder_dls", str(Path(folder.path).resolve()), size, bs, f", valid_pct={valid_pct}", seed, kwargs)
+    return _made_by(
+        dls, "folder_dls", str(Path(folder.path).resolve()), size, bs, f", valid_pct={valid_pct}", seed, kwargs
+    )
+
 
 def skipped_text(folder: PictureFolder, n: int = 10) -> str:
     "One message on the unreadable pictures: how many, and the first `n` by name"
-    more = f" and {len(folder.skipped)-n} more" if len(folder.skipped)>n else ""
+    more = f" and {len(folder.skipped) - n} more" if len(folder.skipped) > n else ""
     n_bad = len(folder.skipped)
-    return f"{n_bad} unreadable picture{'s were' if n_bad>1 else ' was'} left out: {', '.join(str(p) for p,_ in folder.skipped[:n])}{more}"
+    return (
+        f"{n_bad} unreadable picture{'s were' if n_bad > 1 else ' was'} left out: "
+        f"{', '.join(str(p) for p, _ in folder.skipped[:n])}{more}"
+    )

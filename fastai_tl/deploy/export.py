@@ -18,7 +18,18 @@ from ..core.errors import FileError, KitError, StateError
 from ..core.images import open_picture
 from ..core.learner_lock import owned
 from ..core.snapshot import RandomState
-from .manifest import CARD, FORMAT, MANIFEST, ONNX, PARTS, SAMPLE, SAMPLE_OUTPUT, WEIGHTS, read_manifest, read_part
+from fastai_tl.deploy.manifest import (
+    CARD,
+    FORMAT,
+    MANIFEST,
+    ONNX,
+    PARTS,
+    SAMPLE,
+    SAMPLE_OUTPUT,
+    WEIGHTS,
+    read_manifest,
+    read_part,
+)
 from .model_card import history_values, metric_values, model_card, weights_licence
 from .onnx_export import OnnxError, to_onnx
 from .onnx_runtime import open_session
@@ -32,191 +43,320 @@ __all__ = ['ExportError', 'preprocessing', 'check_replaceable', 'export', 'expor
 class ExportError(StateError):
     "A Learner that cannot be exported, with the reason"
 
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
 
 def _strange(t, known):
     "What a transform does to validation pictures that cannot be replayed; `None`: nothing"
-    if isinstance(t, known) or isinstance(t, SpaceTfm): return None
-    if isinstance(t, AffineCoordTfm): return f"{type(t).__name__} with size={tuple(t.cp_size)}" if t.cp_size else None
+    if isinstance(t, known) or isinstance(t, SpaceTfm):
+        return None
+    if isinstance(t, AffineCoordTfm):
+        return f"{type(t).__name__} with size={tuple(t.cp_size)}" if t.cp_size else None
     return type(t).__name__
 
+
 def preprocessing(
-    dls,                 # fastai `DataLoaders` of pictures
-    channels: int = 3,   # of a picture: 1 (grey), 3 or 4
-) -> dict:       # size, method, pad_mode, resample, exif, channels, mean, std: what `serving.preprocess` replays
+    dls,  # fastai `DataLoaders` of pictures
+    channels: int = 3,  # of a picture: 1 (grey), 3 or 4
+) -> dict:  # size, method, pad_mode, resample, exif, channels, mean, std: what `serving.preprocess` replays
     "How a validation picture becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
     dl = dls.valid
-    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None)!=0]   # the others see training pictures only
-    spec, resizes = dict(channels=channels, exif="ignored", mean=None, std=None), [t for t in live(dl.after_item) if type(t) is Resize]
+    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None) != 0]  # the others see training pictures only
+    spec, resizes = (
+        dict(channels=channels, exif="ignored", mean=None, std=None),
+        [t for t in live(dl.after_item) if type(t) is Resize],
+    )
     strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _strange(t, ToTensor))]
     strange += [s for t in live(dl.after_batch) if (s := _strange(t, (IntToFloatTensor, Normalize)))]
-    if len(resizes)>1: strange.append("a second Resize")
-    if strange: raise ExportError(f"The transforms {', '.join(strange)} change validation pictures in a way that cannot be replayed outside fastai. Use Resize "
-                                  "alone for them; size=… in batch_tfms counts, too.")
-    if not resizes: raise ExportError("The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…).")
+    if len(resizes) > 1:
+        strange.append("a second Resize")
+    if strange:
+        raise ExportError(
+            f"The transforms {', '.join(strange)} change validation pictures in a way that cannot be replayed outside "
+            "fastai. Use Resize alone for them; size=… in batch_tfms counts, too."
+        )
+    if not resizes:
+        raise ExportError(
+            "The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…)."
+        )
     t = resizes[0]
-    spec |= dict(size=[t.size[1], t.size[0]], method=str(t.method), pad_mode=str(t.pad_mode), resample=t.resamples[0].name.lower())
+    spec |= dict(
+        size=[t.size[1], t.size[0]],
+        method=str(t.method),
+        pad_mode=str(t.pad_mode),
+        resample=t.resamples[0].name.lower(),
+    )
     for t in live(dl.after_batch):
-        if isinstance(t, Normalize): spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
+        if isinstance(t, Normalize):
+            spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
     return spec
 
+
 def _pictures(dls, channels, n):
-    "The first `n` validation items, and the same opened; raises `ExportError` if they are not opened as `open_picture` does it"
+    """The first `n` validation items, and the same opened; raises `ExportError` if they are not opened as
+    `open_picture` does it
+    """
     tl = next(iter(getattr(dls.valid_ds, "tls", [])), None)
     how = getattr(tl.tfms.fs[-1], "name", "?") if tl is not None and len(tl.tfms.fs) else "no transform of fastai"
     if tl is None or not how.endswith("PILBase.create") or not len(tl):
-        raise ExportError(f"The validation pictures are opened by {how}, which cannot be replayed outside fastai: use ImageBlock, which opens with "
-                          "PILImage.create, and at least one validation picture.")
+        raise ExportError(
+            f"The validation pictures are opened by {how}, which cannot be replayed outside fastai: use ImageBlock, "
+            "which opens with PILImage.create, and at least one validation picture."
+        )
     opened = [tl[i] for i in range(min(n, len(tl)))]
-    if not isinstance(opened[0], PILBase) or (mode := opened[0]._open_args.get("mode"))!=_MODES[channels]:
-        raise ExportError(f"The validation pictures are opened as {type(opened[0]).__name__}, but the network takes {channels} channels.")
+    if not isinstance(opened[0], PILBase) or (mode := opened[0]._open_args.get("mode")) != _MODES[channels]:
+        raise ExportError(
+            f"The validation pictures are opened as {type(opened[0]).__name__}, but the network takes {channels} "
+            "channels."
+        )
     items = tl.items[:n]
-    paths = items if isinstance(items, (list, tuple)) or type(items).__name__=="L" else [None]*len(opened)
-    return items, [p if isinstance(p, (str, Path)) else im.convert(mode) for p,im in zip(paths, opened)]
+    paths = items if isinstance(items, (list, tuple)) or type(items).__name__ == "L" else [None] * len(opened)
+    return items, [p if isinstance(p, (str, Path)) else im.convert(mode) for p, im in zip(paths, opened)]
 
 # %% ../../nbs/api/deploy/07_export.ipynb #6c04eec1
 def check_replaceable(folder, force):
     "Raise `FileError` unless `folder` may be written: new, empty, or an earlier export (and nothing else) and `force`"
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())): return
-    ours = folder.is_dir() and (folder/MANIFEST).is_file()
-    more = sorted({p.name for p in folder.iterdir()}-{*PARTS, ".DS_Store", "Thumbs.db", "desktop.ini"}) if ours else []
-    if ours and force and not more: return
-    if ours and more: raise FileError(f"{folder} holds an exported model and besides it {', '.join(more[:5])}, which would be lost. Choose another folder, "
-                                      "or move them.", path=folder)
-    raise FileError(f"{folder} already holds {'an exported model' if ours else 'something'}. Choose another folder"
-                    +(", or pass force=True to replace the model." if ours else "; only an exported model is ever replaced."), path=folder)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    ours = folder.is_dir() and (folder / MANIFEST).is_file()
+    more = (
+        sorted({p.name for p in folder.iterdir()} - {*PARTS, ".DS_Store", "Thumbs.db", "desktop.ini"}) if ours else []
+    )
+    if ours and force and not more:
+        return
+    if ours and more:
+        raise FileError(
+            f"{folder} holds an exported model and besides it {', '.join(more[:5])}, which would be lost. Choose "
+            "another folder, or move them.",
+            path=folder,
+        )
+    raise FileError(
+        f"{folder} already holds {'an exported model' if ours else 'something'}. Choose another folder"
+        + (", or pass force=True to replace the model." if ours else "; only an exported model is ever replaced."),
+        path=folder,
+    )
+
 
 def _recipe(learn):
     "How to build the network again; raises `ExportError` if that cannot be described"
     recipe = getattr(learn.model, "recipe", None)
-    if recipe is None: raise ExportError("This model was not made by transfer_learner, so the manifest could not say how to build it again. "
-                                         "Use learn.export() (a pickle), or build the Learner with transfer_learner(dls, 'name of a backbone').")
-    if recipe["arch"].startswith("own/"): raise ExportError("The body is a network of your own, which a manifest cannot describe. Use learn.export() (a "
-                                                            "pickle).")
-    if recipe["n_in"] not in _MODES: raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
-    if recipe["head"]=="custom": raise ExportError("The head is a module of your own, which a manifest cannot describe. Use head=None or head='linear', "
-                                                   "or learn.export() (a pickle).")
+    if recipe is None:
+        raise ExportError(
+            "This model was not made by transfer_learner, so the manifest could not say how to build it again. Use "
+            "learn.export() (a pickle), or build the Learner with transfer_learner(dls, 'name of a backbone')."
+        )
+    if recipe["arch"].startswith("own/"):
+        raise ExportError(
+            "The body is a network of your own, which a manifest cannot describe. Use learn.export() (a pickle)."
+        )
+    if recipe["n_in"] not in _MODES:
+        raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
+    if recipe["head"] == "custom":
+        raise ExportError(
+            "The head is a module of your own, which a manifest cannot describe. Use head=None or head='linear', or "
+            "learn.export() (a pickle)."
+        )
     w = recipe.get("weights")
-    return dict(recipe, weights=Path(w).name if w and os.sep in w else w)   # not where a file lies on this machine
+    return dict(recipe, weights=Path(w).name if w and os.sep in w else w)  # not where a file lies on this machine
+
 
 def _classes(learn, n_out):
     "Names of the classes; raises `ExportError` unless one class is given to each picture"
     vocab, act = getattr(learn.dls, "vocab", None), getattr(learn.loss_func, "activation", None)
-    if vocab is None or any(not isinstance(c, (str, int, float, bool, np.generic)) for c in vocab) or len(vocab)!=n_out:
+    if (
+        vocab is None
+        or any(not isinstance(c, (str, int, float, bool, np.generic)) for c in vocab)
+        or len(vocab) != n_out
+    ):
         named = 0 if vocab is None else len(vocab)
-        raise ExportError(f"The network gives {n_out} numbers, and the DataLoaders name {named} classes. Only classifiers that give each picture one class can "
-                          "be exported. Use learn.export() (a pickle).")
+        raise ExportError(
+            f"The network gives {n_out} numbers, and the DataLoaders name {named} classes. Only classifiers that give "
+            "each picture one class can be exported. Use learn.export() (a pickle)."
+        )
     z = torch.linspace(-1, 1, n_out)[None]
     plain = isinstance(learn.loss_func, nn.CrossEntropyLoss)
     if not plain and (act is None or not torch.allclose(act(z), z.softmax(1), atol=1e-5)):
-        raise ExportError(f"{type(learn.loss_func).__name__} does not make one probability distribution of a picture's outputs. Only classifiers that give "
-                          "each picture one class (CrossEntropyLossFlat) can be exported. Use learn.export() (a pickle).")
+        raise ExportError(
+            f"{type(learn.loss_func).__name__} does not make one probability distribution of a picture's outputs. "
+            "Only classifiers that give each picture one class (CrossEntropyLossFlat) can be exported. Use "
+            "learn.export() (a pickle)."
+        )
     return [str(c) for c in vocab]
 
 # %% ../../nbs/api/deploy/07_export.ipynb #7276dcb0
 def _versions():
     out = {}
-    for n in ("fastai-tl", "torch", "torchvision", "timm", "fastai", "safetensors", "onnx", "onnxscript", "onnxruntime"):
-        try: out[n] = importlib.metadata.version(n)
-        except importlib.metadata.PackageNotFoundError: pass
+    for n in (
+        "fastai-tl",
+        "torch",
+        "torchvision",
+        "timm",
+        "fastai",
+        "safetensors",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+    ):
+        try:
+            out[n] = importlib.metadata.version(n)
+        except importlib.metadata.PackageNotFoundError:
+            pass
     return out
+
 
 def _manifest(learn, history, evaluation):
     "All but the list of files"
     recipe = _recipe(learn)
-    return dict(format=FORMAT, created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), architecture=recipe,
-                rebuild="fastai_tl.load_predictor builds architecture.arch without weights, puts the head on it and loads every tensor of weights.file",
-                classes=_classes(learn, recipe["n_out"]), activation="softmax", preprocessing=preprocessing(learn.dls, recipe["n_in"]),
-                weights=dict(file=WEIGHTS, tensors=len(learn.model.state_dict())), onnx=dict(file=None),
-                data=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)), freeze=freeze_lines(learn), training=history_values(history),
-                metrics=metric_values(evaluation, learn), licence=weights_licence(recipe), versions=_versions())
+    return dict(
+        format=FORMAT,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        architecture=recipe,
+        rebuild=(
+            "fastai_tl.load_predictor builds architecture.arch without weights, puts the head on it and loads every "
+            "tensor of weights.file"
+        ),
+        classes=_classes(learn, recipe["n_out"]),
+        activation="softmax",
+        preprocessing=preprocessing(learn.dls, recipe["n_in"]),
+        weights=dict(file=WEIGHTS, tensors=len(learn.model.state_dict())),
+        onnx=dict(file=None),
+        data=dict(train=len(learn.dls.train_ds), valid=len(learn.dls.valid_ds)),
+        freeze=freeze_lines(learn),
+        training=history_values(history),
+        metrics=metric_values(evaluation, learn),
+        licence=weights_licence(recipe),
+        versions=_versions(),
+    )
 
-def _about(file): return dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
 
-def _json(file, value): file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)+"\n", encoding="utf-8")
+def _about(file):
+    return dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
+
+
+def _json(file, value):
+    file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 # %% ../../nbs/api/deploy/07_export.ipynb #79b70c87
 def _add_onnx(m, pred, pictures, tmp, tol=1e-4):
     "Write the network as ONNX and compare it with torch on real pictures; what goes into the manifest"
-    file, spec = tmp/ONNX, m["preprocessing"]
+    file, spec = tmp / ONNX, m["preprocessing"]
     try:
         about = to_onnx(pred.model, (spec["channels"], *spec["size"]), file)
         d = _apart(open_session(file.read_bytes(), m, ONNX), pred, pictures)
-        if not d<=tol: raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
+        if not d <= tol:
+            raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
     except (OnnxError, FileError, StateError) as e:
         file.unlink(missing_ok=True)
         print(f"Note: exported without ONNX: {e.args[0].rstrip('.')}.")
         return dict(file=None, error=e.args[0])
     return dict(file=ONNX, **about, difference=float(f"{d:.2g}"))
 
-def _probabilities(pred, pictures): return np.stack([p.probabilities for p in pred.predict(pictures)])
-def _apart(a, b, pictures): return float(np.abs(_probabilities(a, pictures)-_probabilities(b, pictures)).max())
+
+def _probabilities(pred, pictures):
+    return np.stack([p.probabilities for p in pred.predict(pictures)])
+
+
+def _apart(a, b, pictures):
+    return float(np.abs(_probabilities(a, pictures) - _probabilities(b, pictures)).max())
+
 
 def _add_sample(m, pred, picture, tmp):
     "A picture of at most 512 pixels, and the answer to it"
     im = open_picture(picture, _MODES[m["preprocessing"]["channels"]])
-    im.thumbnail((512, 512)); im.info.clear(); im.save(tmp/SAMPLE)
-    p = pred.predict(tmp/SAMPLE)
-    _json(tmp/SAMPLE_OUTPUT, dict(picture=SAMPLE, label=p.label, probabilities=[float(v) for v in p.probabilities], classes=m["classes"]))
+    im.thumbnail((512, 512))
+    im.info.clear()
+    im.save(tmp / SAMPLE)
+    p = pred.predict(tmp / SAMPLE)
+    _json(
+        tmp / SAMPLE_OUTPUT,
+        dict(picture=SAMPLE, label=p.label, probabilities=[float(v) for v in p.probabilities], classes=m["classes"]),
+    )
 
 # %% ../../nbs/api/deploy/07_export.ipynb #46c7349b
 def export(
-    learn,                     # a Learner made by `transfer_learner` with a named backbone
-    folder: Path | str,        # new or empty
-    onnx: bool = True,         # write the network as ONNX, too, which needs `fastai-tl[onnx]`; where that is impossible the manifest and a printed note say why
+    learn,  # a Learner made by `transfer_learner` with a named backbone
+    folder: Path | str,  # new or empty
+    # write the network as ONNX, too, which needs `fastai-tl[onnx]`; where that is impossible the manifest and a printed
+    # note say why
+    onnx: bool = True,
     *,
-    force: bool = False,       # replace an earlier export in `folder`
-    history=None,              # `RunHistory` of the training, or a list of them, for manifest and card
-    evaluation=None,           # `Evaluation` of these weights, for manifest and card
-    sample: bool = True,       # put a validation picture and its answer into the folder
-) -> Path:                     # the folder
-    "Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then put them in place"
+    force: bool = False,  # replace an earlier export in `folder`
+    history=None,  # `RunHistory` of the training, or a list of them, for manifest and card
+    evaluation=None,  # `Evaluation` of these weights, for manifest and card
+    sample: bool = True,  # put a validation picture and its answer into the folder
+) -> Path:  # the folder
+    """Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then
+    put them in place
+    """
     folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
     try:
-        with _aside(folder, force) as tmp, owned(learn, "export"): _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
-    finally: random.restore()
+        with _aside(folder, force) as tmp, owned(learn, "export"):
+            _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
+    finally:
+        random.restore()
     return folder
+
 
 def _write(learn, tmp, m, onnx, sample):
     from safetensors.torch import save_file
+
     items, pictures = _pictures(learn.dls, m["preprocessing"]["channels"], 8)
-    save_file({k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}, tmp/WEIGHTS)
-    pred = build_predictor(m, (tmp/WEIGHTS).read_bytes(), "cpu")
-    if onnx: m["onnx"] = _add_onnx(m, pred, pictures, tmp)
-    if sample: _add_sample(m, pred, pictures[0], tmp)
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in learn.model.state_dict().items()}, tmp / WEIGHTS)
+    pred = build_predictor(m, (tmp / WEIGHTS).read_bytes(), "cpu")
+    if onnx:
+        m["onnx"] = _add_onnx(m, pred, pictures, tmp)
+    if sample:
+        _add_sample(m, pred, pictures[0], tmp)
     _close(m, tmp)
     _verify(learn, tmp, items, pictures)
 
+
 def _close(m, tmp):
     "Card and manifest, which speak of all the other files"
-    (tmp/CARD).write_text(model_card(m), encoding="utf-8")
+    (tmp / CARD).write_text(model_card(m), encoding="utf-8")
     m["files"] = {f.name: _about(f) for f in sorted(tmp.iterdir())}
-    _json(tmp/MANIFEST, m)
+    _json(tmp / MANIFEST, m)
 
 # %% ../../nbs/api/deploy/07_export.ipynb #78e96942
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
+
 @contextmanager
 def _aside(folder, force):
-    "A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as it was"
+    """A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as
+    it was
+    """
     check_replaceable(folder, force)
-    folder = folder.resolve()   # a link stays one
-    if folder in (here := Path.cwd(), *here.parents): raise FileError(f"{folder} is or holds the working folder. Give another.", path=folder)
-    try: folder.parent.mkdir(parents=True, exist_ok=True); tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as e: raise FileError(f"{folder} cannot be written ({e.strerror}). Choose another folder.", path=folder) from e
+    folder = folder.resolve()  # a link stays one
+    if folder in (here := Path.cwd(), *here.parents):
+        raise FileError(f"{folder} is or holds the working folder. Give another.", path=folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as e:
+        raise FileError(f"{folder} cannot be written ({e.strerror}). Choose another folder.", path=folder) from e
     try:
         yield tmp
         for f in tmp.iterdir():
-            f.chmod(0o644)   # safetensors writes for the owner only
-            with open(f, "rb") as o: os.fsync(o.fileno())
+            f.chmod(0o644)  # safetensors writes for the owner only
+            with open(f, "rb") as o:
+                os.fsync(o.fileno())
         tmp.chmod(0o755)
         _swap(tmp, folder)
-    except KitError: raise
+    except KitError:
+        raise
     except (OSError, SafetensorError) as e:
-        if isinstance(e, OSError) and e.errno not in _NO_ROOM: raise
-        raise FileError(f"{folder} cannot be written ({getattr(e, 'strerror', None) or str(e)[:200]}). What was there is as it was.", path=folder) from e
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        if isinstance(e, OSError) and e.errno not in _NO_ROOM:
+            raise
+        raise FileError(
+            f"{folder} cannot be written ({getattr(e, 'strerror', None) or str(e)[:200]}). What was there is as it "
+            "was.",
+            path=folder,
+        ) from e
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../../nbs/api/deploy/07_export.ipynb #b43b6c5a
 def _exchange(a, b):
@@ -224,56 +364,92 @@ def _exchange(a, b):
     a, b = os.fsencode(a), os.fsencode(b)
     try:
         libc = ctypes.CDLL(None)
-        return (libc.renamex_np(a, b, 2) if sys.platform=="darwin" else libc.renameat2(-100, a, -100, b, 2))==0   # RENAME_SWAP; AT_FDCWD, RENAME_EXCHANGE
-    except (AttributeError, OSError, TypeError): return False
+        # RENAME_SWAP; AT_FDCWD, RENAME_EXCHANGE
+        return (libc.renamex_np(a, b, 2) if sys.platform == "darwin" else libc.renameat2(-100, a, -100, b, 2)) == 0
+    except (AttributeError, OSError, TypeError):
+        return False
+
 
 def _swap(new, folder):
     "Put `new` in the place of `folder`, which is missing, empty or an earlier export"
     if folder.exists() and any(folder.iterdir()):
-        if _exchange(new, folder): return   # there is no moment without a model, even if the process is killed
+        if _exchange(new, folder):
+            return  # there is no moment without a model, even if the process is killed
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old/"model")
-        try: os.replace(new, folder)
-        except OSError: os.replace(old/"model", folder); raise
-        finally: shutil.rmtree(old, ignore_errors=True)
-    else: os.replace(new, folder)
+        os.replace(folder, old / "model")
+        try:
+            os.replace(new, folder)
+        except OSError:
+            os.replace(old / "model", folder)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(new, folder)
+
 
 def _verify(learn, folder, items, pictures, tol=1e-4):
-    "Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's probabilities on validation items"
+    """Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's probabilities on
+    validation items
+    """
     from fastai_tl.core.progress import quiet
-    with quiet(learn): want = learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: z.softmax(1))[0].float().cpu().numpy()
+
+    with quiet(learn):
+        want = (
+            learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: z.softmax(1))[0]
+            .float()
+            .cpu()
+            .numpy()
+        )
     for backend in ("torch", "onnx") if read_manifest(folder)["onnx"]["file"] else ("torch",):
-        d = float(np.abs(want-_probabilities(load_predictor(folder, backend), pictures)).max())
-        if not d<=(tol if backend=="torch" else 2*tol):
-            raise ExportError(f"The exported model's probabilities differ from the Learner's by up to {d:.2g} on validation pictures, more than {tol:g}; "
-                              "nothing was written. A transform or a layer of the Learner is not what its recipe says.")
+        d = float(np.abs(want - _probabilities(load_predictor(folder, backend), pictures)).max())
+        if not d <= (tol if backend == "torch" else 2 * tol):
+            raise ExportError(
+                f"The exported model's probabilities differ from the Learner's by up to {d:.2g} on validation "
+                f"pictures, more than {tol:g}; nothing was written. A transform or a layer of the Learner is not what "
+                "its recipe says."
+            )
 
 # %% ../../nbs/api/deploy/07_export.ipynb #7b42cc9b
 def export_again(
-    model: Path | str,       # written by `export`, of any format; or the output folder of the quickstart
-    folder: Path | str,      # new or empty
-    onnx: bool = True,       # write the network as ONNX, too
+    model: Path | str,  # written by `export`, of any format; or the output folder of the quickstart
+    folder: Path | str,  # new or empty
+    onnx: bool = True,  # write the network as ONNX, too
     *,
-    force: bool = False,     # replace an earlier export in `folder`, which may be `model` itself
-) -> Path:                   # the folder
-    "Write an exported model anew in the present format, checked as by `export`; what is not known of its training stays unknown"
+    force: bool = False,  # replace an earlier export in `folder`, which may be `model` itself
+) -> Path:  # the folder
+    """Write an exported model anew in the present format, checked as by `export`; what is not known of its training
+    stays unknown
+    """
     old, folder, random = read_manifest(model), Path(folder), RandomState()
-    weights, sample = read_part(old, WEIGHTS), Path(old["folder"])/SAMPLE
+    weights, sample = read_part(old, WEIGHTS), Path(old["folder"]) / SAMPLE
     picture = open_picture(sample, "RGBA") if SAMPLE in old.get("files", {}) and sample.is_file() else None
-    new = dict(data=None, freeze=[], training=None, metrics=None, activation="softmax", licence=weights_licence(old["architecture"]))
-    m = new | {k: v for k,v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
+    new = dict(
+        data=None,
+        freeze=[],
+        training=None,
+        metrics=None,
+        activation="softmax",
+        licence=weights_licence(old["architecture"]),
+    )
+    m = new | {k: v for k, v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
     m["preprocessing"] = dict(dict(channels=3, exif="ignored"), **old["preprocessing"])
     m["weights"] = dict(file=WEIGHTS, tensors=old["weights"].get("tensors"))
     try:
         with _aside(folder, force) as tmp:
-            (tmp/WEIGHTS).write_bytes(weights)
+            (tmp / WEIGHTS).write_bytes(weights)
             pred = build_predictor(m, weights, "cpu")
-            if onnx: m["onnx"] = _add_onnx(m, pred, [picture] if picture else _noise(m["preprocessing"]["size"]), tmp)
-            if picture: _add_sample(m, pred, picture, tmp)
+            if onnx:
+                m["onnx"] = _add_onnx(m, pred, [picture] if picture else _noise(m["preprocessing"]["size"]), tmp)
+            if picture:
+                _add_sample(m, pred, picture, tmp)
             _close(m, tmp)
-            for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",): load_predictor(tmp, backend)
-    finally: random.restore()
+            for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",):
+                load_predictor(tmp, backend)
+    finally:
+        random.restore()
     return folder
+
 
 def _noise(size, n=4):
     "Pictures to compare backends with where there are none"

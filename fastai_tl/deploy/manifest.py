@@ -15,144 +15,238 @@ __all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE',
            'read_part', 'changed_files']
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a8c786c6
-FORMAT, FORMATS = "fastai_tl/2", ("fastai_tl/1", "fastai_tl/2")   # written; read
-MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT = "manifest.json", "model.safetensors", "model.onnx", "README.md", "sample.png", "sample.json"
+FORMAT, FORMATS = "fastai_tl/2", ("fastai_tl/1", "fastai_tl/2")  # written; read
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ONNX = "model.onnx"
+CARD = "README.md"
+SAMPLE = "sample.png"
+SAMPLE_OUTPUT = "sample.json"
 PARTS = (MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT)
-MAX_MANIFEST, MAX_CLASSES, MAX_SIDE = 16*2**20, 100_000, 4096   # bytes; names; pixels
+MAX_MANIFEST, MAX_CLASSES, MAX_SIDE = 16 * 2**20, 100_000, 4096  # bytes; names; pixels
+
 
 class BundleError(FileError):
     "An exported folder that is damaged, changed or not of a known format; has the field `path`"
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a1dc6771
-def _whole(v, lo, hi): return isinstance(v, int) and not isinstance(v, bool) and lo<=v<=hi
-def _pair(v): return isinstance(v, list) and len(v)==2 and all(_whole(o, 1, MAX_SIDE) for o in v)
-def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v)<1e6   # a NaN is not, either
+def _whole(v, lo, hi):
+    return isinstance(v, int) and not isinstance(v, bool) and lo <= v <= hi
+
+
+def _pair(v):
+    return isinstance(v, list) and len(v) == 2 and all(_whole(o, 1, MAX_SIDE) for o in v)
+
+
+def _number(v):
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e6  # a NaN is not, either
+
+
 def _text(v, most=1000):
     "Whether `v` is text that can be printed and written to a file"
-    if not isinstance(v, str) or not 0<len(v)<=most: return False
-    try: v.encode(); return True
-    except UnicodeEncodeError: return False   # half of a surrogate pair
+    if not isinstance(v, str) or not 0 < len(v) <= most:
+        return False
+    try:
+        v.encode()
+        return True
+    except UnicodeEncodeError:
+        return False  # half of a surrogate pair
+
 
 def spec_problem(
-    spec,          # of a manifest: `preprocessing`
-) -> str | None:   # `None`: it is right
+    spec,  # of a manifest: `preprocessing`
+) -> str | None:  # `None`: it is right
     "What is wrong with a description of the preprocessing"
-    if not isinstance(spec, dict): return "preprocessing is missing"
+    if not isinstance(spec, dict):
+        return "preprocessing is missing"
     n = spec.get("channels", 3)
-    if not (_whole(n, 1, 4) and n!=2): return f"{n!r} channels; 1, 3 and 4 can be read"
-    if not _pair(spec.get("size")): return f"size is {spec.get('size')!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
-    for k,allowed,default in (("method", METHODS, None), ("pad_mode", PAD_MODES, "reflection"), ("resample", RESAMPLES, "bilinear"),
-                              ("exif", ("ignored",), "ignored")):
-        if not isinstance(v := spec.get(k, default), str) or v not in allowed: return f"{k} is {v!r}; known are {', '.join(allowed)}"
+    if not (_whole(n, 1, 4) and n != 2):
+        return f"{n!r} channels; 1, 3 and 4 can be read"
+    if not _pair(spec.get("size")):
+        return f"size is {spec.get('size')!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    for k, allowed, default in (
+        ("method", METHODS, None),
+        ("pad_mode", PAD_MODES, "reflection"),
+        ("resample", RESAMPLES, "bilinear"),
+        ("exif", ("ignored",), "ignored"),
+    ):
+        if not isinstance(v := spec.get(k, default), str) or v not in allowed:
+            return f"{k} is {v!r}; known are {', '.join(allowed)}"
     mean, std = spec.get("mean"), spec.get("std")
-    if mean is None and std is None: return None
-    if not all(isinstance(v, list) and len(v)==n and all(map(_number, v)) for v in (mean, std)): return f"mean and std are not {n} numbers each"
-    return None if min(std)>1e-6 else "a standard deviation is not above zero"
+    if mean is None and std is None:
+        return None
+    if not all(isinstance(v, list) and len(v) == n and all(map(_number, v)) for v in (mean, std)):
+        return f"mean and std are not {n} numbers each"
+    return None if min(std) > 1e-6 else "a standard deviation is not above zero"
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #299be0cc
 def _recipe_problem(r, n_classes):
     "What is wrong with the description of the network; `None`: nothing"
-    if not isinstance(r, dict): return "architecture is missing"
-    if not _text(r.get("arch"), 200): return "the name of the backbone is missing"
-    if not _whole(r.get("n_out"), 1, MAX_CLASSES) or r["n_out"]!=n_classes: return f"n_out is {r.get('n_out')!r}, but there are {n_classes} classes"
-    if r.get("head") not in ("fastai", "linear"): return f"the head is {r.get('head')!r}; known are fastai, linear"
-    if not (_whole(r.get("n_in", 3), 1, 4)): return f"n_in is {r.get('n_in')!r}"
-    return None if r.get("size") is None or _pair(r["size"]) else f"size is {r['size']!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    if not isinstance(r, dict):
+        return "architecture is missing"
+    if not _text(r.get("arch"), 200):
+        return "the name of the backbone is missing"
+    if not _whole(r.get("n_out"), 1, MAX_CLASSES) or r["n_out"] != n_classes:
+        return f"n_out is {r.get('n_out')!r}, but there are {n_classes} classes"
+    if r.get("head") not in ("fastai", "linear"):
+        return f"the head is {r.get('head')!r}; known are fastai, linear"
+    if not (_whole(r.get("n_in", 3), 1, 4)):
+        return f"n_in is {r.get('n_in')!r}"
+    return (
+        None
+        if r.get("size") is None or _pair(r["size"])
+        else f"size is {r['size']!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    )
+
 
 def _name_problem(name):
     "Why a file name must not be used; `None`: it is that of a file in the folder itself"
-    if not _text(name, 200): return "a file has no name"
+    if not _text(name, 200):
+        return "a file has no name"
     if os.path.isabs(name) or "/" in name or "\\" in name or ":" in name or name.startswith(".") or "\0" in name:
         return f"it names the file {name!r}, which does not lie in the folder itself"
     return None
 
+
 def _file_problem(name, entry, sized):
-    if p := _name_problem(name): return p
-    if not isinstance(entry, dict): return f"it says nothing of {name}"
+    if p := _name_problem(name):
+        return p
+    if not isinstance(entry, dict):
+        return f"it says nothing of {name}"
     s = entry.get("sha256")
-    if not (isinstance(s, str) and len(s)==64 and set(s)<=set("0123456789abcdef")): return f"it has no checksum of {name}"
-    return f"it claims {entry.get('bytes')!r} bytes for {name}" if sized and not _whole(entry.get("bytes"), 0, 2**40) else None
+    if not (isinstance(s, str) and len(s) == 64 and set(s) <= set("0123456789abcdef")):
+        return f"it has no checksum of {name}"
+    return (
+        f"it claims {entry.get('bytes')!r} bytes for {name}"
+        if sized and not _whole(entry.get("bytes"), 0, 2**40)
+        else None
+    )
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #f3d3fb57
 def manifest_problem(
-    m,             # what the JSON file holds
-) -> str | None:   # `None`: it is right
+    m,  # what the JSON file holds
+) -> str | None:  # `None`: it is right
     "What is wrong with a manifest of a known format"
     cs, w = m.get("classes"), m.get("weights")
-    if not (isinstance(cs, list) and 0<len(cs)<=MAX_CLASSES and all(map(_text, cs))): return f"classes is not a list of 1 to {MAX_CLASSES:,} names"
-    if p := _recipe_problem(m.get("architecture"), len(cs)): return p
-    if p := spec_problem(m.get("preprocessing")): return p
-    if m["preprocessing"].get("channels", 3)!=m["architecture"].get("n_in", 3): return "the network and the pictures differ in their channels"
-    if m.get("activation", "softmax")!="softmax": return f"the activation is {m['activation']!r}; known is softmax"
-    if m["format"]=="fastai_tl/1":
-        if not isinstance(w, dict) or w.get("file")!=WEIGHTS: return f"its weights are not in {WEIGHTS}"
+    if not (isinstance(cs, list) and 0 < len(cs) <= MAX_CLASSES and all(map(_text, cs))):
+        return f"classes is not a list of 1 to {MAX_CLASSES:,} names"
+    if p := _recipe_problem(m.get("architecture"), len(cs)):
+        return p
+    if p := spec_problem(m.get("preprocessing")):
+        return p
+    if m["preprocessing"].get("channels", 3) != m["architecture"].get("n_in", 3):
+        return "the network and the pictures differ in their channels"
+    if m.get("activation", "softmax") != "softmax":
+        return f"the activation is {m['activation']!r}; known is softmax"
+    if m["format"] == "fastai_tl/1":
+        if not isinstance(w, dict) or w.get("file") != WEIGHTS:
+            return f"its weights are not in {WEIGHTS}"
         return _file_problem(WEIGHTS, w, sized=False)
     fs, o = m.get("files"), m.get("onnx")
-    if not isinstance(fs, dict) or len(fs)>100: return "the list of files is missing"
-    for name,entry in fs.items():
-        if p := _file_problem(name, entry, sized=True): return p
-    if not isinstance(w, dict) or w.get("file")!=WEIGHTS or WEIGHTS not in fs: return f"its weights are not in {WEIGHTS}"
-    if not isinstance(o, dict) or o.get("file") not in (None, ONNX) or (o.get("file") and ONNX not in fs): return f"its ONNX network is not in {ONNX}"
+    if not isinstance(fs, dict) or len(fs) > 100:
+        return "the list of files is missing"
+    for name, entry in fs.items():
+        if p := _file_problem(name, entry, sized=True):
+            return p
+    if not isinstance(w, dict) or w.get("file") != WEIGHTS or WEIGHTS not in fs:
+        return f"its weights are not in {WEIGHTS}"
+    if not isinstance(o, dict) or o.get("file") not in (None, ONNX) or (o.get("file") and ONNX not in fs):
+        return f"its ONNX network is not in {ONNX}"
     return None
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #53599a0f
-def _unreal(text): raise ValueError(f"{text} is not a number")
+def _unreal(text):
+    raise ValueError(f"{text} is not a number")
+
 
 def find_bundle(folder: Path | str) -> Path:
     "The folder with the manifest: `folder`, or its `model` as the quickstart writes it; raises `BundleError`"
     folder = Path(folder)
-    if not folder.is_dir(): raise BundleError(f"{folder}: there is no such folder. Give the folder that export or fastai-tl quickstart wrote.", path=folder)
-    if not (folder/MANIFEST).is_file() and (folder/"model"/MANIFEST).is_file(): folder = folder/"model"
-    if not (folder/MANIFEST).is_file(): raise BundleError(f"{folder} is not an exported model: it has no {MANIFEST}.", path=folder)
+    if not folder.is_dir():
+        raise BundleError(
+            f"{folder}: there is no such folder. Give the folder that export or fastai-tl quickstart wrote.",
+            path=folder,
+        )
+    if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
+        folder = folder / "model"
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} is not an exported model: it has no {MANIFEST}.", path=folder)
     return folder
+
 
 def read_manifest(folder: Path | str) -> dict:
     "The manifest of an exported model, checked, with the `folder` it was found in; raises `BundleError`"
-    folder = find_bundle(folder); file = folder/MANIFEST
+    folder = find_bundle(folder)
+    file = folder / MANIFEST
     try:
-        raw = _inside(folder, MANIFEST).open("rb").read(MAX_MANIFEST+1)
-        if len(raw)>MAX_MANIFEST: raise ValueError(f"it is larger than {MAX_MANIFEST>>20} MB")
+        raw = _inside(folder, MANIFEST).open("rb").read(MAX_MANIFEST + 1)
+        if len(raw) > MAX_MANIFEST:
+            raise ValueError(f"it is larger than {MAX_MANIFEST >> 20} MB")
         m = json.loads(raw.decode("utf-8"), parse_constant=_unreal)
-    except (ValueError, RecursionError) as e: raise BundleError(f"{file} is damaged ({e}). Export the model again.", path=file) from None
-    except BundleError: raise
-    except OSError as e: raise BundleError(f"{file} cannot be read ({e.strerror}).", path=file) from None
+    except (ValueError, RecursionError) as e:
+        raise BundleError(f"{file} is damaged ({e}). Export the model again.", path=file) from None
+    except BundleError:
+        raise
+    except OSError as e:
+        raise BundleError(f"{file} cannot be read ({e.strerror}).", path=file) from None
     if not isinstance(m, dict) or not isinstance(m.get("format"), str) or m["format"] not in FORMATS:
         got = m.get("format") if isinstance(m, dict) else None
-        newer = " Update fastai-tl: pip install -U fastai-tl." if isinstance(got, str) and got.startswith("fastai_tl/") else ""
-        raise BundleError(f"{file} has the format {str(got)[:40]!r}; this version reads {' and '.join(map(repr, FORMATS))}.{newer}", path=file)
-    if p := manifest_problem(m): raise BundleError(f"{file} was changed or is damaged: {p[:300]}. Export the model again.", path=file)
+        newer = (
+            " Update fastai-tl: pip install -U fastai-tl."
+            if isinstance(got, str) and got.startswith("fastai_tl/")
+            else ""
+        )
+        raise BundleError(
+            f"{file} has the format {str(got)[:40]!r}; this version reads {' and '.join(map(repr, FORMATS))}.{newer}",
+            path=file,
+        )
+    if p := manifest_problem(m):
+        raise BundleError(f"{file} was changed or is damaged: {p[:300]}. Export the model again.", path=file)
     return m | {"folder": str(folder)}
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #bd487989
 def _inside(folder, name):
     "The file `name` of `folder`, which no link leads out of"
-    f = folder/name
-    if not f.resolve().is_relative_to(folder.resolve()): raise BundleError(f"{f} is a link that leaves the folder; the file itself must be there.", path=f)
+    f = folder / name
+    if not f.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{f} is a link that leaves the folder; the file itself must be there.", path=f)
     return f
 
+
 def read_part(
-    m: dict,       # of `read_manifest`
-    name: str,     # one of `PARTS`
+    m: dict,  # of `read_manifest`
+    name: str,  # one of `PARTS`
 ) -> bytes:
     "A file of an exported model, if its size and checksum are those of the manifest; raises `BundleError`"
-    folder = Path(m["folder"]); f = folder/name
-    entry = m["weights"] if m["format"]=="fastai_tl/1" else m["files"].get(name)
+    folder = Path(m["folder"])
+    f = folder / name
+    entry = m["weights"] if m["format"] == "fastai_tl/1" else m["files"].get(name)
     again = "Copy the folder again from where it came, or export the model again."
-    if entry is None: raise BundleError(f"{f} is not in the manifest of this model. {again}", path=f)
-    if not f.is_file(): raise BundleError(f"{f} is missing. {again}", path=f)
+    if entry is None:
+        raise BundleError(f"{f} is not in the manifest of this model. {again}", path=f)
+    if not f.is_file():
+        raise BundleError(f"{f} is missing. {again}", path=f)
     try:
-        file = _inside(folder, name); size = file.stat().st_size
-        if size!=entry.get("bytes", size): raise BundleError(f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f)
+        file = _inside(folder, name)
+        size = file.stat().st_size
+        if size != entry.get("bytes", size):
+            raise BundleError(f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f)
         data = file.read_bytes()
-    except BundleError: raise
-    except OSError as e: raise BundleError(f"{f} cannot be read ({e.strerror}).", path=f) from None
-    if hashlib.sha256(data).hexdigest()!=entry["sha256"]: raise BundleError(f"{f} is not the file that was exported: its checksum differs. {again}", path=f)
+    except BundleError:
+        raise
+    except OSError as e:
+        raise BundleError(f"{f} cannot be read ({e.strerror}).", path=f) from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise BundleError(f"{f} is not the file that was exported: its checksum differs. {again}", path=f)
     return data
+
 
 def changed_files(folder: Path | str) -> list[str]:
     "Names of the files that are missing or no longer those that were exported; the manifest itself has no checksum"
     m, out = read_manifest(folder), []
-    for n in (m["files"] if m["format"]!="fastai_tl/1" else [WEIGHTS]):
-        try: read_part(m, n)
-        except BundleError: out.append(n)
+    for n in m["files"] if m["format"] != "fastai_tl/1" else [WEIGHTS]:
+        try:
+            read_part(m, n)
+        except BundleError:
+            out.append(n)
     return out

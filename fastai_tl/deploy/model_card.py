@@ -15,100 +15,241 @@ __all__ = ['weights_licence', 'history_values', 'metric_values', 'model_card']
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #65f8316d
 def weights_licence(
-    recipe: dict,   # `model.recipe` of a Learner made by `transfer_learner`
-) -> dict:          # weights, licence, noncommercial, note
+    recipe: dict,  # `model.recipe` of a Learner made by `transfer_learner`
+) -> dict:  # weights, licence, noncommercial, note
     "Licence of the weights that training began with"
     arch, w = recipe["arch"], recipe.get("weights")
-    source,name = arch.split("/")
-    if w is None: return dict(weights=None, licence=None, noncommercial=False, note="Training began with random weights, which have no licence.")
+    source, name = arch.split("/")
+    if w is None:
+        return dict(
+            weights=None,
+            licence=None,
+            noncommercial=False,
+            note="Training began with random weights, which have no licence.",
+        )
     if w.endswith((".pth", ".pt", ".safetensors", ".bin")):
-        return dict(weights=w, licence=None, noncommercial=None, note=f"Training began with weights from the file {w}; ask its author for their licence.")
-    if source=="torchvision": licence = tv_weights(name, w).meta.get("license")
-    elif source=="timm": licence = timm_cfg("timm/"+name.partition(".")[0]+(f".{w}" if w!="default" else "")).license
-    else: licence = facts(arch)["licence"]
-    note = ("Their licence forbids commercial use, and this model is derived from them." if is_noncommercial(licence) else
-            "" if licence else "Their publisher names no licence; ask before using the model commercially.")
+        return dict(
+            weights=w,
+            licence=None,
+            noncommercial=None,
+            note=f"Training began with weights from the file {w}; ask its author for their licence.",
+        )
+    if source == "torchvision":
+        licence = tv_weights(name, w).meta.get("license")
+    elif source == "timm":
+        licence = timm_cfg("timm/" + name.partition(".")[0] + (f".{w}" if w != "default" else "")).license
+    else:
+        licence = facts(arch)["licence"]
+    note = (
+        "Their licence forbids commercial use, and this model is derived from them."
+        if is_noncommercial(licence)
+        else ""
+        if licence
+        else "Their publisher names no licence; ask before using the model commercially."
+    )
     return dict(weights=w, licence=licence, noncommercial=is_noncommercial(licence) if licence else None, note=note)
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #62626a02
 def _plain(v):
     "As JSON takes it: numbers that are none become `None`"
-    if isinstance(v, dict): return {str(k): _plain(o) for k,o in v.items()}
-    if isinstance(v, (list, tuple)): return [_plain(o) for o in v]
-    if isinstance(v, np.ndarray): return _plain(v.tolist())
-    if isinstance(v, np.generic): v = v.item()
-    if isinstance(v, float): return v if math.isfinite(v) else None
+    if isinstance(v, dict):
+        return {str(k): _plain(o) for k, o in v.items()}
+    if isinstance(v, (list, tuple)):
+        return [_plain(o) for o in v]
+    if isinstance(v, np.ndarray):
+        return _plain(v.tolist())
+    if isinstance(v, np.generic):
+        v = v.item()
+    if isinstance(v, float):
+        return v if math.isfinite(v) else None
     return v if isinstance(v, (str, int, bool, type(None))) else str(v)
 
+
 def history_values(
-    history,       # a `RunHistory`, or several in the order of training; `None`: not known
+    history,  # a `RunHistory`, or several in the order of training; `None`: not known
 ) -> list | None:
     "The stages of a run for the manifest: what was asked for, and what came out"
-    if history is None: return None
-    return _plain([dict(stage=stage_to_plain(s.stage), names=s.names, values=s.values, lrs=s.lrs, seconds=round(s.seconds, 1), best=s.best, ended=s.ended)
-                   for h in (history if isinstance(history, (list, tuple)) else [history]) for s in h.stages])
+    if history is None:
+        return None
+    return _plain(
+        [
+            dict(
+                stage=stage_to_plain(s.stage),
+                names=s.names,
+                values=s.values,
+                lrs=s.lrs,
+                seconds=round(s.seconds, 1),
+                best=s.best,
+                ended=s.ended,
+            )
+            for h in (history if isinstance(history, (list, tuple)) else [history])
+            for s in h.stages
+        ]
+    )
+
 
 def metric_values(
-    evaluation,    # an `Evaluation` of the Learner; `None`: not known
-    learn=None,    # raises `InputError` if its weights are others than were evaluated
+    evaluation,  # an `Evaluation` of the Learner; `None`: not known
+    learn=None,  # raises `InputError` if its weights are others than were evaluated
 ) -> dict | None:
     "The figures for the manifest: items, accuracy with its 95% interval, macro-F1, and accuracy of each class"
-    if evaluation is None: return None
+    if evaluation is None:
+        return None
     if learn is not None and evaluation.is_of(learn) is False:
-        raise InputError("The evaluation is of other weights than the Learner has now. Evaluate it again: evaluation=evaluate(learn).")
+        raise InputError(
+            "The evaluation is of other weights than the Learner has now. Evaluate it again: "
+            "evaluation=evaluate(learn)."
+        )
     ev, (lo, hi) = evaluation, evaluation.interval()
-    right = {c: float((ev.preds[ev.targets==i]==i).mean()) for i,c in enumerate(ev.vocab) if (ev.targets==i).any()}
+    right = {
+        c: float((ev.preds[ev.targets == i] == i).mean()) for i, c in enumerate(ev.vocab) if (ev.targets == i).any()
+    }
     return _plain(dict(items=ev.n, accuracy=ev.accuracy, interval=[lo, hi], macro_f1=ev.macro_f1, recall=right))
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #88eb5a73
-def _md(text): return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
+def _md(text):
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
+
+
 _CHANNELS = {1: "grey", 3: "colour", 4: "colour and transparency"}
-def _share(v): return "?" if v is None else f"{v:.1%}"
+
+
+def _share(v):
+    return "?" if v is None else f"{v:.1%}"
+
 
 def _trained(m):
-    if not m.get("training"): return "How it was trained was not noted (`export(…, history=…)` notes it).\n"
+    if not m.get("training"):
+        return "How it was trained was not noted (`export(…, history=…)` notes it).\n"
     rows = ["| stage | epochs | trains | highest learning rate | seconds | last epoch |", "|---|---|---|---|---|---|"]
     for s in m["training"]:
         st, last = s["stage"], s["values"][-1] if s["values"] else []
-        figures = ", ".join(f"{_md(n)} {v:.3g}" for n,v in zip(s["names"], last) if v is not None)
-        train = st.get("train"); train = train if isinstance(train, str) else ", ".join(map(str, train or []))
-        rows.append(f"| {_md(st.get('name', ''))} | {len(s['values'])} | {_md(train)} | {max(s['lrs'] or [0]):.2g} | {s['seconds']:.0f} | {figures} |")
-    return "\n".join(rows)+"\n"
+        figures = ", ".join(f"{_md(n)} {v:.3g}" for n, v in zip(s["names"], last) if v is not None)
+        train = st.get("train")
+        train = train if isinstance(train, str) else ", ".join(map(str, train or []))
+        rows.append(
+            f"| {_md(st.get('name', ''))} | {len(s['values'])} | {_md(train)} | {max(s['lrs'] or [0]):.2g} | "
+            f"{s['seconds']:.0f} | {figures} |"
+        )
+    return "\n".join(rows) + "\n"
+
 
 def _measured(m):
     e = m.get("metrics")
-    if not e: return "It was not evaluated when it was exported (`export(…, evaluation=evaluate(learn))` notes the figures). Do so before relying on it.\n"
-    rows = [f"Accuracy {_share(e['accuracy'])} (95% interval {_share(e['interval'][0])} to {_share(e['interval'][1])}), macro-F1 {e['macro_f1']:.2f}, on "
-            f"{e['items']} pictures.", ""]
+    if not e:
+        return (
+            "It was not evaluated when it was exported (`export(…, evaluation=evaluate(learn))` notes the figures). "
+            "Do so before relying on it.\n"
+        )
+    rows = [
+        (
+            f"Accuracy {_share(e['accuracy'])} (95% interval {_share(e['interval'][0])} to "
+            f"{_share(e['interval'][1])}), macro-F1 {e['macro_f1']:.2f}, on {e['items']} pictures."
+        ),
+        "",
+    ]
     worst = sorted(e["recall"].items(), key=lambda o: o[1])[:10]
-    rows += ["| class | of its pictures, found |", "|---|---|", *(f"| {_md(c)} | {_share(v)} |" for c,v in worst)]
-    return "\n".join(rows)+("\n\nThe ten hardest classes are shown.\n" if len(e["recall"])>10 else "\n")
+    rows += ["| class | of its pictures, found |", "|---|---|", *(f"| {_md(c)} | {_share(v)} |" for c, v in worst)]
+    return "\n".join(rows) + ("\n\nThe ten hardest classes are shown.\n" if len(e["recall"]) > 10 else "\n")
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #1e00f2f0
 def model_card(
-    m: dict,       # a manifest
-) -> str:          # Markdown
+    m: dict,  # a manifest
+) -> str:  # Markdown
     "The card of an exported model"
-    r, p, d, w = m["architecture"], m["preprocessing"], m.get("data") or {}, m["licence"]
+    r = m["architecture"]
+    p = m["preprocessing"]
+    d = m.get("data") or {}
+    w = m["licence"]
     name, h_w = r["arch"].split("/")[1], f"{p['size'][1]} x {p['size'][0]}"
     many = len(m["classes"])
     counts = f"{d.get('train', '?')} pictures to train and {d.get('valid', '?')} to validate" if d else "not noted"
     onnx = m["onnx"].get("file")
-    licence = f"Weights {_md(w['weights'])}, licence: {_md(w['licence'] or 'not named')}. {_md(w['note'])}" if w["weights"] else w["note"]
-    use = ["```python", "from fastai_tl.all import load_predictor", "", "model = load_predictor('path/of/this/folder')", "model.predict('picture.jpg')", "```"]
-    if onnx: use += ["", "Without torch and fastai, on NumPy, Pillow and onnxruntime alone:", "", "```python", "from fastai_tl.deploy.onnx_runtime import load_onnx", "",
-                     "model = load_onnx('path/of/this/folder')", "model.predict(['one.jpg', 'two.png'])", "```"]
-    else: use += ["", f"There is no ONNX file: {_md(m['onnx'].get('error') or 'none was asked for')}."]
-    lines = [f"# A picture classifier: {', '.join(map(_md, m['classes'][:4]))}{', …' if many>4 else ''}", "",
-             f"Tells {many} classes of pictures apart. {_md(name)} with a new head, trained with fastai\\_tl; exported {m['created'][:10]}.", "",
-             "## Classes", "", ", ".join(map(_md, m["classes"])), "", "## Data", "", f"{counts[0].upper()+counts[1:]}. "
-             f"A picture is made {h_w} pixels ({p['method']}), {_CHANNELS[p['channels']]}.", "",
-             "## Training", "", _trained(m), "## How good it is", "", _measured(m), "## Licence of the weights", "", licence, "", "## Use", "", *use, "",
-             "`sample.png`, if it is there, is a picture, and `sample.json` what the model says of it, to check an installation with. `manifest.json` "
-             "holds all of this as data, with a checksum of every file.", "", "## Limits", "",
-             "- It knows these classes alone, and gives one of them for any picture, of whatever it is. A high probability is no proof.",
-             "- The figures hold for pictures like those it was validated on. Other cameras, places, lighting or cultures: measure again.",
-             *(["- Few validation pictures: the interval above says how little is known."] if (m.get("metrics") or {}).get("items", 999)<200 else []),
-             "- Pictures are not turned by their EXIF note, since none were in training; of an animation the first picture counts.",
-             "- Not for decisions about people without a human who can overrule it.", ""]
+    licence = (
+        f"Weights {_md(w['weights'])}, licence: {_md(w['licence'] or 'not named')}. {_md(w['note'])}"
+        if w["weights"]
+        else w["note"]
+    )
+    use = [
+        "```python",
+        "from fastai_tl.all import load_predictor",
+        "",
+        "model = load_predictor('path/of/this/folder')",
+        "model.predict('picture.jpg')",
+        "```",
+    ]
+    if onnx:
+        use += [
+            "",
+            "Without torch and fastai, on NumPy, Pillow and onnxruntime alone:",
+            "",
+            "```python",
+            "from fastai_tl.deploy.onnx_runtime import load_onnx",
+            "",
+            "model = load_onnx('path/of/this/folder')",
+            "model.predict(['one.jpg', 'two.png'])",
+            "```",
+        ]
+    else:
+        use += ["", f"There is no ONNX file: {_md(m['onnx'].get('error') or 'none was asked for')}."]
+    lines = [
+        f"# A picture classifier: {', '.join(map(_md, m['classes'][:4]))}{', …' if many > 4 else ''}",
+        "",
+        (
+            f"Tells {many} classes of pictures apart. {_md(name)} with a new head, trained with fastai\\_tl; exported "
+            f"{m['created'][:10]}."
+        ),
+        "",
+        "## Classes",
+        "",
+        ", ".join(map(_md, m["classes"])),
+        "",
+        "## Data",
+        "",
+        (
+            f"{counts[0].upper() + counts[1:]}. A picture is made {h_w} pixels ({p['method']}), "
+            f"{_CHANNELS[p['channels']]}."
+        ),
+        "",
+        "## Training",
+        "",
+        _trained(m),
+        "## How good it is",
+        "",
+        _measured(m),
+        "## Licence of the weights",
+        "",
+        licence,
+        "",
+        "## Use",
+        "",
+        *use,
+        "",
+        (
+            "`sample.png`, if it is there, is a picture, and `sample.json` what the model says of it, to check an "
+            "installation with. `manifest.json` holds all of this as data, with a checksum of every file."
+        ),
+        "",
+        "## Limits",
+        "",
+        (
+            "- It knows these classes alone, and gives one of them for any picture, of whatever it is. A high "
+            "probability is no proof."
+        ),
+        (
+            "- The figures hold for pictures like those it was validated on. Other cameras, places, lighting or "
+            "cultures: measure again."
+        ),
+        *(
+            ["- Few validation pictures: the interval above says how little is known."]
+            if (m.get("metrics") or {}).get("items", 999) < 200
+            else []
+        ),
+        (
+            "- Pictures are not turned by their EXIF note, since none were in training; of an animation the first "
+            "picture counts."
+        ),
+        "- Not for decisions about people without a human who can overrule it.",
+        "",
+    ]
     return "\n".join(lines)

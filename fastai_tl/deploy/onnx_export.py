@@ -16,54 +16,93 @@ from .onnx_runtime import ExtraError
 __all__ = ['LARGEST', 'OnnxError', 'check_onnx_extra', 'to_onnx']
 
 # %% ../../nbs/api/deploy/05_onnx_export.ipynb #ac0415db
-LARGEST = 2*10**9   # bytes that one file can hold
+LARGEST = 2 * 10**9  # bytes that one file can hold
+
 
 class OnnxError(StateError):
     "A network that cannot be written as ONNX, with the reason"
+
 
 def check_onnx_extra():
     "Raise `ExtraError`, naming the pip line, unless ONNX files can be written and checked"
     if missing := [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]:
         raise ExtraError(f"writing it needs {', '.join(missing)}: pip install fastai-tl[onnx].", extra="onnx")
 
+
 @contextmanager
 def _hushed():
     "The exporter tells its own developers a lot"
     log, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore"); log.setLevel(logging.CRITICAL)
-        try: yield
-        finally: log.setLevel(level)
+        warnings.simplefilter("ignore")
+        log.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
 
 # %% ../../nbs/api/deploy/05_onnx_export.ipynb #e9a9e72a
 def to_onnx(
-    model: nn.Module,             # on the CPU, in evaluation mode
+    model: nn.Module,  # on the CPU, in evaluation mode
     shape: tuple[int, int, int],  # of one picture: channels, height, width
-    file: Path,                   # to write
-) -> dict:                        # `opset`, `input` and `output` (names), `exporter`
-    "Write a network for batches of any size, without paths of this machine; raises `OnnxError` with the reason, `ExtraError` if packages are missing"
+    file: Path,  # to write
+) -> dict:  # `opset`, `input` and `output` (names), `exporter`
+    """Write a network for batches of any size, without paths of this machine; raises `OnnxError` with the reason,
+    `ExtraError` if packages are missing
+    """
     check_onnx_extra()
     import onnx
-    size = sum(t.numel()*t.element_size() for t in model.state_dict().values())
-    if size>=LARGEST: raise OnnxError(f"its weights have {size/1e9:.1f} GB, and one ONNX file holds at most {LARGEST/1e9:.0f} GB")
+
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    if size >= LARGEST:
+        raise OnnxError(f"its weights have {size / 1e9:.1f} GB, and one ONNX file holds at most {LARGEST / 1e9:.0f} GB")
     x = torch.zeros(2, *shape)
     try:
         with _hushed(), torch.no_grad():
-            torch.onnx.export(model, (x,), str(file), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), external_data=False,
-                              input_names=["pictures"], output_names=["logits"], verbose=False)
-    except Exception as e: raise OnnxError(f"torch's exporter cannot follow it ({_reason(e)})") from e
-    m = _anonymous(onnx.load(str(file))); onnx.save(m, str(file))
-    return dict(opset=max(o.version for o in m.opset_import if o.domain==""), input="pictures", output="logits", exporter=f"torch {torch.__version__}")
+            torch.onnx.export(
+                model,
+                (x,),
+                str(file),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                external_data=False,
+                input_names=["pictures"],
+                output_names=["logits"],
+                verbose=False,
+            )
+    except Exception as e:
+        raise OnnxError(f"torch's exporter cannot follow it ({_reason(e)})") from e
+    m = _anonymous(onnx.load(str(file)))
+    onnx.save(m, str(file))
+    return dict(
+        opset=max(o.version for o in m.opset_import if o.domain == ""),
+        input="pictures",
+        output="logits",
+        exporter=f"torch {torch.__version__}",
+    )
+
 
 def _reason(e):
     "The first cause, in a line"
-    while e.__cause__ is not None: e = e.__cause__
+    while e.__cause__ is not None:
+        e = e.__cause__
     lines = [s.strip() for s in str(e).splitlines() if s.strip()]
     return f"{type(e).__name__}: {lines[0] if lines else ''}"[:200]
 
+
 def _anonymous(m):
     "Take out what the exporter notes of source files, and so of folders of this machine"
-    parts = [m, m.graph, *m.graph.node, *m.graph.input, *m.graph.output, *m.graph.value_info, *m.graph.initializer, *m.functions]
+    parts = [
+        m,
+        m.graph,
+        *m.graph.node,
+        *m.graph.input,
+        *m.graph.output,
+        *m.graph.value_info,
+        *m.graph.initializer,
+        *m.functions,
+    ]
     for p in [*parts, *(n for f in m.functions for n in f.node)]:
-        for f in ("metadata_props", "doc_string"): p.ClearField(f)
+        for f in ("metadata_props", "doc_string"):
+            p.ClearField(f)
     return m

@@ -17,91 +17,153 @@ __all__ = ['onnx_problem', 'ExtraError', 'OnnxPredictor', 'open_session', 'load_
 def _varint(b, i):
     v = s = 0
     while True:
-        c = b[i]; v |= (c & 127)<<s; i += 1; s += 7
-        if c<128: return v, i
-        if s>63: raise ValueError("a number is too long")
+        c = b[i]
+        v |= (c & 127) << s
+        i += 1
+        s += 7
+        if c < 128:
+            return v, i
+        if s > 63:
+            raise ValueError("a number is too long")
+
 
 def _fields(b):
     "(field number, value) of a message: an int, or a view of bytes"
     i, n = 0, len(b)
-    while i<n:
+    while i < n:
         key, i = _varint(b, i)
         kind = key & 7
-        if kind==0: v, i = _varint(b, i)
+        if kind == 0:
+            v, i = _varint(b, i)
         elif kind in (1, 2, 5):
-            size, i = (8, i) if kind==1 else (4, i) if kind==5 else _varint(b, i)
-            if i+size>n: raise ValueError("it ends too early")
-            v, i = b[i:i+size], i+size
-        else: raise ValueError("it is not a protocol buffer")
-        yield key>>3, v
+            size, i = (8, i) if kind == 1 else (4, i) if kind == 5 else _varint(b, i)
+            if i + size > n:
+                raise ValueError("it ends too early")
+            v, i = b[i : i + size], i + size
+        else:
+            raise ValueError("it is not a protocol buffer")
+        yield key >> 3, v
 
-# Where tensors are, by message: {field: message}. A graph inside a node, and functions, are the parts of a loop; `None`: refuse.
+
+# Where tensors are, by message: {field: message}. A graph inside a node, and functions, are the parts of a loop;
+# `None`: refuse.
 _GRAPH = {1: "node", 5: "tensor", 15: "sparse"}
-_PLACES = dict(model={7: "graph", 20: None, 25: None}, graph=_GRAPH, node={5: "attribute"},
-               attribute={5: "tensor", 10: "tensor", 6: None, 11: None, 22: "sparse", 23: "sparse"}, sparse={1: "tensor", 2: "tensor"}, tensor={13: None})
+_PLACES = dict(
+    model={7: "graph", 20: None, 25: None},
+    graph=_GRAPH,
+    node={5: "attribute"},
+    attribute={5: "tensor", 10: "tensor", 6: None, 11: None, 22: "sparse", 23: "sparse"},
+    sparse={1: "tensor", 2: "tensor"},
+    tensor={13: None},
+)
+
 
 def onnx_problem(
-    data: bytes,     # an ONNX file
-) -> str | None:     # `None`: nothing
+    data: bytes,  # an ONNX file
+) -> str | None:  # `None`: nothing
     "Why an ONNX file must not be run: it reads other files, or holds graphs in graphs, which can loop"
+
     def look(b, kind):
-        for field,v in _fields(b):
+        for field, v in _fields(b):
             if field not in _PLACES[kind]:
-                if kind=="tensor" and field==14 and v==1: return "a tensor is in another file"
+                if kind == "tensor" and field == 14 and v == 1:
+                    return "a tensor is in another file"
                 continue
             inner = _PLACES[kind][field]
-            if inner is None: return "a tensor is in another file" if kind=="tensor" else "it holds graphs inside its graph, or functions"
-            if isinstance(v, int): raise ValueError("a message is a number")
-            if p := look(v, inner): return p
+            if inner is None:
+                return (
+                    "a tensor is in another file"
+                    if kind == "tensor"
+                    else "it holds graphs inside its graph, or functions"
+                )
+            if isinstance(v, int):
+                raise ValueError("a message is a number")
+            if p := look(v, inner):
+                return p
         return None
-    try: return look(memoryview(data), "model")
-    except (ValueError, IndexError) as e: return f"it is damaged ({e})"
+
+    try:
+        return look(memoryview(data), "model")
+    except (ValueError, IndexError) as e:
+        return f"it is damaged ({e})"
 
 # %% ../../nbs/api/deploy/03_onnx_runtime.ipynb #ff7160d6
 class ExtraError(StateError):
     "Something that needs packages which are not installed; has the field `extra`"
 
+
 class OnnxPredictor(AnyPredictor):
     "An exported model that ONNX Runtime computes; made by `load_onnx`"
+
     def __init__(self, session, manifest):
         super().__init__(manifest)
         self.session, self._name = session, session.get_inputs()[0].name
 
     def outputs(self, x):
-        try: z = self.session.run(None, {self._name: x})[0]
-        except Exception as e: raise StateError(f"ONNX Runtime cannot compute this network ({one_line(e)}).") from e
-        if getattr(z, "shape", None)!=(len(x), len(self.classes)) or z.dtype!=np.float32:
-            raise StateError(f"The network gives {getattr(z, 'shape', type(z).__name__)} for {len(x)} pictures and {len(self.classes)} classes.")
+        try:
+            z = self.session.run(None, {self._name: x})[0]
+        except Exception as e:
+            raise StateError(f"ONNX Runtime cannot compute this network ({one_line(e)}).") from e
+        if getattr(z, "shape", None) != (len(x), len(self.classes)) or z.dtype != np.float32:
+            raise StateError(
+                f"The network gives {getattr(z, 'shape', type(z).__name__)} for {len(x)} pictures and "
+                f"{len(self.classes)} classes."
+            )
         return z
 
+
 def open_session(
-    data: bytes,                 # an ONNX file
-    m: dict,                     # of `read_manifest`
-    file: Path | str = ONNX,     # for messages
+    data: bytes,  # an ONNX file
+    m: dict,  # of `read_manifest`
+    file: Path | str = ONNX,  # for messages
     threads: int | None = None,  # of the processor; `None`: one for each core
 ) -> OnnxPredictor:
     "ONNX Runtime on a network, if it only computes, and takes pictures as the manifest says; raises `FileError`"
-    try: import onnxruntime as ort
-    except ImportError: raise ExtraError("The ONNX backend needs onnxruntime: pip install fastai-tl[onnx].", extra="onnx") from None
-    if p := onnx_problem(data): raise FileError(f"{file} is refused: {p}. Export the model again.", path=file)
-    opts = ort.SessionOptions(); opts.log_severity_level = 4
-    if threads: opts.intra_op_num_threads = threads
-    try: session = ort.InferenceSession(data, opts, providers=["CPUExecutionProvider"])
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise ExtraError("The ONNX backend needs onnxruntime: pip install fastai-tl[onnx].", extra="onnx") from None
+    if p := onnx_problem(data):
+        raise FileError(f"{file} is refused: {p}. Export the model again.", path=file)
+    opts = ort.SessionOptions()
+    opts.log_severity_level = 4
+    if threads:
+        opts.intra_op_num_threads = threads
+    try:
+        session = ort.InferenceSession(data, opts, providers=["CPUExecutionProvider"])
     except Exception as e:
-        raise FileError(f"{file} cannot be read by ONNX Runtime {ort.__version__} ({one_line(e)}). Update it, or export the model again.", path=file) from e
+        raise FileError(
+            f"{file} cannot be read by ONNX Runtime {ort.__version__} ({one_line(e)}). Update it, or export the model "
+            "again.",
+            path=file,
+        ) from e
     spec, ins = m["preprocessing"], [(i.type, i.shape) for i in session.get_inputs()]
     want, (kind, shape) = [spec.get("channels", 3), *spec["size"]], ins[0] if ins else ("nothing", [])
-    if len(ins)!=1 or len(session.get_outputs())!=1 or kind!="tensor(float)" or list(shape[1:])!=want or isinstance(shape[0], int):
-        raise FileError(f"{file} takes {kind} of {shape}, not any number of pictures of {want}, as the manifest says. Export the model again.", path=file)
+    if (
+        len(ins) != 1
+        or len(session.get_outputs()) != 1
+        or kind != "tensor(float)"
+        or list(shape[1:]) != want
+        or isinstance(shape[0], int)
+    ):
+        raise FileError(
+            f"{file} takes {kind} of {shape}, not any number of pictures of {want}, as the manifest says. Export the "
+            "model again.",
+            path=file,
+        )
     return OnnxPredictor(session, m)
 
+
 def load_onnx(
-    folder: Path | str,          # written by `export`
+    folder: Path | str,  # written by `export`
     threads: int | None = None,  # of the processor; `None`: one for each core
 ) -> OnnxPredictor:
     "Open an exported model with ONNX Runtime; imports neither torch nor fastai, and runs no code from the folder"
-    m = read_manifest(folder); file, about = Path(m["folder"])/ONNX, m.get("onnx") or {}
+    m = read_manifest(folder)
+    file, about = Path(m["folder"]) / ONNX, m.get("onnx") or {}
     if not about.get("file"):
         why = f" ({str(about['error'])[:300]})" if about.get("error") else ""
-        raise FileError(f"{m['folder']} holds no ONNX network{why}. Use backend='torch', or export it with onnx=True.", path=file)
+        raise FileError(
+            f"{m['folder']} holds no ONNX network{why}. Use backend='torch', or export it with onnx=True.", path=file
+        )
     return open_session(read_part(m, ONNX), m, file, threads)

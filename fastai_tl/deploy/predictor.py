@@ -16,49 +16,67 @@ __all__ = ['Prediction', 'softmax', 'AnyPredictor']
 @dataclass(frozen=True)
 class Prediction:
     "The answer for one picture"
-    label: str                  # most probable class
-    probability: float          # its probability, 0..1
-    probabilities: np.ndarray   # of every class in the order of `classes`, sums to 1
+
+    label: str  # most probable class
+    probability: float  # its probability, 0..1
+    probabilities: np.ndarray  # of every class in the order of `classes`, sums to 1
     classes: tuple[str, ...]
 
-    def top(self,
-        k: int = 5,                     # classes at most
-    ) -> list[tuple[str, float]]:       # name and probability, 0..1
+    def top(
+        self,
+        k: int = 5,  # classes at most
+    ) -> list[tuple[str, float]]:  # name and probability, 0..1
         "The most probable classes, the first first"
-        return [(self.classes[i], float(self.probabilities[i])) for i in np.argsort(-self.probabilities, kind="stable")[:k]]
+        return [
+            (self.classes[i], float(self.probabilities[i])) for i in np.argsort(-self.probabilities, kind="stable")[:k]
+        ]
 
-    def __repr__(self): return f"Prediction({self.label!r}, {self.probability:.3f})"
+    def __repr__(self):
+        return f"Prediction({self.label!r}, {self.probability:.3f})"
+
 
 def softmax(
     z: np.ndarray,  # shape (n, classes)
-) -> np.ndarray:    # the same shape; each row sums to 1
+) -> np.ndarray:  # the same shape; each row sums to 1
     "Outputs of a network as probabilities"
-    e = np.exp(z-z.max(1, keepdims=True))
-    return e/e.sum(1, keepdims=True)
+    e = np.exp(z - z.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
 
 # %% ../../nbs/api/deploy/02_predictor.ipynb #31511362
 class AnyPredictor:
     "From pictures to labels; a backend adds `outputs`"
-    def __init__(self,
-        manifest: dict,   # of `read_manifest`
-    ): self.manifest, self.classes = manifest, tuple(manifest["classes"])
 
-    def outputs(self,
-        x: np.ndarray,    # of `preprocess`, shape (B, C, H, W)
-    ) -> np.ndarray:      # shape (B, classes), before the softmax
+    def __init__(
+        self,
+        manifest: dict,  # of `read_manifest`
+    ):
+        self.manifest, self.classes = manifest, tuple(manifest["classes"])
+
+    def outputs(
+        self,
+        x: np.ndarray,  # of `preprocess`, shape (B, C, H, W)
+    ) -> np.ndarray:  # shape (B, classes), before the softmax
         "What the network says"
         raise NotImplementedError
 
-    def predict(self,
-        images,          # a picture (path, Pillow image, array (H, W, C) of uint8), or a list of them
-        bs: int = 32,    # pictures in a batch
-    ):                   # a `Prediction`, or a list of them
-        "Classify pictures; raises `PictureError`, naming the file, if one cannot be read, and `StateError` if the network gives no numbers"
-        if not isinstance(images, (list, tuple)): return self.predict([images])[0]
-        if isinstance(bs, bool) or not isinstance(bs, int) or bs<1: raise InputError(f"bs={bs!r}: give 1 or more pictures in a batch.")
+    def predict(
+        self,
+        images,  # a picture (path, Pillow image, array (H, W, C) of uint8), or a list of them
+        bs: int = 32,  # pictures in a batch
+    ):  # a `Prediction`, or a list of them
+        """Classify pictures; raises `PictureError`, naming the file, if one cannot be read, and `StateError` if the
+        network gives no numbers
+        """
+        if not isinstance(images, (list, tuple)):
+            return self.predict([images])[0]
+        if isinstance(bs, bool) or not isinstance(bs, int) or bs < 1:
+            raise InputError(f"bs={bs!r}: give 1 or more pictures in a batch.")
         spec, out = self.manifest["preprocessing"], []
         for i in range(0, len(images), bs):
-            z = self.outputs(np.stack([preprocess(im, spec) for im in images[i:i+bs]]))
-            if not np.isfinite(z).all(): raise StateError("The network's output is not finite: its weights are damaged, or its training diverged.")
+            z = self.outputs(np.stack([preprocess(im, spec) for im in images[i : i + bs]]))
+            if not np.isfinite(z).all():
+                raise StateError(
+                    "The network's output is not finite: its weights are damaged, or its training diverged."
+                )
             out += [Prediction(self.classes[p.argmax()], float(p.max()), p, self.classes) for p in softmax(z)]
         return out

@@ -20,47 +20,76 @@ __all__ = ['Predictor', 'build_predictor', 'load_predictor']
 # %% ../../nbs/api/deploy/08_torch_predictor.ipynb #b101db5b
 class Predictor(AnyPredictor):
     "An exported model that torch computes; made by `load_predictor`"
+
     def __init__(self, model, manifest, device="cpu"):
         super().__init__(manifest)
         self.model, self.device = model.to(device).eval(), device
 
     @torch.inference_mode()
     def outputs(self, x):
-        try: return self.model(torch.from_numpy(x).to(self.device)).float().cpu().numpy()
-        except RuntimeError as e: raise StateError(f"The network cannot take pictures of shape {x.shape[1:]} ({str(e)[:200]}).") from e
+        try:
+            return self.model(torch.from_numpy(x).to(self.device)).float().cpu().numpy()
+        except RuntimeError as e:
+            raise StateError(f"The network cannot take pictures of shape {x.shape[1:]} ({str(e)[:200]}).") from e
+
 
 def build_predictor(m, weights, device):
-    "A `Predictor` with the network that a manifest describes and all of its tensors from `weights`, the bytes of a safetensors file; raises `FileError`"
+    """A `Predictor` with the network that a manifest describes and all of its tensors from `weights`, the bytes of a
+    safetensors file; raises `FileError`
+    """
     from safetensors.torch import load
+
     r, where = m["architecture"], f"The network of {m['folder']}" if "folder" in m else "The network"
-    try: state = load(weights)
-    except Exception as e: raise FileError(f"{where} has weights that are no safetensors file, or a damaged one ({str(e)[:200]}).", path=m.get("folder")) from e
+    try:
+        state = load(weights)
+    except Exception as e:
+        raise FileError(
+            f"{where} has weights that are no safetensors file, or a damaged one ({str(e)[:200]}).",
+            path=m.get("folder"),
+        ) from e
     held, full = sum(t.numel() for t in state.values()), find_arch(r["arch"])
-    if (f := facts(full)) and f["params"]>2**24+100*held:   # cut off are the classifiers, of which no one is that large
-        raise FileError(f"{where} claims to be {r['arch']} of {f['params']:,} parameters; its weights have {held:,}.", path=m.get("folder"))
+    # cut off are the classifiers, of which no one is that large
+    if (f := facts(full)) and f["params"] > 2**24 + 100 * held:
+        raise FileError(
+            f"{where} claims to be {r['arch']} of {f['params']:,} parameters; its weights have {held:,}.",
+            path=m.get("folder"),
+        )
     try:
         backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
-        model,_ = make_model(backbone, r["n_out"], None if r["head"]=="fastai" else r["head"])
-    except KitError: raise
-    except Exception as e: raise FileError(f"{where}, {r['arch']}, cannot be built ({type(e).__name__}: {str(e)[:200]}).", path=m.get("folder")) from e
+        model, _ = make_model(backbone, r["n_out"], None if r["head"] == "fastai" else r["head"])
+    except KitError:
+        raise
+    except Exception as e:
+        raise FileError(
+            f"{where}, {r['arch']}, cannot be built ({type(e).__name__}: {str(e)[:200]}).", path=m.get("folder")
+        ) from e
     load_all(model, state)
     return Predictor(model, m, device)
 
+
 def _device(device):
-    try: torch.empty(0, device=device)
+    try:
+        torch.empty(0, device=device)
     except (RuntimeError, TypeError, AssertionError) as e:
-        raise InputError(f"device={device!r}: this machine cannot compute there ({str(e)[:200]}). 'cpu' always works.") from None
+        raise InputError(
+            f"device={device!r}: this machine cannot compute there ({str(e)[:200]}). 'cpu' always works."
+        ) from None
     return device
 
+
 def load_predictor(
-    folder: Path | str,        # written by `export`; or the output folder of the quickstart
-    backend: str = "torch",    # what computes: 'torch', or 'onnx' (ONNX Runtime, on the processor)
-    device: str = "cpu",       # torch only; for example 'cuda'
+    folder: Path | str,  # written by `export`; or the output folder of the quickstart
+    backend: str = "torch",  # what computes: 'torch', or 'onnx' (ONNX Runtime, on the processor)
+    device: str = "cpu",  # torch only; for example 'cuda'
 ) -> Predictor | OnnxPredictor:
     "Open an exported model; runs no code from the folder; raises `FileError` saying what is wrong with it"
-    if backend not in ("torch", "onnx"): raise InputError(f"backend={backend!r}: give 'torch' or 'onnx'.", allowed=["torch", "onnx"])
-    if backend=="onnx":
-        if str(device)!="cpu": raise InputError(f"device={device!r}: the ONNX backend computes on the processor; use device='cpu', or backend='torch'.")
+    if backend not in ("torch", "onnx"):
+        raise InputError(f"backend={backend!r}: give 'torch' or 'onnx'.", allowed=["torch", "onnx"])
+    if backend == "onnx":
+        if str(device) != "cpu":
+            raise InputError(
+                f"device={device!r}: the ONNX backend computes on the processor; use device='cpu', or backend='torch'."
+            )
         return load_onnx(folder)
     m = read_manifest(folder)
     return build_predictor(m, read_part(m, WEIGHTS), _device(device))

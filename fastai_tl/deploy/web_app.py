@@ -18,54 +18,90 @@ __all__ = ['PAGE', 'GRADIO', 'MAX_MB', 'SERVE_MB', 'open_model', 'about_model', 
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #02f9c6a9
 def open_model(
-    folder: Path | str,   # written by `export`; or the output folder of the quickstart
+    folder: Path | str,  # written by `export`; or the output folder of the quickstart
 ) -> AnyPredictor:
-    "The model with ONNX Runtime if it has an ONNX network and that is installed, else with torch; runs no code from the folder"
-    m = read_manifest(folder); onnx = (m.get("onnx") or {}).get("file")
-    if onnx and find_spec("onnxruntime"): return load_onnx(folder)
+    """The model with ONNX Runtime if it has an ONNX network and that is installed, else with torch; runs no code
+    from the folder
+    """
+    m = read_manifest(folder)
+    onnx = (m.get("onnx") or {}).get("file")
+    if onnx and find_spec("onnxruntime"):
+        return load_onnx(folder)
     if find_spec("torch") and find_spec("fastai"):
         from fastai_tl.deploy.torch_predictor import load_predictor
+
         return load_predictor(folder)
-    raise ExtraError("This model needs onnxruntime: pip install fastai-tl[onnx]." if onnx else
-                     f"{folder} has no ONNX network, so torch and fastai are needed: pip install fastai-tl.", extra="onnx")
+    raise ExtraError(
+        "This model needs onnxruntime: pip install fastai-tl[onnx]."
+        if onnx
+        else f"{folder} has no ONNX network, so torch and fastai are needed: pip install fastai-tl.",
+        extra="onnx",
+    )
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #3b1c86c8
 def _measured(m):
     "How good it is, in a sentence; `None`: not known"
     try:
-        e = m["metrics"]; acc, lo, hi, n = e["accuracy"], *e["interval"], e["items"]
-        if not (0<=lo<=acc<=hi<=1 and n==int(n)>0): return None
+        e = m["metrics"]
+        acc, n = e["accuracy"], e["items"]
+        lo, hi = e["interval"]
+        if not (0 <= lo <= acc <= hi <= 1 and n == int(n) > 0):
+            return None
         return f"On {n:,} validation pictures it was right in {acc:.1%} (95% interval {lo:.1%} to {hi:.1%})."
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError): return None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
 
 def about_model(
-    m: dict,       # of `read_manifest`
-) -> dict:         # title, text (sentences), limits (sentences)
+    m: dict,  # of `read_manifest`
+) -> dict:  # title, text (sentences), limits (sentences)
     "What the page says of a model"
     cs, made, r = m["classes"], str(m.get("created") or "")[:10], m["architecture"]
-    first = ", ".join(cs[:4])+(", …" if len(cs)>4 else "")
-    text = [f"It tells {len(cs):,} classes apart: {', '.join(cs[:50])}{' and others' if len(cs)>50 else ''}.",
-            f"{r['arch'].split('/')[-1]}, fine-tuned with fastai_tl{f' and exported on {made}' if made else ''}.",
-            _measured(m) or "How good it is was not noted when it was exported."]
-    limits = ["It knows these classes alone and gives one of them for any picture, of whatever it is: a high percentage is no proof.",
-              "Pictures unlike those that it learned from, from other cameras, places or times, can mislead it.",
-              "Not for decisions about people without a human who can overrule it."]
+    first = ", ".join(cs[:4]) + (", …" if len(cs) > 4 else "")
+    text = [
+        f"It tells {len(cs):,} classes apart: {', '.join(cs[:50])}{' and others' if len(cs) > 50 else ''}.",
+        f"{r['arch'].split('/')[-1]}, fine-tuned with fastai_tl{f' and exported on {made}' if made else ''}.",
+        _measured(m) or "How good it is was not noted when it was exported.",
+    ]
+    limits = [
+        (
+            "It knows these classes alone and gives one of them for any picture, of whatever it is: a high percentage "
+            "is no proof."
+        ),
+        "Pictures unlike those that it learned from, from other cameras, places or times, can mislead it.",
+        "Not for decisions about people without a human who can overrule it.",
+    ]
     return dict(title=f"Picture classifier: {first}", text=text, limits=limits)
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #6ce815d5
-PAGE, GRADIO = "app.ipynb", "app.py"   # the files that `make_app` writes
-MAX_MB = 9                             # of a picture: Voila takes no message above 10 MiB unless it is told otherwise, as `serve` does
+PAGE, GRADIO = "app.ipynb", "app.py"  # the files that `make_app` writes
+MAX_MB = 9  # of a picture: Voila takes no message above 10 MiB unless it is told otherwise, as `serve` does
 
-def _digest(text): return hashlib.sha256(text.encode()).hexdigest()
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
 
 def _page_text(model, title, max_mb):
     "A notebook of one cell; `model` as the cell is to name it"
     code = f"from fastai_tl.deploy.web_page import ModelPage\nModelPage({model!r}, max_mb={max_mb!r})"
-    cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source=code.splitlines(keepends=True))
-    meta = dict(title=re.sub("[<>&]", "", title),   # Voila puts it into its page as it is
-                kernelspec=dict(name="python3", display_name="Python 3", language="python"),
-                fastai_tl=dict(made_by="make_app", model=model, sha256=_digest(code)))
-    return json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5), indent=1, ensure_ascii=False)+"\n"
+    cell = dict(
+        cell_type="code",
+        id="page",
+        execution_count=None,
+        metadata={},
+        outputs=[],
+        source=code.splitlines(keepends=True),
+    )
+    meta = dict(
+        title=re.sub("[<>&]", "", title),  # Voila puts it into its page as it is
+        kernelspec=dict(name="python3", display_name="Python 3", language="python"),
+        fastai_tl=dict(made_by="make_app", model=model, sha256=_digest(code)),
+    )
+    return (
+        json.dumps(dict(cells=[cell], metadata=meta, nbformat=4, nbformat_minor=5), indent=1, ensure_ascii=False) + "\n"
+    )
+
 
 _GRADIO = '''import os
 from pathlib import Path
@@ -85,154 +121,258 @@ sample = FOLDER / "sample.png"
 def classify(picture):
     if picture is None: return None
     try: return dict(model.predict(picture).top(5))
-    except KitError as e: raise gr.Error(e.args[0].replace(picture, Path(picture).name), print_exception=False) from None
+    except KitError as e:
+        raise gr.Error(e.args[0].replace(picture, Path(picture).name), print_exception=False) from None
 
 
-demo = gr.Interface(classify, gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="A picture"),
-                    gr.Label(num_top_classes=5, label="Most probable classes"), title=about["title"], description=" ".join(about["text"]),
-                    article="\\n".join(f"- {{s}}" for s in about["limits"]), examples=[str(sample)] if sample.is_file() else None,
-                    cache_examples=False, flagging_mode="never")
+demo = gr.Interface(
+    classify,
+    gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="A picture"),
+    gr.Label(num_top_classes=5, label="Most probable classes"),
+    title=about["title"],
+    description=" ".join(about["text"]),
+    article="\\n".join(f"- {{s}}" for s in about["limits"]),
+    examples=[str(sample)] if sample.is_file() else None,
+    cache_examples=False,
+    flagging_mode="never",
+)
 
 if __name__ == "__main__": demo.launch(server_name="127.0.0.1", allowed_paths=[str(FOLDER)])
 '''
 
+
 def _gradio_text(model):
     body = _GRADIO.format(model=model)
-    return f"# Written by make_app of fastai_tl; run it with: python {GRADIO}; sha256 of what follows: {_digest(body)}\n{body}"
+    return (
+        f"# Written by make_app of fastai_tl; run it with: python {GRADIO}; sha256 of what follows: "
+        f"{_digest(body)}\n{body}"
+    )
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #1912032f
 def _made(file):
     "Whether `make_app` wrote the file, and nobody has changed its code since"
-    try: text = file.read_text(encoding="utf-8")
-    except (OSError, ValueError): return False
-    if file.suffix==".py":
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    if file.suffix == ".py":
         head, _, body = text.partition("\n")
         return head.startswith("# Written by make_app") and head.endswith(_digest(body))
-    try: nb = json.loads(text); code = "\n".join("".join(c["source"]) for c in nb["cells"]); mark = nb["metadata"]["fastai_tl"]
-    except (ValueError, KeyError, TypeError): return False
-    return isinstance(mark, dict) and mark.get("made_by")=="make_app" and mark.get("sha256")==_digest(code)
+    try:
+        nb = json.loads(text)
+        code = "\n".join("".join(c["source"]) for c in nb["cells"])
+        mark = nb["metadata"]["fastai_tl"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(mark, dict) and mark.get("made_by") == "make_app" and mark.get("sha256") == _digest(code)
+
 
 def _put(file, text):
     "Write aside, then put in place in one step"
     fd, tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     try:
-        with open(fd, "w", encoding="utf-8", newline="\n") as f: f.write(text); f.flush(); os.fsync(f.fileno())
-        os.chmod(tmp, 0o644); os.replace(tmp, file)
-    except BaseException: Path(tmp).unlink(missing_ok=True); raise
+        with open(fd, "w", encoding="utf-8", newline="\n") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, file)
+    except BaseException:
+        Path(tmp).unlink(missing_ok=True)
+        raise
+
 
 def _model_folder(folder):
     "The folder of a model, checked whole, and its manifest"
     if changed := changed_files(folder):
-        raise FileError(f"{folder}: {', '.join(changed[:5])} {'is' if len(changed)==1 else 'are'} missing or not as exported. Copy the folder again from where "
-                        "it came, or export the model again.", path=Path(folder))
+        raise FileError(
+            f"{folder}: {', '.join(changed[:5])} {'is' if len(changed) == 1 else 'are'} missing or not as exported. "
+            "Copy the folder again from where it came, or export the model again.",
+            path=Path(folder),
+        )
     m = read_manifest(folder)
     return Path(m["folder"]).resolve(), m
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #61fed32c
 def make_app(
-    folder: Path | str,               # written by `export`; or the output folder of the quickstart
-    out: Path | str | None = None,    # folder for the page, which is made; `None`: FOLDER-app, beside the model's
+    folder: Path | str,  # written by `export`; or the output folder of the quickstart
+    out: Path | str | None = None,  # folder for the page, which is made; `None`: FOLDER-app, beside the model's
     *,
-    max_mb: float = MAX_MB,           # largest file that a visitor may give, in MB (10**6 bytes); above 9 Voila must be told, as `fastai-tl serve` does
-) -> Path:                            # the notebook, `app.ipynb`
+    # largest file that a visitor may give, in MB (10**6 bytes); above 9 Voila must be told, as `fastai-tl serve` does
+    max_mb: float = MAX_MB,
+) -> Path:  # the notebook, `app.ipynb`
     """Write a web page of an exported model: a notebook for Voila, and `app.py` for Gradio if that is installed
 
-    The page names the model's folder relatively: move both together. Raises `FileError` if the model is damaged, or a file is in the way that
-    `make_app` did not write or that was changed since. Runs no code from the model's folder."""
-    if isinstance(max_mb, bool) or not isinstance(max_mb, (int, float)) or not 0<max_mb<=1000: raise InputError(f"max_mb={max_mb!r}: give 1 to 1000 MB.")
+    The page names the model's folder relatively: move both together. Raises `FileError` if the model is damaged, or a
+    file is in the way that `make_app` did not write or that was changed since. Runs no code from the model's folder.
+    """
+    if isinstance(max_mb, bool) or not isinstance(max_mb, (int, float)) or not 0 < max_mb <= 1000:
+        raise InputError(f"max_mb={max_mb!r}: give 1 to 1000 MB.")
     model, m = _model_folder(folder)
-    out = (Path(out) if out is not None else model.parent/f"{model.name}-app").resolve()
-    if out==model or model in out.parents: raise FileError(f"{out} is in the model's own folder, which an export replaces. Give another with out=….", path=out)
-    try: there = Path(os.path.relpath(model, out)).as_posix()
-    except ValueError: raise InputError(f"{out} is on another drive than {model}: give a folder on the same with out=….") from None
-    files = {PAGE: _page_text(there, about_model(m)["title"], max_mb)} | ({GRADIO: _gradio_text(there)} if find_spec("gradio") else {})
-    if out.exists() and not out.is_dir(): raise FileError(f"{out} is a file. Give a folder for the page with out=….", path=out)
-    for f in (out/n for n in files):
+    out = (Path(out) if out is not None else model.parent / f"{model.name}-app").resolve()
+    if out == model or model in out.parents:
+        raise FileError(
+            f"{out} is in the model's own folder, which an export replaces. Give another with out=….", path=out
+        )
+    try:
+        there = Path(os.path.relpath(model, out)).as_posix()
+    except ValueError:
+        raise InputError(f"{out} is on another drive than {model}: give a folder on the same with out=….") from None
+    files = {PAGE: _page_text(there, about_model(m)["title"], max_mb)} | (
+        {GRADIO: _gradio_text(there)} if find_spec("gradio") else {}
+    )
+    if out.exists() and not out.is_dir():
+        raise FileError(f"{out} is a file. Give a folder for the page with out=….", path=out)
+    for f in (out / n for n in files):
         if (f.exists() or f.is_symlink()) and not _made(f):
-            raise FileError(f"{f} was not written by make_app, or was changed since. Move it, or choose another folder with out=….", path=f)
+            raise FileError(
+                f"{f} was not written by make_app, or was changed since. Move it, or choose another folder with out=….",
+                path=f,
+            )
     out.mkdir(parents=True, exist_ok=True)
-    for n,text in files.items(): _put(out/n, text)
-    if GRADIO not in files: print("Note: Gradio is not installed, so there is no app.py for it: pip install gradio, then make_app again.")
-    return out/PAGE
+    for n, text in files.items():
+        _put(out / n, text)
+    if GRADIO not in files:
+        print("Note: Gradio is not installed, so there is no app.py for it: pip install gradio, then make_app again.")
+    return out / PAGE
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #3047e31f
-SERVE_MB = 40   # largest picture of a page that `serve` shows
-_POLICY = "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' data: blob: ws: wss:; frame-ancestors 'self'"
+SERVE_MB = 40  # largest picture of a page that `serve` shows
+_POLICY = (
+    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' data: blob: ws: wss:; "
+    "frame-ancestors 'self'"
+)
+
 
 def _served(folder):
     "The model to serve: `folder`, or the model that the page in `folder` shows; the page's own code is not run"
-    file = Path(folder)/PAGE
-    if not (Path(folder)/MANIFEST).is_file() and file.is_file() and _made(file):
-        folder = file.parent/json.loads(file.read_text(encoding="utf-8"))["metadata"]["fastai_tl"]["model"]
+    file = Path(folder) / PAGE
+    if not (Path(folder) / MANIFEST).is_file() and file.is_file() and _made(file):
+        folder = file.parent / json.loads(file.read_text(encoding="utf-8"))["metadata"]["fastai_tl"]["model"]
     return find_bundle(folder)
+
 
 def check_port(port: int):
     "Raise `InputError` unless a server can listen there"
-    if isinstance(port, bool) or not isinstance(port, int) or not 0<port<2**16: raise InputError(f"port={port!r}: give 1 to 65535.")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 2**16:
+        raise InputError(f"port={port!r}: give 1 to 65535.")
     with socket.socket() as s:
-        if os.name!="nt": s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # one that was closed a moment ago is free
-        try: s.bind(("127.0.0.1", port))
-        except OSError as e: raise InputError(f"Port {port} is taken or not allowed ({e.strerror}). Choose another with --port, such as {port+1}.") from None
+        if os.name != "nt":
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed a moment ago is free
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError as e:
+            raise InputError(
+                f"Port {port} is taken or not allowed ({e.strerror}). Choose another with --port, such as {port + 1}."
+            ) from None
+
 
 def _environment(base):
     "Of Voila: pages run in this Python, whatever kernels a user has installed"
-    spec = base/"jupyter"/"kernels"/"python3"; spec.mkdir(parents=True)
+    spec = base / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec/"kernel.json").write_text(json.dumps(dict(argv=argv, display_name="Python 3", language="python")))
-    return {**os.environ, "JUPYTER_PATH": os.pathsep.join(filter(None, (str(base/"jupyter"), os.environ.get("JUPYTER_PATH"))))}
+    (spec / "kernel.json").write_text(json.dumps(dict(argv=argv, display_name="Python 3", language="python")))
+    return {
+        **os.environ,
+        "JUPYTER_PATH": os.pathsep.join(filter(None, (str(base / "jupyter"), os.environ.get("JUPYTER_PATH")))),
+    }
+
 
 def _command(page, port, base):
-    settings = dict(websocket_max_message_size=(SERVE_MB+10)*2**20, headers={"Content-Security-Policy": _POLICY})
-    return [sys.executable, "-m", "voila", str(page), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", "--Voila.port_retries=0",
-            f"--Voila.connection_dir_root={base}", f"--Voila.tornado_settings={settings!r}"]
+    settings = dict(websocket_max_message_size=(SERVE_MB + 10) * 2**20, headers={"Content-Security-Policy": _POLICY})
+    return [
+        sys.executable,
+        "-m",
+        "voila",
+        str(page),
+        "--no-browser",
+        f"--port={port}",
+        "--Voila.ip=127.0.0.1",
+        "--Voila.port_retries=0",
+        f"--Voila.connection_dir_root={base}",
+        f"--Voila.tornado_settings={settings!r}",
+    ]
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #f07a57d1
 def _wait_up(process, url, log, seconds=60):
     "Until the server answers; raises `StateError` with the end of its log if it does not"
-    end = time.monotonic()+seconds
-    while process.poll() is None and time.monotonic()<end:
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
         try:
-            with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 1): return
-        except OSError: time.sleep(.1)
-    raise StateError("Voila did not start. The end of its log:\n"+"\n".join(log.read_text(errors="replace").splitlines()[-8:]))
+            with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise StateError(
+        "Voila did not start. The end of its log:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+    )
+
 
 def _end(process, seconds=10):
     "End Voila and the kernels of its pages"
-    if process.poll() is None: process.terminate()
-    try: process.wait(seconds)
-    except subprocess.TimeoutExpired: process.kill(); process.wait()
-    if os.name!="nt":
-        try: os.killpg(process.pid, signal.SIGKILL)   # what it may have left behind: the group is its own
-        except (ProcessLookupError, PermissionError): pass
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if os.name != "nt":
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind: the group is its own
+        except (ProcessLookupError, PermissionError):
+            pass
+
 
 @contextmanager
 def _term_exits():
     "A SIGTERM ends the process by way of `finally`, so that nothing is left running"
-    if threading.current_thread() is not threading.main_thread(): yield; return
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     old = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try: yield
-    finally: signal.signal(signal.SIGTERM, old)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
 
 def serve(
-    folder: Path | str,       # written by `export`, by `make_app`, or by the quickstart
-    port: int = 8866,         # on this machine
-    browser: bool = True,     # open the page
-    ready=print,              # called with the address when the page can be opened
+    folder: Path | str,  # written by `export`, by `make_app`, or by the quickstart
+    port: int = 8866,  # on this machine
+    browser: bool = True,  # open the page
+    ready=print,  # called with the address when the page can be opened
 ):
-    "Show the page of a model on 127.0.0.1 until Ctrl-C; raises `ExtraError` if Voila is missing, `InputError` if the port is taken"
+    """Show the page of a model on 127.0.0.1 until Ctrl-C; raises `ExtraError` if Voila is missing, `InputError` if
+    the port is taken
+    """
     if missing := [n for n in ("voila", "ipykernel") if find_spec(n) is None]:
         raise ExtraError(f"The page needs {' and '.join(missing)}: pip install fastai-tl[app].", extra="app")
-    model, m = _model_folder(_served(folder)); check_port(port)
+    model, m = _model_folder(_served(folder))
+    check_port(port)
     with _term_exits(), tempfile.TemporaryDirectory(prefix="fastai-tl-", ignore_cleanup_errors=True) as d:
         base, url = Path(d), f"http://127.0.0.1:{port}"
-        _put(base/PAGE, _page_text(str(model), about_model(m)["title"], SERVE_MB))
-        with open(base/"voila.log", "w") as log:
-            process = subprocess.Popen(_command(base/PAGE, port, base), env=_environment(base), cwd=base, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                       start_new_session=True)
+        _put(base / PAGE, _page_text(str(model), about_model(m)["title"], SERVE_MB))
+        with open(base / "voila.log", "w") as log:
+            process = subprocess.Popen(
+                _command(base / PAGE, port, base),
+                env=_environment(base),
+                cwd=base,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         try:
-            _wait_up(process, url, base/"voila.log")
+            _wait_up(process, url, base / "voila.log")
             ready(url)
-            if browser: webbrowser.open(url)
+            if browser:
+                webbrowser.open(url)
             process.wait()
-            raise StateError("Voila has ended. The end of its log:\n"+"\n".join((base/"voila.log").read_text(errors="replace").splitlines()[-8:]))
-        finally: _end(process)
+            raise StateError(
+                "Voila has ended. The end of its log:\n"
+                + "\n".join((base / "voila.log").read_text(errors="replace").splitlines()[-8:])
+            )
+        finally:
+            _end(process)

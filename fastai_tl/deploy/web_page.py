@@ -19,174 +19,279 @@ __all__ = ['bars', 'answer_html', 'ModelPage']
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #385783f1
 _CSS = """<style>
-@media (prefers-color-scheme:dark){body.theme-light[data-voila]{--jp-layout-color0:#121416;--jp-layout-color1:#1b1e21;--jp-layout-color2:#2a2e32;
- --jp-ui-font-color0:#fff;--jp-ui-font-color1:#e6e8ea;--jp-ui-font-color2:#a9b0b6;--jp-content-font-color1:#e6e8ea;--jp-border-color1:#59616a;
+@media (prefers-color-scheme:dark){body.theme-light[data-voila]{--jp-layout-color0:#121416;--jp-layout-color1:#1b1e21;
+  --jp-layout-color2:#2a2e32;
+ --jp-ui-font-color0:#fff;--jp-ui-font-color1:#e6e8ea;--jp-ui-font-color2:#a9b0b6;--jp-content-font-color1:#e6e8ea;
+   --jp-border-color1:#59616a;
  --jp-border-color2:#3c4248;--jp-brand-color1:#64b5f6;--jp-error-color1:#ef7070;color-scheme:dark;background:#121416}}
 body.theme-dark[data-voila]{color-scheme:dark}
-@media (max-width:640px){body[data-voila].jp-Notebook,body[data-voila] #rendered_cells,body[data-voila] .jp-Cell,body[data-voila] .jp-OutputArea-output{
+@media (max-width:640px){body[data-voila].jp-Notebook,body[data-voila] #rendered_cells,body[data-voila] .jp-Cell,
+  body[data-voila] .jp-OutputArea-output{
  padding-left:6px!important;padding-right:6px!important;margin-left:0!important;margin-right:0!important}
  body[data-voila] .jp-OutputPrompt,body[data-voila] .jp-Collapser{display:none!important}}
-.ftl-page{--bar:#1f77b4;--soft:rgba(127,127,127,.16);max-width:860px;margin:0 auto;min-width:0;overflow:visible;width:100%;
- font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:var(--jp-ui-font-color1,#222);container-type:inline-size}
-.ftl-page .widget-html,.ftl-page .widget-html-content{font:inherit;line-height:1.5;color:inherit;height:auto;min-height:0;margin:0;width:100%;overflow:visible}
+.ftl-page{--bar:#1f77b4;--soft:rgba(127,127,127,.16);max-width:860px;margin:0 auto;min-width:0;overflow:visible;
+  width:100%;
+ font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;color:var(--jp-ui-font-color1,#222);
+   container-type:inline-size}
+.ftl-page .widget-html,.ftl-page .widget-html-content{font:inherit;line-height:1.5;color:inherit;height:auto;
+  min-height:0;margin:0;width:100%;overflow:visible}
 .ftl-page h1{font-size:26px;line-height:1.25;margin:6px 0 4px;font-weight:650;color:inherit;overflow-wrap:anywhere}
-.ftl-page p{margin:4px 0;overflow-wrap:anywhere} .ftl-page .ftl-dim{color:var(--jp-ui-font-color2,#666);font-size:13.5px}
-.ftl-page .ftl-drop{display:block;position:relative;border:2px dashed var(--jp-border-color1,#999);border-radius:12px;padding:26px 16px;text-align:center;
- cursor:pointer;margin:14px 0 8px;background:var(--jp-layout-color1,transparent);transition:background .15s,border-color .15s}
-.ftl-page .ftl-drop:hover,.ftl-page .ftl-drop.ftl-over{border-color:var(--jp-brand-color1,#1976d2);background:var(--soft)}
+.ftl-page p{margin:4px 0;overflow-wrap:anywhere} .ftl-page .ftl-dim{color:var(--jp-ui-font-color2,#666);
+  font-size:13.5px}
+.ftl-page .ftl-drop{display:block;position:relative;border:2px dashed var(--jp-border-color1,#999);border-radius:12px;
+  padding:26px 16px;text-align:center;
+ cursor:pointer;margin:14px 0 8px;background:var(--jp-layout-color1,transparent);
+   transition:background .15s,border-color .15s}
+.ftl-page .ftl-drop:hover,.ftl-page .ftl-drop.ftl-over{border-color:var(--jp-brand-color1,#1976d2);
+  background:var(--soft)}
 .ftl-page .ftl-drop:focus-within{outline:3px solid var(--jp-brand-color1,#1976d2);outline-offset:2px}
 .ftl-page .ftl-drop strong{display:block;font-size:17px} .ftl-page .ftl-drop span{display:block}
 .ftl-page .ftl-file{position:absolute;opacity:0;width:1px;height:1px;left:50%;top:50%}
 .ftl-page .ftl-sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-.ftl-page .ftl-alert{padding:9px 13px;border-left:4px solid var(--jp-error-color1,#c62828);background:rgba(198,40,40,.12);border-radius:4px;margin:8px 0;
+.ftl-page .ftl-alert{padding:9px 13px;border-left:4px solid var(--jp-error-color1,#c62828);
+  background:rgba(198,40,40,.12);border-radius:4px;margin:8px 0;
  overflow-wrap:anywhere}
 .ftl-page .ftl-alert[hidden]{display:none}
-.ftl-page .ftl-answer{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:10px 26px;align-items:start;margin:12px 0}
+.ftl-page .ftl-answer{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,6fr);gap:10px 26px;align-items:start;
+  margin:12px 0}
 .ftl-page figure{margin:0}
-.ftl-page figure img{max-width:100%;min-width:min(220px,100%);object-fit:contain;max-height:420px;border-radius:8px;display:block;background:var(--soft)}
+.ftl-page figure img{max-width:100%;min-width:min(220px,100%);object-fit:contain;max-height:420px;border-radius:8px;
+  display:block;background:var(--soft)}
 .ftl-page figcaption{font-size:13px;color:var(--jp-ui-font-color2,#666);overflow-wrap:anywhere;margin-top:4px}
 .ftl-page h2{font-size:21px;font-weight:650;line-height:1.25;margin:0 0 10px;color:inherit;overflow-wrap:anywhere}
-.ftl-page ol{list-style:none;margin:0;padding:0} .ftl-page .ftl-row{margin:0 0 9px;display:grid;grid-template-columns:minmax(0,1fr) auto;gap:1px 12px}
+.ftl-page ol{list-style:none;margin:0;padding:0} .ftl-page .ftl-row{margin:0 0 9px;display:grid;
+  grid-template-columns:minmax(0,1fr) auto;gap:1px 12px}
 .ftl-page .ftl-name{overflow-wrap:anywhere} .ftl-page .ftl-share{font-variant-numeric:tabular-nums}
 .ftl-page .ftl-track{grid-column:1/-1;height:10px;border-radius:5px;background:var(--soft);overflow:hidden}
 .ftl-page .ftl-bar{display:block;height:100%;border-radius:5px;background:var(--bar);min-width:2px}
 .ftl-page .ftl-row:first-child{font-weight:650}
-.ftl-page details{margin:6px 0} .ftl-page summary{cursor:pointer;font-weight:600} .ftl-page details ul{margin:6px 0;padding-left:20px}
-.ftl-page .ftl-example{width:auto;height:auto;line-height:1.4;padding:6px 14px;border-radius:8px;margin:0 0 4px;align-self:center;font-size:14px}
-.ftl-page .ftl-transport{display:none} .ftl-page.ftl-plain .ftl-transport{display:block;width:auto;align-self:center;margin:4px}
-@media (forced-colors:active){.ftl-page .ftl-track{border:1px solid} .ftl-page .ftl-bar{background:CanvasText;forced-color-adjust:none}}
+.ftl-page details{margin:6px 0} .ftl-page summary{cursor:pointer;font-weight:600}
+.ftl-page details ul{margin:6px 0;padding-left:20px}
+.ftl-page .ftl-example{width:auto;height:auto;line-height:1.4;padding:6px 14px;border-radius:8px;margin:0 0 4px;
+  align-self:center;font-size:14px}
+.ftl-page .ftl-transport{display:none} .ftl-page.ftl-plain .ftl-transport{display:block;width:auto;align-self:center;
+  margin:4px}
+@media (forced-colors:active){.ftl-page .ftl-track{border:1px solid}
+  .ftl-page .ftl-bar{background:CanvasText;forced-color-adjust:none}}
 @media (prefers-reduced-motion:reduce){.ftl-page .ftl-drop{transition:none}}
 @container (max-width:560px){.ftl-page .ftl-answer{grid-template-columns:minmax(0,1fr)} .ftl-page h1{font-size:21px}
  .ftl-page .ftl-drop{padding:20px 10px} .ftl-page figure img{max-height:300px}}
 </style>"""
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #32ddf769
-_SEND = """const fs=[...(this.dropped||this.files)],page=this.closest('.ftl-page'),say=page.querySelector('.ftl-alert'),most={most};
+_SEND = """const fs=[...(this.dropped||this.files)],page=this.closest('.ftl-page'),
+ say=page.querySelector('.ftl-alert'),most={most};
 const mb=n=>(n/1e6).toLocaleString('en',{{maximumFractionDigits:n<1e7?1:0}});let why='';
 if(fs.length>1)why=`These are ${{fs.length}} files. Give one picture at a time.`;
 else if(!fs.length)why=this.dropped?'That was not a file. Save the picture first, then give the file.':'';
-else if(fs[0].size>most)why=`${{fs[0].name}} has ${{mb(fs[0].size)}} MB, and at most ${{mb(most)}} MB can be sent. Save it smaller first.`;
+else if(fs[0].size>most)
+ why=`${{fs[0].name}} has ${{mb(fs[0].size)}} MB, and at most ${{mb(most)}} MB can be sent. Save it smaller first.`;
 else if(!fs[0].size)why=`${{fs[0].name}} is empty.`;
 say.textContent=why;say.hidden=!why;const a=page.querySelector('.ftl-answer');
 if(a&&(why||fs.length)){{a.textContent='';while(a.nextElementSibling)a.nextElementSibling.remove()}}
 if(fs.length&&!why){{let to=null;const p=HTMLInputElement.prototype,own=Object.getOwnPropertyDescriptor(p,'click');
-p.click=function(){{to=this}};try{{page.querySelector('.ftl-transport').click()}}finally{{own?Object.defineProperty(p,'click',own):delete p.click}}
+p.click=function(){{to=this}};try{{page.querySelector('.ftl-transport').click()}}
+finally{{own?Object.defineProperty(p,'click',own):delete p.click}}
 if(to){{const d=new DataTransfer();d.items.add(fs[0]);to.files=d.files;
 if(a){{const t=document.createElement('p');t.textContent=`Looking at ${{fs[0].name}} …`;a.append(t);
-setTimeout(()=>{{if(t.isConnected)t.textContent='There is still no answer. If none comes, load the page again.'}},30000)}}
+setTimeout(()=>{{if(t.isConnected)t.textContent='There is still no answer. If none comes, load the page again.'}},
+  30000)}}
 to.dispatchEvent(new Event('change'))}}
 else page.classList.add('ftl-plain')}}
 this.dropped=null;this.value=''"""
 _OVER = "event.preventDefault();this.classList.add('ftl-over')"
-_DROP = ("event.preventDefault();this.classList.remove('ftl-over');const i=this.querySelector('input');i.dropped=[...event.dataTransfer.files];"
-         "i.dispatchEvent(new Event('change'))")
+_DROP = (
+    "event.preventDefault();this.classList.remove('ftl-over');const i=this.querySelector('input');"
+    "i.dropped=[...event.dataTransfer.files];i.dispatchEvent(new Event('change'))"
+)
+
 
 def _drop_zone(max_mb):
     "The field for a picture, the place of messages and that of what is read out"
-    send = html.escape(_SEND.format(most=int(max_mb*1e6)))
-    return (f'<label class="ftl-drop" ondragover="{_OVER}" ondragenter="{_OVER}" ondragleave="this.classList.remove(\'ftl-over\')" ondrop="{_DROP}">'
-            f'<input class="ftl-file" type="file" accept="image/*" onchange="{send}"><strong>Choose a picture, or drop it here</strong>'
-            f'<span class="ftl-dim">One file, JPEG, PNG, WebP, GIF, TIFF or BMP, up to {max_mb:g} MB. It goes to this server and is not kept.</span></label>'
-            '<div class="ftl-alert" role="alert" hidden></div><div class="ftl-sr" role="status"></div>')
+    send = html.escape(_SEND.format(most=int(max_mb * 1e6)))
+    return (
+        f'<label class="ftl-drop" ondragover="{_OVER}" ondragenter="{_OVER}" '
+        f'ondragleave="this.classList.remove(\'ftl-over\')" ondrop="{_DROP}">'
+        f'<input class="ftl-file" type="file" accept="image/*" onchange="{send}">'
+        '<strong>Choose a picture, or drop it here</strong>'
+        f'<span class="ftl-dim">One file, JPEG, PNG, WebP, GIF, TIFF or BMP, up to {max_mb:g} MB. '
+        'It goes to this server and is not kept.</span></label>'
+        '<div class="ftl-alert" role="alert" hidden></div><div class="ftl-sr" role="status"></div>'
+    )
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #35ef3ffb
-def _share(p): return "under 0.1%" if p<.001 else f"{p:.1%}"
+def _share(p):
+    return "under 0.1%" if p < 0.001 else f"{p:.1%}"
+
 
 def bars(
-    top: list[tuple[str, float]],   # of `Prediction.top`
-    more: int = 0,                  # further classes
-) -> str:                           # HTML
+    top: list[tuple[str, float]],  # of `Prediction.top`
+    more: int = 0,  # further classes
+) -> str:  # HTML
     "The most probable classes as bars; a screen reader reads a list of names and shares"
-    rows = "".join(f'<li class="ftl-row"><span class="ftl-name">{html.escape(c)}</span> <span class="ftl-share">{_share(p)}</span>'
-                   f'<span class="ftl-track" aria-hidden="true"><span class="ftl-bar" style="width:{100*p:.2f}%"></span></span></li>' for c,p in top)
-    rest = f'<p class="ftl-dim">{more:,} other {"class" if more==1 else "classes"} share {_share(max(1-sum(p for _,p in top), 0))}.</p>' if more>0 else ""
+    rows = "".join(
+        f'<li class="ftl-row"><span class="ftl-name">{html.escape(c)}</span> <span class="ftl-share">{_share(p)}'
+        '</span><span class="ftl-track" aria-hidden="true"><span class="ftl-bar" '
+        f'style="width:{100 * p:.2f}%"></span></span></li>'
+        for c, p in top
+    )
+    rest = (
+        (
+            f'<p class="ftl-dim">{more:,} other {"class" if more == 1 else "classes"} share '
+            f'{_share(max(1 - sum(p for _, p in top), 0))}.</p>'
+        )
+        if more > 0
+        else ""
+    )
     return f'<ol aria-label="Most probable classes, the first first">{rows}</ol>{rest}'
+
 
 def _thumb(im, side=640):
     "A small JPEG as a `data:` address"
-    im = im.convert("RGB"); im.thumbnail((side, side)); buf = io.BytesIO(); im.save(buf, "JPEG", quality=88)
-    return "data:image/jpeg;base64,"+base64.b64encode(buf.getvalue()).decode()
+    im = im.convert("RGB")
+    im.thumbnail((side, side))
+    buf = io.BytesIO()
+    im.save(buf, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buf.getvalue()).decode()
+
 
 def _turned(data):
     "Whether the camera noted that the picture is to be turned"
     try:
-        with Image.open(io.BytesIO(data)) as im: return im.getexif().get(0x112, 1) not in (0, 1)
-    except Exception: return False   # an EXIF block that is damaged says nothing
+        with Image.open(io.BytesIO(data)) as im:
+            return im.getexif().get(0x112, 1) not in (0, 1)
+    except Exception:
+        return False  # an EXIF block that is damaged says nothing
+
 
 def answer_html(
-    im: Image.Image,           # as the network saw it, before it was resized
+    im: Image.Image,  # as the network saw it, before it was resized
     p: Prediction,
-    name: str,                 # of the picture
-    k: int = 5,                # classes at most
-    turned: bool = False,      # EXIF says that it is to be turned, which the model ignores
+    name: str,  # of the picture
+    k: int = 5,  # classes at most
+    turned: bool = False,  # EXIF says that it is to be turned, which the model ignores
 ) -> str:
     "The picture and what the model says of it"
-    top = p.top(k); said = "; ".join(f"{c}, {_share(v)}" for c,v in top[:3])
+    top = p.top(k)
+    said = "; ".join(f"{c}, {_share(v)}" for c, v in top[:3])
     note = "<br>Shown as the model sees it: it does not follow the camera's note to turn the picture." if turned else ""
-    say = ("const page=this.closest('.ftl-page');page.querySelector('.ftl-sr').textContent=this.dataset.say;"
-           "page.querySelector('label + .ftl-alert').hidden=true")
-    return (f'<div class="ftl-answer"><figure><img src="{_thumb(im)}" alt="The picture that you gave" data-say="{html.escape("Most probable: "+said)}" '
-            f'onload="{say}"><figcaption>{html.escape(name)}, {im.width:,} x {im.height:,} pixels{note}</figcaption></figure>'
-            f'<div><h2>{html.escape(p.label)}</h2>{bars(top, len(p.classes)-len(top))}</div></div>')
+    say = (
+        "const page=this.closest('.ftl-page');page.querySelector('.ftl-sr').textContent=this.dataset.say;"
+        "page.querySelector('label + .ftl-alert').hidden=true"
+    )
+    return (
+        f'<div class="ftl-answer"><figure><img src="{_thumb(im)}" alt="The picture that you gave" '
+        f'data-say="{html.escape("Most probable: " + said)}" '
+        f'onload="{say}"><figcaption>{html.escape(name)}, {im.width:,} x {im.height:,} pixels{note}'
+        '</figcaption></figure>'
+        f'<div><h2>{html.escape(p.label)}</h2>{bars(top, len(p.classes) - len(top))}</div></div>'
+    )
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #8c40416b
-def _problem(text): return f'<div class="ftl-answer"></div><div class="ftl-alert" role="alert">{html.escape(text)}</div>'
+def _problem(text):
+    return f'<div class="ftl-answer"></div><div class="ftl-alert" role="alert">{html.escape(text)}</div>'
+
 
 class ModelPage(w.VBox):
-    "A page for one exported model: give it a picture, see the most probable classes; shows what is wrong instead of raising it"
-    def __init__(self,
-        folder: Path | str,       # written by `export`; or the output folder of the quickstart
-        k: int = 5,               # classes that are shown
-        max_mb: float = MAX_MB,   # largest file, in MB (10**6 bytes)
+    """A page for one exported model: give it a picture, see the most probable classes; shows what is wrong instead
+    of raising it
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,  # written by `export`; or the output folder of the quickstart
+        k: int = 5,  # classes that are shown
+        max_mb: float = MAX_MB,  # largest file, in MB (10**6 bytes)
     ):
-        self.k, self.max_mb, self.model, self.prediction, self._n = k, max_mb, None, None, itertools.count(1)
+        self.k = k
+        self.max_mb = max_mb
+        self.model = None
+        self.prediction = None
+        self._n = itertools.count(1)
         self.answer = w.HTML('<div class="ftl-answer"></div>')
-        self.upload = w.FileUpload(accept="image/*", multiple=False); self.upload.add_class("ftl-transport")
-        self.example = w.Button(description="Try the example picture", tooltip="A picture that came with the model"); self.example.add_class("ftl-example")
-        try: self.model = open_model(folder); self._sample = _sample_of(self.model.manifest)
-        except KitError as e: parts = [w.HTML(f"{_CSS}<h1>No model</h1>{_problem(e.args[0])}")]
+        self.upload = w.FileUpload(accept="image/*", multiple=False)
+        self.upload.add_class("ftl-transport")
+        self.example = w.Button(description="Try the example picture", tooltip="A picture that came with the model")
+        self.example.add_class("ftl-example")
+        try:
+            self.model = open_model(folder)
+            self._sample = _sample_of(self.model.manifest)
+        except KitError as e:
+            parts = [w.HTML(f"{_CSS}<h1>No model</h1>{_problem(e.args[0])}")]
         else:
             a = about_model(self.model.manifest)
-            parts = [w.HTML(_CSS+f'<h1>{html.escape(a["title"])}</h1>'), w.HTML(_drop_zone(max_mb)), self.upload,
-                     *([self.example] if self._sample else []), self.answer, w.HTML(_about_html(a))]
-        super().__init__(parts); self.add_class("ftl-page")
+            parts = [
+                w.HTML(_CSS + f'<h1>{html.escape(a["title"])}</h1>'),
+                w.HTML(_drop_zone(max_mb)),
+                self.upload,
+                *([self.example] if self._sample else []),
+                self.answer,
+                w.HTML(_about_html(a)),
+            ]
+        super().__init__(parts)
+        self.add_class("ftl-page")
         self.upload.observe(self._received, "value")
         self.example.on_click(lambda _: self.classify(self._sample, "The example picture"))
 
-    def classify(self,
-        data: bytes,          # what is in the file of a picture
-        name: str,            # of the file
-    ) -> Prediction | None:   # `None`: the page says why
+    def classify(
+        self,
+        data: bytes,  # what is in the file of a picture
+        name: str,  # of the file
+    ) -> Prediction | None:  # `None`: the page says why
         "Show a picture and its most probable classes"
         self.prediction = None
         try:
-            if self.model is None: return None
-            if (n := len(data)/1e6)>self.max_mb:
-                raise FileError(f"{name} has {n:,.1f} MB, and at most {self.max_mb:g} MB can be sent. Save it smaller first.", path=name)
-            im = open_bytes(data, {1: "L", 3: "RGB", 4: "RGBA"}[self.model.manifest["preprocessing"].get("channels", 3)], name)
+            if self.model is None:
+                return None
+            if (n := len(data) / 1e6) > self.max_mb:
+                raise FileError(
+                    f"{name} has {n:,.1f} MB, and at most {self.max_mb:g} MB can be sent. Save it smaller first.",
+                    path=name,
+                )
+            im = open_bytes(
+                data, {1: "L", 3: "RGB", 4: "RGBA"}[self.model.manifest["preprocessing"].get("channels", 3)], name
+            )
             self.prediction = self.model.predict(im)
             self._show(answer_html(im, self.prediction, name, self.k, _turned(data)))
-        except KitError as e: self._show(_problem(e.args[0]))
-        except MemoryError: self._show(_problem(f"{name} is too large for the memory of this server. Save it smaller first."))
-        except Exception as e: self._show(_problem(f"Something went wrong on this server ({type(e).__name__}). Its log says more.")); raise
+        except KitError as e:
+            self._show(_problem(e.args[0]))
+        except MemoryError:
+            self._show(_problem(f"{name} is too large for the memory of this server. Save it smaller first."))
+        except Exception as e:
+            self._show(_problem(f"Something went wrong on this server ({type(e).__name__}). Its log says more."))
+            raise
         return self.prediction
 
-    def _show(self, text): self.answer.value = f"<!-- {next(self._n)} -->{text}"   # the same answer again replaces "Looking at …", too
+    def _show(self, text):
+        self.answer.value = f"<!-- {next(self._n)} -->{text}"  # the same answer again replaces "Looking at …", too
 
     def _received(self, change):
-        if not change.new: return
-        files, self.upload.value = change.new, ()   # nothing of it is kept
-        if len(files)>1: self._show(_problem(f"These are {len(files)} files. Give one picture at a time."))
-        else: self.classify(bytes(files[0]["content"]), files[0]["name"])
+        if not change.new:
+            return
+        files, self.upload.value = change.new, ()  # nothing of it is kept
+        if len(files) > 1:
+            self._show(_problem(f"These are {len(files)} files. Give one picture at a time."))
+        else:
+            self.classify(bytes(files[0]["content"]), files[0]["name"])
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #bdb4f92a
 def _sample_of(m):
     "The example picture that came with the model, as bytes; `None`: there is none"
-    if SAMPLE not in (m.get("files") or {}): return None
-    try: return read_part(m, SAMPLE)
-    except KitError: return None
+    if SAMPLE not in (m.get("files") or {}):
+        return None
+    try:
+        return read_part(m, SAMPLE)
+    except KitError:
+        return None
+
 
 def _about_html(a):
-    text, limits = (("".join(f"{t}{html.escape(s)}{e}" for s in a[k])) for k,t,e in (("text", "<p>", "</p>"), ("limits", "<li>", "</li>")))
-    return (f'<p class="ftl-dim">{html.escape(a["text"][-1]+" "+a["limits"][0])}</p><details><summary>About this model</summary>{text}<ul>{limits}</ul>'
-            '<p class="ftl-dim">Its folder holds a model card, README.md, with all that is known of it.</p></details>')
+    text, limits = (
+        ("".join(f"{t}{html.escape(s)}{e}" for s in a[k]))
+        for k, t, e in (("text", "<p>", "</p>"), ("limits", "<li>", "</li>"))
+    )
+    return (
+        f'<p class="ftl-dim">{html.escape(a["text"][-1] + " " + a["limits"][0])}</p><details>'
+        f'<summary>About this model</summary>{text}<ul>{limits}</ul>'
+        '<p class="ftl-dim">Its folder holds a model card, README.md, with all that is known of it.</p></details>'
+    )

@@ -30,113 +30,210 @@ __all__ = ['SEVERITIES', 'CODES', 'MAX_BYTES', 'DoctorError', 'Finding', 'Diagno
 class DoctorError(StateError):
     "Training would fail, or do nothing; has the field `findings`"
 
+
 SEVERITIES = ("stop", "warn", "info")
 _COLOURS = dict(stop="220,50,47,.30", warn="235,140,30,.26", info="60,130,220,.22")
-CODES = ("no_batches", "lonely", "class_missing", "duplicates", "no_normalize", "double_normalize", "wrong_normalize", "one_group", "all_frozen",
-         "nothing_frozen", "bn_single", "read_only", "too_small", "misfit", "n_out", "unchecked")
+CODES = (
+    "no_batches",
+    "lonely",
+    "class_missing",
+    "duplicates",
+    "no_normalize",
+    "double_normalize",
+    "wrong_normalize",
+    "one_group",
+    "all_frozen",
+    "nothing_frozen",
+    "bn_single",
+    "read_only",
+    "too_small",
+    "misfit",
+    "n_out",
+    "unchecked",
+)
+
 
 @dataclass(frozen=True)
 class Finding:
     "One thing that is not as it should be"
-    code: str       # one of `CODES`, for `skip`
-    severity: str   # 'stop': training would fail, or do nothing; 'warn': results would mislead or suffer; 'info': worth knowing
-    what: str
-    harm: str       # what happens if it is ignored
-    cure: str       # what to do, with the code to type
 
-    def __str__(self): return f"{self.what} {self.harm} {self.cure}"
+    code: str  # one of `CODES`, for `skip`
+    # 'stop': training would fail, or do nothing; 'warn': results would mislead or suffer; 'info': worth knowing
+    severity: str
+    what: str
+    harm: str  # what happens if it is ignored
+    cure: str  # what to do, with the code to type
+
+    def __str__(self):
+        return f"{self.what} {self.harm} {self.cure}"
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #62a14a22
 @dataclass(frozen=True, repr=False)
 class Diagnosis:
     "What `diagnose` has found, the worst first"
+
     findings: tuple[Finding, ...] = ()
 
     @property
-    def stops(self) -> tuple[Finding, ...]: return tuple(f for f in self.findings if f.severity=="stop")
+    def stops(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "stop")
+
     @property
-    def warnings(self) -> tuple[Finding, ...]: return tuple(f for f in self.findings if f.severity=="warn")
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity == "warn")
+
     @property
-    def ok(self) -> bool: return not self.stops and not self.warnings
+    def ok(self) -> bool:
+        return not self.stops and not self.warnings
 
     def __repr__(self):
-        if not self.findings: return "Healthy: nothing was found."
-        return "\n".join(f"{f.severity:5}{f.code:17}{f.what}\n{'':22}if ignored: {f.harm}\n{'':22}cure: {f.cure}" for f in self.findings)
+        if not self.findings:
+            return "Healthy: nothing was found."
+        return "\n".join(
+            f"{f.severity:5}{f.code:17}{f.what}\n{'':22}if ignored: {f.harm}\n{'':22}cure: {f.cure}"
+            for f in self.findings
+        )
 
     def _repr_html_(self):
-        if not self.findings: return "<p>Healthy: nothing was found.</p>"
-        cell = lambda t, tag="td", width="": f"<{tag} style='text-align:left;vertical-align:top;white-space:normal;overflow-wrap:break-word{width}'>{t}</{tag}>"
-        chip = lambda s: f"<strong style='background-color:rgba({_COLOURS[s]});border-radius:8px;padding:0 8px;white-space:nowrap'>{s}</strong>"
-        rows = [[f"{chip(f.severity)}<br><code style='white-space:nowrap'>{f.code}</code>", *map(escape, (f.what, f.harm, f.cure))] for f in self.findings]
-        head = cell("finding", "th", ";width:9.5em")+"".join(cell(t, "th") for t in ("what", "if it is ignored", "cure"))
+        if not self.findings:
+            return "<p>Healthy: nothing was found.</p>"
+        cell = lambda t, tag="td", width="": (
+            f"<{tag} style='text-align:left;vertical-align:top;white-space:normal;overflow-wrap:break-word{width}'>{t}"
+            f"</{tag}>"
+        )
+        chip = lambda s: (
+            f"<strong style='background-color:rgba({_COLOURS[s]});border-radius:8px;padding:0 8px;"
+            f"white-space:nowrap'>{s}</strong>"
+        )
+        rows = [
+            [
+                f"{chip(f.severity)}<br><code style='white-space:nowrap'>{f.code}</code>",
+                *map(escape, (f.what, f.harm, f.cure)),
+            ]
+            for f in self.findings
+        ]
+        head = cell("finding", "th", ";width:9.5em") + "".join(
+            cell(t, "th") for t in ("what", "if it is ignored", "cure")
+        )
         body = "".join(f"<tr>{''.join(map(cell, r))}</tr>" for r in rows)
-        return f"<table class='dataframe' style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}</table>"
+        return (
+            f"<table class='dataframe' style='table-layout:fixed;width:100%;max-width:75em'><tr>{head}</tr>{body}"
+            "</table>"
+        )
 
-# %% ../../nbs/api/diagnosis/01_doctor.ipynb #c403e6dc
-def _act(self: Diagnosis,
-    learn=None,         # remembers in its `doctor_said` what was said, so that each warning comes once; `None`: warn anew
-    stacklevel: int = 3,  # of the warnings: 2 is the caller of `act`, 3 the caller of that
-):
-    "Raise `DoctorError` with all that must stop; else warn of each thing that would mislead, with a `KitWarning`"
-    if self.stops: raise DoctorError(" ".join(map(str, self.stops)), findings=self.stops)
-    said = getattr(learn, "doctor_said", frozenset())
-    new = [f for f in self.warnings if f.code not in said]
-    if learn is not None and new: learn.doctor_said = said|{f.code for f in new}
-    for f in new: warnings.warn(str(f), KitWarning, stacklevel=stacklevel)
-
-Diagnosis.act = _act
+    def act(
+        self,
+        learn=None,  # remembers in its `doctor_said` what was said, so that each warning comes once; `None`: warn anew
+        stacklevel: int = 3,  # of the warnings: 2 is the caller of `act`, 3 the caller of that
+    ):
+        "Raise `DoctorError` with all that must stop; else warn of each thing that would mislead, with a `KitWarning`"
+        if self.stops:
+            raise DoctorError(" ".join(map(str, self.stops)), findings=self.stops)
+        said = getattr(learn, "doctor_said", frozenset())
+        new = [f for f in self.warnings if f.code not in said]
+        if learn is not None and new:
+            learn.doctor_said = said | {f.code for f in new}
+        for f in new:
+            warnings.warn(str(f), KitWarning, stacklevel=stacklevel)
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #1b04888c
 @dataclass
 class Patient:
     "What is looked at"
-    learn: object | None   # a fastai `Learner`
-    dls: object            # fastai `DataLoaders`
-    limit: int             # items beyond which labels and contents are not looked at
+
+    learn: object | None  # a fastai `Learner`
+    dls: object  # fastai `DataLoaders`
+    limit: int  # items beyond which labels and contents are not looked at
 
     @property
-    def model(self) -> nn.Module: return self.learn.model
+    def model(self) -> nn.Module:
+        return self.learn.model
+
     @property
-    def recipe(self) -> dict: return getattr(getattr(self.learn, "model", None), "recipe", None) or {}
+    def recipe(self) -> dict:
+        return getattr(getattr(self.learn, "model", None), "recipe", None) or {}
+
     @property
-    def train(self): return self.dls.loaders[0]
+    def train(self):
+        return self.dls.loaders[0]
+
     @property
-    def bs(self) -> int | None: return getattr(self.train, "bs", None) or getattr(self.train, "batch_size", None)
+    def bs(self) -> int | None:
+        return getattr(self.train, "bs", None) or getattr(self.train, "batch_size", None)
+
     @property
-    def sides(self) -> list: return [dl.dataset for dl in self.dls.loaders[:2]]
+    def sides(self) -> list:
+        return [dl.dataset for dl in self.dls.loaders[:2]]
+
     @property
-    def total(self) -> int: return sum(map(len, self.sides))
+    def total(self) -> int:
+        return sum(map(len, self.sides))
 
     @cached_property
     def picture(self) -> torch.Tensor | None:
         "One item as the network sees it, (1, C, H, W); `None` if the items are not pictures"
-        if not self.total: return None
+        if not self.total:
+            return None
         x = sample_input(self.learn or self.dls)
-        return x[0] if len(x)==1 and isinstance(x[0], torch.Tensor) and x[0].ndim==4 and x[0].is_floating_point() else None
+        return (
+            x[0]
+            if len(x) == 1 and isinstance(x[0], torch.Tensor) and x[0].ndim == 4 and x[0].is_floating_point()
+            else None
+        )
 
     def too_many(self, what, harm):
         "Whether there are more items than `limit`; yields the finding that says so"
-        if self.total<=self.limit: return False
-        yield Finding("unchecked", "info", f"{what} of {self.total:,} items were not looked at, since they are more than {self.limit:,}.", harm,
-                      f"To look all the same, which may take a minute: diagnose(…, limit={self.total}).")
+        if self.total <= self.limit:
+            return False
+        yield Finding(
+            "unchecked",
+            "info",
+            f"{what} of {self.total:,} items were not looked at, since they are more than {self.limit:,}.",
+            harm,
+            f"To look all the same, which may take a minute: diagnose(…, limit={self.total}).",
+        )
         return True
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #923f796f
 def _batches(pt):
     n, bs = len(pt.sides[0]), pt.bs
-    if not len(pt.train): yield Finding("no_batches", "stop",
-        "There are no batches to train on: "+(f"{n} items are fewer than the batch size {bs}, and incomplete batches are dropped." if n else
-                                              "the training set is empty."),
-        "fit would train nothing, and print a normal table.", f"Make the batch smaller: bs={max(n//2, 2)}." if n else "Put items into the training set.")
-    if len(pt.sides)<2: yield Finding("lonely", "stop" if pt.learn else "warn", "There is no validation set: dls has one DataLoader.",
-        "fit fails with an IndexError after the first epoch.", "Give a second one: DataLoaders(train, valid).")
-    elif not len(pt.sides[1]): yield Finding("lonely", "warn", "The validation set is empty.", "Nothing shows whether the model learns or memorises.",
-        "Keep some items for validation, with a splitter such as RandomSplitter(valid_pct=.2).")
+    if not len(pt.train):
+        yield Finding(
+            "no_batches",
+            "stop",
+            "There are no batches to train on: "
+            + (
+                f"{n} items are fewer than the batch size {bs}, and incomplete batches are dropped."
+                if n
+                else "the training set is empty."
+            ),
+            "fit would train nothing, and print a normal table.",
+            f"Make the batch smaller: bs={max(n // 2, 2)}." if n else "Put items into the training set.",
+        )
+    if len(pt.sides) < 2:
+        yield Finding(
+            "lonely",
+            "stop" if pt.learn else "warn",
+            "There is no validation set: dls has one DataLoader.",
+            "fit fails with an IndexError after the first epoch.",
+            "Give a second one: DataLoaders(train, valid).",
+        )
+    elif not len(pt.sides[1]):
+        yield Finding(
+            "lonely",
+            "warn",
+            "The validation set is empty.",
+            "Nothing shows whether the model learns or memorises.",
+            "Keep some items for validation, with a splitter such as RandomSplitter(valid_pct=.2).",
+        )
+
 
 def _base(ds):
     "The dataset behind torch's `Subset`s, and which of its items count"
     idx = range(len(ds))
-    while hasattr(ds, "indices") and hasattr(ds, "dataset"): idx = [ds.indices[i] for i in idx]; ds = ds.dataset
+    while hasattr(ds, "indices") and hasattr(ds, "dataset"):
+        idx = [ds.indices[i] for i in idx]
+        ds = ds.dataset
     return ds, idx
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #0b068fd6
@@ -144,227 +241,417 @@ def _labels(tl, unknown):
     "The classes of a `TfmdLists`; `None` if it has something else. Labels that no class has go to `unknown`"
     out = []
     for i in range(len(tl)):
-        try: y = tl[i]
-        except KeyError as e: unknown.append(str(e.args[0] if e.args else e)); continue   # how fastai's Categorize says so
-        if not (isinstance(y, TensorCategory) or isinstance(y, TensorMultiCategory) and y.is_floating_point()): return None
+        try:
+            y = tl[i]
+        except KeyError as e:
+            unknown.append(str(e.args[0] if e.args else e))
+            continue  # how fastai's Categorize says so
+        if not (isinstance(y, TensorCategory) or isinstance(y, TensorMultiCategory) and y.is_floating_point()):
+            return None
         out.append(y)
     return out
+
 
 def _seen(ds, unknown):
     "Numbers of the classes that `ds` has items of; `None` if its items have no class"
     if tls := getattr(ds, "tls", None):
-        if len(tls)<2 or (ys := _labels(tls[-1], unknown)) is None: return None
-        return {j for y in ys for j in (y.nonzero().flatten().tolist() if isinstance(y, TensorMultiCategory) else [int(y)])}
-    if hasattr(ds, "ys") and hasattr(ds, "procs"):   # fastai's tables
-        return {int(y) for y in ds.ys.iloc[:, 0]} if ds.ys.shape[1]==1 and ds.ys.iloc[:, 0].dtype.kind in "iu" else None
+        if len(tls) < 2 or (ys := _labels(tls[-1], unknown)) is None:
+            return None
+        return {
+            j for y in ys for j in (y.nonzero().flatten().tolist() if isinstance(y, TensorMultiCategory) else [int(y)])
+        }
+    if hasattr(ds, "ys") and hasattr(ds, "procs"):  # fastai's tables
+        return (
+            {int(y) for y in ds.ys.iloc[:, 0]} if ds.ys.shape[1] == 1 and ds.ys.iloc[:, 0].dtype.kind in "iu" else None
+        )
     ds, idx = _base(ds)
     ys = getattr(ds, "targets", None)
-    if ys is None: ys = next(iter(getattr(ds, "tensors", ())[1:2]), None)
+    if ys is None:
+        ys = next(iter(getattr(ds, "tensors", ())[1:2]), None)
     ys = None if ys is None else np.asarray(ys)
-    return None if ys is None or ys.ndim!=1 or ys.dtype.kind not in "iu" else {int(y) for y in ys[list(idx)]}
+    return None if ys is None or ys.ndim != 1 or ys.dtype.kind not in "iu" else {int(y) for y in ys[list(idx)]}
+
 
 def _vocab(dls):
     "Names of the classes; `None` if they are not known"
     ds = dls.loaders[0].dataset
-    if tls := getattr(ds, "tls", None): v = getattr(tls[-1], "vocab", None)
-    else: v = getattr(dls, "vocab", None) or getattr(_base(ds)[0], "classes", None)
-    if v is None and isinstance(c := get_c(dls), int) and c: v = range(c)
+    if tls := getattr(ds, "tls", None):
+        v = getattr(tls[-1], "vocab", None)
+    else:
+        v = getattr(dls, "vocab", None) or getattr(_base(ds)[0], "classes", None)
+    if v is None and isinstance(c := get_c(dls), int) and c:
+        v = range(c)
     return None if v is None else [str(o) for o in v]
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #b244ea3c
 def _classes(pt):
-    if (yield from pt.too_many("The labels", "A class without items would not be noticed.")): return
-    vocab, names = _vocab(pt.dls), lambda s: ", ".join(map(repr, s[:5]))+(" …" if len(s)>5 else "")
-    if not vocab: return
+    if (yield from pt.too_many("The labels", "A class without items would not be noticed.")):
+        return
+    vocab, names = _vocab(pt.dls), lambda s: ", ".join(map(repr, s[:5])) + (" …" if len(s) > 5 else "")
+    if not vocab:
+        return
     unknown = [[], []]
     harms = "The network cannot learn them.", "Nothing shows how well they are recognised."
-    for side,ds,new,harm in zip(("training", "validation"), pt.sides, unknown, harms):
+    for side, ds, new, harm in zip(("training", "validation"), pt.sides, unknown, harms):
         seen = _seen(ds, new)
-        if seen is None or not len(ds): continue
-        if miss := [v for i,v in enumerate(vocab) if i not in seen]:
-            has = "has" if len(miss)==1 else "have"
-            yield Finding("class_missing", "warn", f"{len(miss)} of {len(vocab)} classes {has} no {side} items: {names(miss)}.", harm,
-                          "Split each class by itself, as folder_dls(path) does, or leave out the classes with too few items.")
-    for side,new in zip(("training", "validation"), unknown):
-        if new: yield Finding("class_missing", "stop", f"{len(new)} {side} items have a class that is not known. {'; '.join(list(dict.fromkeys(new))[:3])}.",
-                              "fit fails with a KeyError when it comes to them.", "Split each class by itself, as folder_dls(path) does.")
+        if seen is None or not len(ds):
+            continue
+        if miss := [v for i, v in enumerate(vocab) if i not in seen]:
+            has = "has" if len(miss) == 1 else "have"
+            yield Finding(
+                "class_missing",
+                "warn",
+                f"{len(miss)} of {len(vocab)} classes {has} no {side} items: {names(miss)}.",
+                harm,
+                "Split each class by itself, as folder_dls(path) does, or leave out the classes with too few items.",
+            )
+    for side, new in zip(("training", "validation"), unknown):
+        if new:
+            yield Finding(
+                "class_missing",
+                "stop",
+                f"{len(new)} {side} items have a class that is not known. {'; '.join(list(dict.fromkeys(new))[:3])}.",
+                "fit fails with a KeyError when it comes to them.",
+                "Split each class by itself, as folder_dls(path) does.",
+            )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #4746902e
-MAX_BYTES = 1<<28   # read to compare contents
+MAX_BYTES = 1 << 28  # read to compare contents
+
 
 def _contents(ds):
-    "For each item whose content is at hand: a key that equal ones share, its name, its size in bytes, and a function that reads it"
+    """For each item whose content is at hand: a key that equal ones share, its name, its size in bytes, and a
+    function that reads it
+    """
     items = getattr(ds, "items", None)
-    if type(items).__name__=="DataFrame":   # fastai's from_df and from_csv: a ColReader makes the path
+    if type(items).__name__ == "DataFrame":  # fastai's from_df and from_csv: a ColReader makes the path
         reader = next(iter(getattr(getattr(ds, "tls", [None])[0], "tfms", ())), None)
-        items = [reader(items.iloc[i]) for i in range(len(items))] if type(reader).__name__=="ColReader" else []
+        items = [reader(items.iloc[i]) for i in range(len(items))] if type(reader).__name__ == "ColReader" else []
     elif items is None:
         base, idx = _base(ds)
-        items = getattr(base, "tensors", (None,))[0] if hasattr(base, "tensors") else [o[0] for o in getattr(base, "samples", [])]
+        items = (
+            getattr(base, "tensors", (None,))[0]
+            if hasattr(base, "tensors")
+            else [o[0] for o in getattr(base, "samples", [])]
+        )
         items = [items[i] for i in idx] if len(items) else []
-    for i,o in enumerate(items):
+    for i, o in enumerate(items):
         if isinstance(o, (str, Path)):
-            if os.path.isfile(o) and (n := os.path.getsize(o)): yield n, "/".join(Path(o).parts[-2:]), n, Path(o).read_bytes
-        elif isinstance(o, (torch.Tensor, np.ndarray)) and o.ndim and o.dtype!=object:
-            yield (tuple(o.shape), o.dtype), f"item {i}", o.nbytes, lambda o=o: np.ascontiguousarray(o.detach().cpu() if torch.is_tensor(o) else o).tobytes()
+            if os.path.isfile(o) and (n := os.path.getsize(o)):
+                yield n, "/".join(Path(o).parts[-2:]), n, Path(o).read_bytes
+        elif isinstance(o, (torch.Tensor, np.ndarray)) and o.ndim and o.dtype != object:
+            yield (
+                (tuple(o.shape), o.dtype),
+                f"item {i}",
+                o.nbytes,
+                lambda o=o: np.ascontiguousarray(o.detach().cpu() if torch.is_tensor(o) else o).tobytes(),
+            )
+
 
 def _duplicates(pt):
-    if len(pt.sides)<2 or (yield from pt.too_many("The contents", "An item on both sides of the split would not be noticed.")): return
+    if len(pt.sides) < 2 or (
+        yield from pt.too_many("The contents", "An item on both sides of the split would not be noticed.")
+    ):
+        return
     train, valid = defaultdict(list), defaultdict(list)
-    for found,ds in zip((train, valid), pt.sides):
-        for key,*item in _contents(ds): found[key].append(item)
+    for found, ds in zip((train, valid), pt.sides):
+        for key, *item in _contents(ds):
+            found[key].append(item)
     pairs, left = [], MAX_BYTES
     for key in train.keys() & valid.keys():
-        left -= sum(n for _,n,_ in [*train[key], *valid[key]])
-        if left<0: continue
-        known = {hashlib.blake2b(read()).digest(): name for name,_,read in train[key]}
-        pairs += [(known[h], name) for name,_,read in valid[key] if (h := hashlib.blake2b(read()).digest()) in known]
-    if left<0: yield Finding("unchecked", "info", f"Not all contents were compared: more than {MAX_BYTES>>20} MB have the same size on both sides.",
-                             "An item on both sides of the split would not be noticed.", "Look for copies with a tool for files, such as fdupes.")
-    if pairs: yield Finding("duplicates", "warn",
-        f"{len(pairs)} of {len(pt.sides[1])} validation items are in the training set too: {'; '.join(f'{a} = {b}' for a,b in sorted(pairs)[:3])}"
-        f"{' …' if len(pairs)>3 else ''}.",
-        "The accuracy comes out too high: the network has seen the answers.", "Remove one of each pair, then split again.")
+        left -= sum(n for _, n, _ in [*train[key], *valid[key]])
+        if left < 0:
+            continue
+        known = {hashlib.blake2b(read()).digest(): name for name, _, read in train[key]}
+        pairs += [(known[h], name) for name, _, read in valid[key] if (h := hashlib.blake2b(read()).digest()) in known]
+    if left < 0:
+        yield Finding(
+            "unchecked",
+            "info",
+            f"Not all contents were compared: more than {MAX_BYTES >> 20} MB have the same size on both sides.",
+            "An item on both sides of the split would not be noticed.",
+            "Look for copies with a tool for files, such as fdupes.",
+        )
+    if pairs:
+        yield Finding(
+            "duplicates",
+            "warn",
+            f"{len(pairs)} of {len(pt.sides[1])} validation items are in the training set too: "
+            f"{'; '.join(f'{a} = {b}' for a, b in sorted(pairs)[:3])}{' …' if len(pairs) > 3 else ''}.",
+            "The accuracy comes out too high: the network has seen the answers.",
+            "Remove one of each pair, then split again.",
+        )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #c5c12103
 def _norms(pt):
     want = pt.recipe.get("mean")
-    for side,dl in zip(("Training", "Validation"), pt.dls.loaders):
+    for side, dl in zip(("Training", "Validation"), pt.dls.loaders):
         ns = [t for t in getattr(getattr(dl, "after_batch", None), "fs", []) if isinstance(t, Normalize)]
-        if len(ns)>1: f = Finding("double_normalize", "warn", f"{side} pictures are normalised {len(ns)} times.",
-            "The network sees far darker or paler pictures than it knows.",
-            "Leave one Normalize in batch_tfms; transfer_learner(dls, arch) adds the right one by itself.")
-        elif len(ns)==1 and want and (f := _differs(ns[0], pt.recipe, side)): pass
-        elif not ns and pt.learn and _raw(pt, want): f = Finding("no_normalize", "warn", f"{side} pictures are not normalised.",
-            "A pretrained network sees contrasts and colours that it does not know; any other learns slower.",
-            "learn = transfer_learner(dls, arch) does it; or batch_tfms=Normalize.from_stats(*imagenet_stats).")
-        else: continue
-        yield f; return
+        if len(ns) > 1:
+            f = Finding(
+                "double_normalize",
+                "warn",
+                f"{side} pictures are normalised {len(ns)} times.",
+                "The network sees far darker or paler pictures than it knows.",
+                "Leave one Normalize in batch_tfms; transfer_learner(dls, arch) adds the right one by itself.",
+            )
+        elif len(ns) == 1 and want and (f := _differs(ns[0], pt.recipe, side)):
+            pass
+        elif not ns and pt.learn and _raw(pt, want):
+            f = Finding(
+                "no_normalize",
+                "warn",
+                f"{side} pictures are not normalised.",
+                "A pretrained network sees contrasts and colours that it does not know; any other learns slower.",
+                "learn = transfer_learner(dls, arch) does it; or batch_tfms=Normalize.from_stats(*imagenet_stats).",
+            )
+        else:
+            continue
+        yield f
+        return
+
 
 def _raw(pt, want):
     "Whether a network that wants its pictures normalised gets them with values from 0 to 1"
     x = pt.picture
-    if not isinstance(x, TensorImageBase) or x.min()<0: return False
-    if pt.recipe: return bool(want)
-    return any(isinstance(m, nn.Conv2d) and m.in_channels==x.shape[1] for m in pt.model.modules())
+    if not isinstance(x, TensorImageBase) or x.min() < 0:
+        return False
+    if pt.recipe:
+        return bool(want)
+    return any(isinstance(m, nn.Conv2d) and m.in_channels == x.shape[1] for m in pt.model.modules())
+
 
 def _differs(norm, recipe, side):
-    if norm.mean is None: return
-    same = lambda a, b: len(a)==len(b) and np.allclose(a, b, atol=1e-3)
-    m,s = ([float(v) for v in o.flatten()] for o in (norm.mean, norm.std))
-    if same(m, recipe["mean"]) and same(s, recipe["std"]): return
-    show = lambda o: "["+", ".join(f"{v:.3g}" for v in o)+"]"
-    return Finding("wrong_normalize", "warn", f"{side} pictures are normalised with mean {show(m)}, std {show(s)}; the network's weights want mean "
-        f"{show(recipe['mean'])}, std {show(recipe['std'])}.", "The network sees contrasts and colours that it does not know.",
-        "learn = transfer_learner(dls, arch) takes the right figures; or use them in batch_tfms=Normalize.from_stats(mean, std).")
+    if norm.mean is None:
+        return
+    same = lambda a, b: len(a) == len(b) and np.allclose(a, b, atol=1e-3)
+    m, s = ([float(v) for v in o.flatten()] for o in (norm.mean, norm.std))
+    if same(m, recipe["mean"]) and same(s, recipe["std"]):
+        return
+    show = lambda o: "[" + ", ".join(f"{v:.3g}" for v in o) + "]"
+    return Finding(
+        "wrong_normalize",
+        "warn",
+        f"{side} pictures are normalised with mean {show(m)}, std {show(s)}; the network's weights want mean "
+        f"{show(recipe['mean'])}, std {show(recipe['std'])}.",
+        "The network sees contrasts and colours that it does not know.",
+        "learn = transfer_learner(dls, arch) takes the right figures; or use them in "
+        "batch_tfms=Normalize.from_stats(mean, std).",
+    )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #5310442b
 def _fails(pt, bs, size=None, real=False):
-    "What goes wrong in a training pass of `bs` pictures, '' if nothing; `real`: on the device, in evaluation; the model stays as it is"
+    """What goes wrong in a training pass of `bs` pictures, '' if nothing; `real`: on the device, in evaluation; the
+    model stays as it is
+    """
     x, model, rnd = pt.picture, pt.model, RandomState()
-    mods = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in model.modules()]   # torch leaves modules that occur twice on meta
+    # torch leaves modules that occur twice on meta
+    mods = [(m, dict(vars(m)), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
     bufs = [(b, b.clone()) for b in model.buffers()] if real else []
     x = torch.zeros(bs, x.shape[1], *(size or x.shape[-2:]), dtype=x.dtype, device=x.device if real else "meta")
     try:
         model.train(not real)
-        state = {} if real else {k: v.to("meta") for k,v in (*model.named_parameters(), *model.named_buffers())}
-        with torch.no_grad(): torch.func.functional_call(model, state, (x,))
+        state = {} if real else {k: v.to("meta") for k, v in (*model.named_parameters(), *model.named_buffers())}
+        with torch.no_grad():
+            torch.func.functional_call(model, state, (x,))
         return ""
-    except Exception as e: return (str(e).strip().splitlines() or [type(e).__name__])[0][:150]   # whatever a user's network raises
+    except Exception as e:
+        return (str(e).strip().splitlines() or [type(e).__name__])[0][:150]  # whatever a user's network raises
     finally:
-        for m,d,ps,bs_ in mods: m.__dict__.clear(); m.__dict__.update(d); m._parameters.update(ps); m._buffers.update(bs_)
-        for b,v in bufs: b.copy_(v)
+        for m, d, ps, bs_ in mods:
+            m.__dict__.clear()
+            m.__dict__.update(d)
+            m._parameters.update(ps)
+            m._buffers.update(bs_)
+        for b, v in bufs:
+            b.copy_(v)
         rnd.restore()
 
+
 def _size(pt):
-    if not pt.learn or pt.picture is None or any(map(is_lazy, pt.model.parameters())): return
-    (h,w), low, own = pt.picture.shape[-2:], pt.recipe.get("min_size"), pt.recipe.get("input_size")
-    if not _fails(pt, 2) or not (why := _fails(pt, 1, real=True)):   # what meta tensors cannot do is no fault of the network
-        if low and min(h, w)<low: yield Finding("too_small", "warn",
-            f"Pictures of {h}×{w} pixels are smaller than the {low}×{low} that this network takes when all of it trains.",
-            "Training fails, or learns little, once more layers are released.", f"Load them larger: item_tfms=Resize({low}), or size={low}.")
+    if not pt.learn or pt.picture is None or any(map(is_lazy, pt.model.parameters())):
         return
-    fits = next((s for s in dict.fromkeys((low, own, 32, 64, 96, 128, 224, 256, 299, 384)) if s and (s,s)!=(h,w) and not _fails(pt, 2, (s, s))), None)
-    if fits: yield Finding("too_small", "stop",
-        f"Pictures of {h}×{w} pixels are {'too small for this network' if min(h, w)<fits else 'of the wrong size'}: {why}.",
-                           "fit fails at the first batch.", f"It takes {fits}×{fits}: item_tfms=Resize({fits}), or size={fits}.")
-    else: yield Finding("misfit", "stop", f"The network cannot take these pictures, of shape {tuple(pt.picture.shape)}: {why}.",
-                        "fit fails at the first batch.", "Make the Learner for them: learn = transfer_learner(dls, arch).")
+    h, w = pt.picture.shape[-2:]
+    low = pt.recipe.get("min_size")
+    own = pt.recipe.get("input_size")
+    # what meta tensors cannot do is no fault of the network
+    if not _fails(pt, 2) or not (why := _fails(pt, 1, real=True)):
+        if low and min(h, w) < low:
+            yield Finding(
+                "too_small",
+                "warn",
+                f"Pictures of {h}×{w} pixels are smaller than the {low}×{low} that this network takes when all of it "
+                "trains.",
+                "Training fails, or learns little, once more layers are released.",
+                f"Load them larger: item_tfms=Resize({low}), or size={low}.",
+            )
+        return
+    fits = next(
+        (
+            s
+            for s in dict.fromkeys((low, own, 32, 64, 96, 128, 224, 256, 299, 384))
+            if s and (s, s) != (h, w) and not _fails(pt, 2, (s, s))
+        ),
+        None,
+    )
+    if fits:
+        yield Finding(
+            "too_small",
+            "stop",
+            f"Pictures of {h}×{w} pixels are "
+            f"{'too small for this network' if min(h, w) < fits else 'of the wrong size'}: {why}.",
+            "fit fails at the first batch.",
+            f"It takes {fits}×{fits}: item_tfms=Resize({fits}), or size={fits}.",
+        )
+    else:
+        yield Finding(
+            "misfit",
+            "stop",
+            f"The network cannot take these pictures, of shape {tuple(pt.picture.shape)}: {why}.",
+            "fit fails at the first batch.",
+            "Make the Learner for them: learn = transfer_learner(dls, arch).",
+        )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #c5800074
 def _single(pt):
     n, bs = len(pt.sides[0]), pt.bs
-    if not bs or not len(pt.train): return
-    last = 0 if getattr(pt.train, "drop_last", False) else n%bs
-    live = [p for p,m in batch_norms(pt.model).items() if isinstance(m, _BatchNorm) and not ((h := hook_of(m)) and h.holds(m))]
-    if not live or (bs>1 and last!=1): return
+    if not bs or not len(pt.train):
+        return
+    last = 0 if getattr(pt.train, "drop_last", False) else n % bs
+    live = [
+        p
+        for p, m in batch_norms(pt.model).items()
+        if isinstance(m, _BatchNorm) and not ((h := hook_of(m)) and h.holds(m))
+    ]
+    if not live or (bs > 1 and last != 1):
+        return
     fails = any(isinstance(pt.model.get_submodule(p), nn.BatchNorm1d) for p in live)
     if pt.picture is not None and not any(map(is_lazy, pt.model.parameters())):
         why = _fails(pt, 1)
-        if not why or "more than 1 value" in why: fails = bool(why)
-    which = "Every batch has" if bs==1 else f"The last batch of each epoch ({n} items by {bs}) has"
-    yield Finding("bn_single", "stop" if fails else "warn", f"{which} one item, and batch norm trains on it ({live[0]}{' and others' if len(live)>1 else ''}).",
-        "fit fails there: one value has no variance." if fails else
-        "Its statistics are those of single items: training is noisy, and validation differs from it.",
-        "Use larger batches: bs=8." if bs==1 else f"Drop the last batch, with drop_last=True{f', or use bs={bs-1}' if bs>2 else ''}.")
+        if not why or "more than 1 value" in why:
+            fails = bool(why)
+    which = "Every batch has" if bs == 1 else f"The last batch of each epoch ({n} items by {bs}) has"
+    yield Finding(
+        "bn_single",
+        "stop" if fails else "warn",
+        f"{which} one item, and batch norm trains on it ({live[0]}{' and others' if len(live) > 1 else ''}).",
+        "fit fails there: one value has no variance."
+        if fails
+        else "Its statistics are those of single items: training is noisy, and validation differs from it.",
+        "Use larger batches: bs=8."
+        if bs == 1
+        else f"Drop the last batch, with drop_last=True{f', or use bs={bs - 1}' if bs > 2 else ''}.",
+    )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #2f104589
 def _training(pt):
     ps = list(pt.model.parameters())
     if ps and not any(p.requires_grad for p in ps):
-        yield Finding("all_frozen", "stop", "Every parameter is frozen.", "fit would train nothing.", "Release the head: freeze_to(learn, 'head').")
+        yield Finding(
+            "all_frozen",
+            "stop",
+            "Every parameter is frozen.",
+            "fit would train nothing.",
+            "Release the head: freeze_to(learn, 'head').",
+        )
     if ps and all(p.requires_grad for p in ps) and pt.recipe.get("weights"):
-        yield Finding("nothing_frozen", "info", "The network is pretrained, and nothing is frozen.",
-                      "On few items it forgets what it knew before the head has learnt.",
-                      "Train the head first: freeze_to(learn, 'head').")
-    if sum(bool(own_parameters(m)) for m in pt.model.modules())>1 and len(layer_groups(pt.learn))<2:
-        yield Finding("one_group", "warn", "The layers are in one group.", "learn.freeze() freezes nothing, and all layers have one learning rate.",
-                      "Give them groups: name_groups(learn).")
+        yield Finding(
+            "nothing_frozen",
+            "info",
+            "The network is pretrained, and nothing is frozen.",
+            "On few items it forgets what it knew before the head has learnt.",
+            "Train the head first: freeze_to(learn, 'head').",
+        )
+    if sum(bool(own_parameters(m)) for m in pt.model.modules()) > 1 and len(layer_groups(pt.learn)) < 2:
+        yield Finding(
+            "one_group",
+            "warn",
+            "The layers are in one group.",
+            "learn.freeze() freezes nothing, and all layers have one learning rate.",
+            "Give them groups: name_groups(learn).",
+        )
     c, n = get_c(pt.dls), pt.recipe.get("n_out")
-    if isinstance(c, int) and c and n and c!=n: yield Finding("n_out", "warn", f"The network has {n} outputs, the data {c} classes.",
-        "Outputs without a class can win." if c<n else "fit fails at the first item of a class without an output.",
-        "Make the Learner with these dls: learn = transfer_learner(dls, arch).")
+    if isinstance(c, int) and c and n and c != n:
+        yield Finding(
+            "n_out",
+            "warn",
+            f"The network has {n} outputs, the data {c} classes.",
+            "Outputs without a class can win."
+            if c < n
+            else "fit fails at the first item of a class without an output.",
+            "Make the Learner with these dls: learn = transfer_learner(dls, arch).",
+        )
+
 
 def _folder(pt):
-    path = Path(pt.learn.path)/pt.learn.model_dir
+    path = Path(pt.learn.path) / pt.learn.model_dir
     first = next((p for p in [path, *path.absolute().parents] if p.exists()), Path("."))
     try:
-        if not first.is_dir(): raise NotADirectoryError(f"{first} is a file")
-        if not os.access(first, os.W_OK|os.X_OK): raise PermissionError(f"no permission for {first}")
-        with tempfile.TemporaryFile(dir=first): pass
-    except OSError as e: yield Finding("read_only", "warn", f"The folder {path} cannot be written: {e.strerror or e}.",
-        "learn.save fails, and so does SaveModelCallback after an epoch.", "Choose a folder of yours: learn.path = Path('runs'), learn.model_dir = 'models'.")
+        if not first.is_dir():
+            raise NotADirectoryError(f"{first} is a file")
+        if not os.access(first, os.W_OK | os.X_OK):
+            raise PermissionError(f"no permission for {first}")
+        with tempfile.TemporaryFile(dir=first):
+            pass
+    except OSError as e:
+        yield Finding(
+            "read_only",
+            "warn",
+            f"The folder {path} cannot be written: {e.strerror or e}.",
+            "learn.save fails, and so does SaveModelCallback after an epoch.",
+            "Choose a folder of yours: learn.path = Path('runs'), learn.model_dir = 'models'.",
+        )
 
 # %% ../../nbs/api/diagnosis/01_doctor.ipynb #909f4897
 _checks = dict(batches=_batches, classes=_classes, copies=_duplicates, normalisation=_norms)
 _learner_checks = {"what trains": _training, "batches of one": _single, "size": _size, "folder": _folder}
 
+
 def diagnose(
-    learn_or_dls,           # a fastai `Learner` or `DataLoaders`
-    skip=(),                # codes of findings to leave out
+    learn_or_dls,  # a fastai `Learner` or `DataLoaders`
+    skip=(),  # codes of findings to leave out
     *,
-    limit: int = 50_000,    # items beyond which labels and contents are not looked at
+    limit: int = 50_000,  # items beyond which labels and contents are not looked at
 ) -> Diagnosis:
-    """Look for what ruins training or its figures. Only looks: weights, optimizer, modes, random states stay as they are; never fails on strange data,
-    but says in a finding 'unchecked' what it could not look at. Raises `InputError` on something else than a Learner or DataLoaders, or an unknown code"""
+    """Look for what ruins training or its figures.
+
+    Only looks: weights, optimizer, modes, random states stay as they are; never fails on strange data, but says in a
+    finding 'unchecked' what it could not look at. Raises `InputError` on something else than a Learner or DataLoaders,
+    or an unknown code
+    """
     learn = learn_or_dls if is_learner(learn_or_dls) else None
     dls = learn.dls if learn else learn_or_dls
     if not (hasattr(dls, "loaders") and len(dls.loaders)):
         raise InputError(f"{type(learn_or_dls).__name__} cannot be diagnosed: give a fastai Learner, or DataLoaders.")
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     for s in skip:
-        if s not in CODES: raise InputError(f"skip={s!r}: there is no such finding.{did_you_mean(s, CODES)} The codes are {', '.join(CODES)}.", allowed=CODES)
-    if learn: check_free(learn, "diagnose")
+        if s not in CODES:
+            raise InputError(
+                f"skip={s!r}: there is no such finding.{did_you_mean(s, CODES)} The codes are {', '.join(CODES)}.",
+                allowed=CODES,
+            )
+    if learn:
+        check_free(learn, "diagnose")
     pt, rnd, found = Patient(learn, dls, limit), RandomState(dls.loaders), []
     try:
-        for name,check in (_checks|(_learner_checks if learn else {})).items(): found += _ask(name, check, pt)
-    finally: rnd.restore()
+        for name, check in (_checks | (_learner_checks if learn else {})).items():
+            found += _ask(name, check, pt)
+    finally:
+        rnd.restore()
     found = [f for f in dict.fromkeys(found) if f.code not in skip]
     return Diagnosis(tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity))))
 
+
 def _ask(name, check, pt):
-    try: return list(check(pt))
-    except Exception as e:   # data and networks of any kind come here
-        return [Finding("unchecked", "info", f"One thing could not be checked, {name}: {type(e).__name__} ({str(e)[:150]}).",
-                        "A fault there would not be noticed.",
-                        "If the error surprises you, look there first.")]
+    try:
+        return list(check(pt))
+    except Exception as e:  # data and networks of any kind come here
+        return [
+            Finding(
+                "unchecked",
+                "info",
+                f"One thing could not be checked, {name}: {type(e).__name__} ({str(e)[:150]}).",
+                "A fault there would not be noticed.",
+                "If the error surprises you, look there first.",
+            )
+        ]

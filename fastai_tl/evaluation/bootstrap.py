@@ -13,26 +13,38 @@ __all__ = ['check_draws', 'interval_table', 'confusion_draws', 'mean_f1', 'boots
 
 # %% ../../nbs/api/evaluation/02_bootstrap.ipynb #ba48f244
 def check_draws(
-    level: float,   # confidence level, between 0 and 1
-    draws: int,     # how often the items are drawn
-    seed: int,      # of a generator of its own
+    level: float,  # confidence level, between 0 and 1
+    draws: int,  # how often the items are drawn
+    seed: int,  # of a generator of its own
 ):
     "Raise `InputError` for settings that no bootstrap can have"
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0<level<1: raise InputError(f"level={level!r}: give a number between 0 and 1.")
-    for name,v,least in (("draws", draws, 10), ("seed", seed, 0)):
-        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v<least: raise InputError(f"{name}={v!r}: give a whole number from {least}.")
+    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+        raise InputError(f"level={level!r}: give a number between 0 and 1.")
+    for name, v, least in (("draws", draws, 10), ("seed", seed, 0)):
+        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least:
+            raise InputError(f"{name}={v!r}: give a whole number from {least}.")
+
 
 def interval_table(
-    values: dict[str, float],         # figures of the items as they are
-    samples: dict[str, np.ndarray],   # the same figures of each draw, shape (draws,); NaN where a draw has none
-    level: float, draws: int, seed: int, how: str,   # how: how items are drawn, in words
+    values: dict[str, float],  # figures of the items as they are
+    samples: dict[str, np.ndarray],  # the same figures of each draw, shape (draws,); NaN where a draw has none
+    level: float,
+    draws: int,
+    seed: int,
+    how: str,  # how: how items are drawn, in words
 ):
-    "Percentile intervals as a `pandas.DataFrame` with columns value, low and high; how they came about is in its `attrs['method']`"
+    """Percentile intervals as a `pandas.DataFrame` with columns value, low and high; how they came about is in its
+    `attrs['method']`
+    """
     import pandas as pd
+
     rows = {}
-    for name,v in values.items():
+    for name, v in values.items():
         s = samples[name][np.isfinite(samples[name])]
-        rows[name] = [v, *(np.quantile(s, [(1-level)/2, (1+level)/2]) if len(s) and np.isfinite(v) else (np.nan, np.nan))]
+        rows[name] = [
+            v,
+            *(np.quantile(s, [(1 - level) / 2, (1 + level) / 2]) if len(s) and np.isfinite(v) else (np.nan, np.nan)),
+        ]
     out = pd.DataFrame(rows, index=["value", "low", "high"]).T
     out.attrs["method"] = f"{level:.0%} percentile bootstrap, {draws} draws of {how}, seed {seed}"
     return out
@@ -41,63 +53,78 @@ def interval_table(
 def _sums(draws, groups, classes):
     "Sums of columns of `draws` by their group, shape (draws, classes)"
     order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(groups[order])>0])
+    starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
     out = np.zeros((len(draws), classes), dtype=np.int64)
     out[:, groups[order][starts]] = np.add.reduceat(draws[:, order], starts, axis=1)
     return out
 
+
 def confusion_draws(
-    cm: np.ndarray,             # counts, shape (classes, classes): row the true class, column the predicted one
-    draws: int = 2000,          # confusion matrices to draw
-    seed: int = 0,              # of a generator of its own
-    stratified: bool = False,   # keep the number of items of each true class
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:   # right, true, predicted: counts of each class in each draw, shape (draws, classes)
+    cm: np.ndarray,  # counts, shape (classes, classes): row the true class, column the predicted one
+    draws: int = 2000,  # confusion matrices to draw
+    seed: int = 0,  # of a generator of its own
+    stratified: bool = False,  # keep the number of items of each true class
+    # right, true, predicted: counts of each class in each draw, shape (draws, classes)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "What resampling the items of a confusion matrix gives"
     cm, rng = np.asarray(cm), np.random.default_rng(seed)
-    i,j = np.nonzero(cm)
-    if not len(i): raise InputError("The confusion matrix is empty: evaluate on some items first.")
+    i, j = np.nonzero(cm)
+    if not len(i):
+        raise InputError("The confusion matrix is empty: evaluate on some items first.")
     n = cm[i, j]
     if stratified:
         got = np.empty((draws, len(n)), dtype=np.int64)
-        for c in np.unique(i): got[:, i==c] = rng.multinomial(n[i==c].sum(), n[i==c]/n[i==c].sum(), draws)
-    else: got = rng.multinomial(n.sum(), n/n.sum(), draws)
+        for c in np.unique(i):
+            got[:, i == c] = rng.multinomial(n[i == c].sum(), n[i == c] / n[i == c].sum(), draws)
+    else:
+        got = rng.multinomial(n.sum(), n / n.sum(), draws)
     k = len(cm)
-    return _sums(got*(i==j), i, k), _sums(got, i, k), _sums(got, j, k)
+    return _sums(got * (i == j), i, k), _sums(got, i, k), _sums(got, j, k)
+
 
 def mean_f1(
-    right: np.ndarray, true: np.ndarray, predicted: np.ndarray,   # counts of each class, shape (…, classes)
-) -> np.ndarray:   # shape (…), 0..1; NaN without any class
+    right: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray,  # counts of each class, shape (…, classes)
+) -> np.ndarray:  # shape (…), 0..1; NaN without any class
     "Mean F1 of the classes that occur among true or predicted ones"
-    both = true+predicted
-    f1 = np.divide(2*right, both, out=np.zeros(both.shape), where=both>0)
-    n = (both>0).sum(-1)
-    return np.divide(f1.sum(-1), n, out=np.full(n.shape, np.nan), where=n>0)
+    both = true + predicted
+    f1 = np.divide(2 * right, both, out=np.zeros(both.shape), where=both > 0)
+    n = (both > 0).sum(-1)
+    return np.divide(f1.sum(-1), n, out=np.full(n.shape, np.nan), where=n > 0)
+
 
 def bootstrap_confusion(
-    cm: np.ndarray,             # counts, shape (classes, classes): row the true class, column the predicted one
-    level: float = .95,         # confidence level, between 0 and 1
-    draws: int = 2000,          # confusion matrices to draw
-    seed: int = 0,              # of a generator of its own
-    stratified: bool = False,   # keep the number of items of each true class
+    cm: np.ndarray,  # counts, shape (classes, classes): row the true class, column the predicted one
+    level: float = 0.95,  # confidence level, between 0 and 1
+    draws: int = 2000,  # confusion matrices to draw
+    seed: int = 0,  # of a generator of its own
+    stratified: bool = False,  # keep the number of items of each true class
 ):
     "Intervals of accuracy and macro-F1 as a `pandas.DataFrame`, see `interval_table`"
     check_draws(level, draws, seed)
-    right,true,said = confusion_draws(cm, draws, seed, stratified)
+    right, true, said = confusion_draws(cm, draws, seed, stratified)
     cm = np.asarray(cm)
-    values = dict(accuracy=cm.trace()/cm.sum(), macro_f1=float(mean_f1(cm.diagonal(), cm.sum(1), cm.sum(0))))
-    return interval_table(values, dict(accuracy=right.sum(1)/cm.sum(), macro_f1=mean_f1(right, true, said)), level, draws, seed,
-                          "the items within each class" if stratified else "the items")
+    values = dict(accuracy=cm.trace() / cm.sum(), macro_f1=float(mean_f1(cm.diagonal(), cm.sum(1), cm.sum(0))))
+    return interval_table(
+        values,
+        dict(accuracy=right.sum(1) / cm.sum(), macro_f1=mean_f1(right, true, said)),
+        level,
+        draws,
+        seed,
+        "the items within each class" if stratified else "the items",
+    )
 
 # %% ../../nbs/api/evaluation/02_bootstrap.ipynb #62bd365b
 def item_draws(
-    n: int,               # items
-    draws: int = 2000,    # how often n items are drawn
-    seed: int = 0,        # of a generator of its own
-    room: int = 2**22,    # weights at a time
-) -> Iterator[np.ndarray]:   # shape (some draws, n), how often each item was drawn; `draws` rows in all
+    n: int,  # items
+    draws: int = 2000,  # how often n items are drawn
+    seed: int = 0,  # of a generator of its own
+    room: int = 2**22,  # weights at a time
+) -> Iterator[np.ndarray]:  # shape (some draws, n), how often each item was drawn; `draws` rows in all
     "Draw n of n items with replacement, again and again, a few draws at a time to spare memory"
-    rng, step = np.random.default_rng(seed), max(1, room//max(n, 1))
+    rng, step = np.random.default_rng(seed), max(1, room // max(n, 1))
     for at in range(0, draws, step):
-        k = min(step, draws-at)
-        drawn = rng.integers(0, n, (k, n))+n*np.arange(k)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=k*n).reshape(k, n)
+        k = min(step, draws - at)
+        drawn = rng.integers(0, n, (k, n)) + n * np.arange(k)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=k * n).reshape(k, n)

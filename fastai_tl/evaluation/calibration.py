@@ -14,109 +14,149 @@ __all__ = ['COLDEST', 'HOTTEST', 'wilson', 'bins_of', 'reliability', 'ece_of', '
 
 # %% ../../nbs/api/evaluation/03_calibration.ipynb #47515c94
 def wilson(
-    right: int,              # how many of them
-    n: int,                  # of how many
-    level: float = .95,      # confidence level, 0..1
-) -> tuple[float, float]:    # low and high share, 0..1
+    right: int,  # how many of them
+    n: int,  # of how many
+    level: float = 0.95,  # confidence level, 0..1
+) -> tuple[float, float]:  # low and high share, 0..1
     "Confidence interval of a share (Wilson's, which holds for few items and for shares near 0 and 1)"
     from scipy.stats import binomtest
+
     ci = binomtest(int(right), int(n)).proportion_ci(level, method="wilson")
     return float(ci.low), float(ci.high)
 
+
 def bins_of(
-    confidence: np.ndarray,   # shape (n,), 0..1
-    bins: int,                # bins of equal width over 0..1, each with its upper end
-) -> tuple[np.ndarray, np.ndarray]:   # edges, shape (bins+1,); number of the bin of each item, shape (n,)
+    confidence: np.ndarray,  # shape (n,), 0..1
+    bins: int,  # bins of equal width over 0..1, each with its upper end
+) -> tuple[np.ndarray, np.ndarray]:  # edges, shape (bins+1,); number of the bin of each item, shape (n,)
     "Which bin each item is in"
-    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins<1: raise InputError(f"bins is {bins!r}: give a whole number from 1.")
-    edges = np.linspace(0, 1, bins+1)
+    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins < 1:
+        raise InputError(f"bins is {bins!r}: give a whole number from 1.")
+    edges = np.linspace(0, 1, bins + 1)
     return edges, np.digitize(confidence, edges[1:-1], right=True)
 
+
 def reliability(
-    confidence: np.ndarray,   # shape (n,), 0..1
-    right: np.ndarray,        # shape (n,), whether it was right
-    bins: int = 15,           # as in `bins_of`
+    confidence: np.ndarray,  # shape (n,), 0..1
+    right: np.ndarray,  # shape (n,), whether it was right
+    bins: int = 15,  # as in `bins_of`
 ):
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
     import pandas as pd
-    edges,at = bins_of(confidence, bins)
+
+    edges, at = bins_of(confidence, bins)
     n = np.bincount(at, minlength=bins)
-    mean = lambda v: np.divide(np.bincount(at, v, bins), n, out=np.full(bins, np.nan), where=n>0)
-    return pd.DataFrame(dict(bin=pd.IntervalIndex.from_breaks(edges.round(6)), confidence=mean(confidence), accuracy=mean(right), items=n))
+    mean = lambda v: np.divide(np.bincount(at, v, bins), n, out=np.full(bins, np.nan), where=n > 0)
+    return pd.DataFrame(
+        dict(
+            bin=pd.IntervalIndex.from_breaks(edges.round(6)), confidence=mean(confidence), accuracy=mean(right), items=n
+        )
+    )
+
 
 def ece_of(
-    table,   # made by `reliability`
+    table,  # made by `reliability`
 ) -> float:  # 0 (what it says is how often it is right) .. 1
     "Expected calibration error: mean difference of confidence and accuracy over the bins, weighted by items"
-    return float(((table.confidence-table.accuracy).abs()*table["items"]).sum()/table["items"].sum())
+    return float(((table.confidence - table.accuracy).abs() * table["items"]).sum() / table["items"].sum())
+
 
 def chance_ece(
-    confidence: np.ndarray,   # shape (n,), 0..1
-    bins: int = 15,           # as in `bins_of`
-    draws: int = 200,         # how often chance decides
-    seed: int = 0,            # of a generator of its own
-) -> tuple[float, float]:     # mean and 95th percentile
+    confidence: np.ndarray,  # shape (n,), 0..1
+    bins: int = 15,  # as in `bins_of`
+    draws: int = 200,  # how often chance decides
+    seed: int = 0,  # of a generator of its own
+) -> tuple[float, float]:  # mean and 95th percentile
     "The ECE that a perfectly calibrated model would show on items with these confidences (Bröcker and Smith 2007)"
-    (_,at),n,rng = bins_of(confidence, bins), len(confidence), np.random.default_rng(seed)
+    _, at = bins_of(confidence, bins)
+    n = len(confidence)
+    rng = np.random.default_rng(seed)
     said = np.bincount(at, confidence, bins)
-    eces = [np.abs(said-np.bincount(at, rng.random(n)<confidence, bins)).sum()/n for _ in range(draws)]
-    return float(np.mean(eces)), float(np.quantile(eces, .95))
+    eces = [np.abs(said - np.bincount(at, rng.random(n) < confidence, bins)).sum() / n for _ in range(draws)]
+    return float(np.mean(eces)), float(np.quantile(eces, 0.95))
 
 # %% ../../nbs/api/evaluation/03_calibration.ipynb #d4e6c6f9
 def draw_reliability(
-    ax,          # matplotlib axes
-    table,       # made by `reliability`
+    ax,  # matplotlib axes
+    table,  # made by `reliability`
     title=None,  # `None`: the ECE
     color="C0",
     legend=True,
 ):
     "Accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says, below it is too sure"
-    c, width = table[table["items"]>0], .92/len(table)
-    los,his = np.array([wilson(round(a*n), n) for a,n in zip(c.accuracy, c["items"])]).T
+    c, width = table[table["items"] > 0], 0.92 / len(table)
+    los, his = np.array([wilson(round(a * n), n) for a, n in zip(c.accuracy, c["items"])]).T
     ax.plot([0, 1], [0, 1], "--", color="gray", lw=1, label="perfect")
-    ax.bar([b.mid for b in c.bin], c.accuracy, width=width, color=color, alpha=.35, label="accuracy")
-    ax.errorbar(c.confidence, c.accuracy, [np.maximum(c.accuracy-los, 0), np.maximum(his-c.accuracy, 0)], fmt="o", ms=4, lw=1, color=color,
-                label="with 95 % interval")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=f"ECE {ece_of(table):.3f}" if title is None else title)
-    if legend: ax.legend(loc="upper left", fontsize="small")
+    ax.bar([b.mid for b in c.bin], c.accuracy, width=width, color=color, alpha=0.35, label="accuracy")
+    ax.errorbar(
+        c.confidence,
+        c.accuracy,
+        [np.maximum(c.accuracy - los, 0), np.maximum(his - c.accuracy, 0)],
+        fmt="o",
+        ms=4,
+        lw=1,
+        color=color,
+        label="with 95 % interval",
+    )
+    ax.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="confidence",
+        ylabel="accuracy",
+        title=f"ECE {ece_of(table):.3f}" if title is None else title,
+    )
+    if legend:
+        ax.legend(loc="upper left", fontsize="small")
     return ax
 
 # %% ../../nbs/api/evaluation/03_calibration.ipynb #c4bc1dd5
 def scale_probs(
-    probs: np.ndarray,     # shape (n, classes)
-    temperature: float,    # above 0; 1 changes nothing
-) -> np.ndarray:           # shape (n, classes), float64
+    probs: np.ndarray,  # shape (n, classes)
+    temperature: float,  # above 0; 1 changes nothing
+) -> np.ndarray:  # shape (n, classes), float64
     "The probabilities that the logits give when divided by `temperature`"
     from scipy.special import log_softmax
-    if not temperature>0: raise InputError(f"temperature={temperature!r}: give a number above 0.")
-    return np.exp(log_softmax(np.log(np.clip(probs, 1e-37, None).astype(np.float64))/temperature, axis=1))
 
-COLDEST, HOTTEST = .05, 20.   # temperatures beyond these are not looked for
+    if not temperature > 0:
+        raise InputError(f"temperature={temperature!r}: give a number above 0.")
+    return np.exp(log_softmax(np.log(np.clip(probs, 1e-37, None).astype(np.float64)) / temperature, axis=1))
+
+
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures beyond these are not looked for
+
 
 def fit_temperature(
-    probs: np.ndarray,      # shape (n, classes)
-    targets: np.ndarray,    # shape (n,), index of the true class
-) -> float:                 # from `COLDEST` to `HOTTEST`
+    probs: np.ndarray,  # shape (n, classes)
+    targets: np.ndarray,  # shape (n,), index of the true class
+) -> float:  # from `COLDEST` to `HOTTEST`
     "The temperature with the lowest cross-entropy on these items"
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
+
     z = np.log(np.clip(probs, 1e-37, None).astype(np.float64))
     true = z[np.arange(len(z)), targets]
-    nll = lambda b: (logsumexp(b*z, axis=1)-b*true).mean()      # convex in b = 1/T
-    b = minimize_scalar(nll, bounds=(1/HOTTEST, 1/COLDEST), method="bounded", options=dict(xatol=1e-6)).x
-    at = [o for o in (1/HOTTEST, 1/COLDEST) if nll(o)<=nll(b)+1e-6]     # the loss is flat up to the limit
-    return float(1/(at[0] if at else b))
+    nll = lambda b: (logsumexp(b * z, axis=1) - b * true).mean()  # convex in b = 1/T
+    b = minimize_scalar(nll, bounds=(1 / HOTTEST, 1 / COLDEST), method="bounded", options=dict(xatol=1e-6)).x
+    at = [o for o in (1 / HOTTEST, 1 / COLDEST) if nll(o) <= nll(b) + 1e-6]  # the loss is flat up to the limit
+    return float(1 / (at[0] if at else b))
+
 
 def cross_scaled(
-    probs: np.ndarray,      # shape (n, classes)
-    targets: np.ndarray,    # shape (n,), index of the true class
-    folds: int = 5,         # parts; 2 or more
-    seed: int = 0,          # of the parts
-) -> tuple[np.ndarray, list[float]]:   # scaled probabilities, shape (n, classes); temperature of each fold
-    "Scale each item with a temperature that was found on the other folds, so that what is measured on the result is honest"
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds<2: raise InputError(f"folds={folds!r}: give a whole number from 2.")
-    if len(targets)<max(2*folds, 10):
-        raise InputError(f"{len(targets)} items are too few to find a temperature on {folds} folds: give at least {max(2*folds, 10)}.")
+    probs: np.ndarray,  # shape (n, classes)
+    targets: np.ndarray,  # shape (n,), index of the true class
+    folds: int = 5,  # parts; 2 or more
+    seed: int = 0,  # of the parts
+) -> tuple[np.ndarray, list[float]]:  # scaled probabilities, shape (n, classes); temperature of each fold
+    """Scale each item with a temperature that was found on the other folds, so that what is measured on the result
+    is honest
+    """
+    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+        raise InputError(f"folds={folds!r}: give a whole number from 2.")
+    if len(targets) < max(2 * folds, 10):
+        raise InputError(
+            f"{len(targets)} items are too few to find a temperature on {folds} folds: give at least "
+            f"{max(2 * folds, 10)}."
+        )
     out, ts, order = np.empty(probs.shape), [], np.random.default_rng(seed).permutation(len(targets))
     for part in np.array_split(order, folds):
         rest = np.setdiff1d(order, part)
@@ -128,36 +168,59 @@ def cross_scaled(
 @dataclass(frozen=True)
 class Temperature:
     "A temperature, and what it does for the calibration; made by `Evaluation.temperature`"
-    value: float            # found on all items: for use on new ones
-    folds: list[float]      # found without each of the folds
-    before: object = field(repr=False)   # the `Evaluation`
-    after: object = field(repr=False)    # the same, each item scaled with the temperature of the other folds
+
+    value: float  # found on all items: for use on new ones
+    folds: list[float]  # found without each of the folds
+    before: object = field(repr=False)  # the `Evaluation`
+    after: object = field(repr=False)  # the same, each item scaled with the temperature of the other folds
 
     @property
     def at_limit(self) -> bool:
         "Whether the search ended at a limit, as it does if no item or hardly any is wrong: then it says nothing"
-        return self.value<1.02*COLDEST or self.value>.98*HOTTEST
+        return self.value < 1.02 * COLDEST or self.value > 0.98 * HOTTEST
 
-    def apply(self,
-        probs: np.ndarray,   # shape (n, classes)
-    ) -> np.ndarray:         # shape (n, classes)
+    def apply(
+        self,
+        probs: np.ndarray,  # shape (n, classes)
+    ) -> np.ndarray:  # shape (n, classes)
         "Scale probabilities of new items"
         return scale_probs(probs, self.value)
 
     def __str__(self):
         b, a, loss = self.before, self.after, lambda ev: float(ev.losses.mean())
-        kind = "it is too sure" if self.value>1.02 else "it could be surer" if self.value<.98 else "it is as sure as it should be"
-        limit = " The search ended at a limit, as it does where hardly an item is wrong: do not use it." if self.at_limit else ""
-        return (f"Temperature {self.value:.2f}: {kind}. ECE {b.ece():.3f} before, {a.ece():.3f} after; mean loss {loss(b):.3f} before, {loss(a):.3f} after "
-                f"(each item scaled with the temperature of the other {len(self.folds)-1} of {len(self.folds)} folds).{limit}")
-    def __repr__(self): return str(self)
+        kind = (
+            "it is too sure"
+            if self.value > 1.02
+            else "it could be surer"
+            if self.value < 0.98
+            else "it is as sure as it should be"
+        )
+        limit = (
+            " The search ended at a limit, as it does where hardly an item is wrong: do not use it."
+            if self.at_limit
+            else ""
+        )
+        return (
+            f"Temperature {self.value:.2f}: {kind}. ECE {b.ece():.3f} before, {a.ece():.3f} after; mean loss "
+            f"{loss(b):.3f} before, {loss(a):.3f} after (each item scaled with the temperature of the other "
+            f"{len(self.folds) - 1} of {len(self.folds)} folds).{limit}"
+        )
 
-    def plot(self,
-        bins: int = 15,    # as in `bins_of`
-    ):                     # a matplotlib figure
+    def __repr__(self):
+        return str(self)
+
+    def plot(
+        self,
+        bins: int = 15,  # as in `bins_of`
+    ):  # a matplotlib figure
         "Reliability diagrams before and after"
         from fastai_tl.evaluation.plots import new_figure
+
         fig = new_figure((7.6, 3.9))
-        for ax,ev,what in zip(fig.subplots(1, 2, sharey=True), (self.before, self.after), ("as it is", f"with temperature {self.value:.2f}")):
+        for ax, ev, what in zip(
+            fig.subplots(1, 2, sharey=True),
+            (self.before, self.after),
+            ("as it is", f"with temperature {self.value:.2f}"),
+        ):
             draw_reliability(ax, ev.calibration(bins), f"{what}: ECE {ev.ece(bins):.3f}", legend=ev is self.before)
         return fig

@@ -6,8 +6,18 @@
 from __future__ import annotations
 from dataclasses import dataclass, field, replace
 import numpy as np
+from fastcore.basics import patch
 from .bootstrap import bootstrap_confusion
-from .calibration import Temperature, chance_ece, cross_scaled, draw_reliability, ece_of, fit_temperature, reliability, wilson
+from fastai_tl.evaluation.calibration import (
+    Temperature,
+    chance_ece,
+    cross_scaled,
+    draw_reliability,
+    ece_of,
+    fit_temperature,
+    reliability,
+    wilson,
+)
 from ..core.errors import InputError
 from .plots import axes_for, chart, draw_pictures, picture_uri
 from .inference import Judged, run_once
@@ -26,303 +36,528 @@ __all__ = ['Evaluation', 'Prediction', 'Mistake', 'evaluate', 'picture_uri', 'wi
 @dataclass(frozen=True)
 class Evaluation(Judged):
     "What a classifier does on a set of items; made by `evaluate`"
-    vocab: list[str]                 # class names
-    probs: np.ndarray                # shape (n, classes), probabilities
-    targets: np.ndarray              # shape (n,), index of the true class
+
+    vocab: list[str]  # class names
+    probs: np.ndarray  # shape (n, classes), probabilities
+    targets: np.ndarray  # shape (n,), index of the true class
     items: list = field(default_factory=list, repr=False)  # what the DataLoader read, such as paths; may be empty
-    weights: str = field(default="", repr=False)           # digest of the weights that were judged, see `is_of`; '' unknown
-    views: int = field(default=1, repr=False)              # how often each item was seen, see `evaluate(tta=…)`
+    weights: str = field(default="", repr=False)  # digest of the weights that were judged, see `is_of`; '' unknown
+    views: int = field(default=1, repr=False)  # how often each item was seen, see `evaluate(tta=…)`
 
     @property
     def preds(self) -> np.ndarray:
         "Index of the most probable class, shape (n,)"
         return self.probs.argmax(1)
+
     @property
     def losses(self) -> np.ndarray:
         "Cross-entropy of each item in nats, shape (n,)"
         return -np.log(np.clip(self.probs[np.arange(self.n), self.targets], 1e-12, None))
+
     @property
     def confidence(self) -> np.ndarray:
         "Probability of the most probable class, shape (n,), 0..1"
         return self.probs.max(1).astype(np.float64)
+
     @property
-    def accuracy(self) -> float: return float((self.preds==self.targets).mean())
+    def accuracy(self) -> float:
+        return float((self.preds == self.targets).mean())
+
     @property
     def macro_f1(self) -> float:
         "Mean F1 of the classes that occur among the targets or the predictions, each class counting the same, 0..1"
         from sklearn.metrics import f1_score
+
         return float(f1_score(self.targets, self.preds, average="macro", zero_division=0))
 
     def __repr__(self):
-        lo,hi = self.interval()
-        return f"Evaluation(accuracy {self.accuracy:.1%}, 95% interval {lo:.1%} to {hi:.1%}, {self.n} items, {len(self.vocab)} classes)"
+        lo, hi = self.interval()
+        return (
+            f"Evaluation(accuracy {self.accuracy:.1%}, 95% interval {lo:.1%} to {hi:.1%}, {self.n} items, "
+            f"{len(self.vocab)} classes)"
+        )
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #7a861c25
-def _interval(self,
-    level: float = .95,      # confidence level, 0..1
-) -> tuple[float, float]:    # low and high accuracy, 0..1
+@patch
+def interval(
+    self: Evaluation,
+    level: float = 0.95,  # confidence level, 0..1
+) -> tuple[float, float]:  # low and high accuracy, 0..1
     "Confidence interval of the accuracy (Wilson's, which holds for few items and for accuracies near 0 and 1)"
-    return wilson((self.preds==self.targets).sum(), self.n, level)
+    return wilson((self.preds == self.targets).sum(), self.n, level)
 
-def _bootstrap(self,
-    level: float = .95,         # confidence level, between 0 and 1
-    draws: int = 2000,          # how often the items are drawn
-    seed: int = 0,              # of a generator of its own
-    stratified: bool = False,   # keep the number of items of each class
+
+@patch
+def bootstrap(
+    self: Evaluation,
+    level: float = 0.95,  # confidence level, between 0 and 1
+    draws: int = 2000,  # how often the items are drawn
+    seed: int = 0,  # of a generator of its own
+    stratified: bool = False,  # keep the number of items of each class
 ):
-    "Percentile intervals of accuracy and macro-F1 as a `pandas.DataFrame` with columns value, low and high, see `bootstrap_confusion`"
+    """Percentile intervals of accuracy and macro-F1 as a `pandas.DataFrame` with columns value, low and high, see
+    `bootstrap_confusion`
+    """
     return bootstrap_confusion(self.confusion(), level, draws, seed, stratified)
 
-def _confusion(self) -> np.ndarray:
+
+@patch
+def confusion(self: Evaluation) -> np.ndarray:
     "Counts, shape (classes, classes): row the true class, column the predicted one"
     from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(self.targets, self.preds, labels=range(len(self.vocab)))
 
-def _per_class(self):
+
+@patch
+def per_class(self: Evaluation):
     "Precision, recall, F1 (0..1) and number of items of each class, as a `pandas.DataFrame`"
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
-    p,r,f,n = precision_recall_fscore_support(self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0)
+
+    p, r, f, n = precision_recall_fscore_support(
+        self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0
+    )
     return pd.DataFrame(dict(precision=p, recall=r, f1=f, items=n), index=self.vocab)
 
-def _recall_intervals(self,
-    level: float = .95,      # confidence level, 0..1
+
+@patch
+def recall_intervals(
+    self: Evaluation,
+    level: float = 0.95,  # confidence level, 0..1
 ):
-    "Wilson's interval of each class's recall, columns low and high (0..1), as a `pandas.DataFrame`; NaN for a class without items"
+    """Wilson's interval of each class's recall, columns low and high (0..1), as a `pandas.DataFrame`; NaN for a
+    class without items
+    """
     import pandas as pd
+
     cm = self.confusion()
     rows = [wilson(cm[i, i], n, level) if (n := cm[i].sum()) else (np.nan, np.nan) for i in range(len(self.vocab))]
     return pd.DataFrame(rows, columns=["low", "high"], index=self.vocab)
 
-def _most_confused(self,
-    min_n: int = 1,    # pairs that happened at least so often
+
+@patch
+def most_confused(
+    self: Evaluation,
+    min_n: int = 1,  # pairs that happened at least so often
 ) -> list[tuple[str, str, int]]:  # (true class, predicted class, how often), most frequent first
     "The mistakes by kind"
     cm = self.confusion()
-    pairs = [(self.vocab[i], self.vocab[j], int(cm[i, j])) for i,j in zip(*np.nonzero(cm)) if i!=j and cm[i, j]>=min_n]
+    pairs = [
+        (self.vocab[i], self.vocab[j], int(cm[i, j])) for i, j in zip(*np.nonzero(cm)) if i != j and cm[i, j] >= min_n
+    ]
     return sorted(pairs, key=lambda o: (-o[2], o[0], o[1]))
-
-Evaluation.interval, Evaluation.confusion, Evaluation.per_class, Evaluation.most_confused = _interval, _confusion, _per_class, _most_confused
-Evaluation.recall_intervals, Evaluation.bootstrap = _recall_intervals, _bootstrap
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #1e36bc63
 @dataclass(frozen=True)
 class Prediction:
     "One item and what was said of it"
-    item: object          # what the DataLoader read, such as a path; `None` if unknown
+
+    item: object  # what the DataLoader read, such as a path; `None` if unknown
     true: str
     predicted: str
-    probability: float    # of the predicted class, 0..1
-    loss: float           # nats
-    index: int = -1       # position in the data that was evaluated; -1 unknown
+    probability: float  # of the predicted class, 0..1
+    loss: float  # nats
+    index: int = -1  # position in the data that was evaluated; -1 unknown
 
     @property
-    def right(self) -> bool: return self.true==self.predicted
+    def right(self) -> bool:
+        return self.true == self.predicted
+
 
 @dataclass(frozen=True)
 class Mistake(Prediction):
     "One item that was classified wrongly"
 
-def _predictions(self, order, cls=Prediction):
+
+@patch
+def _predictions(self: Evaluation, order, cls=Prediction):
     "The items at these positions"
     order = np.asarray(order, dtype=int)
-    return [cls(self.item(i), self.vocab[t], self.vocab[p], float(c), float(nats), int(i)) for i,t,p,c,nats in
-            zip(order, self.targets[order], self.preds[order], self.confidence[order], self.losses[order])]
+    return [
+        cls(self.item(i), self.vocab[t], self.vocab[p], float(c), float(nats), int(i))
+        for i, t, p, c, nats in zip(
+            order, self.targets[order], self.preds[order], self.confidence[order], self.losses[order]
+        )
+    ]
 
-def _worst(self,
-    n: int = 9,        # at most so many
-) -> list[Mistake]:    # the most confident mistakes first
+
+@patch
+def worst(
+    self: Evaluation,
+    n: int = 9,  # at most so many
+) -> list[Mistake]:  # the most confident mistakes first
     "Wrongly classified items, by loss"
     order = np.argsort(-self.losses, kind="stable")
-    return self._predictions(order[(self.preds!=self.targets)[order]][:n], Mistake)
+    return self._predictions(order[(self.preds != self.targets)[order]][:n], Mistake)
 
-def _uncertain(self,
-    n: int = 9,           # at most so many
-) -> list[Prediction]:    # the least certain first
+
+@patch
+def uncertain(
+    self: Evaluation,
+    n: int = 9,  # at most so many
+) -> list[Prediction]:  # the least certain first
     "The items whose most probable class has the lowest probability, right or wrong"
     return self._predictions(np.argsort(self.confidence, kind="stable")[:n])
 
-def _class_index(self, o):
-    if isinstance(o, (int, np.integer)) and not isinstance(o, bool) and 0<=o<len(self.vocab): return int(o)
-    if str(o) in self.vocab: return self.vocab.index(str(o))
-    raise InputError(f"There is no class {o!r}: give one of {', '.join(self.vocab[:40])}{', …' if len(self.vocab)>40 else ''}, "
-                     f"or its index, 0 to {len(self.vocab)-1}.")
 
-def _cell(self,
-    true: str | int,         # a class, or its index
-    predicted: str | int,    # likewise
-) -> list[Prediction]:       # the most confident first
+@patch
+def _class_index(self: Evaluation, o):
+    if isinstance(o, (int, np.integer)) and not isinstance(o, bool) and 0 <= o < len(self.vocab):
+        return int(o)
+    if str(o) in self.vocab:
+        return self.vocab.index(str(o))
+    raise InputError(
+        f"There is no class {o!r}: give one of {', '.join(self.vocab[:40])}{', …' if len(self.vocab) > 40 else ''}, "
+        f"or its index, 0 to {len(self.vocab) - 1}."
+    )
+
+
+@patch
+def cell(
+    self: Evaluation,
+    true: str | int,  # a class, or its index
+    predicted: str | int,  # likewise
+) -> list[Prediction]:  # the most confident first
     "The items of one cell of the confusion matrix; raises `InputError` for an unknown class"
-    here = np.flatnonzero((self.targets==self._class_index(true)) & (self.preds==self._class_index(predicted)))
+    here = np.flatnonzero((self.targets == self._class_index(true)) & (self.preds == self._class_index(predicted)))
     return self._predictions(here[np.argsort(-self.confidence[here], kind="stable")])
 
-Evaluation._predictions, Evaluation._class_index = _predictions, _class_index
-Evaluation.worst, Evaluation.uncertain, Evaluation.cell = _worst, _uncertain, _cell
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #03fe467c
-def _calibration(self,
-    bins: int = 15,    # bins of equal width over 0..1, each with its upper end
+@patch
+def calibration(
+    self: Evaluation,
+    bins: int = 15,  # bins of equal width over 0..1, each with its upper end
 ):
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
-    return reliability(self.confidence, self.preds==self.targets, bins)
+    return reliability(self.confidence, self.preds == self.targets, bins)
 
-def _ece(self,
-    bins: int = 15,    # as in `calibration`
-) -> float:            # 0 (what it says is how often it is right) .. 1
-    "Expected calibration error (Naeini et al. 2015, Guo et al. 2017): mean difference of confidence and accuracy over the bins, weighted by items"
+
+@patch
+def ece(
+    self: Evaluation,
+    bins: int = 15,  # as in `calibration`
+) -> float:  # 0 (what it says is how often it is right) .. 1
+    """Expected calibration error (Naeini et al.
+
+    2015, Guo et al. 2017): mean difference of confidence and accuracy over the bins, weighted by items
+    """
     return ece_of(self.calibration(bins))
 
-def _ece_by_chance(self,
-    bins: int = 15,      # as in `calibration`
-    draws: int = 200,    # how often chance decides
-    seed: int = 0,       # of a generator of its own
-) -> tuple[float, float]:   # mean and 95th percentile
-    "The ECE that a perfectly calibrated model would show on so many items with these confidences (Bröcker and Smith 2007)"
+
+@patch
+def ece_by_chance(
+    self: Evaluation,
+    bins: int = 15,  # as in `calibration`
+    draws: int = 200,  # how often chance decides
+    seed: int = 0,  # of a generator of its own
+) -> tuple[float, float]:  # mean and 95th percentile
+    """The ECE that a perfectly calibrated model would show on so many items with these confidences (Bröcker and
+    Smith 2007)
+    """
     return chance_ece(self.confidence, bins, draws, seed)
 
-def _temperature(self,
-    folds: int = 5,      # each item is scaled with the temperature found on the other folds
-    seed: int = 0,       # of the folds
+
+@patch
+def temperature(
+    self: Evaluation,
+    folds: int = 5,  # each item is scaled with the temperature found on the other folds
+    seed: int = 0,  # of the folds
 ) -> Temperature:
-    "Temperature scaling (Guo et al. 2017): what to divide the logits by, and how well calibrated it makes items that it was not found on"
-    scaled,each = cross_scaled(self.probs, self.targets, folds, seed)
+    """Temperature scaling (Guo et al.
+
+    2017): what to divide the logits by, and how well calibrated it makes items that it was not found on
+    """
+    scaled, each = cross_scaled(self.probs, self.targets, folds, seed)
     return Temperature(fit_temperature(self.probs, self.targets), each, self, replace(self, probs=scaled))
 
-Evaluation.calibration, Evaluation.ece, Evaluation.ece_by_chance, Evaluation.temperature = _calibration, _ece, _ece_by_chance, _temperature
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #fac2ab19
-def _short(names, most=22): return [n if len(n)<=most else n[:most-1]+"…" for n in names]
+def _short(names, most=22):
+    return [n if len(n) <= most else n[: most - 1] + "…" for n in names]
 
-def _plot_confusion(self,
-    ax=None,   # matplotlib axes; `None`: new ones
-):             # the axes
+
+@patch
+def plot_confusion(
+    self: Evaluation,
+    ax=None,  # matplotlib axes; `None`: new ones
+):  # the axes
     "Confusion matrix with counts; the colour is the share of the true class"
     k = len(self.vocab)
-    ax = axes_for(ax, (min(2.2+.42*k, 14),)*2)
-    cm = self.confusion(); share = cm/np.clip(cm.sum(1, keepdims=True), 1, None)
+    ax = axes_for(ax, (min(2.2 + 0.42 * k, 14),) * 2)
+    cm = self.confusion()
+    share = cm / np.clip(cm.sum(1, keepdims=True), 1, None)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if k<=25:
-        for i,j in zip(*np.nonzero(cm)): ax.text(j, i, cm[i, j], ha="center", va="center", color="white" if share[i, j]>.5 else "black")
-    size = "medium" if k<=25 else max(3, 9-k/20)
+    if k <= 25:
+        for i, j in zip(*np.nonzero(cm)):
+            ax.text(j, i, cm[i, j], ha="center", va="center", color="white" if share[i, j] > 0.5 else "black")
+    size = "medium" if k <= 25 else max(3, 9 - k / 20)
     names = _short(self.vocab)
-    ax.set_xticks(range(k), names, rotation=45 if k<=25 else 90, ha="right" if k<=25 else "center", fontsize=size, parse_math=False)
+    ax.set_xticks(
+        range(k),
+        names,
+        rotation=45 if k <= 25 else 90,
+        ha="right" if k <= 25 else "center",
+        fontsize=size,
+        parse_math=False,
+    )
     ax.set_yticks(range(k), names, fontsize=size, parse_math=False)
-    ax.grid(False); ax.set_xlabel("predicted"); ax.set_ylabel("true")
+    ax.grid(False)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
     return ax
 
-def _plot_calibration(self,
-    ax=None,           # matplotlib axes; `None`: new ones
-    bins: int = 15,    # as in `calibration`
-):                     # the axes
+
+@patch
+def plot(
+    self: Evaluation,
+    ax=None,  # matplotlib axes; `None`: new ones
+):  # the axes
+    "Confusion matrix with counts; the colour is the share of the true class"
+    return self.plot_confusion(ax)
+
+
+@patch
+def plot_calibration(
+    self: Evaluation,
+    ax=None,  # matplotlib axes; `None`: new ones
+    bins: int = 15,  # as in `calibration`
+):  # the axes
     "Reliability diagram: accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says"
     return draw_reliability(axes_for(ax, (4.2, 4.2)), self.calibration(bins))
 
-def _plot_classes(self,
-    ax=None,         # matplotlib axes; `None`: new ones
+
+@patch
+def plot_classes(
+    self: Evaluation,
+    ax=None,  # matplotlib axes; `None`: new ones
     most: int = 30,  # classes at most; those with the lowest recall
-):                   # the axes
+):  # the axes
     "Recall of each class with its 95 % interval, the hardest at the top"
-    t = self.per_class().join(self.recall_intervals()).query("items>0").sort_values("recall", kind="stable")[:most][::-1]
-    ax, at = axes_for(ax, (5, 1.1+.3*len(t))), np.arange(len(t))
-    ax.barh(at, t.recall, color="C0", alpha=.45)
-    ax.errorbar(t.recall, at, xerr=[np.maximum(t.recall-t.low, 0), np.maximum(t.high-t.recall, 0)], fmt="none", ecolor="C0", lw=1.2, capsize=2)
+    t = (
+        self.per_class()
+        .join(self.recall_intervals())
+        .query("items>0")
+        .sort_values("recall", kind="stable")[:most][::-1]
+    )
+    ax, at = axes_for(ax, (5, 1.1 + 0.3 * len(t))), np.arange(len(t))
+    ax.barh(at, t.recall, color="C0", alpha=0.45)
+    ax.errorbar(
+        t.recall,
+        at,
+        xerr=[np.maximum(t.recall - t.low, 0), np.maximum(t.high - t.recall, 0)],
+        fmt="none",
+        ecolor="C0",
+        lw=1.2,
+        capsize=2,
+    )
     ax.set_yticks(at, _short([str(o) for o in t.index]), parse_math=False)
-    ax.set(xlim=(0, 1.02), ylim=(-.6, len(t)-.4), xlabel="recall: how many of the class were recognised")
+    ax.set(xlim=(0, 1.02), ylim=(-0.6, len(t) - 0.4), xlabel="recall: how many of the class were recognised")
     return ax
 
-def _caption(p): return f"{p.true} taken for {p.predicted}\n{p.probability:.0%} sure" if not p.right else f"{p.true}\n{p.probability:.0%} sure"
 
-def _seen(p): return f"item {p.index}" if p.item is None else p.item
+def _caption(p):
+    return (
+        f"{p.true} taken for {p.predicted}\n{p.probability:.0%} sure"
+        if not p.right
+        else f"{p.true}\n{p.probability:.0%} sure"
+    )
 
-def _plot_worst(self,
-    n: int = 9,    # at most so many
-):                 # a matplotlib figure
+
+def _seen(p):
+    return f"item {p.index}" if p.item is None else p.item
+
+
+@patch
+def plot_worst(
+    self: Evaluation,
+    n: int = 9,  # at most so many
+):  # a matplotlib figure
     "The pictures of `worst`: what they are, what they were taken for, and how sure that was"
     return draw_pictures([(_seen(p), _caption(p)) for p in self.worst(n)], empty="No mistakes")
 
-def _plot_uncertain(self,
-    n: int = 9,    # at most so many
-):                 # a matplotlib figure
+
+@patch
+def plot_uncertain(
+    self: Evaluation,
+    n: int = 9,  # at most so many
+):  # a matplotlib figure
     "The pictures of `uncertain`"
     return draw_pictures([(_seen(p), _caption(p)) for p in self.uncertain(n)])
 
-Evaluation.plot = Evaluation.plot_confusion = _plot_confusion
-Evaluation.plot_calibration, Evaluation.plot_classes = _plot_calibration, _plot_classes
-Evaluation.plot_worst, Evaluation.plot_uncertain = _plot_worst, _plot_uncertain
-
 # %% ../../nbs/api/evaluation/06_classification.ipynb #cab91aa4
-def _to_dict(self) -> dict:
+@patch
+def to_dict(self: Evaluation) -> dict:
     "The figures, ready for JSON"
-    (lo,hi),b = self.interval(), self.bootstrap()
-    return dict(task="classes", n=self.n, views=self.views, accuracy=self.accuracy, interval=[lo, hi], macro_f1=self.macro_f1, ece=self.ece(),
-                bootstrap=dict(method=b.attrs["method"], **{k: [float(r.low), float(r.high)] for k,r in b.iterrows()}), classes=list(self.vocab),
-                confusion=self.confusion().tolist(), per_class=self.per_class().to_dict("index"), most_confused=self.most_confused())
+    (lo, hi), b = self.interval(), self.bootstrap()
+    return dict(
+        task="classes",
+        n=self.n,
+        views=self.views,
+        accuracy=self.accuracy,
+        interval=[lo, hi],
+        macro_f1=self.macro_f1,
+        ece=self.ece(),
+        bootstrap=dict(method=b.attrs["method"], **{k: [float(r.low), float(r.high)] for k, r in b.iterrows()}),
+        classes=list(self.vocab),
+        confusion=self.confusion().tolist(),
+        per_class=self.per_class().to_dict("index"),
+        most_confused=self.most_confused(),
+    )
 
-def _figures(self, b):
-    (lo,hi),f,(_,most) = self.interval(), b.loc["macro_f1"], self.ece_by_chance()
-    verdict = "more than chance explains" if self.ece()>most else "no more than chance explains on so few items"
-    return [figure("Accuracy", f"{100*self.accuracy:.1f} %", f"{100*lo:.1f} to {100*hi:.1f} %", "share of items whose most probable class is right"),
-            figure("Macro-F1", f"{self.macro_f1:.3f}", f"{f.low:.3f} to {f.high:.3f}", "mean F1 of the classes, rare ones counting as much as frequent ones"),
-            figure("Calibration error", f"{self.ece():.3f}", "",
-                   f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}"),
-            figure("Items", str(self.n), "", f"{len(self.vocab)} classes")]
 
-def _notes(self):
-    one = len(seen := np.unique(self.targets))==1
-    return ([f"Mean of {self.views} views of each item (test-time augmentation)."]*(self.views>1)
-            +[f"All items are of one class, {self.vocab[seen[0]]}: the accuracy is its recall, and the other figures say little."]*one)
+@patch
+def _figures(self: Evaluation, b):
+    lo, hi = self.interval()
+    f = b.loc["macro_f1"]
+    _, most = self.ece_by_chance()
+    verdict = "more than chance explains" if self.ece() > most else "no more than chance explains on so few items"
+    return [
+        figure(
+            "Accuracy",
+            f"{100 * self.accuracy:.1f} %",
+            f"{100 * lo:.1f} to {100 * hi:.1f} %",
+            "share of items whose most probable class is right",
+        ),
+        figure(
+            "Macro-F1",
+            f"{self.macro_f1:.3f}",
+            f"{f.low:.3f} to {f.high:.3f}",
+            "mean F1 of the classes, rare ones counting as much as frequent ones",
+        ),
+        figure(
+            "Calibration error",
+            f"{self.ece():.3f}",
+            "",
+            f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}",
+        ),
+        figure("Items", str(self.n), "", f"{len(self.vocab)} classes"),
+    ]
 
-def _hardest(self, most):
+
+@patch
+def _notes(self: Evaluation):
+    one = len(seen := np.unique(self.targets)) == 1
+    return [f"Mean of {self.views} views of each item (test-time augmentation)."] * (self.views > 1) + [
+        (
+            f"All items are of one class, {self.vocab[seen[0]]}: the accuracy is its recall, and the other figures "
+            "say little."
+        )
+    ] * one
+
+
+@patch
+def _hardest(self: Evaluation, most):
     "Classes with the most mistakes, in their order; all if there are no more than `most`"
     cm = self.confusion()
-    return sorted(np.argsort(-(cm.sum(0)+cm.sum(1)-2*cm.diagonal()), kind="stable")[:most].tolist())
+    return sorted(np.argsort(-(cm.sum(0) + cm.sum(1) - 2 * cm.diagonal()), kind="stable")[:most].tolist())
 
-def _page(self, small: bool = False) -> dict:
+
+@patch
+def page(self: Evaluation, small: bool = False) -> dict:
     "What `page.page_html` shows"
-    b, t, most, pairs = self.bootstrap(), self.per_class().join(self.recall_intervals()), 20 if small else 40, self.most_confused()
+    b = self.bootstrap()
+    t = self.per_class().join(self.recall_intervals())
+    most = 20 if small else 40
+    pairs = self.most_confused()
     rows, cm, n = self._hardest(most), self.confusion(), 6 if small else 12
-    part = f" The {most} of {len(self.vocab)} classes with the most mistakes." if len(rows)<len(self.vocab) else ""
-    table = [[r.Index, share_cell(r.recall if r.items else np.nan, r.low, r.high), share_cell(r.precision), f"{r.f1:.2f}", r.items] for r in t.itertuples()]
+    part = f" The {most} of {len(self.vocab)} classes with the most mistakes." if len(rows) < len(self.vocab) else ""
+    table = [
+        [
+            r.Index,
+            share_cell(r.recall if r.items else np.nan, r.low, r.high),
+            share_cell(r.precision),
+            f"{r.f1:.2f}",
+            r.items,
+        ]
+        for r in t.itertuples()
+    ]
     worst, unsure = self.worst(n), self.uncertain(n)
     side = 96 if small else 144
     sections = [
-        section("Confusion matrix", f"Rows: the true class. Columns: what the model said. Blue is right, orange is wrong.{part}",
-                matrix=matrix_rows(cm[np.ix_(rows, rows)], [self.vocab[i] for i in rows])),
-        section("Most confused",
-                table=dict(head=["true", "taken for", "times"], rows=[[a, dict(text=b), k] for a,b,k in pairs[:5 if small else 15]])) if pairs else None,
-        section("Classes", "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right where it said so. "
-                "F1: their harmonic mean.", table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table), folded=small and len(table)>12),
-        section("Worst mistakes", "First those whose true class seemed least likely. Look for wrong labels here." if worst else "No mistakes.",
-                shots=[shot(p.item, _caption(p), side, p.index) for p in worst])]
+        section(
+            "Confusion matrix",
+            f"Rows: the true class. Columns: what the model said. Blue is right, orange is wrong.{part}",
+            matrix=matrix_rows(cm[np.ix_(rows, rows)], [self.vocab[i] for i in rows]),
+        ),
+        section(
+            "Most confused",
+            table=dict(
+                head=["true", "taken for", "times"],
+                rows=[[a, dict(text=b), k] for a, b, k in pairs[: 5 if small else 15]],
+            ),
+        )
+        if pairs
+        else None,
+        section(
+            "Classes",
+            "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right "
+            "where it said so. F1: their harmonic mean.",
+            table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table),
+            folded=small and len(table) > 12,
+        ),
+        section(
+            "Worst mistakes",
+            "First those whose true class seemed least likely. Look for wrong labels here."
+            if worst
+            else "No mistakes.",
+            shots=[shot(p.item, _caption(p), side, p.index) for p in worst],
+        ),
+    ]
     sections = [s for s in sections if s]
-    if not small: sections.append(section("Least certain", "Right or wrong: more labelled pictures like these would help most.",
-                                          shots=[shot(p.item, _caption(p), side, p.index) for p in unsure]))
-    sections.append(section("Calibration", "Where the model says 80 %, it should be right four times in five: then the dot of that bin is on the dashed line. "
-                            "Below the line the model is too sure. The bars through the dots are 95 % intervals.", folded=small,
-                            charts=[chart(self.plot_calibration, f"Accuracy by confidence; expected calibration error {self.ece():.3f}", size=(4.4, 3.6))]))
-    return dict(figures=self._figures(b), notes=self._notes(), sections=sections,
-                footer=f"Interval of the accuracy: Wilson, 95 %. Of macro-F1: {b.attrs['method']}.")
-
-Evaluation.to_dict, Evaluation.page, Evaluation._figures, Evaluation._notes, Evaluation._hardest = _to_dict, _page, _figures, _notes, _hardest
+    if not small:
+        sections.append(
+            section(
+                "Least certain",
+                "Right or wrong: more labelled pictures like these would help most.",
+                shots=[shot(p.item, _caption(p), side, p.index) for p in unsure],
+            )
+        )
+    sections.append(
+        section(
+            "Calibration",
+            "Where the model says 80 %, it should be right four times in five: then the dot of that bin is on the "
+            "dashed line. Below the line the model is too sure. The bars through the dots are 95 % intervals.",
+            folded=small,
+            charts=[
+                chart(
+                    self.plot_calibration,
+                    f"Accuracy by confidence; expected calibration error {self.ece():.3f}",
+                    size=(4.4, 3.6),
+                )
+            ],
+        )
+    )
+    return dict(
+        figures=self._figures(b),
+        notes=self._notes(),
+        sections=sections,
+        footer=f"Interval of the accuracy: Wilson, 95 %. Of macro-F1: {b.attrs['method']}.",
+    )
 
 # %% ../../nbs/api/evaluation/06_classification.ipynb #5ac03423
 def evaluate(
-    learn,                                # a fastai `Learner`
-    dl=None,                              # a DataLoader with targets; `None`: the validation set
+    learn,  # a fastai `Learner`
+    dl=None,  # a DataLoader with targets; `None`: the validation set
     *,
-    tta: int = 0,                         # views of each item through the random transforms of training, averaged with the plain one; 0: none
+    tta: int = 0,  # views of each item through the random transforms of training, averaged with the plain one; 0: none
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
-) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:   # by the kind of task
-    """One pass over the data (`tta+1` passes with `tta`), in order and whole, never on cached features; changes neither Learner nor random states
+) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:  # by the kind of task
+    """One pass over the data (`tta+1` passes with `tta`), in order and whole, never on cached features; changes neither
+    Learner nor random states
 
-    Raises `InputError` or `StateError`, with what to do instead, for what cannot be judged so: no targets, masks, texts, several outputs, outputs
-    that are no numbers"""
+    Raises `InputError` or `StateError`, with what to do instead, for what cannot be judged so: no targets, masks,
+    texts, several outputs, outputs that are no numbers
+    """
     o = run_once(learn, dl, tta, on_progress)
     rest = dict(items=o.items, weights=o.weights, views=o.views)
-    if o.task=="numbers": return RegressionEvaluation(o.names, o.values, o.targets, **rest)
-    if o.task=="labels": return MultiLabelEvaluation(o.names, o.values, o.targets, o.threshold, **rest)
-    if dl is None and len(seen := np.unique(o.targets))==1:
-        raise InputError(f"All {len(o.targets)} items of the validation set are of one class, {o.names[seen[0]]}, which says nothing about telling them apart. "
-                         "Split the data at random (RandomSplitter, or TrainTestSplitter with stratify), or, to see how well this class alone is "
-                         "recognised, evaluate(learn, learn.dls.valid).")
+    if o.task == "numbers":
+        return RegressionEvaluation(o.names, o.values, o.targets, **rest)
+    if o.task == "labels":
+        return MultiLabelEvaluation(o.names, o.values, o.targets, o.threshold, **rest)
+    if dl is None and len(seen := np.unique(o.targets)) == 1:
+        raise InputError(
+            f"All {len(o.targets)} items of the validation set are of one class, {o.names[seen[0]]}, which says "
+            "nothing about telling them apart. Split the data at random (RandomSplitter, or TrainTestSplitter with "
+            "stratify), or, to see how well this class alone is recognised, evaluate(learn, learn.dls.valid)."
+        )
     return Evaluation(o.names, o.values, o.targets, **rest)

@@ -15,94 +15,126 @@ __all__ = ['figure', 'section', 'shot', 'matrix_rows', 'share_cell', 'page_html'
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #e1b26b1a
 def figure(
-    name: str,          # what it is
-    value: str,         # as text
-    interval: str = "", # as text
-    words: str = "",    # what it means
+    name: str,  # what it is
+    value: str,  # as text
+    interval: str = "",  # as text
+    words: str = "",  # what it means
 ) -> dict:
     "One figure for the top of a page"
     return dict(name=name, value=value, interval=interval, words=words)
 
+
 def section(
     title: str,
-    words: str = "",    # above it
+    words: str = "",  # above it
     *,
-    matrix: dict | None = None,   # names, rows (name, cells of n and share), see `matrix_rows`
-    table: dict | None = None,    # head (list of text), rows (lists: text, or a number with its low and high for a bar)
-    charts: list = (),            # made by `figures.chart`
-    shots: list = (),             # made by `shot`
-    folded: bool = False,         # shown when clicked
+    matrix: dict | None = None,  # names, rows (name, cells of n and share), see `matrix_rows`
+    table: dict | None = None,  # head (list of text), rows (lists: text, or a number with its low and high for a bar)
+    charts: list = (),  # made by `figures.chart`
+    shots: list = (),  # made by `shot`
+    folded: bool = False,  # shown when clicked
 ) -> dict:
     "One part of a page"
-    return dict(title=title, words=words, matrix=matrix, table=table, charts=list(charts), shots=list(shots), folded=folded)
+    return dict(
+        title=title, words=words, matrix=matrix, table=table, charts=list(charts), shots=list(shots), folded=folded
+    )
+
 
 def shot(
-    item,             # what a DataLoader read
-    caption: str,     # lines, with line ends between
+    item,  # what a DataLoader read
+    caption: str,  # lines, with line ends between
     side: int = 128,  # pixels
     index: int = -1,  # its position in the data, to say which it is if `item` is `None`
 ) -> dict:
     "An item for a page: its picture, or what it is in words"
     uri = picture_uri(item, side)
-    return dict(uri=uri, text=None if uri else f"item {index}" if item is None else item_words(item), lines=caption.split("\n"))
+    return dict(
+        uri=uri, text=None if uri else f"item {index}" if item is None else item_words(item), lines=caption.split("\n")
+    )
+
 
 def matrix_rows(
-    cm,                  # counts, shape (classes, classes): row the true class
+    cm,  # counts, shape (classes, classes): row the true class
     names: list[str],
 ) -> dict:
     "A confusion matrix for a page: counts, and their share of the true class"
-    short = [o if len(o)<=18 else o[:17]+"…" for o in names]
-    rows = [dict(name=names[i], cells=[dict(n=int(n), share=float(n)/max(int(r.sum()), 1), right=i==j) for j,n in enumerate(r)]) for i,r in enumerate(cm)]
+    short = [o if len(o) <= 18 else o[:17] + "…" for o in names]
+    rows = [
+        dict(
+            name=names[i],
+            cells=[dict(n=int(n), share=float(n) / max(int(r.sum()), 1), right=i == j) for j, n in enumerate(r)],
+        )
+        for i, r in enumerate(cm)
+    ]
     return dict(names=list(names), short=short, rows=rows)
 
+
 def share_cell(
-    value: float,                # 0..1; NaN: none
-    low: float | None = None,    # its interval
+    value: float,  # 0..1; NaN: none
+    low: float | None = None,  # its interval
     high: float | None = None,
 ) -> dict:
     "A share with a bar, for a table"
-    if value!=value: return dict(text="–")
-    band = None if low is None or low!=low else dict(left=f"{100*low:.1f}", width=f"{100*(high-low):.1f}")
-    return dict(text=f"{100*value:.0f}\u00a0%", bar=f"{100*value:.1f}", band=band)
+    if value != value:
+        return dict(text="–")
+    band = None if low is None or low != low else dict(left=f"{100 * low:.1f}", width=f"{100 * (high - low):.1f}")
+    return dict(text=f"{100 * value:.0f}\u00a0%", bar=f"{100 * value:.1f}", band=band)
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #eaca9bcf
 def _render(name, **context):
     from jinja2 import Environment, StrictUndefined
+
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.from_string((files("fastai_tl")/"data"/"evaluation.html.jinja").read_text(encoding="utf-8")).render(kind=name, **context)
+    return env.from_string((files("fastai_tl") / "data" / "evaluation.html.jinja").read_text(encoding="utf-8")).render(
+        kind=name, **context
+    )
+
 
 def page_html(
-    page: dict,    # figures, notes, sections, footer
+    page: dict,  # figures, notes, sections, footer
     title: str,
 ) -> str:
     "A whole page"
     return _render("page", title=title, **page)
 
+
 def fragment_html(
-    page: dict,    # the same
+    page: dict,  # the same
 ) -> str:
     "The same for a notebook, in the colours of its theme"
     return _render("fragment", title="", **page)
+
 
 def write_text(
     file: Path,
     text: str,
 ):
     "Write `text` aside and put it in place in one step"
-    fd,tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    fd, tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     try:
-        with open(fd, "w", encoding="utf-8") as f: f.write(text); f.flush(); os.fsync(f.fileno())
-        os.chmod(tmp, 0o644); os.replace(tmp, file)
-    except BaseException: Path(tmp).unlink(missing_ok=True); raise
+        with open(fd, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, file)
+    except BaseException:
+        Path(tmp).unlink(missing_ok=True)
+        raise
+
 
 def write_page(
-    file,        # a path; a file that is there is replaced
+    file,  # a path; a file that is there is replaced
     text: str,
 ) -> Path:
     "Write a page; raises `FileError` if it cannot be written there"
     file = Path(file)
-    if file.is_dir(): raise FileError(f"{file} is a folder: give a file, as in {file/'evaluation.html'}.", path=file)
-    if not file.absolute().parent.is_dir(): raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
-    try: write_text(file, text)
-    except OSError as e: raise FileError(f"{file} cannot be written ({e.strerror}). Choose another place.", path=file) from None
+    if file.is_dir():
+        raise FileError(f"{file} is a folder: give a file, as in {file / 'evaluation.html'}.", path=file)
+    if not file.absolute().parent.is_dir():
+        raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
+    try:
+        write_text(file, text)
+    except OSError as e:
+        raise FileError(f"{file} cannot be written ({e.strerror}). Choose another place.", path=file) from None
     return file

@@ -26,30 +26,69 @@ def _name(loss) -> str:
     f = getattr(loss, "func", loss)
     return (type(f).__name__ if isinstance(f, torch.nn.Module) else getattr(f, "__name__", type(f).__name__)).lower()
 
+
 def task_of(
-    loss,            # a loss function, such as `learn.loss_func`
-    pred,            # what the network gives for a batch
-    yb: tuple,       # the targets of the batch
-) -> str:            # 'classes' (one for each item), 'labels' (any number of them) or 'numbers'
+    loss,  # a loss function, such as `learn.loss_func`
+    pred,  # what the network gives for a batch
+    yb: tuple,  # the targets of the batch
+) -> str:  # 'classes' (one for each item), 'labels' (any number of them) or 'numbers'
     "The kind of task; raises `InputError`, with what to do instead, for one that is none of these"
-    if not yb: raise InputError("These items have no targets, so there is nothing to compare with: make the DataLoader with "
-                                "learn.dls.test_dl(items, with_labels=True), or use learn.get_preds for the predictions alone.")
+    if not yb:
+        raise InputError(
+            "These items have no targets, so there is nothing to compare with: make the DataLoader with "
+            "learn.dls.test_dl(items, with_labels=True), or use learn.get_preds for the predictions alone."
+        )
     shape = lambda o: tuple(getattr(o, "shape", ()))
-    what = f"The targets have shape {', '.join(str(shape(y)) for y in yb)}, the predictions {shape(pred) or type(pred).__name__}. "
-    if not isinstance(pred, torch.Tensor) or len(yb)>1:
-        raise InputError(what+"evaluate judges one output against one target: evaluate each by itself, or use learn.validate with a metric for each.")
+    what = (
+        f"The targets have shape {', '.join(str(shape(y)) for y in yb)}, the predictions "
+        f"{shape(pred) or type(pred).__name__}. "
+    )
+    if not isinstance(pred, torch.Tensor) or len(yb) > 1:
+        raise InputError(
+            what
+            + "evaluate judges one output against one target: evaluate each by itself, or use learn.validate with a "
+            "metric for each."
+        )
     y, name = yb[0], _name(loss)
-    if not isinstance(y, torch.Tensor): raise InputError(f"The targets are of type {type(y).__name__}, not tensors: use learn.validate with a metric of yours.")
+    if not isinstance(y, torch.Tensor):
+        raise InputError(
+            f"The targets are of type {type(y).__name__}, not tensors: use learn.validate with a metric of yours."
+        )
     bce, reg = any(k in name for k in ("bce", "binary", "multilabel")), any(k in name for k in ("mse", "l1", "huber"))
-    if pred.ndim>=3 and y.ndim>=2:
-        if y.ndim>=3: raise InputError(what+"evaluate does not judge masks: use learn.validate with fastai's DiceMulti or JaccardCoeff as metrics.")
-        raise InputError(what+"evaluate does not judge texts that a network writes: use learn.validate with fastai's Perplexity as a metric.")
-    if pred.ndim==2 and not bce and not reg and not y.is_floating_point() and (y.ndim==1 or y.ndim==2 and y.shape[1]==1):
-        if pred.shape[1]==1: raise InputError(what+"A single output cannot tell two classes apart with this loss: use two outputs, or BCEWithLogitsLossFlat.")
+    if pred.ndim >= 3 and y.ndim >= 2:
+        if y.ndim >= 3:
+            raise InputError(
+                what + "evaluate does not judge masks: use learn.validate with fastai's DiceMulti or JaccardCoeff as "
+                "metrics."
+            )
+        raise InputError(
+            what
+            + "evaluate does not judge texts that a network writes: use learn.validate with fastai's Perplexity as "
+            "a metric."
+        )
+    if (
+        pred.ndim == 2
+        and not bce
+        and not reg
+        and not y.is_floating_point()
+        and (y.ndim == 1 or y.ndim == 2 and y.shape[1] == 1)
+    ):
+        if pred.shape[1] == 1:
+            raise InputError(
+                what + "A single output cannot tell two classes apart with this loss: use two outputs, or "
+                "BCEWithLogitsLossFlat."
+            )
         return "classes"
-    if y.numel()!=pred.numel() or pred.ndim>2: raise InputError(what+"They do not fit together: use learn.validate with your own metric.")
-    if bce or not reg and type(y).__name__=="TensorMultiCategory": return "labels"
-    if "cross" in name: raise InputError(what+"Targets that share out an item among classes cannot be judged: give evaluate a DataLoader with whole ones.")
+    if y.numel() != pred.numel() or pred.ndim > 2:
+        raise InputError(what + "They do not fit together: use learn.validate with your own metric.")
+    if bce or not reg and type(y).__name__ == "TensorMultiCategory":
+        return "labels"
+    if "cross" in name:
+        raise InputError(
+            what
+            + "Targets that share out an item among classes cannot be judged: give evaluate a DataLoader with whole "
+            "ones."
+        )
     return "numbers"
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #05a49d4c
@@ -57,140 +96,218 @@ def items_of(dl) -> list:
     "What a DataLoader reads, one an item; rows of a table as dicts; empty if it does not say"
     for o in (dl, getattr(dl, "dataset", None)):
         items = getattr(o, "items", None)
-        if items is not None: return items.to_dict("records") if hasattr(items, "to_dict") else list(items)
+        if items is not None:
+            return items.to_dict("records") if hasattr(items, "to_dict") else list(items)
     return []
 
+
 def whole_dl(
-    learn,     # a fastai `Learner`
-    dl=None,   # a DataLoader of fastai; `None`: the validation set
+    learn,  # a fastai `Learner`
+    dl=None,  # a DataLoader of fastai; `None`: the validation set
 ):
     "A DataLoader of all items in order; raises `InputError` or `StateError` if there are none"
     if dl is None:
-        if len(learn.dls.loaders)<2:
-            raise StateError("There is no validation set: these DataLoaders hold one DataLoader alone. Give evaluate another, as in evaluate(learn, dl).")
+        if len(learn.dls.loaders) < 2:
+            raise StateError(
+                "There is no validation set: these DataLoaders hold one DataLoader alone. Give evaluate another, as "
+                "in evaluate(learn, dl)."
+            )
         dl = learn.dls.valid
     if not hasattr(dl, "new") or not hasattr(dl, "dataset"):
-        raise InputError(f"{type(dl).__name__} is not a DataLoader of fastai: make one with learn.dls.test_dl(items, with_labels=True), or of a data set with "
-                         "DataLoader(dataset, bs=16) from fastai.data.load.")
-    try: n = len(dl.dataset)
-    except TypeError: raise InputError("This DataLoader does not say how many items it has, so it cannot be read whole and in order. "
-                                       "Give one with a data set that has a length.") from None
-    if not n: raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
+        raise InputError(
+            f"{type(dl).__name__} is not a DataLoader of fastai: make one with learn.dls.test_dl(items, "
+            "with_labels=True), or of a data set with DataLoader(dataset, bs=16) from fastai.data.load."
+        )
+    try:
+        n = len(dl.dataset)
+    except TypeError:
+        raise InputError(
+            "This DataLoader does not say how many items it has, so it cannot be read whole and in order. Give one "
+            "with a data set that has a length."
+        ) from None
+    if not n:
+        raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
     return dl.new(shuffle=False, drop_last=False)
 
+
 def names_for(
-    learn,        # a fastai `Learner`
-    n: int,       # outputs
-    task: str,    # as `task_of` gives it
+    learn,  # a fastai `Learner`
+    n: int,  # outputs
+    task: str,  # as `task_of` gives it
 ) -> list[str]:
     "What the outputs are called: the classes, the labels, or the columns of a table; their numbers if nothing says it"
     vocab, y_names = getattr(learn.dls, "vocab", None), getattr(learn.dls, "y_names", None)
-    if task!="classes" and y_names is not None and len(y_names)==n: return [str(o) for o in y_names]
-    if vocab is not None and task!="numbers":
-        for v in (vocab, vocab[-1] if len(vocab) else []):   # a text classifier has a vocabulary of words, then one of classes
-            if not isinstance(v, str) and hasattr(v, "__len__") and len(v)==n and not any(isinstance(o, (list, tuple)) for o in v): return [str(o) for o in v]
-    if task=="numbers": return ["target"] if n==1 else [f"target {i}" for i in range(n)]
+    if task != "classes" and y_names is not None and len(y_names) == n:
+        return [str(o) for o in y_names]
+    if vocab is not None and task != "numbers":
+        # a text classifier has a vocabulary of words, then one of classes
+        for v in (vocab, vocab[-1] if len(vocab) else []):
+            if (
+                not isinstance(v, str)
+                and hasattr(v, "__len__")
+                and len(v) == n
+                and not any(isinstance(o, (list, tuple)) for o in v)
+            ):
+                return [str(o) for o in v]
+    if task == "numbers":
+        return ["target"] if n == 1 else [f"target {i}" for i in range(n)]
     return [str(i) for i in range(n)]
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #77f82dde
 class _These:
     "Positions of items; for `DataLoader.new(get_idxs=…)`"
-    def __init__(self, idxs): self.idxs = idxs
-    def __call__(self): return self.idxs
+
+    def __init__(self, idxs):
+        self.idxs = idxs
+
+    def __call__(self):
+        return self.idxs
+
 
 def seeded(seed: int):
     "Set the random states of Python, NumPy and torch"
-    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
-def _tensors(o): return [o] if isinstance(o, torch.Tensor) else [t for v in o for t in _tensors(v)] if isinstance(o, (list, tuple)) else []
+
+def _tensors(o):
+    return (
+        [o]
+        if isinstance(o, torch.Tensor)
+        else [t for v in o for t in _tensors(v)]
+        if isinstance(o, (list, tuple))
+        else []
+    )
+
 
 def _views_differ(dl, n=4) -> bool:
     "Whether a few items come out differently when they are read as for training, again and again"
     few, seen = dl.new(get_idxs=_These(list(range(min(n, len(dl.dataset))))), num_workers=0), []
     with dl.dataset.set_split_idx(0):
-        for seed in range(n): seeded(seed); seen.append(_tensors(next(iter(few))))
-    return any(a.shape!=b.shape or not torch.equal(a, b) for other in seen[1:] for a,b in zip(seen[0], other))
+        for seed in range(n):
+            seeded(seed)
+            seen.append(_tensors(next(iter(few))))
+    return any(a.shape != b.shape or not torch.equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other))
+
 
 def check_tta(
-    dl,         # a DataLoader
-    tta: int,   # augmented views; 0: none
+    dl,  # a DataLoader
+    tta: int,  # augmented views; 0: none
 ):
     "Raise `InputError` if so many views cannot be had of its items; draws random numbers"
-    if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or tta<0: raise InputError(f"tta={tta!r}: give a number of augmented views, 0 or more.")
+    if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or tta < 0:
+        raise InputError(f"tta={tta!r}: give a number of augmented views, 0 or more.")
     if tta and not (hasattr(dl.dataset, "set_split_idx") and _views_differ(dl)):
-        raise InputError("tta needs random transforms in the DataLoader, and there are none: every view would be the same. Make the DataLoaders with "
-                         "batch_tfms=aug_transforms(), or leave tta out.")
+        raise InputError(
+            "tta needs random transforms in the DataLoader, and there are none: every view would be the same. Make "
+            "the DataLoaders with batch_tfms=aug_transforms(), or leave tta out."
+        )
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #b5af01d2
 class _Watch(Callback):
     "Refuse at the first batch what cannot be evaluated; tell how far it is"
+
     order = 65
-    def __init__(self, report, total): self.report, self.total, self.done, self.task, self.note, self.why = report, total, 0, None, "evaluate", None
+
+    def __init__(self, report, total):
+        self.report = report
+        self.total = total
+        self.done = 0
+        self.task = None
+        self.note = "evaluate"
+        self.why = None
+
     def after_pred(self):
-        if self.task is not None: return
-        try: self.task = task_of(self.loss_func, self.pred, tuple(self.yb))
-        except InputError as e: self.why = e.args; raise
+        if self.task is not None:
+            return
+        try:
+            self.task = task_of(self.loss_func, self.pred, tuple(self.yb))
+        except InputError as e:
+            self.why = e.args
+            raise
+
     def after_batch(self):
         self.done += 1
         self.report(self.done, self.total, self.note)
 
+
 @dataclass(frozen=True)
 class Outputs:
     "What a network gives for each item of a DataLoader"
-    task: str             # 'classes', 'labels' or 'numbers'
-    values: np.ndarray    # shape (n, outputs): probabilities, or the numbers themselves
-    targets: np.ndarray   # shape (n,), index of the class; (n, labels), 0 or 1; or (n, numbers)
-    names: list[str]      # of classes, labels or numbers
-    items: list           # what the DataLoader read, such as paths; may be empty
-    weights: str          # digest of the weights, see `digest`
-    views: int            # how often each item was seen: 1, or more with `tta`
-    threshold: float      # of the loss, above which a label counts as said
+
+    task: str  # 'classes', 'labels' or 'numbers'
+    values: np.ndarray  # shape (n, outputs): probabilities, or the numbers themselves
+    targets: np.ndarray  # shape (n,), index of the class; (n, labels), 0 or 1; or (n, numbers)
+    names: list[str]  # of classes, labels or numbers
+    items: list  # what the DataLoader read, such as paths; may be empty
+    weights: str  # digest of the weights, see `digest`
+    views: int  # how often each item was seen: 1, or more with `tta`
+    threshold: float  # of the loss, above which a label counts as said
+
 
 def digest(learn) -> str:
     "The weights in 32 characters; '' where they cannot be read"
-    try: prints = fingerprint(learn)
-    except (RuntimeError, TypeError, ValueError): return ""   # such as quantized tensors
-    return hashlib.blake2b("".join(f"{k}={v};" for k,v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
+    try:
+        prints = fingerprint(learn)
+    except (RuntimeError, TypeError, ValueError):
+        return ""  # such as quantized tensors
+    return hashlib.blake2b("".join(f"{k}={v};" for k, v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
+
 
 def _views(learn, dl, tta, watch):
     "Mean over the views, and targets"
-    preds,targets = learn.get_preds(dl=dl, cbs=watch)
+    preds, targets = learn.get_preds(dl=dl, cbs=watch)
     preds = _probabilities(learn, watch.task, preds)
     for v in range(tta):
         seeded(v)
-        watch.note = f"evaluate, view {v+2} of {tta+1}"
-        with dl.dataset.set_split_idx(0): preds = preds+_probabilities(learn, watch.task, learn.get_preds(dl=dl, cbs=watch)[0])
-    return preds/(tta+1), targets
+        watch.note = f"evaluate, view {v + 2} of {tta + 1}"
+        with dl.dataset.set_split_idx(0):
+            preds = preds + _probabilities(learn, watch.task, learn.get_preds(dl=dl, cbs=watch)[0])
+    return preds / (tta + 1), targets
+
 
 def _probabilities(learn, task, preds):
     loss, preds = learn.loss_func, preds.float()
-    if task=="numbers" or hasattr(loss, "activation"): return preds
-    if task=="classes": return preds.softmax(1)   # a plain loss: the network gives logits
+    if task == "numbers" or hasattr(loss, "activation"):
+        return preds
+    if task == "classes":
+        return preds.softmax(1)  # a plain loss: the network gives logits
     return preds if _name(loss) in ("bceloss", "binary_cross_entropy") else preds.sigmoid()
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #69a8f1b1
 def _checked(learn, task, preds, targets):
     "Both as arrays; raises if there is nothing to be learnt from them"
     if bad := int((~torch.isfinite(preds)).reshape(len(preds), -1).any(1).sum()):
-        raise StateError(f"For {bad} of {len(preds)} items the network answers with values that are no numbers, so there is nothing to evaluate. Its weights "
-                         "are probably ruined: look for them with torch.isfinite, or make the Learner anew.")
+        raise StateError(
+            f"For {bad} of {len(preds)} items the network answers with values that are no numbers, so there is "
+            "nothing to evaluate. Its weights are probably ruined: look for them with torch.isfinite, or make the "
+            "Learner anew."
+        )
     targets = targets.as_subclass(torch.Tensor)
-    if task=="classes":
+    if task == "classes":
         targets, k = targets.reshape(-1), preds.shape[1]
-        if targets.min()<0 or targets.max()>=k:
-            raise InputError(f"The targets go from {int(targets.min())} to {int(targets.max())}, but the network has {k} outputs: it is for other classes.")
+        if targets.min() < 0 or targets.max() >= k:
+            raise InputError(
+                f"The targets go from {int(targets.min())} to {int(targets.max())}, but the network has {k} outputs: "
+                "it is for other classes."
+            )
         return preds.numpy(), targets.numpy()
     preds, targets = preds.reshape(len(targets), -1), targets.reshape(len(targets), -1)
     if bad := int((~torch.isfinite(targets.float())).any(1).sum()):
         raise InputError(f"The targets of {bad} of {len(targets)} items are no numbers: leave these items out.")
-    if task=="labels" and not bool(((targets==0)|(targets==1)).all()):
-        raise InputError("The targets of a network for labels must be 0 or 1: give evaluate a DataLoader without smoothed or mixed ones.")
-    return preds.numpy(), (targets.numpy().astype(bool) if task=="labels" else targets.float().numpy())
+    if task == "labels" and not bool(((targets == 0) | (targets == 1)).all()):
+        raise InputError(
+            "The targets of a network for labels must be 0 or 1: give evaluate a DataLoader without smoothed or mixed "
+            "ones."
+        )
+    return preds.numpy(), (targets.numpy().astype(bool) if task == "labels" else targets.float().numpy())
+
 
 def run_once(
-    learn,                                # a fastai `Learner`
-    dl=None,                              # a DataLoader with targets; `None`: the validation set
-    tta: int = 0,                         # augmented views beside the plain one
+    learn,  # a fastai `Learner`
+    dl=None,  # a DataLoader with targets; `None`: the validation set
+    tta: int = 0,  # augmented views beside the plain one
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Outputs:
     "Run the network over all items, in order, never from cached features; changes neither Learner nor random states"
@@ -199,52 +316,71 @@ def run_once(
     try:
         dl = whole_dl(learn, dl)
         check_tta(dl, tta)
-        total = len(dl)*(tta+1)
-        with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):   # its history is of training
+        total = len(dl) * (tta + 1)
+        with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):  # its history is of training
             with nullcontext(on_progress) if on_progress else bar(total) as report:
                 watch = _Watch(report, total)
-                try: preds,targets = _views(learn, dl, tta, watch)
+                try:
+                    preds, targets = _views(learn, dl, tta, watch)
                 except InputError as e:
-                    if watch.why: e.args = watch.why   # fastai writes into the message which callback it was
+                    if watch.why:
+                        e.args = watch.why  # fastai writes into the message which callback it was
                     raise
             weights = digest(learn)
     finally:
         chance.restore()
-        for m,training in modes: m.training = training
-    values,targets = _checked(learn, watch.task, preds, targets)
+        for m, training in modes:
+            m.training = training
+    values, targets = _checked(learn, watch.task, preds, targets)
     items = items_of(dl)
-    return Outputs(watch.task, values, targets, names_for(learn, values.shape[1], watch.task), items if len(items)==len(targets) else [], weights, tta+1,
-                   float(getattr(learn.loss_func, "thresh", .5)))
+    return Outputs(
+        watch.task,
+        values,
+        targets,
+        names_for(learn, values.shape[1], watch.task),
+        items if len(items) == len(targets) else [],
+        weights,
+        tta + 1,
+        float(getattr(learn.loss_func, "thresh", 0.5)),
+    )
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #3805f7bb
 class Judged:
     "What evaluations of all kinds have in common: `items`, `weights` and `targets`"
+
     @property
     def n(self) -> int:
         "Number of items"
         return len(self.targets)
 
-    def item(self,
-        i: int,   # position in the data that was evaluated
-    ):            # `None` if unknown
+    def item(
+        self,
+        i: int,  # position in the data that was evaluated
+    ):  # `None` if unknown
         "What the DataLoader read there, such as a path"
         return self.items[i] if len(self.items) else None
 
-    def is_of(self,
-        learn,         # a fastai `Learner`
+    def is_of(
+        self,
+        learn,  # a fastai `Learner`
     ) -> bool | None:  # `None`: unknown
         "Whether the weights are still those that were evaluated"
         now = digest(learn) if self.weights else ""
-        return now==self.weights if now else None
+        return now == self.weights if now else None
 
-    def to_html(self,
-        file,               # a path; a file that is there is replaced
+    def to_html(
+        self,
+        file,  # a path; a file that is there is replaced
         title: str = "Evaluation",
-    ):                      # the path
-        "Write one HTML file with everything in it, light or dark as the reader's system is; it loads nothing from elsewhere"
+    ):  # the path
+        """Write one HTML file with everything in it, light or dark as the reader's system is; it loads nothing from
+        elsewhere
+        """
         from fastai_tl.evaluation.html import page_html, write_page
+
         return write_page(file, page_html(self.page(), title))
 
     def _repr_html_(self):
         from fastai_tl.evaluation.html import fragment_html
+
         return fragment_html(self.page(small=True))

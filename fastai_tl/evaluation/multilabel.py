@@ -19,53 +19,67 @@ __all__ = ['LabelledItem', 'MultiLabelEvaluation', 'weighted_ap']
 @dataclass(frozen=True)
 class LabelledItem:
     "One item, the labels that it has, and those that were given to it"
-    item: object              # what the DataLoader read, such as a path; `None` if unknown
+
+    item: object  # what the DataLoader read, such as a path; `None` if unknown
     true: tuple[str, ...]
     predicted: tuple[str, ...]
-    loss: float               # mean binary cross-entropy of its labels, nats
-    index: int = -1           # position in the data that was evaluated
+    loss: float  # mean binary cross-entropy of its labels, nats
+    index: int = -1  # position in the data that was evaluated
 
     @property
-    def missed(self) -> tuple[str, ...]: return tuple(o for o in self.true if o not in self.predicted)
+    def missed(self) -> tuple[str, ...]:
+        return tuple(o for o in self.true if o not in self.predicted)
+
     @property
-    def invented(self) -> tuple[str, ...]: return tuple(o for o in self.predicted if o not in self.true)
+    def invented(self) -> tuple[str, ...]:
+        return tuple(o for o in self.predicted if o not in self.true)
+
 
 @dataclass(frozen=True)
 class MultiLabelEvaluation(Judged):
     "What a classifier with any number of labels for each item does; made by `evaluate`"
-    vocab: list[str]               # label names
-    probs: np.ndarray              # shape (n, labels), probabilities
-    targets: np.ndarray            # shape (n, labels), bool
-    threshold: float | np.ndarray = .5   # a label counts as said above it; one for all, or shape (labels,)
+
+    vocab: list[str]  # label names
+    probs: np.ndarray  # shape (n, labels), probabilities
+    targets: np.ndarray  # shape (n, labels), bool
+    threshold: float | np.ndarray = 0.5  # a label counts as said above it; one for all, or shape (labels,)
     items: list = field(default_factory=list, repr=False)  # what the DataLoader read, such as paths; may be empty
-    weights: str = field(default="", repr=False)           # digest of the weights that were judged, see `is_of`; '' unknown
-    views: int = field(default=1, repr=False)              # how often each item was seen, see `evaluate(tta=…)`
+    weights: str = field(default="", repr=False)  # digest of the weights that were judged, see `is_of`; '' unknown
+    views: int = field(default=1, repr=False)  # how often each item was seen, see `evaluate(tta=…)`
 
     @property
     def preds(self) -> np.ndarray:
         "Which labels were said, shape (n, labels), bool"
-        return self.probs>np.asarray(self.threshold, dtype=self.probs.dtype)
+        return self.probs > np.asarray(self.threshold, dtype=self.probs.dtype)
+
     @property
     def losses(self) -> np.ndarray:
         "Mean binary cross-entropy of each item's labels in nats, shape (n,)"
-        p = np.clip(self.probs.astype(np.float64), 1e-12, 1-1e-12)
+        p = np.clip(self.probs.astype(np.float64), 1e-12, 1 - 1e-12)
         return -np.where(self.targets, np.log(p), np.log1p(-p)).mean(1)
+
     @property
     def exact(self) -> float:
         "Share of items with all labels right, 0..1"
-        return float((self.preds==self.targets).all(1).mean())
+        return float((self.preds == self.targets).all(1).mean())
+
     def _f1(self, average):
         from sklearn.metrics import f1_score
-        if len(self.vocab)==1: return float(f1_score(self.targets[:, 0], self.preds[:, 0], zero_division=0))
+
+        if len(self.vocab) == 1:
+            return float(f1_score(self.targets[:, 0], self.preds[:, 0], zero_division=0))
         return float(f1_score(self.targets, self.preds, average=average, zero_division=0))
+
     @property
     def micro_f1(self) -> float:
         "F1 of all answers together, so that frequent labels count more, 0..1"
         return self._f1("micro")
+
     @property
     def macro_f1(self) -> float:
         "Mean F1 of the labels, each counting the same, 0..1"
         return self._f1("macro")
+
     @property
     def mean_ap(self) -> float:
         "Mean average precision of the labels that occur, 0..1; needs no threshold. NaN if none occurs"
@@ -73,174 +87,252 @@ class MultiLabelEvaluation(Judged):
         return float(np.nanmean(ap)) if np.isfinite(ap).any() else float("nan")
 
     def __repr__(self):
-        return (f"MultiLabelEvaluation(mean average precision {self.mean_ap:.3f}, macro-F1 {self.macro_f1:.3f}, all labels right {self.exact:.1%}, "
-                f"{self.n} items, {len(self.vocab)} labels)")
+        return (
+            f"MultiLabelEvaluation(mean average precision {self.mean_ap:.3f}, macro-F1 {self.macro_f1:.3f}, all "
+            f"labels right {self.exact:.1%}, {self.n} items, {len(self.vocab)} labels)"
+        )
 
-# %% ../../nbs/api/evaluation/07_multilabel.ipynb #95aef80e
-def _average_precision(self) -> np.ndarray:
-    "Average precision of each label, shape (labels,), 0..1; NaN for a label that no item has"
-    from sklearn.metrics import average_precision_score
-    return np.array([average_precision_score(t, p) if t.any() else np.nan for t,p in zip(self.targets.T, self.probs.T)])
+    def average_precision(self) -> np.ndarray:
+        "Average precision of each label, shape (labels,), 0..1; NaN for a label that no item has"
+        from sklearn.metrics import average_precision_score
 
-def _per_label(self):
-    "Precision, recall, F1, average precision (0..1), number of items that have it and that were given it, as a `pandas.DataFrame`"
-    import pandas as pd
-    from sklearn.metrics import precision_recall_fscore_support
-    said, rows = self.preds, []
-    for t,p in zip(self.targets.T, said.T): rows.append([float(v) for v in precision_recall_fscore_support(t, p, average="binary", zero_division=0)[:3]])
-    return pd.DataFrame(rows, columns=["precision", "recall", "f1"], index=self.vocab).assign(
-        average_precision=self.average_precision(), items=self.targets.sum(0), said=said.sum(0))
+        return np.array(
+            [average_precision_score(t, p) if t.any() else np.nan for t, p in zip(self.targets.T, self.probs.T)]
+        )
 
-def _at(self,
-    threshold,      # 0..1, one for all labels or one for each
-) -> MultiLabelEvaluation:
-    "The same probabilities, judged at another threshold"
-    t = np.asarray(threshold, dtype=float)
-    if t.shape not in ((), (len(self.vocab),)) or not ((t>=0)&(t<=1)).all():
-        raise InputError(f"threshold={threshold!r}: give a number from 0 to 1, or one for each of the {len(self.vocab)} labels.")
-    return replace(self, threshold=float(t) if t.shape==() else t)
+    def per_label(self):
+        """Precision, recall, F1, average precision (0..1), number of items that have it and that were given it, as a
+        `pandas.DataFrame`
+        """
+        import pandas as pd
+        from sklearn.metrics import precision_recall_fscore_support
 
-def _best_thresholds(self) -> np.ndarray:   # shape (labels,), 0..1; the present one for labels that no item has
-    """The threshold of each label with the highest F1 on these items; use it on others, as `at(…)` on the same items flatters
+        said, rows = self.preds, []
+        for t, p in zip(self.targets.T, said.T):
+            rows.append(
+                [float(v) for v in precision_recall_fscore_support(t, p, average="binary", zero_division=0)[:3]]
+            )
+        return pd.DataFrame(rows, columns=["precision", "recall", "f1"], index=self.vocab).assign(
+            average_precision=self.average_precision(), items=self.targets.sum(0), said=said.sum(0)
+        )
 
-    F1 optimal thresholds: Lipton, Elkan and Narayanaswamy 2014, https://arxiv.org/abs/1402.1892"""
-    from sklearn.metrics import precision_recall_curve
-    out = np.broadcast_to(np.asarray(self.threshold, dtype=float), len(self.vocab)).copy()
-    for k,(t,p) in enumerate(zip(self.targets.T, self.probs.T.astype(np.float64))):
-        if not t.any(): continue
-        prec,rec,cuts = precision_recall_curve(t, p)
-        f1 = 2*prec*rec/np.clip(prec+rec, 1e-12, None)
-        i = int(f1[:-1].argmax())
-        out[k] = (cuts[i]+(cuts[i-1] if i else 0))/2   # between two items
-    return out
+    def at(
+        self,
+        threshold,  # 0..1, one for all labels or one for each
+    ) -> MultiLabelEvaluation:
+        "The same probabilities, judged at another threshold"
+        t = np.asarray(threshold, dtype=float)
+        if t.shape not in ((), (len(self.vocab),)) or not ((t >= 0) & (t <= 1)).all():
+            raise InputError(
+                f"threshold={threshold!r}: give a number from 0 to 1, or one for each of the {len(self.vocab)} labels."
+            )
+        return replace(self, threshold=float(t) if t.shape == () else t)
 
-MultiLabelEvaluation.average_precision, MultiLabelEvaluation.per_label = _average_precision, _per_label
-MultiLabelEvaluation.at, MultiLabelEvaluation.best_thresholds = _at, _best_thresholds
+    def best_thresholds(self) -> np.ndarray:  # shape (labels,), 0..1; the present one for labels that no item has
+        """The threshold of each label with the highest F1 on these items; use it on others, as `at(…)` on the same
+        items flatters
+
+        F1 optimal thresholds: Lipton, Elkan and Narayanaswamy 2014, https://arxiv.org/abs/1402.1892
+        """
+        from sklearn.metrics import precision_recall_curve
+
+        out = np.broadcast_to(np.asarray(self.threshold, dtype=float), len(self.vocab)).copy()
+        for k, (t, p) in enumerate(zip(self.targets.T, self.probs.T.astype(np.float64))):
+            if not t.any():
+                continue
+            prec, rec, cuts = precision_recall_curve(t, p)
+            f1 = 2 * prec * rec / np.clip(prec + rec, 1e-12, None)
+            i = int(f1[:-1].argmax())
+            out[k] = (cuts[i] + (cuts[i - 1] if i else 0)) / 2  # between two items
+        return out
+
+    def bootstrap(
+        self,
+        level: float = 0.95,  # confidence level, between 0 and 1
+        draws: int = 1000,  # how often the items are drawn
+        seed: int = 0,  # of a generator of its own
+    ):
+        "Percentile intervals of the four main figures as a `pandas.DataFrame`, see `bootstrap.interval_table`"
+        check_draws(level, draws, seed)
+        t, p, out = self.targets, self.preds, {k: [] for k in ("mean_ap", "macro_f1", "micro_f1", "exact")}
+        both, sum_, exact = (t & p).astype(np.float64), t.astype(np.float64) + p, (t == p).all(1).astype(np.float64)
+        for w in item_draws(self.n, draws, seed):
+            hits, all_ = w @ both, w @ sum_
+            out["macro_f1"].append(np.divide(2 * hits, all_, out=np.zeros_like(hits), where=all_ > 0).mean(1))
+            out["micro_f1"].append(np.divide(2 * hits.sum(1), all_.sum(1), out=np.zeros(len(w)), where=all_.sum(1) > 0))
+            out["exact"].append(w @ exact / self.n)
+            ap = np.stack([weighted_ap(w, t[:, k], self.probs[:, k]) for k in range(len(self.vocab))], 1)
+            n = np.isfinite(ap).sum(1)
+            out["mean_ap"].append(np.divide(np.nansum(ap, 1), n, out=np.full(len(w), np.nan), where=n > 0))
+        values = {k: getattr(self, k) for k in out}
+        return interval_table(values, {k: np.concatenate(v) for k, v in out.items()}, level, draws, seed, "the items")
+
+    def worst(
+        self,
+        n: int = 9,  # at most so many
+    ) -> list[LabelledItem]:  # the highest loss first
+        "Items with a label that was missed or invented, by loss"
+        wrong = (self.preds != self.targets).any(1)
+        order = [i for i in np.argsort(-self.losses, kind="stable") if wrong[i]][:n]
+        names = lambda row: tuple(self.vocab[k] for k in np.flatnonzero(row))
+        return [
+            LabelledItem(self.item(i), names(self.targets[i]), names(self.preds[i]), float(self.losses[i]), int(i))
+            for i in order
+        ]
+
+    def plot_labels(
+        self,
+        ax=None,  # matplotlib axes; `None`: new ones
+        most: int = 30,  # labels at most; those with the lowest average precision
+    ):  # the axes
+        "Average precision and F1 of each label, the hardest at the top"
+        t = self.per_label().sort_values("average_precision", na_position="last")[:most][::-1]
+        ax = axes_for(ax, (5, 1.2 + 0.3 * len(t)))
+        at = np.arange(len(t))
+        ax.barh(at, t.average_precision.fillna(0), color="C0", alpha=0.45, label="average precision")
+        ax.plot(t.f1, at, "o", color="C1", ms=5, label="F1 at the threshold")
+        ax.set_yticks(at, [str(o) if len(str(o)) <= 22 else str(o)[:21] + "…" for o in t.index], parse_math=False)
+        ax.set(xlim=(0, 1.02), ylim=(-0.6, len(t) - 0.4))
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize="small", frameon=False)
+        return ax
+
+    plot = plot_labels
+
+    def plot_thresholds(
+        self,
+        ax=None,  # matplotlib axes; `None`: new ones
+    ):  # the axes
+        "Precision, recall and F1 of all answers together at every threshold from .01 to .99"
+        ax, cuts = axes_for(ax, (4.8, 3.4)), np.linspace(0.01, 0.99, 99)
+        score, true = self.probs.ravel(), self.targets.ravel()
+        order = np.argsort(score)
+        s, hits = score[order], np.r_[0, np.cumsum(true[order])]
+        at = np.searchsorted(s, cuts, side="right")
+        said, right = len(s) - at, hits[-1] - hits[at]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for name, v in (
+                ("precision", right / said),
+                ("recall", right / hits[-1]),
+                ("F1", 2 * right / (said + hits[-1])),
+            ):
+                ax.plot(cuts, v, label=name)
+        if np.ndim(self.threshold) == 0:
+            ax.axvline(self.threshold, color="gray", ls="--", lw=1)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold", ylabel="all labels together")
+        ax.legend(fontsize="small")
+        return ax
+
+    def plot_worst(
+        self,
+        n: int = 9,  # at most so many
+    ):  # a matplotlib figure
+        "The items of `worst`"
+        return draw_pictures(
+            [(f"item {o.index}" if o.item is None else o.item, _lines(o)) for o in self.worst(n)],
+            empty="No item with a wrong label",
+        )
+
+    def to_dict(self) -> dict:
+        "The figures, ready for JSON; `None` where there is none"
+        num = lambda v: float(v) if np.isfinite(v) else None
+        b = self.bootstrap()
+        rows = {
+            k: {c: num(v) if isinstance(v, float) else int(v) for c, v in r.items()}
+            for k, r in self.per_label().astype(object).to_dict("index").items()
+        }
+        return dict(
+            task="labels",
+            n=self.n,
+            views=self.views,
+            **{k: num(getattr(self, k)) for k in b.index},
+            labels=list(self.vocab),
+            threshold=np.asarray(self.threshold, dtype=float).tolist(),
+            bootstrap=dict(method=b.attrs["method"], **{k: [num(r.low), num(r.high)] for k, r in b.iterrows()}),
+            per_label=rows,
+        )
+
+    def page(self, small: bool = False) -> dict:
+        "What `page.page_html` shows"
+        b = self.bootstrap()
+        share = lambda v: f"{100 * v:.1f} %" if np.isfinite(v) else "–"
+
+        def fig(name, key, words):
+            r = b.loc[key]
+            return figure(
+                name, share(r.value), f"{100 * r.low:.1f} to {100 * r.high:.1f} %" if np.isfinite(r.low) else "", words
+            )
+
+        figures = [
+            fig(
+                "Mean average precision",
+                "mean_ap",
+                "how well each label's items are ranked above the others; needs no threshold",
+            ),
+            fig("Macro-F1", "macro_f1", "mean of the labels' F1, rare ones counting as much as frequent ones"),
+            fig("Micro-F1", "micro_f1", "F1 of all answers together"),
+            fig("All labels right", "exact", "share of items without any wrong label"),
+            figure("Items", str(self.n), words=f"{len(self.vocab)} labels"),
+        ]
+        t = self.per_label()
+        rows = [
+            [
+                r.Index,
+                share_cell(r.average_precision),
+                share_cell(r.f1),
+                share_cell(r.precision),
+                share_cell(r.recall),
+                r.items,
+                r.said,
+            ]
+            for r in t.itertuples()
+        ]
+        limit = "one for each label" if np.ndim(self.threshold) else f"{self.threshold:g}"
+        worst = self.worst(6 if small else 12)
+        return dict(
+            figures=figures,
+            notes=[f"Mean of {self.views} views of each item (test-time augmentation)."] * (self.views > 1),
+            sections=[
+                section(
+                    "Labels",
+                    f"F1, precision and recall at the threshold ({limit}); average precision without one.",
+                    folded=small and len(rows) > 15,
+                    table=dict(
+                        head=["label", "average precision", "F1", "precision", "recall", "have it", "given it"],
+                        rows=rows,
+                    ),
+                ),
+                section(
+                    "Which threshold",
+                    "Above it, a label counts as said. A lower one misses fewer and invents more.",
+                    charts=[chart(self.plot_thresholds, "Precision, recall and F1 by threshold")],
+                ),
+                section(
+                    "Worst items",
+                    "The highest loss first." if worst else "No item has a wrong label.",
+                    shots=[shot(o.item, _lines(o), index=o.index) for o in worst],
+                ),
+            ],
+            footer=f"Intervals: {b.attrs['method']}.",
+        )
 
 # %% ../../nbs/api/evaluation/07_multilabel.ipynb #81bfde4a
 def weighted_ap(
-    weights: np.ndarray,   # shape (draws, n), how often each item was drawn
-    target: np.ndarray,    # shape (n,), bool
-    score: np.ndarray,     # shape (n,)
-) -> np.ndarray:           # shape (draws,), 0..1; NaN where no item with the label was drawn
+    weights: np.ndarray,  # shape (draws, n), how often each item was drawn
+    target: np.ndarray,  # shape (n,), bool
+    score: np.ndarray,  # shape (n,)
+) -> np.ndarray:  # shape (draws,), 0..1; NaN where no item with the label was drawn
     "Average precision of one label in each draw, as scikit-learn defines it; items of equal score count together"
     order = np.argsort(-score, kind="stable")
-    last = np.flatnonzero(np.r_[np.diff(score[order])!=0, True])      # of each group of equal scores
+    last = np.flatnonzero(np.r_[np.diff(score[order]) != 0, True])  # of each group of equal scores
     w = weights[:, order].astype(np.float32)
-    seen, hits = np.cumsum(w, 1)[:, last], np.cumsum(w*target[order], 1)[:, last]
+    seen, hits = np.cumsum(w, 1)[:, last], np.cumsum(w * target[order], 1)[:, last]
     total = hits[:, -1]
-    ap = (np.diff(hits, axis=1, prepend=0)*hits/np.maximum(seen, 1)).sum(1)
-    return np.divide(ap, total, out=np.full(len(w), np.nan), where=total>0)
-
-def _bootstrap(self,
-    level: float = .95,   # confidence level, between 0 and 1
-    draws: int = 1000,    # how often the items are drawn
-    seed: int = 0,        # of a generator of its own
-):
-    "Percentile intervals of the four main figures as a `pandas.DataFrame`, see `bootstrap.interval_table`"
-    check_draws(level, draws, seed)
-    t, p, out = self.targets, self.preds, {k: [] for k in ("mean_ap", "macro_f1", "micro_f1", "exact")}
-    both, sum_, exact = (t&p).astype(np.float64), t.astype(np.float64)+p, (t==p).all(1).astype(np.float64)
-    for w in item_draws(self.n, draws, seed):
-        hits, all_ = w@both, w@sum_
-        out["macro_f1"].append(np.divide(2*hits, all_, out=np.zeros_like(hits), where=all_>0).mean(1))
-        out["micro_f1"].append(np.divide(2*hits.sum(1), all_.sum(1), out=np.zeros(len(w)), where=all_.sum(1)>0))
-        out["exact"].append(w@exact/self.n)
-        ap = np.stack([weighted_ap(w, t[:, k], self.probs[:, k]) for k in range(len(self.vocab))], 1)
-        n = np.isfinite(ap).sum(1)
-        out["mean_ap"].append(np.divide(np.nansum(ap, 1), n, out=np.full(len(w), np.nan), where=n>0))
-    values = {k: getattr(self, k) for k in out}
-    return interval_table(values, {k: np.concatenate(v) for k,v in out.items()}, level, draws, seed, "the items")
-
-MultiLabelEvaluation.bootstrap = _bootstrap
+    ap = (np.diff(hits, axis=1, prepend=0) * hits / np.maximum(seen, 1)).sum(1)
+    return np.divide(ap, total, out=np.full(len(w), np.nan), where=total > 0)
 
 # %% ../../nbs/api/evaluation/07_multilabel.ipynb #7d8a2888
-def _worst(self,
-    n: int = 9,          # at most so many
-) -> list[LabelledItem]:   # the highest loss first
-    "Items with a label that was missed or invented, by loss"
-    wrong = (self.preds!=self.targets).any(1)
-    order = [i for i in np.argsort(-self.losses, kind="stable") if wrong[i]][:n]
-    names = lambda row: tuple(self.vocab[k] for k in np.flatnonzero(row))
-    return [LabelledItem(self.item(i), names(self.targets[i]), names(self.preds[i]), float(self.losses[i]), int(i)) for i in order]
-
-def _plot_labels(self,
-    ax=None,       # matplotlib axes; `None`: new ones
-    most: int = 30,  # labels at most; those with the lowest average precision
-):                 # the axes
-    "Average precision and F1 of each label, the hardest at the top"
-    t = self.per_label().sort_values("average_precision", na_position="last")[:most][::-1]
-    ax = axes_for(ax, (5, 1.2+.3*len(t)))
-    at = np.arange(len(t))
-    ax.barh(at, t.average_precision.fillna(0), color="C0", alpha=.45, label="average precision")
-    ax.plot(t.f1, at, "o", color="C1", ms=5, label="F1 at the threshold")
-    ax.set_yticks(at, [str(o) if len(str(o))<=22 else str(o)[:21]+"…" for o in t.index], parse_math=False)
-    ax.set(xlim=(0, 1.02), ylim=(-.6, len(t)-.4))
-    ax.legend(loc="lower center", bbox_to_anchor=(.5, 1), ncols=2, fontsize="small", frameon=False)
-    return ax
-
-def _plot_thresholds(self,
-    ax=None,       # matplotlib axes; `None`: new ones
-):                 # the axes
-    "Precision, recall and F1 of all answers together at every threshold from .01 to .99"
-    ax, cuts = axes_for(ax, (4.8, 3.4)), np.linspace(.01, .99, 99)
-    score, true = self.probs.ravel(), self.targets.ravel()
-    order = np.argsort(score); s,hits = score[order], np.r_[0, np.cumsum(true[order])]
-    at = np.searchsorted(s, cuts, side="right")
-    said, right = len(s)-at, hits[-1]-hits[at]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for name,v in (("precision", right/said), ("recall", right/hits[-1]), ("F1", 2*right/(said+hits[-1]))): ax.plot(cuts, v, label=name)
-    if np.ndim(self.threshold)==0: ax.axvline(self.threshold, color="gray", ls="--", lw=1)
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold", ylabel="all labels together")
-    ax.legend(fontsize="small")
-    return ax
-
 def _lines(o):
     "What went wrong with an item, a line each"
-    return "\n".join(f"{what} {', '.join(names)}" for what,names in (("missed", o.missed), ("invented", o.invented)) if names)
-
-def _plot_worst(self,
-    n: int = 9,    # at most so many
-):                 # a matplotlib figure
-    "The items of `worst`"
-    return draw_pictures([(f"item {o.index}" if o.item is None else o.item, _lines(o)) for o in self.worst(n)], empty="No item with a wrong label")
-
-MultiLabelEvaluation.worst, MultiLabelEvaluation.plot, MultiLabelEvaluation.plot_labels = _worst, _plot_labels, _plot_labels
-MultiLabelEvaluation.plot_thresholds, MultiLabelEvaluation.plot_worst = _plot_thresholds, _plot_worst
-
-# %% ../../nbs/api/evaluation/07_multilabel.ipynb #45265c96
-def _to_dict(self) -> dict:
-    "The figures, ready for JSON; `None` where there is none"
-    num = lambda v: float(v) if np.isfinite(v) else None
-    b = self.bootstrap()
-    rows = {k: {c: num(v) if isinstance(v, float) else int(v) for c,v in r.items()} for k,r in self.per_label().astype(object).to_dict("index").items()}
-    return dict(task="labels", n=self.n, views=self.views, **{k: num(getattr(self, k)) for k in b.index}, labels=list(self.vocab),
-                threshold=np.asarray(self.threshold, dtype=float).tolist(),
-                bootstrap=dict(method=b.attrs["method"], **{k: [num(r.low), num(r.high)] for k,r in b.iterrows()}), per_label=rows)
-
-def _page(self, small: bool = False) -> dict:
-    "What `page.page_html` shows"
-    b = self.bootstrap()
-    share = lambda v: f"{100*v:.1f} %" if np.isfinite(v) else "–"
-    def fig(name, key, words):
-        r = b.loc[key]
-        return figure(name, share(r.value), f"{100*r.low:.1f} to {100*r.high:.1f} %" if np.isfinite(r.low) else "", words)
-    figures = [fig("Mean average precision", "mean_ap", "how well each label's items are ranked above the others; needs no threshold"),
-               fig("Macro-F1", "macro_f1", "mean of the labels' F1, rare ones counting as much as frequent ones"),
-               fig("Micro-F1", "micro_f1", "F1 of all answers together"), fig("All labels right", "exact", "share of items without any wrong label"),
-               figure("Items", str(self.n), words=f"{len(self.vocab)} labels")]
-    t = self.per_label()
-    rows = [[r.Index, share_cell(r.average_precision), share_cell(r.f1), share_cell(r.precision), share_cell(r.recall), r.items, r.said]
-            for r in t.itertuples()]
-    limit = "one for each label" if np.ndim(self.threshold) else f"{self.threshold:g}"
-    worst = self.worst(6 if small else 12)
-    return dict(figures=figures, notes=[f"Mean of {self.views} views of each item (test-time augmentation)."]*(self.views>1), sections=[
-        section("Labels", f"F1, precision and recall at the threshold ({limit}); average precision without one.", folded=small and len(rows)>15,
-                table=dict(head=["label", "average precision", "F1", "precision", "recall", "have it", "given it"], rows=rows)),
-        section("Which threshold", "Above it, a label counts as said. A lower one misses fewer and invents more.", charts=[
-            chart(self.plot_thresholds, "Precision, recall and F1 by threshold")]),
-        section("Worst items", "The highest loss first." if worst else "No item has a wrong label.",
-                shots=[shot(o.item, _lines(o), index=o.index) for o in worst])],
-        footer=f"Intervals: {b.attrs['method']}.")
-
-MultiLabelEvaluation.to_dict, MultiLabelEvaluation.page = _to_dict, _page
+    return "\n".join(
+        f"{what} {', '.join(names)}" for what, names in (("missed", o.missed), ("invented", o.invented)) if names
+    )

@@ -20,121 +20,183 @@ def _in_notebook() -> bool:
     ip = sys.modules.get("IPython")
     return ip is not None and getattr(ip.get_ipython(), "kernel", None) is not None
 
+
 def new_figure(
-    size: tuple[float, float],   # width and height in inches
+    size: tuple[float, float],  # width and height in inches
 ):
     "A matplotlib figure; only in a notebook one of pyplot's"
     if _in_notebook():
         from matplotlib import pyplot as plt
+
         return plt.figure(figsize=size, layout="constrained")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    fig = Figure(figsize=size, layout="constrained"); FigureCanvasAgg(fig)
+
+    fig = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(fig)
     return fig
 
+
 def axes_for(
-    ax,                          # matplotlib axes; `None`: those of a `new_figure`
-    size: tuple[float, float],   # width and height in inches
+    ax,  # matplotlib axes; `None`: those of a `new_figure`
+    size: tuple[float, float],  # width and height in inches
 ):
     "The axes to draw into"
     return new_figure(size).add_subplot() if ax is None else ax
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #64a8ed83
 def as_picture(item):
-    "What `serving.open_picture` can open, made of an array or tensor that looks like a picture; `None`: it does not look like one; else the item"
-    if hasattr(item, "detach"): item = item.detach().cpu().float().numpy()
-    if not isinstance(item, np.ndarray): return item
-    if item.ndim==3 and item.shape[0] in (1, 3): item = item.transpose(1, 2, 0)
-    if item.ndim==3 and item.shape[2]==1: item = item[..., 0]
-    if item.ndim not in (2, 3) or min(item.shape[:2])<2 or item.ndim==3 and item.shape[2]!=3: return None
-    if item.dtype==np.uint8: return item
-    lo,hi = np.nanmin(item), np.nanmax(item)
-    return np.nan_to_num((item-lo)/max(hi-lo, 1e-12)*255).astype(np.uint8)
+    """What `serving.open_picture` can open, made of an array or tensor that looks like a picture; `None`: it does
+    not look like one; else the item
+    """
+    if hasattr(item, "detach"):
+        item = item.detach().cpu().float().numpy()
+    if not isinstance(item, np.ndarray):
+        return item
+    if item.ndim == 3 and item.shape[0] in (1, 3):
+        item = item.transpose(1, 2, 0)
+    if item.ndim == 3 and item.shape[2] == 1:
+        item = item[..., 0]
+    if item.ndim not in (2, 3) or min(item.shape[:2]) < 2 or item.ndim == 3 and item.shape[2] != 3:
+        return None
+    if item.dtype == np.uint8:
+        return item
+    lo, hi = np.nanmin(item), np.nanmax(item)
+    return np.nan_to_num((item - lo) / max(hi - lo, 1e-12) * 255).astype(np.uint8)
+
 
 def small_picture(
-    item,         # a path, an array or tensor, or anything `serving.open_picture` takes
-    side: int,    # pixels, of the longer side at most
-):                # a PIL image; `None` if it is not a picture
+    item,  # a path, an array or tensor, or anything `serving.open_picture` takes
+    side: int,  # pixels, of the longer side at most
+):  # a PIL image; `None` if it is not a picture
     "A picture, made small"
     from fastai_tl.core.images import open_picture
+
     item = as_picture(item)
-    if item is None or isinstance(item, dict): return None
-    try: im = open_picture(item)
-    except (KitError, OSError): return None   # a text may be too long for a file name
+    if item is None or isinstance(item, dict):
+        return None
+    try:
+        im = open_picture(item)
+    except (KitError, OSError):
+        return None  # a text may be too long for a file name
     im.thumbnail((side, side))
     return im
 
+
 def picture_uri(
-    item,               # as in `small_picture`
-    side: int = 112,    # pixels
-) -> str | None:        # `None` if it is not a picture
+    item,  # as in `small_picture`
+    side: int = 112,  # pixels
+) -> str | None:  # `None` if it is not a picture
     "A small JPEG of a picture as a `data:` address, to put into HTML"
     im = small_picture(item, side)
-    if im is None: return None
-    buf = io.BytesIO(); im.save(buf, "JPEG", quality=85)
-    return "data:image/jpeg;base64,"+base64.b64encode(buf.getvalue()).decode()
+    if im is None:
+        return None
+    buf = io.BytesIO()
+    im.save(buf, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buf.getvalue()).decode()
+
 
 def item_words(
-    item,             # what a DataLoader read
+    item,  # what a DataLoader read
     most: int = 160,  # characters
 ) -> str:
     "An item that is no picture, in words"
-    if isinstance(item, dict): words = "; ".join(f"{k}: {v}" for k,v in list(item.items())[:8])
-    elif item is None: words = "not known what it was"
-    elif isinstance(item, Path): words = item.name
-    elif hasattr(item, "shape"): words = f"{type(item).__name__} of shape {tuple(item.shape)}"
-    else: words = str(item)
-    return words if len(words)<=most else words[:most-1]+"…"
+    if isinstance(item, dict):
+        words = "; ".join(f"{k}: {v}" for k, v in list(item.items())[:8])
+    elif item is None:
+        words = "not known what it was"
+    elif isinstance(item, Path):
+        words = item.name
+    elif hasattr(item, "shape"):
+        words = f"{type(item).__name__} of shape {tuple(item.shape)}"
+    else:
+        words = str(item)
+    return words if len(words) <= most else words[: most - 1] + "…"
+
 
 def draw_pictures(
-    shots: list[tuple],      # (item, title) each
-    cols: int = 3,           # beside each other
+    shots: list[tuple],  # (item, title) each
+    cols: int = 3,  # beside each other
     empty: str = "nothing",  # what to say if there are none
-):                           # a matplotlib figure
+):  # a matplotlib figure
     "Pictures with titles in a grid; what is no picture in words"
     import textwrap
-    rows = max(-(-len(shots)//cols), 1)
-    fig = new_figure((2*cols, 2.35*rows) if shots else (4, 1))
-    if not shots: fig.text(.5, .5, empty, ha="center", va="center")
-    for ax,(item,title) in zip(np.ravel(fig.subplots(rows, cols)) if shots else [], shots):
-        if (im := small_picture(item, 192)) is not None: ax.imshow(np.asarray(im))
-        else: ax.text(.5, .5, textwrap.fill(item_words(item), 24), ha="center", va="center", fontsize="small", transform=ax.transAxes, parse_math=False)
-        ax.set_title("\n".join(textwrap.shorten(line, 34, placeholder="…") for line in title.split("\n")), fontsize="medium", parse_math=False)
-    for ax in fig.axes: ax.axis("off")
+
+    rows = max(-(-len(shots) // cols), 1)
+    fig = new_figure((2 * cols, 2.35 * rows) if shots else (4, 1))
+    if not shots:
+        fig.text(0.5, 0.5, empty, ha="center", va="center")
+    for ax, (item, title) in zip(np.ravel(fig.subplots(rows, cols)) if shots else [], shots):
+        if (im := small_picture(item, 192)) is not None:
+            ax.imshow(np.asarray(im))
+        else:
+            ax.text(
+                0.5,
+                0.5,
+                textwrap.fill(item_words(item), 24),
+                ha="center",
+                va="center",
+                fontsize="small",
+                transform=ax.transAxes,
+                parse_math=False,
+            )
+        ax.set_title(
+            "\n".join(textwrap.shorten(line, 34, placeholder="…") for line in title.split("\n")),
+            fontsize="medium",
+            parse_math=False,
+        )
+    for ax in fig.axes:
+        ax.axis("off")
     return fig
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #c169f9d5
-_inks = {"#010203": "var(--ink)", "#010204": "var(--line)", **{f"#0102{10+i}": f"var(--c{i})" for i in range(4)}}
-_rc = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-       "axes.grid": True, "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.7,
-       **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "#010203"),
-       **dict.fromkeys(("axes.edgecolor", "grid.color"), "#010204")}
+_inks = {"#010203": "var(--ink)", "#010204": "var(--line)", **{f"#0102{10 + i}": f"var(--c{i})" for i in range(4)}}
+_rc = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.7,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), "#010203"),
+    **dict.fromkeys(("axes.edgecolor", "grid.color"), "#010204"),
+}
+
 
 def chart(
-    draw: Callable,                          # called with matplotlib axes (one, or an array of `n`)
-    alt: str,                                # what it shows, in words
-    caption: str = "",                       # below it
-    n: int = 1,                              # axes beside each other
+    draw: Callable,  # called with matplotlib axes (one, or an array of `n`)
+    alt: str,  # what it shows, in words
+    caption: str = "",  # below it
+    n: int = 1,  # axes beside each other
     size: tuple[float, float] = (4.6, 2.9),  # width and height of one, in inches
-) -> dict:                                   # svg, alt, caption
+) -> dict:  # svg, alt, caption
     "An SVG plot in the colours of the page; does not touch pyplot"
     import matplotlib
     from cycler import cycler
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    with matplotlib.rc_context(_rc | {"axes.prop_cycle": cycler(color=[f"#0102{10+i}" for i in range(4)]), "svg.hashsalt": alt}):
-        fig = Figure(figsize=(size[0]*n, size[1]), layout="constrained"); FigureCanvasSVG(fig)
+
+    with matplotlib.rc_context(
+        _rc | {"axes.prop_cycle": cycler(color=[f"#0102{10 + i}" for i in range(4)]), "svg.hashsalt": alt}
+    ):
+        fig = Figure(figsize=(size[0] * n, size[1]), layout="constrained")
+        FigureCanvasSVG(fig)
         draw(fig.subplots(1, n))
-        buf = io.StringIO(); fig.savefig(buf, format="svg", transparent=True, metadata={"Date": None})
-    svg = re.sub(r"#0102\d\d", lambda m: _inks[m[0]], buf.getvalue()[buf.getvalue().index("<svg"):])
+        buf = io.StringIO()
+        fig.savefig(buf, format="svg", transparent=True, metadata={"Date": None})
+    svg = re.sub(r"#0102\d\d", lambda m: _inks[m[0]], buf.getvalue()[buf.getvalue().index("<svg") :])
     return dict(svg=re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S), alt=alt, caption=caption)
 
+
 def thumb(
-    item,           # as in `small_picture`
-    alt: str,       # what it shows, in words
-    caption: str,   # below it
+    item,  # as in `small_picture`
+    alt: str,  # what it shows, in words
+    caption: str,  # below it
     side: int = 128,  # pixels
-) -> dict | None:   # uri, alt, caption; `None` if it is not a picture
+) -> dict | None:  # uri, alt, caption; `None` if it is not a picture
     "A picture for the page"
     uri = picture_uri(item, side)
     return dict(uri=uri, alt=alt, caption=caption) if uri else None

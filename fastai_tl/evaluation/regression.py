@@ -19,161 +19,222 @@ __all__ = ['Residual', 'RegressionEvaluation']
 @dataclass(frozen=True)
 class Residual:
     "One item, what it is and what was said of it"
-    item: object            # what the DataLoader read, such as a path; `None` if unknown
-    true: tuple[float, ...]   # a number for each target
+
+    item: object  # what the DataLoader read, such as a path; `None` if unknown
+    true: tuple[float, ...]  # a number for each target
     predicted: tuple[float, ...]
-    error: float            # mean absolute error over the targets
-    index: int = -1         # position in the data that was evaluated
+    error: float  # mean absolute error over the targets
+    index: int = -1  # position in the data that was evaluated
+
 
 @dataclass(frozen=True)
 class RegressionEvaluation(Judged):
     "What a model that answers with numbers does; made by `evaluate`"
-    names: list[str]          # of the targets
-    preds: np.ndarray         # shape (n, targets)
-    targets: np.ndarray       # shape (n, targets)
+
+    names: list[str]  # of the targets
+    preds: np.ndarray  # shape (n, targets)
+    targets: np.ndarray  # shape (n, targets)
     items: list = field(default_factory=list, repr=False)  # what the DataLoader read, such as paths; may be empty
-    weights: str = field(default="", repr=False)           # digest of the weights that were judged, see `is_of`; '' unknown
-    views: int = field(default=1, repr=False)              # how often each item was seen, see `evaluate(tta=…)`
+    weights: str = field(default="", repr=False)  # digest of the weights that were judged, see `is_of`; '' unknown
+    views: int = field(default=1, repr=False)  # how often each item was seen, see `evaluate(tta=…)`
 
     @property
     def residuals(self) -> np.ndarray:
         "What was said less what is true, shape (n, targets)"
-        return self.preds.astype(np.float64)-self.targets
+        return self.preds.astype(np.float64) - self.targets
+
     @property
     def mae(self) -> float:
         "Mean absolute error, over items and targets"
         return float(np.abs(self.residuals).mean())
+
     @property
     def rmse(self) -> float:
         "Root of the mean squared error of each target, mean over the targets"
         return float(np.sqrt((self.residuals**2).mean(0)).mean())
+
     @property
     def r2(self) -> float:
         "Share of the variance explained, mean over the targets: at most 1; NaN if a target is the same for all items"
         return float(self.per_target().r2.mean(skipna=False))
 
     def __repr__(self):
-        many = f", {len(self.names)} targets" if len(self.names)>1 else ""
+        many = f", {len(self.names)} targets" if len(self.names) > 1 else ""
         return f"RegressionEvaluation(MAE {self.mae:.4g}, RMSE {self.rmse:.4g}, R² {self.r2:.3f}, {self.n} items{many})"
+
+    def _sums(self, w):
+        "MAE, RMSE and R² of each target for each row of weights, shape (rows, targets)"
+        e, y = self.residuals, self.targets.astype(np.float64)
+        y = y - y.mean(0)  # changes no variance, and spares digits
+        n, sq = w.sum(1, keepdims=True), w @ e**2
+        return w @ np.abs(e) / n, np.sqrt(sq / n), _r2(sq, w @ y, w @ y**2, n)
+
+    def per_target(self):
+        "MAE, RMSE, R² and bias (mean of said less true) of each target, as a `pandas.DataFrame`"
+        import pandas as pd
+
+        mae, rmse, r2 = (v[0] for v in self._sums(np.ones((1, self.n))))
+        return pd.DataFrame(dict(mae=mae, rmse=rmse, r2=r2, bias=self.residuals.mean(0)), index=self.names)
+
+    def bootstrap(
+        self,
+        level: float = 0.95,  # confidence level, between 0 and 1
+        draws: int = 2000,  # how often the items are drawn
+        seed: int = 0,  # of a generator of its own
+    ):
+        """Percentile intervals of MAE, RMSE and R² (means over the targets) as a `pandas.DataFrame`, see
+        `bootstrap.interval_table`
+        """
+        check_draws(level, draws, seed)
+        parts = [[v.mean(1) for v in self._sums(w.astype(np.float64))] for w in item_draws(self.n, draws, seed)]
+        samples = dict(zip(("mae", "rmse", "r2"), map(np.concatenate, zip(*parts))))
+        return interval_table({k: getattr(self, k) for k in samples}, samples, level, draws, seed, "the items")
+
+    def worst(
+        self,
+        n: int = 9,  # at most so many
+    ) -> list[Residual]:  # the largest mean absolute error first
+        "Items by how far off their numbers are"
+        err = np.abs(self.residuals).mean(1)
+        return [
+            Residual(
+                self.item(i),
+                tuple(map(float, self.targets[i])),
+                tuple(map(float, self.preds[i])),
+                float(err[i]),
+                int(i),
+            )
+            for i in np.argsort(-err, kind="stable")[:n]
+        ]
+
+    def _column(self, target):
+        "Number of a target, from its name or number"
+        if isinstance(target, (int, np.integer)) and not isinstance(target, bool) and 0 <= target < len(self.names):
+            return int(target)
+        if target in self.names:
+            return self.names.index(target)
+        raise InputError(
+            f"There is no target {target!r}: give one of {', '.join(self.names[:20])}, or its number, 0 to "
+            f"{len(self.names) - 1}."
+        )
+
+    def plot(
+        self,
+        ax=None,  # matplotlib axes; `None`: new ones
+        target: str | int = 0,  # a target, or its number
+    ):  # the axes
+        "What was said against what is true; on the diagonal the two are the same"
+        k, ax = self._column(target), axes_for(ax, (4.4, 4.2))
+        t, p = self.targets[:, k], self.preds[:, k]
+        lo, hi = min(t.min(), p.min()), max(t.max(), p.max())
+        ax.plot([lo, hi], [lo, hi], "--", color="gray", lw=1)
+        ax.scatter(t, p, s=14, alpha=0.6, color="C0", linewidths=0, rasterized=self.n > 3000)
+        ax.set_xlabel(f"true {self.names[k]}", parse_math=False)
+        ax.set_ylabel(f"said {self.names[k]}", parse_math=False)
+        return ax
+
+    def plot_residuals(
+        self,
+        ax=None,  # matplotlib axes; `None`: new ones
+        target: str | int = 0,  # a target, or its number
+    ):  # the axes
+        """Errors (said less true) against what was said, with their running median: a slope or a funnel is something
+        that the model has not learnt
+        """
+        k, ax = self._column(target), axes_for(ax, (4.8, 3.4))
+        p, e = self.preds[:, k], self.residuals[:, k]
+        ax.axhline(0, ls="--", color="gray", lw=1)
+        ax.scatter(p, e, s=14, alpha=0.6, color="C0", linewidths=0, rasterized=self.n > 3000)
+        if self.n >= 20:
+            parts = np.array_split(np.argsort(p, kind="stable"), min(10, self.n // 10))
+            ax.plot([np.median(p[i]) for i in parts], [np.median(e[i]) for i in parts], "-", color="C1", label="median")
+            ax.legend(fontsize="small")
+        ax.set_xlabel(f"said {self.names[k]}", parse_math=False)
+        ax.set_ylabel("said less true")
+        return ax
+
+    def _lines(self, o):
+        "What was said of an item, a line for each of at most three targets"
+        rows = list(zip(self.names, o.true, o.predicted))[:3]
+        return "\n".join(f"{name + ' ' if len(self.names) > 1 else ''}is {t:.3g}, said {p:.3g}" for name, t, p in rows)
+
+    def plot_worst(
+        self,
+        n: int = 9,  # at most so many
+    ):  # a matplotlib figure
+        "The items of `worst`"
+        return draw_pictures([(f"item {o.index}" if o.item is None else o.item, self._lines(o)) for o in self.worst(n)])
+
+    def to_dict(self) -> dict:
+        "The figures, ready for JSON; `None` where there is none"
+        num = lambda v: float(v) if np.isfinite(v) else None
+        b = self.bootstrap()
+        return dict(
+            task="numbers",
+            n=self.n,
+            views=self.views,
+            **{k: num(getattr(self, k)) for k in b.index},
+            targets=list(self.names),
+            bootstrap=dict(method=b.attrs["method"], **{k: [num(r.low), num(r.high)] for k, r in b.iterrows()}),
+            per_target={k: {c: num(v) for c, v in r.items()} for k, r in self.per_target().to_dict("index").items()},
+        )
+
+    def page(self, small: bool = False) -> dict:
+        "What `page.page_html` shows"
+        b = self.bootstrap()
+        num = lambda v: f"{v:.4g}" if np.isfinite(v) else "–"
+
+        def fig(name, key, words):
+            r = b.loc[key]
+            return figure(name, num(r.value), f"{num(r.low)} to {num(r.high)}", words)
+
+        figures = [
+            fig("MAE", "mae", "mean absolute error, in the unit of the target"),
+            fig("RMSE", "rmse", "root mean squared error: large errors count more"),
+            fig("R²", "r2", "share of the variance explained; 0: no better than the mean"),
+            figure("Items", str(self.n), words=f"{len(self.names)} targets" if len(self.names) > 1 else ""),
+        ]
+        many, worst = len(self.names) > 1, self.worst(6 if small else 12)
+        rows = [[r.Index, num(r.mae), num(r.rmse), num(r.r2), num(r.bias)] for r in self.per_target().itertuples()]
+        first = f" Shown: {self.names[0]}." if many else ""
+        sections = [
+            section(
+                "Said and true",
+                f"On the dashed line they are the same.{first}",
+                charts=[
+                    chart(self.plot, "What was said against what is true", "Said against true.", size=(4.6, 3.6)),
+                    chart(
+                        self.plot_residuals,
+                        "Errors against what was said",
+                        "Errors: a slope or a funnel is something not learnt.",
+                        size=(4.6, 3.6),
+                    ),
+                ],
+            ),
+            section(
+                "Worst items",
+                "The largest error first.",
+                shots=[shot(o.item, self._lines(o), index=o.index) for o in worst],
+            ),
+        ]
+        if many:
+            sections.insert(
+                0,
+                section(
+                    "Targets",
+                    "Bias: mean of said less true.",
+                    table=dict(head=["target", "MAE", "RMSE", "R²", "bias"], rows=rows),
+                ),
+            )
+        return dict(
+            figures=figures,
+            notes=[f"Mean of {self.views} views of each item (test-time augmentation)."] * (self.views > 1),
+            sections=sections,
+            footer=f"Intervals: {b.attrs['method']}.",
+        )
 
 # %% ../../nbs/api/evaluation/08_regression.ipynb #01ac32ab
 def _r2(sq, y, y2, n):
     "R² from sums of squared errors, targets and squared targets; NaN without variance"
-    var = y2-y**2/n
-    return np.where(var>1e-12*np.maximum(y2, 1e-300), 1-sq/np.where(var>0, var, 1), np.nan)
-
-def _sums(self, w):
-    "MAE, RMSE and R² of each target for each row of weights, shape (rows, targets)"
-    e, y = self.residuals, self.targets.astype(np.float64)
-    y = y-y.mean(0)        # changes no variance, and spares digits
-    n, sq = w.sum(1, keepdims=True), w@e**2
-    return w@np.abs(e)/n, np.sqrt(sq/n), _r2(sq, w@y, w@y**2, n)
-
-def _per_target(self):
-    "MAE, RMSE, R² and bias (mean of said less true) of each target, as a `pandas.DataFrame`"
-    import pandas as pd
-    mae,rmse,r2 = (v[0] for v in self._sums(np.ones((1, self.n))))
-    return pd.DataFrame(dict(mae=mae, rmse=rmse, r2=r2, bias=self.residuals.mean(0)), index=self.names)
-
-def _bootstrap(self,
-    level: float = .95,   # confidence level, between 0 and 1
-    draws: int = 2000,    # how often the items are drawn
-    seed: int = 0,        # of a generator of its own
-):
-    "Percentile intervals of MAE, RMSE and R² (means over the targets) as a `pandas.DataFrame`, see `bootstrap.interval_table`"
-    check_draws(level, draws, seed)
-    parts = [[v.mean(1) for v in self._sums(w.astype(np.float64))] for w in item_draws(self.n, draws, seed)]
-    samples = dict(zip(("mae", "rmse", "r2"), map(np.concatenate, zip(*parts))))
-    return interval_table({k: getattr(self, k) for k in samples}, samples, level, draws, seed, "the items")
-
-def _worst(self,
-    n: int = 9,        # at most so many
-) -> list[Residual]:   # the largest mean absolute error first
-    "Items by how far off their numbers are"
-    err = np.abs(self.residuals).mean(1)
-    return [Residual(self.item(i), tuple(map(float, self.targets[i])), tuple(map(float, self.preds[i])), float(err[i]), int(i))
-            for i in np.argsort(-err, kind="stable")[:n]]
-
-RegressionEvaluation._sums, RegressionEvaluation.per_target = _sums, _per_target
-RegressionEvaluation.bootstrap, RegressionEvaluation.worst = _bootstrap, _worst
-
-# %% ../../nbs/api/evaluation/08_regression.ipynb #5cfa099c
-def _column(self, target):
-    "Number of a target, from its name or number"
-    if isinstance(target, (int, np.integer)) and not isinstance(target, bool) and 0<=target<len(self.names): return int(target)
-    if target in self.names: return self.names.index(target)
-    raise InputError(f"There is no target {target!r}: give one of {', '.join(self.names[:20])}, or its number, 0 to {len(self.names)-1}.")
-
-def _plot(self,
-    ax=None,                 # matplotlib axes; `None`: new ones
-    target: str | int = 0,   # a target, or its number
-):                           # the axes
-    "What was said against what is true; on the diagonal the two are the same"
-    k, ax = self._column(target), axes_for(ax, (4.4, 4.2))
-    t, p = self.targets[:, k], self.preds[:, k]
-    lo, hi = min(t.min(), p.min()), max(t.max(), p.max())
-    ax.plot([lo, hi], [lo, hi], "--", color="gray", lw=1)
-    ax.scatter(t, p, s=14, alpha=.6, color="C0", linewidths=0, rasterized=self.n>3000)
-    ax.set_xlabel(f"true {self.names[k]}", parse_math=False); ax.set_ylabel(f"said {self.names[k]}", parse_math=False)
-    return ax
-
-def _plot_residuals(self,
-    ax=None,                 # matplotlib axes; `None`: new ones
-    target: str | int = 0,   # a target, or its number
-):                           # the axes
-    "Errors (said less true) against what was said, with their running median: a slope or a funnel is something that the model has not learnt"
-    k, ax = self._column(target), axes_for(ax, (4.8, 3.4))
-    p, e = self.preds[:, k], self.residuals[:, k]
-    ax.axhline(0, ls="--", color="gray", lw=1)
-    ax.scatter(p, e, s=14, alpha=.6, color="C0", linewidths=0, rasterized=self.n>3000)
-    if self.n>=20:
-        parts = np.array_split(np.argsort(p, kind="stable"), min(10, self.n//10))
-        ax.plot([np.median(p[i]) for i in parts], [np.median(e[i]) for i in parts], "-", color="C1", label="median")
-        ax.legend(fontsize="small")
-    ax.set_xlabel(f"said {self.names[k]}", parse_math=False); ax.set_ylabel("said less true")
-    return ax
-
-def _lines(self, o):
-    "What was said of an item, a line for each of at most three targets"
-    rows = list(zip(self.names, o.true, o.predicted))[:3]
-    return "\n".join(f"{name+' ' if len(self.names)>1 else ''}is {t:.3g}, said {p:.3g}" for name,t,p in rows)
-
-def _plot_worst(self,
-    n: int = 9,    # at most so many
-):                 # a matplotlib figure
-    "The items of `worst`"
-    return draw_pictures([(f"item {o.index}" if o.item is None else o.item, self._lines(o)) for o in self.worst(n)])
-
-RegressionEvaluation._column, RegressionEvaluation._lines = _column, _lines
-RegressionEvaluation.plot, RegressionEvaluation.plot_residuals, RegressionEvaluation.plot_worst = _plot, _plot_residuals, _plot_worst
-
-# %% ../../nbs/api/evaluation/08_regression.ipynb #ec5984c3
-def _to_dict(self) -> dict:
-    "The figures, ready for JSON; `None` where there is none"
-    num = lambda v: float(v) if np.isfinite(v) else None
-    b = self.bootstrap()
-    return dict(task="numbers", n=self.n, views=self.views, **{k: num(getattr(self, k)) for k in b.index}, targets=list(self.names),
-                bootstrap=dict(method=b.attrs["method"], **{k: [num(r.low), num(r.high)] for k,r in b.iterrows()}),
-                per_target={k: {c: num(v) for c,v in r.items()} for k,r in self.per_target().to_dict("index").items()})
-
-def _page(self, small: bool = False) -> dict:
-    "What `page.page_html` shows"
-    b = self.bootstrap()
-    num = lambda v: f"{v:.4g}" if np.isfinite(v) else "–"
-    def fig(name, key, words): r = b.loc[key]; return figure(name, num(r.value), f"{num(r.low)} to {num(r.high)}", words)
-    figures = [fig("MAE", "mae", "mean absolute error, in the unit of the target"),
-               fig("RMSE", "rmse", "root mean squared error: large errors count more"),
-               fig("R²", "r2", "share of the variance explained; 0: no better than the mean"),
-               figure("Items", str(self.n), words=f"{len(self.names)} targets" if len(self.names)>1 else "")]
-    many, worst = len(self.names)>1, self.worst(6 if small else 12)
-    rows = [[r.Index, num(r.mae), num(r.rmse), num(r.r2), num(r.bias)] for r in self.per_target().itertuples()]
-    first = f" Shown: {self.names[0]}." if many else ""
-    sections = [section("Said and true", f"On the dashed line they are the same.{first}", charts=[
-                    chart(self.plot, "What was said against what is true", "Said against true.", size=(4.6, 3.6)),
-                    chart(self.plot_residuals, "Errors against what was said", "Errors: a slope or a funnel is something not learnt.", size=(4.6, 3.6))]),
-                section("Worst items", "The largest error first.", shots=[shot(o.item, self._lines(o), index=o.index) for o in worst])]
-    if many: sections.insert(0, section("Targets", "Bias: mean of said less true.", table=dict(head=["target", "MAE", "RMSE", "R²", "bias"], rows=rows)))
-    return dict(figures=figures, notes=[f"Mean of {self.views} views of each item (test-time augmentation)."]*(self.views>1), sections=sections,
-                footer=f"Intervals: {b.attrs['method']}.")
-
-RegressionEvaluation.to_dict, RegressionEvaluation.page = _to_dict, _page
+    var = y2 - y**2 / n
+    return np.where(var > 1e-12 * np.maximum(y2, 1e-300), 1 - sq / np.where(var > 0, var, 1), np.nan)

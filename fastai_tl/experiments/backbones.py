@@ -15,7 +15,15 @@ from ..core.errors import InputError
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
 from ..core.snapshot import reseed
-from .strategies import Ahead, as_seeds, chance_kept, check_data, free_memory, own_loaders, why_failed
+from fastai_tl.experiments.strategies import (
+    Ahead,
+    as_seeds,
+    chance_kept,
+    check_data,
+    free_memory,
+    own_loaders,
+    why_failed,
+)
 from ..training.run_plan import run_plan
 from ..models.pretrained_weights import offline_names
 from ..models.transfer_learner import make_head, transfer_learner
@@ -27,23 +35,28 @@ __all__ = ['compare_backbones']
 def _gmacs(learn):
     "Multiply-adds of one picture of this size, in 10^9"
     from torch.utils.flop_counter import FlopCounterMode
+
     x = learn.dls.loaders[1].one_batch()[0][:1].as_subclass(torch.Tensor)
     training = learn.model.training
     try:
         learn.model.eval()
-        with torch.no_grad(), FlopCounterMode(display=False) as count: learn.model(x)
-    finally: learn.model.train(training)
-    return count.get_total_flops()/2e9
+        with torch.no_grad(), FlopCounterMode(display=False) as count:
+            learn.model(x)
+    finally:
+        learn.model.train(training)
+    return count.get_total_flops() / 2e9
+
 
 def _right(learn, heads):
     "For each head, which validation pictures it gets right: shape (heads, n), in one pass of the body"
     dl, out = learn.dls.loaders[1].new(shuffle=False, drop_last=False), []
     learn.model.eval()
     with torch.no_grad():
-        for *xb,y in dl:
+        for *xb, y in dl:
             f = learn.model[0](*(x.as_subclass(torch.Tensor) for x in xb))
-            out.append(torch.stack([h.eval()(f).argmax(1)==y.as_subclass(torch.Tensor) for h in heads]).cpu())
+            out.append(torch.stack([h.eval()(f).argmax(1) == y.as_subclass(torch.Tensor) for h in heads]).cpu())
     return torch.cat(out, 1).numpy()
+
 
 def _probe(arch, dls, seeds, epochs, lr, tell):
     "Runs of one backbone, and further columns of its row"
@@ -51,67 +64,108 @@ def _probe(arch, dls, seeds, epochs, lr, tell):
     reseed(dls, seeds[0])
     t = time.perf_counter()
     learn = transfer_learner(dls, full, head="linear")
-    made, heads, runs = time.perf_counter()-t, [], []
+    made, heads, runs = time.perf_counter() - t, [], []
     n_out, width = learn.model[1][-1].out_features, learn.model[1][-1].in_features
-    kind = "vector" if len(learn.model[1])==1 else "map"
-    for k,seed in enumerate(seeds):
+    kind = "vector" if len(learn.model[1]) == 1 else "map"
+    for k, seed in enumerate(seeds):
         reseed(learn, seed)
         learn.model[1].load_state_dict(make_head("linear", width, n_out, kind).state_dict())
         learn.create_opt()
         t = time.perf_counter()
-        history = run_plan(learn, Plan.head_only(epochs, lr), on_progress=lambda d, n, note, k=k: tell((k+.95*d/max(n, 1))/len(seeds)))
+        history = run_plan(
+            learn,
+            Plan.head_only(epochs, lr),
+            on_progress=lambda d, n, note, k=k: tell((k + 0.95 * d / max(n, 1)) / len(seeds)),
+        )
         heads.append(make_head("linear", width, n_out, kind).to(next(learn.model.parameters()).device))
         heads[-1].load_state_dict(learn.model[1].state_dict())
-        runs.append((seed, time.perf_counter()-t, history))
+        runs.append((seed, time.perf_counter() - t, history))
     right, n = _right(learn, heads), sum(p.numel() for p in learn.model.parameters())
     f = facts(full)
-    extra = dict(gmacs=_gmacs(learn), licence=f["licence"], noncommercial=is_noncommercial(f["licence"]), cache=runs[-1][2].stages[-1].cache)
-    return [SeedRun(arch, s, r, sec, n, epochs, lrs=(float(max(h.stages[-1].lrs)),)) for (s,sec,h),r in zip(runs, right)], extra | dict(seconds=made+runs[0][1])
+    extra = dict(
+        gmacs=_gmacs(learn),
+        licence=f["licence"],
+        noncommercial=is_noncommercial(f["licence"]),
+        cache=runs[-1][2].stages[-1].cache,
+    )
+    return [
+        SeedRun(arch, s, r, sec, n, epochs, lrs=(float(max(h.stages[-1].lrs)),)) for (s, sec, h), r in zip(runs, right)
+    ], extra | dict(seconds=made + runs[0][1])
 
 # %% ../../nbs/api/experiments/03_backbones.ipynb #f7e618e9
 def _names(archs):
-    if archs is None: return offline_names()
+    if archs is None:
+        return offline_names()
     archs = [archs] if isinstance(archs, str) else list(archs) if isinstance(archs, Iterable) else None
     if archs is None or not all(isinstance(a, str) for a in archs):
-        raise InputError(f"archs={archs!r}: give names of backbones, such as ['resnet18', 'mobilenet_v3_small']; backbones() lists them.")
-    if not archs: raise InputError("archs is empty: give names of backbones, or None for all whose weights are on this machine.")
-    if twice := sorted({a for a in archs if archs.count(a)>1}): raise InputError(f"archs has {', '.join(map(repr, twice))} more than once.")
+        raise InputError(
+            f"archs={archs!r}: give names of backbones, such as ['resnet18', 'mobilenet_v3_small']; backbones() lists "
+            "them."
+        )
+    if not archs:
+        raise InputError("archs is empty: give names of backbones, or None for all whose weights are on this machine.")
+    if twice := sorted({a for a in archs if archs.count(a) > 1}):
+        raise InputError(f"archs has {', '.join(map(repr, twice))} more than once.")
     return archs
 
+
 def compare_backbones(
-    dls: DataLoaders,                     # pictures with one class each
-    archs: Iterable[str] | None = None,   # names, see `backbones`; `None`: all whose weights are on this machine
-    seeds: int | Iterable[int] = 3,       # how many, from 0; or which: of the new layer's weights and the order of training
-    epochs: int = 10,                     # of the linear probe
-    lr: float | str = "find",             # its learning rate, or 'find'
+    dls: DataLoaders,  # pictures with one class each
+    archs: Iterable[str] | None = None,  # names, see `backbones`; `None`: all whose weights are on this machine
+    seeds: int | Iterable[int] = 3,  # how many, from 0; or which: of the new layer's weights and the order of training
+    epochs: int = 10,  # of the linear probe
+    lr: float | str = "find",  # its learning rate, or 'find'
     *,
     on_progress: Reporter | None = None,  # called with (thousandths done, 1000, note); `None`: shows a bar
-) -> Comparison:                          # the best first; `seconds`: to load it, make its features and train one probe
-    """Rank backbones by a linear probe on your own pictures (Alain and Bengio 2016, arXiv 1610.01644), on stored features where nothing in the data is
-    random. A backbone that is unknown, has no weights here or fails is a row with the reason. Ctrl-C returns what was finished. Neither `dls` nor random
-    states change. GMACs are for pictures of this size; `noncommercial` marks weights whose licence forbids commercial use"""
+) -> Comparison:  # the best first; `seconds`: to load it, make its features and train one probe
+    """Rank backbones by a linear probe on your own pictures (Alain and Bengio 2016, arXiv 1610.01644), on stored
+    features where nothing in the data is random. A backbone that is unknown, has no weights here or fails is a row
+    with the reason. Ctrl-C returns what was finished. Neither `dls` nor random states change. GMACs are for pictures
+    of this size; `noncommercial` marks weights whose licence forbids commercial use
+    """
     archs, seeds = _names(archs), as_seeds(seeds)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs<1: raise InputError(f"epochs={epochs!r}: give a whole number, 1 or more.")
-    runs, failed, extra, finished = [], {}, {}, True
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise InputError(f"epochs={epochs!r}: give a whole number, 1 or more.")
+    runs = []
+    failed = {}
+    extra = {}
+    finished = True
     with chance_kept(dls):
         check_data(dls)
         with nullcontext(on_progress) if on_progress else bar(1000) as report:
             ahead = Ahead([_cost(a) for a in archs], report)
             try:
-                for i,a in enumerate(archs):
-                    try: new, extra[a] = _probe(a, own_loaders(dls), seeds, epochs, lr, ahead.part(_cost(a), f"{a}, {i+1} of {len(archs)}")); runs += new
-                    except Exception as e: failed[a] = why_failed(e)
+                for i, a in enumerate(archs):
+                    try:
+                        new, extra[a] = _probe(
+                            a,
+                            own_loaders(dls),
+                            seeds,
+                            epochs,
+                            lr,
+                            ahead.part(_cost(a), f"{a}, {i + 1} of {len(archs)}"),
+                        )
+                        runs += new
+                    except Exception as e:
+                        failed[a] = why_failed(e)
                     free_memory()
             except KeyboardInterrupt:
-                if not runs: raise
+                if not runs:
+                    raise
                 finished = False
-            finally: free_memory()
-    notes = tuple([f"Linear probe, {epochs} epochs on frozen features; seconds to load, make features and train one."]+
-                  [f"{a}: {e['cache']}." for a,e in extra.items() if e["cache"].startswith("not cached")])
+            finally:
+                free_memory()
+    notes = tuple(
+        [f"Linear probe, {epochs} epochs on frozen features; seconds to load, make features and train one."]
+        + [f"{a}: {e['cache']}." for a, e in extra.items() if e["cache"].startswith("not cached")]
+    )
     return Comparison("backbone", tuple(archs), seeds, tuple(runs), failed, {}, extra, finished, True, notes)
+
 
 def _cost(arch):
     "Rough time that a backbone takes, to say how long all of them will"
-    try: f = facts(find_arch(arch))
-    except InputError: return .05
-    return .3+f["gmacs"] if f else .05
+    try:
+        f = facts(find_arch(arch))
+    except InputError:
+        return 0.05
+    return 0.3 + f["gmacs"] if f else 0.05

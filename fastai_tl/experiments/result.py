@@ -13,82 +13,97 @@ from ..core.errors import InputError, did_you_mean
 __all__ = ['LEVEL', 't_interval', 'share_interval', 'SeedRun', 'Difference', 'Comparison']
 
 # %% ../../nbs/api/experiments/01_result.ipynb #e6473473
-LEVEL = .95   # of all intervals here
+LEVEL = 0.95  # of all intervals here
+
 
 def t_interval(
-    values,                    # shape (n,)
-    least: float = 0.,         # the standard deviation is taken to be at least this
-) -> tuple[float, float, float]:   # mean, low, high; the last two NaN for fewer than 2 values
+    values,  # shape (n,)
+    least: float = 0.0,  # the standard deviation is taken to be at least this
+) -> tuple[float, float, float]:  # mean, low, high; the last two NaN for fewer than 2 values
     "Mean of some numbers and its 95 % interval (Student 1908)"
     from scipy.stats import t
+
     v = np.asarray(values, dtype=float)
     n = len(v)
-    if n<2: return (float(v.mean()) if n else np.nan), np.nan, np.nan
-    half = t.ppf((1+LEVEL)/2, n-1)*max(v.std(ddof=1), least)/np.sqrt(n)
-    return float(v.mean()), float(v.mean()-half), float(v.mean()+half)
+    if n < 2:
+        return (float(v.mean()) if n else np.nan), np.nan, np.nan
+    half = t.ppf((1 + LEVEL) / 2, n - 1) * max(v.std(ddof=1), least) / np.sqrt(n)
+    return float(v.mean()), float(v.mean() - half), float(v.mean() + half)
+
 
 def share_interval(
-    values,          # shape (n,), shares of the same number of pictures, 0..1
-    pictures: int,   # that number
-) -> tuple[float, float, float]:   # mean, low, high, 0..1
+    values,  # shape (n,), shares of the same number of pictures, 0..1
+    pictures: int,  # that number
+) -> tuple[float, float, float]:  # mean, low, high, 0..1
     "The same for accuracies: within 0..1, and never as narrow as the rounding to whole pictures"
-    m, lo, hi = t_interval(values, 1/(np.sqrt(12)*max(pictures, 1)))
+    m, lo, hi = t_interval(values, 1 / (np.sqrt(12) * max(pictures, 1)))
     return m, float(np.clip(lo, 0, 1)), float(np.clip(hi, 0, 1))
 
 # %% ../../nbs/api/experiments/01_result.ipynb #8f39a60f
 @dataclass(frozen=True)
 class SeedRun:
     "One way to train with one seed"
-    name: str                # of the way
+
+    name: str  # of the way
     seed: int
-    right: np.ndarray = field(repr=False)   # shape (n,), bool: which validation pictures it got right, in their order
+    right: np.ndarray = field(repr=False)  # shape (n,), bool: which validation pictures it got right, in their order
     seconds: float = np.nan  # of training, with the search for a learning rate
-    params: int = 0          # that were trained at any time
-    epochs: int = 0          # planned, of all stages
-    corrupted: dict = field(default_factory=dict)   # accuracy 0..1 by (kind, severity); empty: not tried
-    lrs: tuple = ()          # peak learning rate of each stage, the highest of its groups
+    params: int = 0  # that were trained at any time
+    epochs: int = 0  # planned, of all stages
+    corrupted: dict = field(default_factory=dict)  # accuracy 0..1 by (kind, severity); empty: not tried
+    lrs: tuple = ()  # peak learning rate of each stage, the highest of its groups
 
     @property
-    def accuracy(self) -> float: return float(np.mean(self.right))
+    def accuracy(self) -> float:
+        return float(np.mean(self.right))
+
     @property
     def robust(self) -> float:
         "Mean accuracy over all corruptions, 0..1; NaN: not tried"
         return float(np.mean(list(self.corrupted.values()))) if self.corrupted else np.nan
 
+
 @dataclass(frozen=True)
 class Difference:
     "Accuracy of one way less that of another, seed by seed"
+
     mean: float
-    low: float               # over the seeds; NaN with one
+    low: float  # over the seeds; NaN with one
     high: float
-    over_pictures: tuple[float, float] | None   # low and high over the validation pictures; `None`: each seed has its own
+    # low and high over the validation pictures; `None`: each seed has its own
+    over_pictures: tuple[float, float] | None
 
     @property
     def told_apart(self) -> bool:
         "Whether the difference holds over the seeds and over the pictures: neither 95 % interval has 0 in it"
-        off = lambda lo, hi: bool(lo>0 or hi<0)
+        off = lambda lo, hi: bool(lo > 0 or hi < 0)
         return off(self.low, self.high) and (self.over_pictures is None or off(*self.over_pictures))
 
 # %% ../../nbs/api/experiments/01_result.ipynb #edf665db
 @dataclass(frozen=True, repr=False)
 class Comparison:
     "Ways to train, compared on the same pictures with the same seeds; made by `compare` and `compare_backbones`"
-    what: str                                    # 'strategy' or 'backbone'
-    names: tuple[str, ...]                       # of the ways, in the order given
+
+    what: str  # 'strategy' or 'backbone'
+    names: tuple[str, ...]  # of the ways, in the order given
     seeds: tuple[int, ...]
-    runs: tuple[SeedRun, ...]                    # those that were finished
-    failed: dict = field(default_factory=dict)   # why there is nothing of a way, by name
-    about: dict = field(default_factory=dict)    # what a way is, in words, by name
-    extra: dict = field(default_factory=dict)    # further columns of the table, by name
-    finished: bool = True                        # `False`: it was interrupted; `runs` has what was done before
-    same_pictures: bool = True                   # `False`: each seed has a split of its own
-    notes: tuple[str, ...] = ()                  # what a reader should know besides
+    runs: tuple[SeedRun, ...]  # those that were finished
+    failed: dict = field(default_factory=dict)  # why there is nothing of a way, by name
+    about: dict = field(default_factory=dict)  # what a way is, in words, by name
+    extra: dict = field(default_factory=dict)  # further columns of the table, by name
+    finished: bool = True  # `False`: it was interrupted; `runs` has what was done before
+    same_pictures: bool = True  # `False`: each seed has a split of its own
+    notes: tuple[str, ...] = ()  # what a reader should know besides
 
     def of(self, name: str) -> list[SeedRun]:
         "The runs of one way; raises `InputError` for a name that is not there"
-        if name not in self.names: raise InputError(f"There is no {self.what} {name!r} here.{did_you_mean(name, self.names)} There are "
-                                                    f"{', '.join(self.names)}.", allowed=self.names)
-        return [r for r in self.runs if r.name==name and name not in self.failed]
+        if name not in self.names:
+            raise InputError(
+                f"There is no {self.what} {name!r} here.{did_you_mean(name, self.names)} There are "
+                f"{', '.join(self.names)}.",
+                allowed=self.names,
+            )
+        return [r for r in self.runs if r.name == name and name not in self.failed]
 
     @property
     def done(self) -> list[str]:
@@ -110,249 +125,441 @@ class Comparison:
 
     @property
     def best(self) -> str | None:
-        "The way with the highest mean accuracy over the seeds that all have; that alone does not make it better, see `tied`. `None`: no run was finished"
+        """The way with the highest mean accuracy over the seeds that all have; that alone does not make it better, see
+        `tied`.
+
+        `None`: no run was finished
+        """
         common = set.intersection(*(({r.seed for r in self.of(n)}) for n in self.done)) if self.done else set()
-        mean = lambda n: np.mean([r.accuracy for r in self.of(n) if r.seed in common] or [-1.])
+        mean = lambda n: np.mean([r.accuracy for r in self.of(n) if r.seed in common] or [-1.0])
         return max(self.done, key=mean, default=None)
 
-# %% ../../nbs/api/experiments/01_result.ipynb #584dbadb
-def _difference(self,
-    name: str,               # the way
-    to: str | None = None,   # the other; `None`: the best
-) -> Difference:
-    "Accuracy of `name` less that of `to`, over the seeds that both have; raises `InputError` if one has no result"
-    to = to or self.best
-    a, b = ({r.seed: r for r in self.of(n)} for n in (name, to))
-    seeds = [s for s in self.seeds if s in a and s in b]
-    if not seeds: raise InputError(f"{name!r} and {to!r} share no finished seed, so there is no difference to take.")
-    least = 1/(np.sqrt(6)*max(len(a[seeds[0]].right), 1))   # of the difference of two numbers, each rounded to whole pictures
-    per = [a[s].right.astype(float)-b[s].right for s in seeds] if self.same_pictures else None
-    over = t_interval(np.mean(per, 0))[1:] if per else None
-    return Difference(*t_interval([a[s].accuracy-b[s].accuracy for s in seeds], 0. if name==to else least), over)
+    def difference(
+        self,
+        name: str,  # the way
+        to: str | None = None,  # the other; `None`: the best
+    ) -> Difference:
+        "Accuracy of `name` less that of `to`, over the seeds that both have; raises `InputError` if one has no result"
+        to = to or self.best
+        a, b = ({r.seed: r for r in self.of(n)} for n in (name, to))
+        seeds = [s for s in self.seeds if s in a and s in b]
+        if not seeds:
+            raise InputError(f"{name!r} and {to!r} share no finished seed, so there is no difference to take.")
+        # of the difference of two numbers, each rounded to whole pictures
+        least = 1 / (np.sqrt(6) * max(len(a[seeds[0]].right), 1))
+        per = [a[s].right.astype(float) - b[s].right for s in seeds] if self.same_pictures else None
+        over = t_interval(np.mean(per, 0))[1:] if per else None
+        return Difference(
+            *t_interval([a[s].accuracy - b[s].accuracy for s in seeds], 0.0 if name == to else least), over
+        )
 
-def _tied(self) -> list[str]:
-    "The best, and the ways that cannot be told apart from it"
-    return [n for n in self.done if n==self.best or not self.difference(n).told_apart]
+    @property
+    def tied(self) -> list[str]:
+        "The best, and the ways that cannot be told apart from it"
+        return [n for n in self.done if n == self.best or not self.difference(n).told_apart]
 
-def _seconds(self, name): return self.extra.get(name, {}).get("seconds", float(np.mean([r.seconds for r in self.of(name)])))
+    def seconds(self, name):
+        return self.extra.get(name, {}).get("seconds", float(np.mean([r.seconds for r in self.of(name)])))
 
-def _verdict(self, name):
-    if name in self.failed: return "failed"
-    if not self.of(name): return "not run"
-    if name==self.best: return "best mean" if len(self.tied)>1 else "best"
-    return "worse" if self.difference(name).told_apart else "not told apart"
+    def verdict(self, name):
+        if name in self.failed:
+            return "failed"
+        if not self.of(name):
+            return "not run"
+        if name == self.best:
+            return "best mean" if len(self.tied) > 1 else "best"
+        return "worse" if self.difference(name).told_apart else "not told apart"
 
-Comparison.difference, Comparison.tied, Comparison.seconds, Comparison.verdict = _difference, property(_tied), _seconds, _verdict
+    @property
+    def summary(self) -> str:
+        "What can be said, and what cannot"
+        if not self.runs or self.best is None:
+            return f"No {self.what} was finished."
+        k, best = len(self.seeds), self.best
+        out = [f"{best} has the highest mean accuracy, {100 * self.accuracies(best).mean():.1f} %."]
+        others, tied = [n for n in self.done if n != best], [n for n in self.tied if n != best]
+        if k < 2:
+            out = [
+                (
+                    f"{best} has the highest accuracy, {100 * self.accuracies(best).mean():.1f} %, but with one seed "
+                    "nothing can be told apart; give seeds=3 or more."
+                )
+            ]
+        elif others and not tied:
+            out.append("All others are worse.")
+        elif tied:
+            out.append(f"Not told apart from it: {_list(tied)}.")
+            cheap = min([best, *tied], key=self.seconds)
+            if cheap != best and self.seconds(cheap) < 0.8 * self.seconds(best):
+                out.append(
+                    f"Of all these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against "
+                    f"{_secs(self.seconds(best))}."
+                )
+            if rest := [n for n in others if n not in tied]:
+                out.append(f"Worse: {_list(rest)}.")
+        if self.failed:
+            out.append(f"Failed: {_list(self.failed)}.")
+        return " ".join(out)
+
+    @property
+    def method(self) -> str:
+        "How it was measured"
+        k, n = len(self.seeds), self.n_valid
+        seeds = f"{k} seeds" if k > 1 else "one seed"
+        what = f"the same {n} validation pictures" if self.same_pictures else "for each seed another split"
+        out = [f"{seeds[0].upper()}{seeds[1:]}, {what}; one picture is worth {100 / max(n, 1):.1f} points."]
+        if k > 1:
+            cover, over = (
+                ("not the choice of pictures", ", over the seeds and over the pictures")
+                if self.same_pictures
+                else ("and the choice of pictures", "")
+            )
+            out.append(
+                f"95 % intervals: Student's t over the seeds; they cover the chance of training, {cover}. Worse: the "
+                f"interval of the paired difference to the best is below 0{over}."
+            )
+        return " ".join([*out, *self.notes])
+
+    def to_frame(self):
+        """One row a way, those that failed last; accuracies 0..1, `low` and `high` their 95 % intervals; as a
+        `pandas.DataFrame`
+        """
+        import pandas as pd
+
+        rows = []
+        for n in sorted(
+            self.names,
+            key=lambda n: (not self.of(n), -self.accuracies(n).mean() if self.what == "backbone" and self.of(n) else 0),
+        ):
+            runs, row = self.of(n), {self.what: n}
+            if runs:
+                acc, rob, d = self.interval(n), self.interval(n, True), self.difference(n)
+                row |= dict(zip(("accuracy", "low", "high"), acc)) | dict(
+                    zip(("difference", "d_low", "d_high"), (d.mean, d.low, d.high))
+                )
+                row |= dict(verdict=self.verdict(n)) | dict(zip(("corrupted", "c_low", "c_high"), rob))
+                row |= dict(
+                    seconds=self.seconds(n),
+                    params=max(r.params for r in runs),
+                    epochs=max(r.epochs for r in runs),
+                    runs=len(runs),
+                )
+            else:
+                row |= dict(verdict=self.verdict(n), runs=0)
+            rows.append(
+                row
+                | {k: v for k, v in self.extra.get(n, {}).items() if k != "seconds"}
+                | dict(note=self.failed.get(n, ""))
+            )
+        df = pd.DataFrame(rows).set_index(self.what)
+        if not any(r.corrupted for r in self.runs):
+            df = df.drop(columns=["corrupted", "c_low", "c_high"], errors="ignore")
+        return df.astype({c: "Int64" for c in ("params", "epochs", "runs") if c in df})
+
+    def by_corruption(self):
+        """Mean accuracy (0..1) on each kind of corruption, over its severities and the seeds: one row a way, as a
+        `pandas.DataFrame`
+        """
+        import pandas as pd
+
+        kinds = list(dict.fromkeys(k for r in self.runs for k, _ in r.corrupted))
+        mean = lambda n, k: np.mean([v for r in self.of(n) for (o, _), v in r.corrupted.items() if o == k])
+        return pd.DataFrame(
+            {k: [mean(n, k) for n in self.done] for k in kinds}, index=pd.Index(self.done, name=self.what)
+        )
+
+    def to_dict(self) -> dict:
+        """All of it, ready for JSON; in `right`, a 1 for each validation picture that a run got right.
+
+        `Comparison.from_dict` takes it back
+        """
+
+        def one(n):
+            if not (runs := self.of(n)):
+                return dict(name=n, verdict=self.verdict(n), reason=self.failed.get(n))
+            acc, lo, hi = self.interval(n)
+            d = self.difference(n)
+            out = dict(
+                name=n,
+                about=self.about.get(n, ""),
+                verdict=self.verdict(n),
+                accuracy=acc,
+                interval=[_number(lo), _number(hi)],
+                difference=d.mean,
+                difference_interval=[_number(d.low), _number(d.high)],
+                difference_over_pictures=d.over_pictures and [*map(_number, d.over_pictures)],
+                seconds=_number(self.seconds(n)),
+            )
+            out |= dict(extra=self.extra[n]) if n in self.extra else {}
+            one_run = lambda r: dict(
+                seed=r.seed,
+                accuracy=r.accuracy,
+                corrupted={f"{k} {s}": v for (k, s), v in r.corrupted.items()},
+                seconds=_number(r.seconds),
+                params=r.params,
+                epochs=r.epochs,
+                lrs=list(r.lrs),
+                right="".join("01"[int(o)] for o in r.right),
+            )
+            return out | dict(runs=[one_run(r) for r in runs])
+
+        return {
+            "what": self.what,
+            "seeds": list(self.seeds),
+            "n_valid": self.n_valid,
+            "same_pictures": self.same_pictures,
+            "finished": self.finished,
+            "best": self.best,
+            "tied": self.tied,
+            "rows": [one(n) for n in self.names],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(
+        cls,
+        d: dict,  # of `to_dict`, as it comes out of JSON
+    ) -> Comparison:
+        "The comparison again"
+
+        def run(name, r):
+            bad = {(k.rpartition(" ")[0], int(k.rpartition(" ")[2])): v for k, v in r["corrupted"].items()}
+            secs = np.nan if r["seconds"] is None else r["seconds"]
+            return SeedRun(
+                name,
+                r["seed"],
+                np.array([c == "1" for c in r["right"]]),
+                secs,
+                r["params"],
+                r["epochs"],
+                bad,
+                tuple(r["lrs"]),
+            )
+
+        rows = d["rows"]
+        runs = sorted(
+            (run(o["name"], r) for o in rows for r in o.get("runs", ())), key=lambda r: d["seeds"].index(r.seed)
+        )
+        return cls(
+            d["what"],
+            tuple(o["name"] for o in rows),
+            tuple(d["seeds"]),
+            tuple(runs),
+            {o["name"]: o["reason"] for o in rows if o["verdict"] == "failed"},
+            {o["name"]: o["about"] for o in rows if o.get("about")},
+            {o["name"]: o["extra"] for o in rows if "extra" in o},
+            d["finished"],
+            d["same_pictures"],
+            tuple(d["notes"]),
+        )
+
+    def __repr__(self):
+        df = self.to_frame()
+        df["note"] = [t if len(t) <= 60 else t[:59] + "…" for t in df.note]
+        cols = [
+            c
+            for c in (
+                "accuracy",
+                "low",
+                "high",
+                "difference",
+                "verdict",
+                "corrupted",
+                "seconds",
+                "params",
+                "epochs",
+                "note",
+            )
+            if c in df
+        ]
+        stop = "" if self.finished else "Interrupted: what was finished before.\n"
+        return f"{df[cols].to_string(float_format='{:.3f}'.format, na_rep='')}\n{stop}{self.summary}"
+
+    def _diff_text(self, name):
+        d = self.difference(name)
+        if name == self.best:
+            return "–"
+        return _points(d.mean) + (f"<br><small>{_points(d.low)} to {_points(d.high)}</small>" if d.low == d.low else "")
+
+    def _repr_html_(self):
+        df, done = self.to_frame(), self.done
+        stop = "" if self.finished else '<div class="note">Interrupted: this is what was finished before.</div>'
+        if not done:
+            return f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p>{_failures(self)}</div>'
+        ends = [v for n in done for v in (*self.accuracies(n), *self.interval(n)[1:]) if v == v]
+        a, b = max(0.0, np.floor(20 * (min(ends) - 1e-9)) / 20), min(1.0, np.ceil(20 * (max(ends) + 1e-9)) / 20)
+        cols = _cells(self, df, a, b)
+        head = "".join(f'<th class="{c}">{escape(h)}</th>' for h, c, _ in cols)
+        body = "".join(
+            f'<tr>{"".join(f"""<td class="{c}">{f(n, df.loc[n])}</td>""" for _, c, f in cols)}</tr>'
+            for n in df.index
+            if n in done
+        )
+        return (
+            f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p><table><thead><tr>{head}</tr></thead>'
+            f'<tbody>{body}</tbody></table>{_failures(self)}<p><small>{escape(self.method)}</small></p></div>'
+        )
+
+    def plot(
+        self,
+        axes=None,  # two matplotlib axes, for accuracy and for cost; `None`: new ones
+    ):  # the axes
+        """Accuracy with 95 % intervals and a dot for each seed, clean and corrupted; and beside it seconds and
+        parameters
+        """
+        names = [n for n in self.to_frame().index if n in self.done]
+        if not names:
+            raise InputError(f"No {self.what} was finished, so there is nothing to plot.")
+        if axes is None:
+            from matplotlib import pyplot as plt
+
+            _, axes = plt.subplots(
+                1, 2, figsize=(9.6, 1.5 + 0.5 * len(names)), width_ratios=(1.7, 1), sharey=True, layout="constrained"
+            )
+        ax, cost = axes
+        both = any(r.corrupted for r in self.runs)
+        for i, n in enumerate(names):
+            _whisker(ax, i - 0.14 * both, self.accuracies(n), self.interval(n), "C0", "clean" if i == 0 else "_")
+            if both:
+                _whisker(
+                    ax,
+                    i + 0.2,
+                    [r.robust for r in self.of(n)],
+                    self.interval(n, True),
+                    "C1",
+                    "corrupted" if i == 0 else "_",
+                    "s",
+                )
+            cost.barh(i, self.seconds(n), height=0.5, color="C0", alpha=0.35)
+            n_params = max(r.params for r in self.of(n))
+            cost.text(
+                self.seconds(n),
+                i,
+                f" {_secs(self.seconds(n))}{f', {_count(n_params)}' if n_params else ''}",
+                va="center",
+                fontsize=9,
+            )
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.set_xlabel("accuracy on the validation pictures, %")
+        ax.grid(axis="x", alpha=0.3)
+        ax.set_axisbelow(True)
+        if both:
+            ax.legend(frameon=False, fontsize=9)
+        cost.set_xlim(0, 1.75 * max(self.seconds(n) for n in names) or 1)
+        cost.set_xlabel("seconds of training; parameters " + ("trained" if self.what == "strategy" else "in all"))
+        for o in axes:
+            o.spines[["top", "right"]].set_visible(False)
+        return axes
 
 # %% ../../nbs/api/experiments/01_result.ipynb #adaf9f4e
-def _points(v): return f"{100*v:.1f}".replace("-", "\u2212")
+def _points(v):
+    return f"{100 * v:.1f}".replace("-", "\u2212")
 
-def _list(names): return ", ".join(names)
 
-def _secs(v): return f"{v:.2g} s" if v<1 else f"{v:.1f} s" if v<10 else f"{v:.0f} s"
+def _list(names):
+    return ", ".join(names)
 
-def _summary(self) -> str:
-    "What can be said, and what cannot"
-    if not self.runs or self.best is None: return f"No {self.what} was finished."
-    k, best = len(self.seeds), self.best
-    out = [f"{best} has the highest mean accuracy, {100*self.accuracies(best).mean():.1f} %."]
-    others, tied = [n for n in self.done if n!=best], [n for n in self.tied if n!=best]
-    if k<2: out = [f"{best} has the highest accuracy, {100*self.accuracies(best).mean():.1f} %, but with one seed nothing can be told apart; give seeds=3 "
-                   "or more."]
-    elif others and not tied: out.append("All others are worse.")
-    elif tied:
-        out.append(f"Not told apart from it: {_list(tied)}.")
-        cheap = min([best, *tied], key=self.seconds)
-        if cheap!=best and self.seconds(cheap)<.8*self.seconds(best):
-            out.append(f"Of all these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against {_secs(self.seconds(best))}.")
-        if rest := [n for n in others if n not in tied]: out.append(f"Worse: {_list(rest)}.")
-    if self.failed: out.append(f"Failed: {_list(self.failed)}.")
-    return " ".join(out)
 
-def _method(self) -> str:
-    "How it was measured"
-    k, n = len(self.seeds), self.n_valid
-    seeds = f"{k} seeds" if k>1 else "one seed"
-    what = f"the same {n} validation pictures" if self.same_pictures else "for each seed another split"
-    out = [f"{seeds[0].upper()}{seeds[1:]}, {what}; one picture is worth {100/max(n, 1):.1f} points."]
-    if k>1:
-        cover, over = ("not the choice of pictures", ", over the seeds and over the pictures") if self.same_pictures else ("and the choice of pictures", "")
-        out.append(f"95 % intervals: Student's t over the seeds; they cover the chance of training, {cover}. Worse: the interval of the paired difference "
-                   f"to the best is below 0{over}.")
-    return " ".join([*out, *self.notes])
-
-def _to_frame(self):
-    "One row a way, those that failed last; accuracies 0..1, `low` and `high` their 95 % intervals; as a `pandas.DataFrame`"
-    import pandas as pd
-    rows = []
-    for n in sorted(self.names, key=lambda n: (not self.of(n), -self.accuracies(n).mean() if self.what=="backbone" and self.of(n) else 0)):
-        runs, row = self.of(n), {self.what: n}
-        if runs:
-            acc, rob, d = self.interval(n), self.interval(n, True), self.difference(n)
-            row |= dict(zip(("accuracy", "low", "high"), acc)) | dict(zip(("difference", "d_low", "d_high"), (d.mean, d.low, d.high)))
-            row |= dict(verdict=self.verdict(n)) | dict(zip(("corrupted", "c_low", "c_high"), rob))
-            row |= dict(seconds=self.seconds(n), params=max(r.params for r in runs), epochs=max(r.epochs for r in runs), runs=len(runs))
-        else: row |= dict(verdict=self.verdict(n), runs=0)
-        rows.append(row | {k: v for k,v in self.extra.get(n, {}).items() if k!="seconds"} | dict(note=self.failed.get(n, "")))
-    df = pd.DataFrame(rows).set_index(self.what)
-    if not any(r.corrupted for r in self.runs): df = df.drop(columns=["corrupted", "c_low", "c_high"], errors="ignore")
-    return df.astype({c: "Int64" for c in ("params", "epochs", "runs") if c in df})
-
-def _by_corruption(self):
-    "Mean accuracy (0..1) on each kind of corruption, over its severities and the seeds: one row a way, as a `pandas.DataFrame`"
-    import pandas as pd
-    kinds = list(dict.fromkeys(k for r in self.runs for k,_ in r.corrupted))
-    mean = lambda n, k: np.mean([v for r in self.of(n) for (o,_),v in r.corrupted.items() if o==k])
-    return pd.DataFrame({k: [mean(n, k) for n in self.done] for k in kinds}, index=pd.Index(self.done, name=self.what))
-
-Comparison.summary, Comparison.method, Comparison.to_frame, Comparison.by_corruption = property(_summary), property(_method), _to_frame, _by_corruption
+def _secs(v):
+    return f"{v:.2g} s" if v < 1 else f"{v:.1f} s" if v < 10 else f"{v:.0f} s"
 
 # %% ../../nbs/api/experiments/01_result.ipynb #4ef3e1b3
 def _number(v):
     "A plain number; `None` for NaN, which JSON has not"
-    return None if v is None or v!=v else float(v)
-
-def _to_dict(self) -> dict:
-    "All of it, ready for JSON; in `right`, a 1 for each validation picture that a run got right. `Comparison.from_dict` takes it back"
-    def one(n):
-        if not (runs := self.of(n)): return dict(name=n, verdict=self.verdict(n), reason=self.failed.get(n))
-        (acc,lo,hi), d = self.interval(n), self.difference(n)
-        out = dict(name=n, about=self.about.get(n, ""), verdict=self.verdict(n), accuracy=acc, interval=[_number(lo), _number(hi)], difference=d.mean,
-                   difference_interval=[_number(d.low), _number(d.high)],
-                   difference_over_pictures=d.over_pictures and [*map(_number, d.over_pictures)], seconds=_number(self.seconds(n)))
-        out |= dict(extra=self.extra[n]) if n in self.extra else {}
-        one_run = lambda r: dict(seed=r.seed, accuracy=r.accuracy, corrupted={f"{k} {s}": v for (k,s),v in r.corrupted.items()}, seconds=_number(r.seconds),
-                                 params=r.params, epochs=r.epochs, lrs=list(r.lrs), right="".join("01"[int(o)] for o in r.right))
-        return out | dict(runs=[one_run(r) for r in runs])
-    return {"what": self.what, "seeds": list(self.seeds), "n_valid": self.n_valid, "same_pictures": self.same_pictures, "finished": self.finished,
-            "best": self.best, "tied": self.tied, "rows": [one(n) for n in self.names], "notes": list(self.notes)}
-
-def _from_dict(cls,
-    d: dict,   # of `to_dict`, as it comes out of JSON
-) -> Comparison:
-    "The comparison again"
-    def run(name, r):
-        bad = {(k.rpartition(" ")[0], int(k.rpartition(" ")[2])): v for k,v in r["corrupted"].items()}
-        secs = np.nan if r["seconds"] is None else r["seconds"]
-        return SeedRun(name, r["seed"], np.array([c=="1" for c in r["right"]]), secs, r["params"], r["epochs"], bad, tuple(r["lrs"]))
-    rows = d["rows"]
-    runs = sorted((run(o["name"], r) for o in rows for r in o.get("runs", ())), key=lambda r: d["seeds"].index(r.seed))
-    return cls(d["what"], tuple(o["name"] for o in rows), tuple(d["seeds"]), tuple(runs), {o["name"]: o["reason"] for o in rows if o["verdict"]=="failed"},
-               {o["name"]: o["about"] for o in rows if o.get("about")}, {o["name"]: o["extra"] for o in rows if "extra" in o}, d["finished"],
-               d["same_pictures"], tuple(d["notes"]))
-
-Comparison.from_dict = classmethod(_from_dict)
-
-def _repr(self):
-    df = self.to_frame()
-    df["note"] = [t if len(t)<=60 else t[:59]+"…" for t in df.note]
-    cols = [c for c in ("accuracy", "low", "high", "difference", "verdict", "corrupted", "seconds", "params", "epochs", "note") if c in df]
-    stop = "" if self.finished else "Interrupted: what was finished before.\n"
-    return f"{df[cols].to_string(float_format='{:.3f}'.format, na_rep='')}\n{stop}{self.summary}"
-
-Comparison.to_dict, Comparison.__repr__ = _to_dict, _repr
+    return None if v is None or v != v else float(v)
 
 # %% ../../nbs/api/experiments/01_result.ipynb #559f9cae
-_CSS = """<style>.ftl-cmp{overflow-x:auto;font-size:.92em} .ftl-cmp table{border-collapse:collapse;margin:.3em 0!important;font-size:1em!important}
-.ftl-cmp td,.ftl-cmp th{padding:.28em .6em!important;text-align:right!important;vertical-align:middle!important;line-height:1.25}
+_CSS = """<style>.ftl-cmp{overflow-x:auto;font-size:.92em}
+.ftl-cmp table{border-collapse:collapse;margin:.3em 0!important;font-size:1em!important}
+.ftl-cmp td,.ftl-cmp th{padding:.28em .6em!important;text-align:right!important;vertical-align:middle!important;
+  line-height:1.25}
 .ftl-cmp td{white-space:nowrap} .ftl-cmp th{max-width:8em;white-space:normal!important;vertical-align:bottom!important}
-.ftl-cmp .l{text-align:left!important} .ftl-cmp .w{text-align:left!important;white-space:normal;min-width:7em;max-width:17em}
+.ftl-cmp .l{text-align:left!important} .ftl-cmp .w{text-align:left!important;white-space:normal;min-width:7em;
+  max-width:17em}
 .ftl-cmp tr{border-bottom:1px solid rgba(128,128,128,.25);background:none!important}
-.ftl-cmp small{opacity:.72;font-size:.85em} .ftl-cmp .chip{border-radius:8px;padding:1px 8px;background-color:rgba(128,128,128,.2)}
+.ftl-cmp small{opacity:.72;font-size:.85em} .ftl-cmp .chip{border-radius:8px;padding:1px 8px;
+  background-color:rgba(128,128,128,.2)}
 .ftl-cmp .best{background-color:rgba(40,150,80,.3)} .ftl-cmp .off{background-color:rgba(235,140,30,.28)}
-.ftl-cmp .note{margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12);overflow-wrap:anywhere}
+.ftl-cmp .note{margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12);
+  overflow-wrap:anywhere}
 @media(max-width:600px){.ftl-cmp .about{display:none}}</style>"""
 _CHIPS = {"best": "best", "best mean": "best", "worse": "off", "failed": "off"}
 
+
 def _strip(values, low, high, a, b, width=150):
     "An interval as a picture: a line, a dot for its mean, small ones for the seeds"
-    x = lambda v: 6+(width-12)*(min(max(v, a), b)-a)/max(b-a, 1e-9)
+    x = lambda v: 6 + (width - 12) * (min(max(v, a), b) - a) / max(b - a, 1e-9)
     dots = "".join(f'<circle cx="{x(v):.1f}" cy="9" r="2.4" fill="currentColor" opacity=".4"/>' for v in values)
-    line = (f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="9" y2="9" stroke="currentColor" stroke-width="1.6" opacity=".75"/>' if low==low else "")
+    line = (
+        (
+            f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="9" y2="9" stroke="currentColor" stroke-width="1.6" '
+            'opacity=".75"/>'
+        )
+        if low == low
+        else ""
+    )
     m = np.mean(values)
-    return (f'<svg width="{width}" height="18" role="img" aria-label="{100*m:.1f} %" style="vertical-align:middle"><line x1="6" x2="{width-6}" y1="9" y2="9" '
-            f'stroke="currentColor" opacity=".15"/>{line}{dots}<circle cx="{x(m):.1f}" cy="9" r="4" fill="#3c82dc"/></svg>')
+    return (
+        f'<svg width="{width}" height="18" role="img" aria-label="{100 * m:.1f} %" style="vertical-align:middle">'
+        f'<line x1="6" x2="{width - 6}" y1="9" y2="9" stroke="currentColor" opacity=".15"/>{line}{dots}'
+        f'<circle cx="{x(m):.1f}" cy="9" r="4" fill="#3c82dc"/></svg>'
+    )
+
 
 def _pct(v, low=np.nan, high=np.nan):
-    if v is None or v!=v: return ""
-    spread = f"<br><small>{100*low:.1f} to {100*high:.1f}</small>" if low==low else ""
-    return f"{100*v:.1f}{spread}"
+    if v is None or v != v:
+        return ""
+    spread = f"<br><small>{100 * low:.1f} to {100 * high:.1f}</small>" if low == low else ""
+    return f"{100 * v:.1f}{spread}"
 
-def _diff_text(self, name):
-    d = self.difference(name)
-    if name==self.best: return "–"
-    return _points(d.mean)+(f"<br><small>{_points(d.low)} to {_points(d.high)}</small>" if d.low==d.low else "")
 
 def _count(v):
-    return f"{v/1e6:.2f} M" if v>=1e6 else f"{v/1e3:.1f} k" if v>=1e4 else f"{int(v):,}"
-
-Comparison._diff_text = _diff_text
+    return f"{v / 1e6:.2f} M" if v >= 1e6 else f"{v / 1e3:.1f} k" if v >= 1e4 else f"{int(v):,}"
 
 # %% ../../nbs/api/experiments/01_result.ipynb #2d4227f1
 def _cells(self, df, a, b):
     "For each column: heading, class, and a function of the name and its row"
     has = lambda c: c in df and df[c].notna().any()
     verdict = lambda n, r: f'<span class="chip {_CHIPS.get(r.verdict, "")}">{r.verdict}</span>'
-    name = lambda n, r: f"<b>{escape(n)}</b>"+(f'<br><small class="about">{escape(t)}</small>' if (t := self.about.get(n, "")) else "")
+    name = lambda n, r: (
+        f"<b>{escape(n)}</b>"
+        + (f'<br><small class="about">{escape(t)}</small>' if (t := self.about.get(n, "")) else "")
+    )
     spread = lambda n, r: _strip(self.accuracies(n), r.low, r.high, a, b)
-    licence = lambda n, r: escape(str(r.licence) if isinstance(r.licence, str) else "not named")+(" <b>(not commercial)</b>" if r.noncommercial is True else "")
-    cols = [(self.what, "w", name), ("accuracy, %", "", lambda n, r: _pct(r.accuracy, r.low, r.high)), (f"{100*a:.0f} to {100*b:.0f} %", "l", spread),
-            ("difference to the best, points", "", lambda n, r: self._diff_text(n)), ("", "l", verdict)]
-    if has("corrupted"): cols.append(("corrupted, %", "", lambda n, r: _pct(r.corrupted, r.c_low, r.c_high)))
-    params = "parameters trained" if self.what=="strategy" else "parameters"
+    licence = lambda n, r: (
+        escape(str(r.licence) if isinstance(r.licence, str) else "not named")
+        + (" <b>(not commercial)</b>" if r.noncommercial is True else "")
+    )
+    cols = [
+        (self.what, "w", name),
+        ("accuracy, %", "", lambda n, r: _pct(r.accuracy, r.low, r.high)),
+        (f"{100 * a:.0f} to {100 * b:.0f} %", "l", spread),
+        ("difference to the best, points", "", lambda n, r: self._diff_text(n)),
+        ("", "l", verdict),
+    ]
+    if has("corrupted"):
+        cols.append(("corrupted, %", "", lambda n, r: _pct(r.corrupted, r.c_low, r.c_high)))
+    params = "parameters trained" if self.what == "strategy" else "parameters"
     cols += [("seconds", "", lambda n, r: f"{r.seconds:.1f}"), (params, "", lambda n, r: _count(r.params))]
-    if has("gmacs"): cols += [("GMACs", "", lambda n, r: f"{r.gmacs:.3g}"), ("licence of the weights", "l", licence)]
-    if self.what=="strategy": cols.append(("epochs", "", lambda n, r: f"{r.epochs}"))
-    if has("runs") and df.runs[df.runs>0].nunique()>1: cols.append(("seeds", "", lambda n, r: f"{r.runs}"))
+    if has("gmacs"):
+        cols += [("GMACs", "", lambda n, r: f"{r.gmacs:.3g}"), ("licence of the weights", "l", licence)]
+    if self.what == "strategy":
+        cols.append(("epochs", "", lambda n, r: f"{r.epochs}"))
+    if has("runs") and df.runs[df.runs > 0].nunique() > 1:
+        cols.append(("seeds", "", lambda n, r: f"{r.runs}"))
     return cols
 
-def _repr_html_(self):
-    df, done = self.to_frame(), self.done
-    stop = "" if self.finished else '<div class="note">Interrupted: this is what was finished before.</div>'
-    if not done: return f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p>{_failures(self)}</div>'
-    ends = [v for n in done for v in (*self.accuracies(n), *self.interval(n)[1:]) if v==v]
-    a, b = max(0., np.floor(20*(min(ends)-1e-9))/20), min(1., np.ceil(20*(max(ends)+1e-9))/20)
-    cols = _cells(self, df, a, b)
-    head = "".join(f'<th class="{c}">{escape(h)}</th>' for h,c,_ in cols)
-    body = "".join(f'<tr>{"".join(f"""<td class="{c}">{f(n, df.loc[n])}</td>""" for _,c,f in cols)}</tr>' for n in df.index if n in done)
-    return (f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-            f'{_failures(self)}<p><small>{escape(self.method)}</small></p></div>')
 
 def _failures(self):
-    return "".join(f'<div class="note"><b>{escape(n)}</b> failed: {escape(str(w))}</div>' for n,w in self.failed.items())
-
-Comparison._repr_html_ = _repr_html_
+    return "".join(
+        f'<div class="note"><b>{escape(n)}</b> failed: {escape(str(w))}</div>' for n, w in self.failed.items()
+    )
 
 # %% ../../nbs/api/experiments/01_result.ipynb #6b11f86d
-def _plot(self,
-    axes=None,   # two matplotlib axes, for accuracy and for cost; `None`: new ones
-):               # the axes
-    "Accuracy with 95 % intervals and a dot for each seed, clean and corrupted; and beside it seconds and parameters"
-    names = [n for n in self.to_frame().index if n in self.done]
-    if not names: raise InputError(f"No {self.what} was finished, so there is nothing to plot.")
-    if axes is None:
-        from matplotlib import pyplot as plt
-        _,axes = plt.subplots(1, 2, figsize=(9.6, 1.5+.5*len(names)), width_ratios=(1.7, 1), sharey=True, layout="constrained")
-    ax, cost = axes
-    both = any(r.corrupted for r in self.runs)
-    for i,n in enumerate(names):
-        _whisker(ax, i-.14*both, self.accuracies(n), self.interval(n), "C0", "clean" if i==0 else "_")
-        if both: _whisker(ax, i+.2, [r.robust for r in self.of(n)], self.interval(n, True), "C1", "corrupted" if i==0 else "_", "s")
-        cost.barh(i, self.seconds(n), height=.5, color="C0", alpha=.35)
-        n_params = max(r.params for r in self.of(n))
-        cost.text(self.seconds(n), i, f" {_secs(self.seconds(n))}{f', {_count(n_params)}' if n_params else ''}", va="center", fontsize=9)
-    ax.set_yticks(range(len(names)), names); ax.set_ylim(len(names)-.4, -.6)
-    ax.set_xlabel("accuracy on the validation pictures, %"); ax.grid(axis="x", alpha=.3); ax.set_axisbelow(True)
-    if both: ax.legend(frameon=False, fontsize=9)
-    cost.set_xlim(0, 1.75*max(self.seconds(n) for n in names) or 1)
-    cost.set_xlabel("seconds of training; parameters "+("trained" if self.what=="strategy" else "in all"))
-    for o in axes: o.spines[["top", "right"]].set_visible(False)
-    return axes
-
 def _whisker(ax, y, values, interval, color, label, marker="o"):
-    m,lo,hi = 100*np.array(interval)
-    if lo==lo: ax.plot([lo, hi], [y, y], color=color, lw=1.6, alpha=.8, solid_capstyle="round")
-    ax.plot(100*np.asarray(values), [y]*len(values), marker, ms=3, color=color, alpha=.45, ls="")
+    m, lo, hi = 100 * np.array(interval)
+    if lo == lo:
+        ax.plot([lo, hi], [y, y], color=color, lw=1.6, alpha=0.8, solid_capstyle="round")
+    ax.plot(100 * np.asarray(values), [y] * len(values), marker, ms=3, color=color, alpha=0.45, ls="")
     ax.plot(m, y, marker, ms=7, color=color, label=label, ls="")
-
-Comparison.plot = _plot

@@ -37,216 +37,364 @@ __all__ = ['STRATEGIES', 'Strategy', 'as_strategies', 'as_seeds', 'own_loaders',
 @dataclass(frozen=True)
 class Strategy:
     "A way to train: a plan, and whether it begins with pretrained weights"
-    name: str
-    plan: Plan | Callable           # or a function of (epochs, names of the groups, lr) that gives one
-    pretrained: bool = True
-    about: str = ""                 # in words
 
-    def plan_for(self,
-        epochs: int,                # in all, for a strategy that goes by it
-        groups: Sequence[str],      # names, stem first
+    name: str
+    plan: Plan | Callable  # or a function of (epochs, names of the groups, lr) that gives one
+    pretrained: bool = True
+    about: str = ""  # in words
+
+    def plan_for(
+        self,
+        epochs: int,  # in all, for a strategy that goes by it
+        groups: Sequence[str],  # names, stem first
         lr: float | str = "find",
     ) -> Plan:
         "The plan for a network with these groups"
         return self.plan(epochs, groups, lr) if callable(self.plan) else self.plan
 
-def _scratch(epochs, groups, lr): return Plan(Stage("from scratch", "all", epochs, lr))
-def _linear_probe(epochs, groups, lr): return Plan.head_only(epochs, lr)
-def _fine_tune(epochs, groups, lr): return Plan.fine_tune(epochs-(n := max(epochs//6, 1)), lr, freeze_epochs=n)
-def _lp_ft(epochs, groups, lr): return Plan.lp_ft(epochs//2, epochs-epochs//2, lr)
+
+def _scratch(epochs, groups, lr):
+    return Plan(Stage("from scratch", "all", epochs, lr))
+
+
+def _linear_probe(epochs, groups, lr):
+    return Plan.head_only(epochs, lr)
+
+
+def _fine_tune(epochs, groups, lr):
+    return Plan.fine_tune(epochs - (n := max(epochs // 6, 1)), lr, freeze_epochs=n)
+
+
+def _lp_ft(epochs, groups, lr):
+    return Plan.lp_ft(epochs // 2, epochs - epochs // 2, lr)
+
 
 def _gradual(epochs, groups, lr):
     "`Plan.gradual` in at most half the epochs: where there are more groups than that, several are freed at once"
-    steps = min(epochs//2, len(groups)-1)
-    at = np.linspace(len(groups)-1, 0, steps+1).round().astype(int)[:-1]
-    parts = [Stage(f"from {groups[i]}", groups[i], 1, "same" if k else lr, lr_decay=2.6, hold_stats=True) for k,i in enumerate(at)]
-    return Plan((*parts, Stage("all layers", "all", epochs-steps, "same", lr_decay=2.6, hold_stats=True)))
+    steps = min(epochs // 2, len(groups) - 1)
+    at = np.linspace(len(groups) - 1, 0, steps + 1).round().astype(int)[:-1]
+    parts = [
+        Stage(f"from {groups[i]}", groups[i], 1, "same" if k else lr, lr_decay=2.6, hold_stats=True)
+        for k, i in enumerate(at)
+    ]
+    return Plan((*parts, Stage("all layers", "all", epochs - steps, "same", lr_decay=2.6, hold_stats=True)))
+
 
 def _surgical(epochs, groups, lr):
-    early = tuple(groups[:-1][:max(round((len(groups)-1)/3), 1)])
-    return Plan.surgical((*early, groups[-1]), epochs-(n := max(epochs//6, 1)), lr, head_epochs=n)
+    early = tuple(groups[:-1][: max(round((len(groups) - 1) / 3), 1)])
+    return Plan.surgical((*early, groups[-1]), epochs - (n := max(epochs // 6, 1)), lr, head_epochs=n)
 
-STRATEGIES = {s.name: s for s in (
-    Strategy("scratch", _scratch, False, "all layers, from random weights"),
-    Strategy("linear_probe", _linear_probe, True, "the head alone, on frozen features"),
-    Strategy("fine_tune", _fine_tune, True, "the head for a sixth of the time, then all layers"),
-    Strategy("lp_ft", _lp_ft, True, "linear probe for half the time, then all layers at a twentieth of its rate"),
-    Strategy("gradual", _gradual, True, "layers freed from the head back"),
-    Strategy("surgical", _surgical, True, "the head, then with it the first third of the groups; those between stay frozen"))}
+
+STRATEGIES = {
+    s.name: s
+    for s in (
+        Strategy("scratch", _scratch, False, "all layers, from random weights"),
+        Strategy("linear_probe", _linear_probe, True, "the head alone, on frozen features"),
+        Strategy("fine_tune", _fine_tune, True, "the head for a sixth of the time, then all layers"),
+        Strategy("lp_ft", _lp_ft, True, "linear probe for half the time, then all layers at a twentieth of its rate"),
+        Strategy("gradual", _gradual, True, "layers freed from the head back"),
+        Strategy(
+            "surgical",
+            _surgical,
+            True,
+            "the head, then with it the first third of the groups; those between stay frozen",
+        ),
+    )
+}
 
 # %% ../../nbs/api/experiments/02_strategies.ipynb #7d002e67
 def as_strategies(
-    given,               # names, `Strategy` objects, pairs (name, plan), or a dict of plans by name; `None`: all six
+    given,  # names, `Strategy` objects, pairs (name, plan), or a dict of plans by name; `None`: all six
 ) -> list[Strategy]:
     "Raise `InputError` for what is unknown, twice, or nothing"
-    if given is None: return list(STRATEGIES.values())
-    if isinstance(given, (str, Strategy)): given = [given]
-    if isinstance(given, (Plan, Stage)): raise InputError("A plan needs a name to stand in a table: strategies={'mine': plan}.")
-    if isinstance(given, Mapping): given = list(given.items())
-    if not isinstance(given, Iterable): raise InputError(f"strategies={given!r}: give names, such as {', '.join(STRATEGIES)}, or a dict of plans by name.")
+    if given is None:
+        return list(STRATEGIES.values())
+    if isinstance(given, (str, Strategy)):
+        given = [given]
+    if isinstance(given, (Plan, Stage)):
+        raise InputError("A plan needs a name to stand in a table: strategies={'mine': plan}.")
+    if isinstance(given, Mapping):
+        given = list(given.items())
+    if not isinstance(given, Iterable):
+        raise InputError(
+            f"strategies={given!r}: give names, such as {', '.join(STRATEGIES)}, or a dict of plans by name."
+        )
     out = [_as_strategy(o) for o in given]
-    if not out: raise InputError(f"strategies is empty: give one or more of {', '.join(STRATEGIES)}, or plans by name.", allowed=tuple(STRATEGIES))
+    if not out:
+        raise InputError(
+            f"strategies is empty: give one or more of {', '.join(STRATEGIES)}, or plans by name.",
+            allowed=tuple(STRATEGIES),
+        )
     names = [s.name for s in out]
-    if twice := sorted({n for n in names if names.count(n)>1}):
-        raise InputError(f"strategies has {', '.join(map(repr, twice))} more than once. Each needs a name of its own: {{'other name': plan}}.")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise InputError(
+            f"strategies has {', '.join(map(repr, twice))} more than once. Each needs a name of its own: {{'other "
+            "name': plan}."
+        )
     return out
 
+
 def _as_strategy(o):
-    if isinstance(o, Strategy): return o
+    if isinstance(o, Strategy):
+        return o
     if isinstance(o, str):
-        if o in STRATEGIES: return STRATEGIES[o]
-        raise InputError(f"There is no strategy {o!r}.{did_you_mean(o, STRATEGIES)} There are {', '.join(STRATEGIES)}; a plan of your own goes in by name, "
-                         "strategies={'mine': plan}.", allowed=tuple(STRATEGIES))
-    if isinstance(o, (Plan, Stage)): raise InputError("A plan needs a name to stand in a table: strategies={'mine': plan}.")
-    if isinstance(o, tuple) and len(o)==2 and isinstance(o[0], str) and o[0].strip():
+        if o in STRATEGIES:
+            return STRATEGIES[o]
+        raise InputError(
+            f"There is no strategy {o!r}.{did_you_mean(o, STRATEGIES)} There are {', '.join(STRATEGIES)}; a plan of "
+            "your own goes in by name, strategies={'mine': plan}.",
+            allowed=tuple(STRATEGIES),
+        )
+    if isinstance(o, (Plan, Stage)):
+        raise InputError("A plan needs a name to stand in a table: strategies={'mine': plan}.")
+    if isinstance(o, tuple) and len(o) == 2 and isinstance(o[0], str) and o[0].strip():
         name, v = o
-        if isinstance(v, Stage): v = Plan(v)
-        if isinstance(v, str) or v is None: v = _as_strategy(v or name)
-        if isinstance(v, Strategy): return Strategy(name, v.plan, v.pretrained, v.about)
-        if isinstance(v, Plan) or callable(v): return Strategy(name, v, True, "a plan of your own")
-    raise InputError(f"{o!r} is no strategy: give a name of {', '.join(STRATEGIES)}, or a plan with its name, strategies={{'mine': Plan(…)}}.")
+        if isinstance(v, Stage):
+            v = Plan(v)
+        if isinstance(v, str) or v is None:
+            v = _as_strategy(v or name)
+        if isinstance(v, Strategy):
+            return Strategy(name, v.plan, v.pretrained, v.about)
+        if isinstance(v, Plan) or callable(v):
+            return Strategy(name, v, True, "a plan of your own")
+    raise InputError(
+        f"{o!r} is no strategy: give a name of {', '.join(STRATEGIES)}, or a plan with its name, strategies={{'mine': "
+        "Plan(…)}."
+    )
+
 
 def as_seeds(
-    given: int | Iterable[int],   # how many, from 0; or which
+    given: int | Iterable[int],  # how many, from 0; or which
 ) -> tuple[int, ...]:
     "Raise `InputError` unless there is one or more, each once"
     ok = lambda v: isinstance(v, (int, np.integer)) and not isinstance(v, bool)
-    if ok(given): given = range(given)
-    elif isinstance(given, str) or not isinstance(given, Iterable): raise InputError(f"seeds={given!r}: give how many, such as 3, or which, such as (0, 1, 2).")
+    if ok(given):
+        given = range(given)
+    elif isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(f"seeds={given!r}: give how many, such as 3, or which, such as (0, 1, 2).")
     seeds = tuple(given)
-    if not seeds: raise InputError("seeds: there must be one or more; three is few, five is better.")
-    if bad := [s for s in seeds if not ok(s) or not 0<=s<2**31]: raise InputError(f"seeds has {bad[0]!r}: give whole numbers from 0 to {2**31-1}.")
-    if len(set(seeds))<len(seeds): raise InputError(f"seeds={list(seeds)}: each may stand once, for a seed that counts twice makes the intervals too narrow.")
+    if not seeds:
+        raise InputError("seeds: there must be one or more; three is few, five is better.")
+    if bad := [s for s in seeds if not ok(s) or not 0 <= s < 2**31]:
+        raise InputError(f"seeds has {bad[0]!r}: give whole numbers from 0 to {2**31 - 1}.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"seeds={list(seeds)}: each may stand once, for a seed that counts twice makes the intervals too narrow."
+        )
     return tuple(map(int, seeds))
 
 # %% ../../nbs/api/experiments/02_strategies.ipynb #4a5638c1
 def own_loaders(
-    dls: DataLoaders,        # left unchanged
+    dls: DataLoaders,  # left unchanged
 ) -> DataLoaders:
     "New loaders over the same datasets, with the same transforms"
     new, state = copy.copy(dls), random.getstate()
-    try: new.loaders = [dl.new() if hasattr(dl, "new") else dl for dl in dls.loaders]
-    finally: random.setstate(state)
+    try:
+        new.loaders = [dl.new() if hasattr(dl, "new") else dl for dl in dls.loaders]
+    finally:
+        random.setstate(state)
     return new
 
+
 def check_data(
-    dls,      # what was given
+    dls,  # what was given
 ):
-    "Raise `InputError` or `StateError` unless these are DataLoaders with a validation set and one class for each picture"
+    """Raise `InputError` or `StateError` unless these are DataLoaders with a validation set and one class for each
+    picture
+    """
     if isinstance(dls, Learner):
-        raise InputError("Each run needs a new Learner, so give the data, compare(learn.dls, arch=…), or a function that makes a Learner, learner=….")
-    if not isinstance(dls, DataLoaders): raise InputError(f"dls is a {type(dls).__name__}: give DataLoaders, or a function of a seed that makes them.")
-    if len(dls.loaders)<2 or not len(dls.loaders[1].dataset): raise StateError("There is no validation set, so nothing can be compared. Make dls with one.")
+        raise InputError(
+            "Each run needs a new Learner, so give the data, compare(learn.dls, arch=…), or a function that makes a "
+            "Learner, learner=…."
+        )
+    if not isinstance(dls, DataLoaders):
+        raise InputError(f"dls is a {type(dls).__name__}: give DataLoaders, or a function of a seed that makes them.")
+    if len(dls.loaders) < 2 or not len(dls.loaders[1].dataset):
+        raise StateError("There is no validation set, so nothing can be compared. Make dls with one.")
     y = own_loaders(dls).loaders[1].one_batch()[-1]
-    if not isinstance(y, torch.Tensor) or y.is_floating_point() or y.dtype==torch.bool or y.ndim!=1:
+    if not isinstance(y, torch.Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.ndim != 1:
         shape = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
-        raise InputError(f"This compares classifiers that give each picture one class; these targets have shape {shape}"
-                         f"{f' and type {y.dtype}' if isinstance(y, torch.Tensor) else ''}. For several labels or numbers, train with run_plan and compare "
-                         "by a metric of your own.")
+        raise InputError(
+            "This compares classifiers that give each picture one class; these targets have shape "
+            f"{shape}{f' and type {y.dtype}' if isinstance(y, torch.Tensor) else ''}. For several labels or numbers, "
+            "train with run_plan and compare by a metric of your own."
+        )
+
 
 class Corrupt(Transform):
     "Make a picture worse, after it was resized and before it becomes a tensor; for `after_item`"
+
     order = 4
-    def __init__(self, kind, severity, seed): self.kind, self.severity, self.seed = kind, severity, seed
-    def encodes(self, x: Image.Image): return type(x)(corrupt(x, self.kind, self.severity, self.seed))
+
+    def __init__(self, kind, severity, seed):
+        self.kind, self.severity, self.seed = kind, severity, seed
+
+    def encodes(self, x: Image.Image):
+        return type(x)(corrupt(x, self.kind, self.severity, self.seed))
+
 
 class CorruptedSet:
     "Validation items under each corruption and severity, one after the other, as the batch transforms get them"
+
     def __init__(self, dl, kinds, severities, seed, limit):
         self.n, self.steps = len(dl.dataset), [(k, s) for k in kinds for s in severities]
-        new = lambda k, s: dl.new(shuffle=False, drop_last=False, num_workers=0, after_item=Pipeline([*dl.after_item.fs, Corrupt(k, s, seed)]))
-        self.loaders, self.kept, self.limit, self.bytes = [new(k, s) for k,s in self.steps], {}, limit, 0
+        new = lambda k, s: dl.new(
+            shuffle=False, drop_last=False, num_workers=0, after_item=Pipeline([*dl.after_item.fs, Corrupt(k, s, seed)])
+        )
+        self.loaders = [new(k, s) for k, s in self.steps]
+        self.kept = {}
+        self.limit = limit
+        self.bytes = 0
 
-    def __len__(self): return self.n*len(self.steps)
+    def __len__(self):
+        return self.n * len(self.steps)
 
     def __getitem__(self, i):
-        if i in self.kept: return self.kept[i]
+        if i in self.kept:
+            return self.kept[i]
         step, j = divmod(i, self.n)
         item = self.loaders[step].do_item(j)
-        self.bytes += sum(t.numel()*t.element_size() for t in item if isinstance(t, torch.Tensor))
-        if self.bytes<=self.limit: self.kept[i] = item
+        self.bytes += sum(t.numel() * t.element_size() for t in item if isinstance(t, torch.Tensor))
+        if self.bytes <= self.limit:
+            self.kept[i] = item
         return item
+
 
 def corrupted_set(
     dls: DataLoaders,
-    kinds, severities,   # as in `compare`
-    seed: int = 0,       # of the noise
-) -> CorruptedSet | str: # or why there is none
+    kinds,
+    severities,  # as in `compare`
+    seed: int = 0,  # of the noise
+) -> CorruptedSet | str:  # or why there is none
     "The corrupted validation pictures of `dls`"
-    if not kinds: return ""
+    if not kinds:
+        return ""
     dl = dls.loaders[1]
-    if not isinstance(dl, TfmdDL): return f"No corrupted pictures, as {type(dl).__name__} has no item transforms."
+    if not isinstance(dl, TfmdDL):
+        return f"No corrupted pictures, as {type(dl).__name__} has no item transforms."
     first = dl.dataset[0]
     x = first[0] if isinstance(first, tuple) else first
-    if not isinstance(x, Image.Image): return f"No corrupted pictures, as validation items are {type(x).__name__}, not pictures of Pillow."
-    try: corrupt(x, kinds[0], severities[0])
-    except InputError as e: return f"No corrupted pictures. {e}"
+    if not isinstance(x, Image.Image):
+        return f"No corrupted pictures, as validation items are {type(x).__name__}, not pictures of Pillow."
+    try:
+        corrupt(x, kinds[0], severities[0])
+    except InputError as e:
+        return f"No corrupted pictures. {e}"
     return CorruptedSet(dl, kinds, severities, seed, load_settings().memory_limit)
+
 
 def _on_corrupted(learn, pictures, report):
     "Accuracy by (kind, severity), from one pass"
     v = learn.dls.loaders[1]
-    dl = TfmdDL(pictures, bs=v.bs, shuffle=False, num_workers=0, before_batch=v.before_batch, after_batch=v.after_batch, device=v.device)
+    dl = TfmdDL(
+        pictures,
+        bs=v.bs,
+        shuffle=False,
+        num_workers=0,
+        before_batch=v.before_batch,
+        after_batch=v.after_batch,
+        device=v.device,
+    )
     ev = evaluate(learn, dl, on_progress=report)
-    right = (ev.preds==ev.targets).reshape(len(pictures.steps), pictures.n).mean(1)
-    return {step: float(r) for step,r in zip(pictures.steps, right)}
+    right = (ev.preds == ev.targets).reshape(len(pictures.steps), pictures.n).mean(1)
+    return {step: float(r) for step, r in zip(pictures.steps, right)}
 
 # %% ../../nbs/api/experiments/02_strategies.ipynb #83e90114
 class _Trained:
     "Notes which parameters train at any time, and reports on"
-    def __init__(self, learn, report): self.learn, self.report, self.sizes = learn, report, {}
+
+    def __init__(self, learn, report):
+        self.learn, self.report, self.sizes = learn, report, {}
+
     def __call__(self, done, total, note=""):
-        self.sizes.update((n, p.numel()) for n,p in self.learn.model.named_parameters() if p.requires_grad)
-        self.report(done/max(total, 1))
+        self.sizes.update((n, p.numel()) for n, p in self.learn.model.named_parameters() if p.requires_grad)
+        self.report(done / max(total, 1))
+
 
 def _one_run(strategy, seed, dls, pictures, make, epochs, lr, report):
     "Train and evaluate one strategy with one seed"
     reseed(dls, seed)
     learn = make(dls, strategy.pretrained)
     plan = strategy.plan_for(epochs, list(layer_groups(learn)), lr)
-    watch = _Trained(learn, lambda f: report(.9*f))
-    reseed(learn, seed)   # the same order of pictures for all, however many numbers the new weights took
+    watch = _Trained(learn, lambda f: report(0.9 * f))
+    reseed(learn, seed)  # the same order of pictures for all, however many numbers the new weights took
     t = time.perf_counter()
     history = run_plan(learn, plan, on_progress=watch)
-    seconds = time.perf_counter()-t
-    ev = evaluate(learn, on_progress=lambda d, n, note: report(.9+.02*d/max(n, 1)))
-    corrupted = {} if isinstance(pictures, str) else _on_corrupted(learn, pictures, lambda d, n, note: report(.92+.08*d/max(n, 1)))
-    return SeedRun(strategy.name, seed, ev.preds==ev.targets, seconds, sum(watch.sizes.values()), sum(s.stage.epochs for s in history.stages), corrupted,
-                   tuple(float(max(s.lrs)) for s in history.stages))
+    seconds = time.perf_counter() - t
+    ev = evaluate(learn, on_progress=lambda d, n, note: report(0.9 + 0.02 * d / max(n, 1)))
+    corrupted = (
+        {}
+        if isinstance(pictures, str)
+        else _on_corrupted(learn, pictures, lambda d, n, note: report(0.92 + 0.08 * d / max(n, 1)))
+    )
+    return SeedRun(
+        strategy.name,
+        seed,
+        ev.preds == ev.targets,
+        seconds,
+        sum(watch.sizes.values()),
+        sum(s.stage.epochs for s in history.stages),
+        corrupted,
+        tuple(float(max(s.lrs)) for s in history.stages),
+    )
+
 
 def _weight(strategy, epochs):
     "How long it takes, roughly: an epoch of the head alone counts for little"
-    if callable(strategy.plan): return epochs*(.15 if strategy.name=="linear_probe" else 1.)+.5
-    return sum(s.epochs*(.15 if s.train=="head" else 1.) for s in strategy.plan.stages)+.5
+    if callable(strategy.plan):
+        return epochs * (0.15 if strategy.name == "linear_probe" else 1.0) + 0.5
+    return sum(s.epochs * (0.15 if s.train == "head" else 1.0) for s in strategy.plan.stages) + 0.5
+
 
 class Ahead:
     "How far a job of parts of known weights is, and how long it still takes"
-    def __init__(self, weights, report): self.total, self.report, self.done, self.at, self.began = sum(weights), report, 0., 0., time.perf_counter()
+
+    def __init__(self, weights, report):
+        self.total = sum(weights)
+        self.report = report
+        self.done = 0.0
+        self.at = 0.0
+        self.began = time.perf_counter()
 
     def part(self, weight, note):
         "A function of the share 0..1 of the next part that is done"
         start = self.done
         self.done += weight
+
         def tell(share):
-            now = self.at = max(self.at, start+weight*min(share, 1.))   # parts of a run may count anew
-            left = (time.perf_counter()-self.began)*(self.total-now)/now if now>.02*self.total else None
-            say = "" if left is None else f", about {int(left)//60}:{int(left)%60:02d} left" if left<3600 else f", about {left/3600:.1f} h left"
-            self.report(int(1000*now/self.total), 1000, note+say)
-        tell(0.)
+            now = self.at = max(self.at, start + weight * min(share, 1.0))  # parts of a run may count anew
+            left = (time.perf_counter() - self.began) * (self.total - now) / now if now > 0.02 * self.total else None
+            say = (
+                ""
+                if left is None
+                else f", about {int(left) // 60}:{int(left) % 60:02d} left"
+                if left < 3600
+                else f", about {left / 3600:.1f} h left"
+            )
+            self.report(int(1000 * now / self.total), 1000, note + say)
+
+        tell(0.0)
         return tell
+
 
 def free_memory():
     "Collect what is no longer used: Learners and their callbacks refer to each other"
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized(): torch.cuda.empty_cache()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
 
 @contextmanager
 def chance_kept(dls):
     "Random states, those of the loaders, and cuDNN's settings are as they were after this"
     state, c = RandomState(getattr(dls, "loaders", ())), torch.backends.cudnn
     flags = c.deterministic, c.benchmark
-    try: yield
-    finally: state.restore(); c.deterministic, c.benchmark = flags
+    try:
+        yield
+    finally:
+        state.restore()
+        c.deterministic, c.benchmark = flags
+
 
 def why_failed(
     e: Exception,
@@ -257,38 +405,54 @@ def why_failed(
 
 # %% ../../nbs/api/experiments/02_strategies.ipynb #1bae8956
 def compare(
-    dls: DataLoaders | Callable,          # pictures with one class each; or a function of a seed that makes them, for another split with each seed
-    strategies=None,                      # names of `STRATEGIES`; or a dict of plans of your own by name; `None`: all six
-    seeds: int | Iterable[int] = 3,       # how many, from 0; or which: of the new weights, the order and the search for the rate
-    arch: str | None = None,              # backbone; `None`: as in settings.ini
-    epochs: int = 6,                      # in all, for each strategy, 2 or more; a plan of your own has its own
-    lr: float | str = "find",             # learning rate of the head, or 'find': each run sweeps
+    # pictures with one class each; or a function of a seed that makes them, for another split with each seed
+    dls: DataLoaders | Callable,
+    strategies=None,  # names of `STRATEGIES`; or a dict of plans of your own by name; `None`: all six
+    # how many, from 0; or which: of the new weights, the order and the search for the rate
+    seeds: int | Iterable[int] = 3,
+    arch: str | None = None,  # backbone; `None`: as in settings.ini
+    epochs: int = 6,  # in all, for each strategy, 2 or more; a plan of your own has its own
+    lr: float | str = "find",  # learning rate of the head, or 'find': each run sweeps
     *,
-    head=None,                            # see `transfer_learner`; with 'linear', the linear probe is one in the strict sense
-    learner: Callable | None = None,      # makes a Learner of (dls, pretrained), instead of `transfer_learner(dls, arch)`
-    corruptions=CORRUPTIONS,              # of the validation pictures, see `corrupt`; `None`: none
-    severities=(2, 4),                    # 1 (weak) to 5 (strong)
-    on_error: str = "keep",               # 'keep': a strategy that fails becomes a row with its reason; 'raise': stop
+    head=None,  # see `transfer_learner`; with 'linear', the linear probe is one in the strict sense
+    learner: Callable | None = None,  # makes a Learner of (dls, pretrained), instead of `transfer_learner(dls, arch)`
+    corruptions=CORRUPTIONS,  # of the validation pictures, see `corrupt`; `None`: none
+    severities=(2, 4),  # 1 (weak) to 5 (strong)
+    on_error: str = "keep",  # 'keep': a strategy that fails becomes a row with its reason; 'raise': stop
     on_progress: Reporter | None = None,  # called with (thousandths done, 1000, note); `None`: shows a bar
-    **learner_kw,                         # for `transfer_learner`: `bn`, `metrics`, `cbs`, …
+    **learner_kw,  # for `transfer_learner`: `bn`, `metrics`, `cbs`, …
 ) -> Comparison:
-    """Train with each strategy and each seed, on the same pictures, and tell which differences hold. Ctrl-C ends it, and what was finished by then is returned
-    with `finished=False`. Neither `dls` nor random states change. Raises `InputError` or `StateError` before anything is trained"""
+    """Train with each strategy and each seed, on the same pictures, and tell which differences hold.
+
+    Ctrl-C ends it, and what was finished by then is returned with `finished=False`. Neither `dls` nor random states
+    change. Raises `InputError` or `StateError` before anything is trained
+    """
     strategies, seeds = as_strategies(strategies), as_seeds(seeds)
     kinds, severities = check_corruptions(corruptions, severities)
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs<2:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 2:
         raise InputError(f"epochs={epochs!r}: give 2 or more, as most strategies have two stages.")
-    if on_error not in ("keep", "raise"): raise InputError(f"on_error={on_error!r}: give 'keep' or 'raise'.", allowed=("keep", "raise"))
-    Stage("lr", "head", 1, lr)   # raises if it is no rate
-    if learner is None: full = find_arch(arch or load_settings().backbone)
+    if on_error not in ("keep", "raise"):
+        raise InputError(f"on_error={on_error!r}: give 'keep' or 'raise'.", allowed=("keep", "raise"))
+    Stage("lr", "head", 1, lr)  # raises if it is no rate
+    if learner is None:
+        full = find_arch(arch or load_settings().backbone)
     elif not callable(learner) or arch is not None or learner_kw:
-        raise InputError("learner: give a function of (dls, pretrained) that makes a Learner, and neither arch nor anything for transfer_learner then.")
-    if "pretrained" in learner_kw: raise InputError("pretrained belongs to each strategy: Strategy('name', plan, pretrained=False), or 'scratch'.")
-    make = learner or (lambda dls, pretrained: transfer_learner(dls, full, pretrained, **copy.deepcopy(dict(head=head, **learner_kw))))   # each run has its own
+        raise InputError(
+            "learner: give a function of (dls, pretrained) that makes a Learner, and neither arch nor anything for "
+            "transfer_learner then."
+        )
+    if "pretrained" in learner_kw:
+        raise InputError("pretrained belongs to each strategy: Strategy('name', plan, pretrained=False), or 'scratch'.")
+    # each run has its own
+    make = learner or (
+        lambda dls, pretrained: transfer_learner(dls, full, pretrained, **copy.deepcopy(dict(head=head, **learner_kw)))
+    )
     split = dls if callable(dls) and not isinstance(dls, (DataLoaders, Learner)) else None
     with chance_kept(dls):
-        if split is None: check_data(dls)
-        if learner is None and "weights" not in learner_kw and any(s.pretrained for s in strategies): fetch_weights(full)
+        if split is None:
+            check_data(dls)
+        if learner is None and "weights" not in learner_kw and any(s.pretrained for s in strategies):
+            fetch_weights(full)
         with nullcontext(on_progress) if on_progress else bar(1000) as report:
             job = _Job(strategies, seeds, epochs, lr, make, kinds, severities, on_error, report)
             return job.go(dls, split)
@@ -296,44 +460,81 @@ def compare(
 # %% ../../nbs/api/experiments/02_strategies.ipynb #dbc2ecdc
 class _Job:
     "All runs of a comparison"
+
     def __init__(self, strategies, seeds, epochs, lr, make, kinds, severities, on_error, report):
-        self.strategies, self.seeds, self.epochs, self.lr, self.make = strategies, seeds, epochs, lr, make
+        self.strategies = strategies
+        self.seeds = seeds
+        self.epochs = epochs
+        self.lr = lr
+        self.make = make
         self.kinds, self.severities, self.on_error = kinds, severities, on_error
-        self.ahead = Ahead([_weight(s, epochs) for s in strategies]*len(seeds), report)
+        self.ahead = Ahead([_weight(s, epochs) for s in strategies] * len(seeds), report)
         self.runs, self.failed, self.notes = [], {}, []
 
     def go(self, dls, split):
         finished = True
-        try: self.all(dls, split)
+        try:
+            self.all(dls, split)
         except KeyboardInterrupt:
-            if not self.runs: raise
+            if not self.runs:
+                raise
             finished = False
-        finally: free_memory()
-        return Comparison("strategy", tuple(s.name for s in self.strategies), self.seeds, tuple(self.runs), self.failed,
-                          {s.name: s.about for s in self.strategies}, {}, finished, split is None, tuple(self.say()))
+        finally:
+            free_memory()
+        return Comparison(
+            "strategy",
+            tuple(s.name for s in self.strategies),
+            self.seeds,
+            tuple(self.runs),
+            self.failed,
+            {s.name: s.about for s in self.strategies},
+            {},
+            finished,
+            split is None,
+            tuple(self.say()),
+        )
 
     def all(self, dls, split):
         pictures = None
-        for k,seed in enumerate(self.seeds):
-            if split is not None: dls = split(seed); check_data(dls)
-            if split is not None or pictures is None: pictures = corrupted_set(dls, self.kinds, self.severities)
-            if isinstance(pictures, str): self.notes = [pictures] if pictures else []
+        for k, seed in enumerate(self.seeds):
+            if split is not None:
+                dls = split(seed)
+                check_data(dls)
+            if split is not None or pictures is None:
+                pictures = corrupted_set(dls, self.kinds, self.severities)
+            if isinstance(pictures, str):
+                self.notes = [pictures] if pictures else []
             for s in self.strategies:
-                tell = self.ahead.part(_weight(s, self.epochs), f"seed {k+1} of {len(self.seeds)}, {s.name}")
-                if s.name not in self.failed: self.one(s, seed, dls, pictures, tell, first=k==0)
+                tell = self.ahead.part(_weight(s, self.epochs), f"seed {k + 1} of {len(self.seeds)}, {s.name}")
+                if s.name not in self.failed:
+                    self.one(s, seed, dls, pictures, tell, first=k == 0)
 
     def one(self, s, seed, dls, pictures, tell, first):
         with warnings.catch_warnings():
-            if not first: warnings.simplefilter("ignore", KitWarning)   # they would say the same for each seed
-            try: self.runs.append(_one_run(s, seed, own_loaders(dls), pictures, self.make, self.epochs, self.lr, tell))
+            if not first:
+                warnings.simplefilter("ignore", KitWarning)  # they would say the same for each seed
+            try:
+                self.runs.append(_one_run(s, seed, own_loaders(dls), pictures, self.make, self.epochs, self.lr, tell))
             except Exception as e:
-                if self.on_error=="raise": raise
+                if self.on_error == "raise":
+                    raise
                 self.failed[s.name] = f"seed {seed}: {why_failed(e)}"
         free_memory()
 
     def say(self):
         "What a reader should know of the budget and the corruptions"
         n = {r.epochs for r in self.runs}
-        budget = [f"Every strategy has {n.pop()} epochs in all."] if len(n)==1 else ["Epochs differ, see the table."] if n else []
-        bad = [f"Corrupted: mean over {', '.join(self.kinds)} at severities {', '.join(map(str, self.severities))} (Hendrycks and Dietterich 2019)."]
+        budget = (
+            [f"Every strategy has {n.pop()} epochs in all."]
+            if len(n) == 1
+            else ["Epochs differ, see the table."]
+            if n
+            else []
+        )
+        bad = [
+            (
+                f"Corrupted: mean over {', '.join(self.kinds)} at severities {', '.join(map(str, self.severities))} "
+                "(Hendrycks and Dietterich 2019)."
+            )
+        ]
         return [*budget, *(bad if any(r.corrupted for r in self.runs) else []), *self.notes]

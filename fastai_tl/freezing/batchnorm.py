@@ -17,74 +17,103 @@ __all__ = ['BN_POLICIES', 'own_parameters', 'all_frozen', 'HoldStats', 'hook_of'
 # %% ../../nbs/api/freezing/02_batchnorm.ipynb #1095ba57
 BN_POLICIES = ("train", "affine", "frozen")
 
+
 def own_parameters(m: nn.Module) -> list[nn.Parameter]:
     "Parameters of the module itself, not of those inside it"
     return list(m.parameters(recurse=False))
+
 
 def all_frozen(ps) -> bool:
     "Whether there are any parameters, and none requires a gradient"
     return bool(ps) and not any(p.requires_grad for p in ps)
 
+
 class HoldStats:
     "Forward pre-hook of a batch norm: puts it in evaluation mode while its layer is frozen"
-    def __init__(self,
-        policy: str,                     # one of `BN_POLICIES`
-        host: nn.Module | None = None,   # the layer with weights that it follows; decides where its own weights cannot
-        always: bool = False,            # hold also while the layer trains, see `hold_stats`
-    ): self.policy, self.host, self.always = policy, host, always
+
+    def __init__(
+        self,
+        policy: str,  # one of `BN_POLICIES`
+        host: nn.Module | None = None,  # the layer with weights that it follows; decides where its own weights cannot
+        always: bool = False,  # hold also while the layer trains, see `hold_stats`
+    ):
+        self.policy, self.host, self.always = policy, host, always
 
     def holds(self, bn: nn.Module) -> bool:
         "Whether the running statistics of `bn` must not move"
-        if self.always: return True
-        if self.policy=="train": return False
+        if self.always:
+            return True
+        if self.policy == "train":
+            return False
         own, host = own_parameters(bn), own_parameters(self.host) if self.host is not None else []
-        if self.policy=="frozen" and own: return all_frozen(own)
+        if self.policy == "frozen" and own:
+            return all_frozen(own)
         return all_frozen(host or own)
 
     def __call__(self, bn, args):
-        if bn.training and self.holds(bn): bn.eval()
+        if bn.training and self.holds(bn):
+            bn.eval()
 
 # %% ../../nbs/api/freezing/02_batchnorm.ipynb #6b9c4bbd
 def hook_of(bn) -> HoldStats | None:
     "The hook of a module that keeps statistics; `None` if `set_bn` has not seen it"
     return next((h for h in bn._forward_pre_hooks.values() if isinstance(h, HoldStats)), None)
 
+
 def keeps_stats(m: nn.Module) -> bool:
     "Whether `m` has running statistics that follow the batches in training, as batch norm has"
     return m._buffers.get("running_mean") is not None or m._buffers.get("running_var") is not None
 
+
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     "The modules that keep running statistics, by their dotted path"
-    return {n: m for n,m in model.named_modules() if keeps_stats(m)}
+    return {n: m for n, m in model.named_modules() if keeps_stats(m)}
+
 
 def bn_policy(learn_or_model) -> str | None:
     "The batch-norm policy in force; `None` if none was ever set (fastai's own behaviour then)"
     return next((h.policy for m in batch_norms(model_of(learn_or_model)).values() if (h := hook_of(m))), None)
 
+
 def is_norm(m: nn.Module) -> bool:
     "Whether `m` is a batch, instance, layer, group or RMS norm, of torch or of a library that names its classes so"
-    if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)): return True
-    return "norm" in type(m).__name__.lower() and bool(ps := own_parameters(m)) and all(p.squeeze().ndim<=1 for p in ps)
+    if isinstance(m, (_NormBase, nn.LayerNorm, nn.GroupNorm)):
+        return True
+    return (
+        "norm" in type(m).__name__.lower() and bool(ps := own_parameters(m)) and all(p.squeeze().ndim <= 1 for p in ps)
+    )
+
 
 def norm_parameters(model: nn.Module) -> list[nn.Parameter]:
     "Weights and biases of all norms"
     return [p for m in model.modules() if is_norm(m) for p in own_parameters(m)]
 
 # %% ../../nbs/api/freezing/02_batchnorm.ipynb #e55e49eb
-def _in(ids, m): return any(id(p) in ids for p in own_parameters(m))   # a norm that begins the head does not follow the end of the body
+def _in(ids, m):
+    # a norm that begins the head does not follow the end of the body
+    return any(id(p) in ids for p in own_parameters(m))
+
 
 def set_bn(
-    learn_or_model,   # a fastai `Learner` or a module
-    policy: str,      # 'train', 'affine' or 'frozen'
+    learn_or_model,  # a fastai `Learner` or a module
+    policy: str,  # 'train', 'affine' or 'frozen'
 ):
     "Set the batch-norm policy for layers that are, or will be, frozen; raises `InputError` on another word"
-    if policy not in BN_POLICIES: raise InputError(f"bn={policy!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.",
-                                                   allowed=BN_POLICIES)
+    if policy not in BN_POLICIES:
+        raise InputError(
+            f"bn={policy!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.", allowed=BN_POLICIES
+        )
     check_free(learn_or_model, "set_bn")
     host, head = None, {id(p) for p in list(layer_groups(learn_or_model).values())[-1]}
     for m in model_of(learn_or_model).modules():
         if keeps_stats(m):
-            if h := hook_of(m): h.policy = policy
-            else: m.register_forward_pre_hook(HoldStats(policy, None if _in(head, m) and host is not None and not _in(head, host) else host))
-        elif own_parameters(m) and not is_norm(m): host = m
-    if is_learner(learn_or_model): learn_or_model.train_bn = policy!="frozen"
+            if h := hook_of(m):
+                h.policy = policy
+            else:
+                m.register_forward_pre_hook(
+                    HoldStats(policy, None if _in(head, m) and host is not None and not _in(head, host) else host)
+                )
+        elif own_parameters(m) and not is_norm(m):
+            host = m
+    if is_learner(learn_or_model):
+        learn_or_model.train_bn = policy != "frozen"

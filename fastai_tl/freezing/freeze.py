@@ -9,10 +9,31 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from xxhash import xxh3_128
-from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
+from fastai_tl.freezing.batchnorm import (
+    all_frozen,
+    batch_norms,
+    bn_policy,
+    hook_of,
+    keeps_stats,
+    norm_parameters,
+    own_parameters,
+    set_bn,
+)
 from ..core.errors import InputError, StateError, did_you_mean
 from ..core.learner_lock import check_free, owner_of
-from .layer_groups import GroupError, GroupSpec, Pinned, group_index, group_spec, is_learner, layer_groups, model_of, pinned, sample_input, trace
+from fastai_tl.freezing.layer_groups import (
+    GroupError,
+    GroupSpec,
+    Pinned,
+    group_index,
+    group_spec,
+    is_learner,
+    layer_groups,
+    model_of,
+    pinned,
+    sample_input,
+    trace,
+)
 
 # %% auto #0
 __all__ = ['sync_index', 'drop_stale_grads', 'freeze_to', 'unfreeze', 'find_parameters', 'set_frozen', 'train_only',
@@ -26,184 +47,259 @@ def _sync(learn_or_model, policy, frozen):
     if is_learner(learn_or_model):
         for p in norms:
             st = learn_or_model.opt.state[p]
-            if policy=="frozen": st.pop("force_train", None)
-            else: st["force_train"] = True
+            if policy == "frozen":
+                st.pop("force_train", None)
+            else:
+                st["force_train"] = True
     ids, pins = {id(p) for p in frozen}, _by_name(model, pinned(learn_or_model))
-    for p in frozen: p.requires_grad_(False)
+    for p in frozen:
+        p.requires_grad_(False)
     for p in norms:
-        if id(p) in ids and policy!="frozen": p.requires_grad_(True)
-    for p in pins: p.requires_grad_(False)
+        if id(p) in ids and policy != "frozen":
+            p.requires_grad_(True)
+    for p in pins:
+        p.requires_grad_(False)
     _settle(learn_or_model)
 
+
 def _settle(learn_or_model):
-    "After a change of `requires_grad`: no stale gradients, modes of batch norm, fastai's own index, and the record of what the kit has frozen"
+    """After a change of `requires_grad`: no stale gradients, modes of batch norm, fastai's own index, and the record
+    of what the kit has frozen
+    """
     model = model_of(learn_or_model)
     drop_stale_grads(model)
     for m in batch_norms(model).values():
-        if h := hook_of(m): m.train(model.training and not h.holds(m))
-    if is_learner(learn_or_model): sync_index(learn_or_model)
-    model.freeze_map = frozenset(n for n,p in model.named_parameters() if not p.requires_grad)
+        if h := hook_of(m):
+            m.train(model.training and not h.holds(m))
+    if is_learner(learn_or_model):
+        sync_index(learn_or_model)
+    model.freeze_map = frozenset(n for n, p in model.named_parameters() if not p.requires_grad)
 
-def _by_name(model, names): return [p for n,p in model.named_parameters(remove_duplicate=False) if n in names] if names else []
+
+def _by_name(model, names):
+    return [p for n, p in model.named_parameters(remove_duplicate=False) if n in names] if names else []
+
 
 def sync_index(learn):
-    "fastai's `opt.frozen_idx` is the first group that trains anything but norms that train anyway; `summary()` prints it"
+    """fastai's `opt.frozen_idx` is the first group that trains anything but norms that train anyway; `summary()`
+    prints it
+    """
     opt = learn.opt
-    if opt is None: return
+    if opt is None:
+        return
     trains = lambda ps: any(p.requires_grad and not opt.state.get(p, {}).get("force_train") for p in ps)
-    opt.frozen_idx = next((i for i,ps in enumerate(opt.param_lists) if trains(ps)), max(len(opt.param_lists)-1, 0))
+    opt.frozen_idx = next((i for i, ps in enumerate(opt.param_lists) if trains(ps)), max(len(opt.param_lists) - 1, 0))
+
 
 def _whole_splitter(learn):
-    "fastai's default splitter lists only what requires a gradient: a new optimizer would lose frozen parameters for good"
-    if getattr(learn.splitter, "__name__", "")!="trainable_params": return
+    """fastai's default splitter lists only what requires a gradient: a new optimizer would lose frozen parameters
+    for good
+    """
+    if getattr(learn.splitter, "__name__", "") != "trainable_params":
+        return
     learn.splitter = GroupSpec((("all", ("",)),))
-    if learn.opt is not None: learn.create_opt()
+    if learn.opt is not None:
+        learn.create_opt()
+
 
 def drop_stale_grads(model: nn.Module) -> int:
     "Clear the gradients of frozen parameters, which weight decay and momentum would still act on; returns how many"
     ps = [p for p in model.parameters() if not p.requires_grad and p.grad is not None]
-    for p in ps: p.grad = None
+    for p in ps:
+        p.grad = None
     return len(ps)
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #da1d597c
 def freeze_to(
-    learn,                   # a fastai `Learner` or a module
-    where: str | int,        # the first group that trains: its name, `'head'`, or a number as in fastai
-    bn: str | None = None,   # batch-norm policy; `None`: the one in force, else 'frozen'
+    learn,  # a fastai `Learner` or a module
+    where: str | int,  # the first group that trains: its name, `'head'`, or a number as in fastai
+    bn: str | None = None,  # batch-norm policy; `None`: the one in force, else 'frozen'
 ):
     "Freeze every group before `where`, train `where` and all after it; on an error nothing has changed"
     check_free(learn, "freeze_to")
     groups = layer_groups(learn)
     idx = group_index(groups, where)
-    if len(groups)==1 and where not in (0, next(iter(groups))):
-        raise GroupError("This learner has one group of layers, so there is nothing to freeze before the head. Give it groups: name_groups(learn)",
-                         groups=list(groups))
+    if len(groups) == 1 and where not in (0, next(iter(groups))):
+        raise GroupError(
+            "This learner has one group of layers, so there is nothing to freeze before the head. Give it groups: "
+            "name_groups(learn)",
+            groups=list(groups),
+        )
     policy, sets = bn or bn_policy(learn) or "frozen", list(groups.values())
     pins = {id(p) for p in _by_name(model_of(learn), pinned(learn))}
     if pins and all(id(p) in pins for ps in sets[idx:] for p in ps):
-        raise InputError(f"Everything from {list(groups)[idx]!r} on is pinned, so this would freeze everything, and nothing could be trained. Release some of "
-                         "it first: set_frozen(learn, 'head', False).", where=where)
+        raise InputError(
+            f"Everything from {list(groups)[idx]!r} on is pinned, so this would freeze everything, and nothing could "
+            "be trained. Release some of it first: set_frozen(learn, 'head', False).",
+            where=where,
+        )
     set_bn(learn, policy)
-    if is_learner(learn): _whole_splitter(learn); learn.freeze_to(idx)
-    for p in (p for ps in sets[idx:] for p in ps): p.requires_grad_(True)
+    if is_learner(learn):
+        _whole_splitter(learn)
+        learn.freeze_to(idx)
+    for p in (p for ps in sets[idx:] for p in ps):
+        p.requires_grad_(True)
     _sync(learn, policy, [p for ps in sets[:idx] for p in ps])
 
+
 def unfreeze(
-    learn,   # a fastai `Learner` or a module
+    learn,  # a fastai `Learner` or a module
 ):
     "Train every group"
     freeze_to(learn, 0)
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #c449e35f
 def find_parameters(
-    learn,                        # a fastai `Learner` or a module
-    patterns: str | list[str],    # names of layers, parameters or groups; `*`, `?` and `[…]` as in file names
-) -> dict[str, nn.Parameter]:     # by their full names; a shared parameter has several
+    learn,  # a fastai `Learner` or a module
+    patterns: str | list[str],  # names of layers, parameters or groups; `*`, `?` and `[…]` as in file names
+) -> dict[str, nn.Parameter]:  # by their full names; a shared parameter has several
     "Parameters that any pattern matches, itself or by a layer it is in; raises `InputError` if a pattern matches none"
     model, groups = model_of(learn), layer_groups(learn)
     every, out = dict(model.named_parameters(remove_duplicate=False)), {}
     patterns = [patterns] if isinstance(patterns, str) or not hasattr(patterns, "__iter__") else list(patterns)
-    if not patterns: raise InputError(f"There is no pattern. Give names of layers or groups; the groups are {', '.join(groups)}.", allowed=list(groups))
+    if not patterns:
+        raise InputError(
+            f"There is no pattern. Give names of layers or groups; the groups are {', '.join(groups)}.",
+            allowed=list(groups),
+        )
     for pat in patterns:
-        if not isinstance(pat, str) or not pat: raise InputError(f"The pattern {pat!r} is not a text with a name. Give names of layers, such as "
-                                                                 f"'body.layer1.*', or of groups: {', '.join(groups)}.", allowed=list(groups))
+        if not isinstance(pat, str) or not pat:
+            raise InputError(
+                f"The pattern {pat!r} is not a text with a name. Give names of layers, such as 'body.layer1.*', or of "
+                f"groups: {', '.join(groups)}.",
+                allowed=list(groups),
+            )
         rx, ids = re.compile(fnmatch.translate(pat)), {id(p) for p in groups.get(pat, [])}
-        hit = {n: p for n,p in every.items() if id(p) in ids or any(map(rx.match, _ancestors(n)))}
+        hit = {n: p for n, p in every.items() if id(p) in ids or any(map(rx.match, _ancestors(n)))}
         if not hit:
-            mods = dict(model.named_modules()); known = [*groups, *filter(None, mods)]
-            why = (f"{pat!r} is a {type(mods[pat]).__name__}, which has no parameters." if pat in mods else
-                   f"No layer matches {pat!r}.{did_you_mean(pat, known)}")
-            raise InputError(f"{why} The groups are {', '.join(groups)}; layer_table lists the layers.",
-                             allowed=known)
+            mods = dict(model.named_modules())
+            known = [*groups, *filter(None, mods)]
+            why = (
+                f"{pat!r} is a {type(mods[pat]).__name__}, which has no parameters."
+                if pat in mods
+                else f"No layer matches {pat!r}.{did_you_mean(pat, known)}"
+            )
+            raise InputError(f"{why} The groups are {', '.join(groups)}; layer_table lists the layers.", allowed=known)
         out |= hit
     ids = {id(p) for p in out.values()}
-    return {n: p for n,p in every.items() if id(p) in ids}
+    return {n: p for n, p in every.items() if id(p) in ids}
+
 
 def _ancestors(name):
     parts = name.split(".")
-    return [".".join(parts[:i]) for i in range(1, len(parts)+1)]
+    return [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #ad1c79da
 def set_frozen(
-    learn,                        # a fastai `Learner` or a module
-    patterns: str | list[str],    # as in `find_parameters`
-    frozen: bool = True,          # `False`: release them
+    learn,  # a fastai `Learner` or a module
+    patterns: str | list[str],  # as in `find_parameters`
+    frozen: bool = True,  # `False`: release them
     *,
-    pin: bool = False,            # hold against fastai's own `freeze_to`, `unfreeze` and `fine_tune`, until released here
-) -> list[str]:                   # names of the parameters
+    pin: bool = False,  # hold against fastai's own `freeze_to`, `unfreeze` and `fine_tune`, until released here
+) -> list[str]:  # names of the parameters
     "Freeze or release exactly the parameters that the patterns match; on an error nothing has changed"
     check_free(learn, "set_frozen")
-    if pin and not (frozen and is_learner(learn)): raise InputError("pin=True holds frozen parameters of a Learner: use it with frozen=True.")
+    if pin and not (frozen and is_learner(learn)):
+        raise InputError("pin=True holds frozen parameters of a Learner: use it with frozen=True.")
     model, chosen = model_of(learn), find_parameters(learn, patterns)
     ids = {id(p) for p in chosen.values()}
     if frozen and not any(p.requires_grad for p in model.parameters() if id(p) not in ids):
-        raise InputError("This would freeze everything, and nothing could be trained. Leave out a layer, or release the head first: "
-                         "set_frozen(learn, 'head', False).", patterns=patterns)
-    if bn_policy(learn) is None: set_bn(learn, "frozen")
+        raise InputError(
+            "This would freeze everything, and nothing could be trained. Leave out a layer, or release the head "
+            "first: set_frozen(learn, 'head', False).",
+            patterns=patterns,
+        )
+    if bn_policy(learn) is None:
+        set_bn(learn, "frozen")
     if is_learner(learn):
         _whole_splitter(learn)
-        if learn.opt is None: learn.create_opt()
-    changed = [p for p in model.parameters() if id(p) in ids and p.requires_grad==frozen]
-    for p in changed: p.requires_grad_(not frozen)
-    if is_learner(learn): _forget(learn.opt, changed); _set_pins(learn, set(chosen), pin, frozen)
+        if learn.opt is None:
+            learn.create_opt()
+    changed = [p for p in model.parameters() if id(p) in ids and p.requires_grad == frozen]
+    for p in changed:
+        p.requires_grad_(not frozen)
+    if is_learner(learn):
+        _forget(learn.opt, changed)
+        _set_pins(learn, set(chosen), pin, frozen)
     _settle(learn)
     return list(chosen)
+
 
 def _forget(opt, ps):
     "Momentum of parameters that change sides is cleared, as fastai does for all"
     keep, inner = ("force_train", "do_wd"), getattr(opt, "opt", None)
     for p in ps:
-        if p in opt.state: opt.state[p] = {k: v for k,v in opt.state[p].items() if k in keep}
-        if inner is not None: inner.state.pop(p, None)
+        if p in opt.state:
+            opt.state[p] = {k: v for k, v in opt.state[p].items() if k in keep}
+        if inner is not None:
+            inner.state.pop(p, None)
+
 
 def _set_pins(learn, names, pin, frozen):
     old = pinned(learn)
-    new = old|names if pin else old if frozen else old-names
-    if new==old: return
+    new = old | names if pin else old if frozen else old - names
+    if new == old:
+        return
     inner = learn.splitter.inner if isinstance(learn.splitter, Pinned) else learn.splitter
     learn.splitter = Pinned(inner, frozenset(new)) if new else inner
     lists = [[*ps] for ps in learn.splitter(learn.model)]
-    learn.opt.param_lists = lists if hasattr(learn.opt, "opt") else type(learn.opt.param_lists)([type(learn.opt.param_lists)(ps) for ps in lists])
+    learn.opt.param_lists = (
+        lists
+        if hasattr(learn.opt, "opt")
+        else type(learn.opt.param_lists)([type(learn.opt.param_lists)(ps) for ps in lists])
+    )
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #878223b2
 def train_only(
-    learn,                        # a fastai `Learner` or a module
-    patterns: str | list[str],    # as in `find_parameters`
-    bn: str | None = None,        # batch-norm policy, as in `freeze_to`
-) -> list[str]:                   # names of the parameters that train
+    learn,  # a fastai `Learner` or a module
+    patterns: str | list[str],  # as in `find_parameters`
+    bn: str | None = None,  # batch-norm policy, as in `freeze_to`
+) -> list[str]:  # names of the parameters that train
     "Train exactly the parameters that the patterns match, freeze all others; on an error nothing has changed"
     chosen = find_parameters(learn, patterns)
     ids, pins = {id(p) for p in chosen.values()}, pinned(learn)
     if pins and all(n in pins for n in chosen):
-        raise InputError(f"All that {patterns!r} matches is pinned, so nothing could be trained. Release it first: set_frozen(learn, …, False).",
-                         patterns=patterns)
+        raise InputError(
+            f"All that {patterns!r} matches is pinned, so nothing could be trained. Release it first: "
+            "set_frozen(learn, …, False).",
+            patterns=patterns,
+        )
     freeze_to(learn, 0, bn=bn)
-    rest = [n for n,p in model_of(learn).named_parameters() if id(p) not in ids]
-    if rest: set_frozen(learn, [glob.escape(n) for n in rest])
+    rest = [n for n, p in model_of(learn).named_parameters() if id(p) not in ids]
+    if rest:
+        set_frozen(learn, [glob.escape(n) for n in rest])
     return list(chosen)
 
+
 def restore_frozen(
-    learn,                        # a fastai `Learner` or a module
-    names: Sequence[str],         # parameters, as in `named_parameters`
+    learn,  # a fastai `Learner` or a module
+    names: Sequence[str],  # parameters, as in `named_parameters`
 ):
-    "Freeze exactly these parameters and release all others: a freeze map that was taken down earlier; raises `InputError` if one is not there"
+    """Freeze exactly these parameters and release all others: a freeze map that was taken down earlier; raises
+    `InputError` if one is not there
+    """
     check_free(learn, "restore_frozen")
-    names, have = set(names), {n for n,_ in model_of(learn).named_parameters()}
-    if bad := sorted(names-have):
-        raise InputError(f"There is no parameter {bad[0]!r}.{did_you_mean(bad[0], have)} layer_table lists the layers.", allowed=sorted(have))
-    for n,p in model_of(learn).named_parameters(): p.requires_grad_(n not in names)
+    names, have = set(names), {n for n, _ in model_of(learn).named_parameters()}
+    if bad := sorted(names - have):
+        raise InputError(
+            f"There is no parameter {bad[0]!r}.{did_you_mean(bad[0], have)} layer_table lists the layers.",
+            allowed=sorted(have),
+        )
+    for n, p in model_of(learn).named_parameters():
+        p.requires_grad_(n not in names)
     _settle(learn)
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #dc1e822f
 def hold_stats(
-    learn,               # a fastai `Learner` or a module
-    hold: bool = True,   # `False`: back to following the batches wherever a layer trains
+    learn,  # a fastai `Learner` or a module
+    hold: bool = True,  # `False`: back to following the batches wherever a layer trains
 ):
     "Keep the running statistics of every group but the head, also where it trains; weights and biases train as before"
     check_free(learn, "hold_stats")
     model, groups = model_of(learn), layer_groups(learn)
-    if bn_policy(learn) is None: set_bn(learn, "frozen")
-    head = {id(p) for p in list(groups.values())[-1]} if len(groups)>1 else set()
+    if bn_policy(learn) is None:
+        set_bn(learn, "frozen")
+    head = {id(p) for p in list(groups.values())[-1]} if len(groups) > 1 else set()
     for m in batch_norms(model).values():
         h = hook_of(m)
         mine = own_parameters(m) or (own_parameters(h.host) if h.host is not None else [])
@@ -214,102 +310,147 @@ def hold_stats(
 class FrozenMoved(StateError):
     "A tensor that is frozen has changed; has the field `moved`, the names"
 
+
 def _hash(t: torch.Tensor) -> str:
     t = t.detach().cpu().contiguous()
     h = xxh3_128(f"{t.dtype}{tuple(t.shape)}".encode())
-    if t.numel(): h.update(t.flatten().view(torch.uint8).numpy().data)
+    if t.numel():
+        h.update(t.flatten().view(torch.uint8).numpy().data)
     return h.hexdigest()
 
+
 def fingerprint(
-    learn,            # a fastai `Learner` or a module
+    learn,  # a fastai `Learner` or a module
 ) -> dict[str, str]:  # a hash for each parameter and buffer, by its name
     "What every tensor of the model is now, in 32 characters each; compare with `==`"
-    return {k: _hash(v) for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    return {k: _hash(v) for k, v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #e774c567
 def frozen_names(
-    learn,        # a fastai `Learner` or a module
-) -> list[str]:   # names of parameters and buffers, as in `state_dict`
+    learn,  # a fastai `Learner` or a module
+) -> list[str]:  # names of parameters and buffers, as in `state_dict`
     "The tensors that must not move: parameters without gradient, and the running statistics of frozen layers"
     model, out = model_of(learn), []
-    for path,m in model.named_modules():
-        pre = path+"." if path else ""
-        out += [pre+n for n,p in m.named_parameters(recurse=False) if not p.requires_grad]
+    for path, m in model.named_modules():
+        pre = path + "." if path else ""
+        out += [pre + n for n, p in m.named_parameters(recurse=False) if not p.requires_grad]
         hook = hook_of(m) if keeps_stats(m) else None
-        if hook.holds(m) if hook else all_frozen(own_parameters(m)): out += [pre+n for n,_ in m.named_buffers(recurse=False)]
+        if hook.holds(m) if hook else all_frozen(own_parameters(m)):
+            out += [pre + n for n, _ in m.named_buffers(recurse=False)]
     return out
 
+
 def check_frozen(
-    learn,                    # a fastai `Learner` or a module
-    before: dict[str, str],   # a `fingerprint` taken earlier
-    skip=(),                  # names of tensors that are known not to have moved
-) -> int:                     # how many frozen tensors were compared
-    "Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of another model"
-    now = {k: v for k,v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
+    learn,  # a fastai `Learner` or a module
+    before: dict[str, str],  # a `fingerprint` taken earlier
+    skip=(),  # names of tensors that are known not to have moved
+) -> int:  # how many frozen tensors were compared
+    """Raise `FrozenMoved` if a tensor that is frozen now differs from `before`; `InputError` if `before` is of
+    another model
+    """
+    now = {k: v for k, v in model_of(learn).state_dict(keep_vars=True).items() if isinstance(v, torch.Tensor)}
     names = [n for n in frozen_names(learn) if n in before and n not in skip]
     if before and not before.keys() & now.keys():
-        raise InputError(f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is in this one "
-                         f"({', '.join(list(now)[:3])}, …).")
-    moved = [n for n in names if n not in now or _hash(now[n])!=before[n]]
-    if moved: raise FrozenMoved(f"{len(moved)} of {len(names)} frozen tensors moved: {', '.join(moved[:5])}"
-        f"{' …' if len(moved)>5 else ''}. Freeze with fastai_tl's freeze_to(learn, …), which holds batch norm and clears stale "
-        "gradients, and look for code that writes into these tensors.", moved=moved)
+        raise InputError(
+            f"`before` is the fingerprint of another model: none of its tensors ({', '.join(list(before)[:3])}, …) is "
+            f"in this one ({', '.join(list(now)[:3])}, …)."
+        )
+    moved = [n for n in names if n not in now or _hash(now[n]) != before[n]]
+    if moved:
+        raise FrozenMoved(
+            f"{len(moved)} of {len(names)} frozen tensors moved: "
+            f"{', '.join(moved[:5])}{' …' if len(moved) > 5 else ''}. Freeze with fastai_tl's freeze_to(learn, …), "
+            "which holds batch norm and clears stale gradients, and look for code that writes into these tensors.",
+            moved=moved,
+        )
     return len(names)
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #7e81b8d7
 def stats_mode(m):
-    if not keeps_stats(m): return ""
+    if not keeps_stats(m):
+        return ""
     h = hook_of(m)
     return "held" if h and h.holds(m) else "follows batches"
 
-_shapes = weakref.WeakKeyDictionary()   # output shapes of a model's modules
+
+_shapes = weakref.WeakKeyDictionary()  # output shapes of a model's modules
+
 
 def _output_shapes(learn, x):
     "Shape of each module's output for one item, `B` for the batch; `{}` if that cannot be found out"
     model = model_of(learn)
-    if x is None and model in _shapes: return _shapes[model]
-    if (own := owner_of(learn)) and not own.mine: return {}   # a pass through a network that is being trained would change its mode
-    if x is None and not is_learner(learn): return {}
-    try: seen = trace(model, *(sample_input(learn) if x is None else x if isinstance(x, tuple) else (x,)))
-    except Exception: seen = {}   # the table is worth having without them
-    _shapes[model] = {p: "×".join(["B", *map(str, s[1:])]) for p,(_,s) in seen.items() if s}
+    if x is None and model in _shapes:
+        return _shapes[model]
+    if (own := owner_of(learn)) and not own.mine:
+        return {}  # a pass through a network that is being trained would change its mode
+    if x is None and not is_learner(learn):
+        return {}
+    try:
+        seen = trace(model, *(sample_input(learn) if x is None else x if isinstance(x, tuple) else (x,)))
+    except Exception:
+        seen = {}  # the table is worth having without them
+    _shapes[model] = {p: "×".join(["B", *map(str, s[1:])]) for p, (_, s) in seen.items() if s}
     return _shapes[model]
 
 # %% ../../nbs/api/freezing/04_freeze.ipynb #f7823493
 def layer_table(
-    learn,                                  # a fastai `Learner` or a module
-    since: dict[str, str] | None = None,    # a `fingerprint`; `None`: the start of the last fit, where a `FreezeGuard` took one
-    x=None,                                 # input (or tuple of inputs) for the output shapes; `None`: one item of the Learner's data
-):                                          # `LayerTable`, a `pandas.DataFrame` with one row a layer that has weights or statistics
-    """For each layer: group, layer, kind, output, parameters (a shared one counts once), frozen ('yes', 'no', 'partly', 'pinned'), batch_norm, lr, moved.
-    `.note` says if something else than the kit has changed what trains"""
+    learn,  # a fastai `Learner` or a module
+    # a `fingerprint`; `None`: the start of the last fit, where a `FreezeGuard` took one
+    since: dict[str, str] | None = None,
+    x=None,  # input (or tuple of inputs) for the output shapes; `None`: one item of the Learner's data
+):  # `LayerTable`, a `pandas.DataFrame` with one row a layer that has weights or statistics
+    """For each layer: group, layer, kind, output, parameters (a shared one counts once), frozen ('yes', 'no', 'partly',
+    'pinned'), batch_norm, lr, moved. `.note` says if something else than the kit has changed what trains
+    """
     from fastai_tl.freezing.layer_table import LayerTable
+
     model, groups, spec = model_of(learn), layer_groups(learn), group_spec(learn)
-    if since is None: since = getattr(getattr(learn, "freeze_guard", None), "before", None)
+    if since is None:
+        since = getattr(getattr(learn, "freeze_guard", None), "before", None)
     now, shapes = fingerprint(learn) if since else {}, _output_shapes(learn, x)
-    where = {id(p): n for n,ps in groups.items() for p in ps}
+    where = {id(p): n for n, ps in groups.items() for p in ps}
     opt = getattr(learn, "opt", None) if is_learner(learn) else None
-    lrs = {n: h.get("lr") for n,h in zip(groups, opt.hypers)} if opt is not None else {}
+    lrs = {n: h.get("lr") for n, h in zip(groups, opt.hypers)} if opt is not None else {}
     pins, rows, counted = {id(p) for p in _by_name(model, pinned(learn))}, [], set()
-    for path,m in model.named_modules():
+    for path, m in model.named_modules():
         ps, bufs = own_parameters(m), list(m.named_buffers(recurse=False))
-        if not ps and not keeps_stats(m): continue
-        new = [p for p in ps if id(p) not in counted]; counted |= {id(p) for p in ps}
+        if not ps and not keeps_stats(m):
+            continue
+        new = [p for p in ps if id(p) not in counted]
+        counted |= {id(p) for p in ps}
         group = where.get(id(ps[0])) if ps else spec.group_of(path) if spec else None
-        names = [f"{path}.{n}" if path else n for n,_ in [*m.named_parameters(recurse=False), *bufs]]
-        rows.append(dict(group=group or "", layer=path, kind=type(m).__name__+(" (shared)" if len(new)<len(ps) else ""), output=shapes.get(path, ""),
-            parameters=sum(p.numel() for p in new), frozen=frozen_word(ps, pins), batch_norm=stats_mode(m), lr=lrs.get(group),
-            moved="" if not since else "yes" if any(now.get(n)!=since.get(n) for n in names) else "no"))
+        names = [f"{path}.{n}" if path else n for n, _ in [*m.named_parameters(recurse=False), *bufs]]
+        rows.append(
+            dict(
+                group=group or "",
+                layer=path,
+                kind=type(m).__name__ + (" (shared)" if len(new) < len(ps) else ""),
+                output=shapes.get(path, ""),
+                parameters=sum(p.numel() for p in new),
+                frozen=frozen_word(ps, pins),
+                batch_norm=stats_mode(m),
+                lr=lrs.get(group),
+                moved="" if not since else "yes" if any(now.get(n) != since.get(n) for n in names) else "no",
+            )
+        )
     return LayerTable(rows).with_note(foreign_note(model))
 
+
 def frozen_word(ps, pins):
-    if not ps: return ""
-    if all(id(p) in pins for p in ps): return "pinned"
+    if not ps:
+        return ""
+    if all(id(p) in pins for p in ps):
+        return "pinned"
     return {(True,): "no", (False,): "yes"}.get(tuple({p.requires_grad for p in ps}), "partly")
+
 
 def foreign_note(model: nn.Module) -> str:
     "Whether something else than the kit's functions has changed what trains since they were last used"
-    was, now = getattr(model, "freeze_map", None), {n for n,p in model.named_parameters() if not p.requires_grad}
-    if was is None or was==now: return ""
-    return (f"Something else than fastai_tl (learn.freeze, freeze_to, unfreeze or fine_tune) has changed what trains: {len(was)} parameters were frozen, now "
-            f"{len(now)} are. Set it again with freeze_to or set_frozen; set_frozen(…, pin=True) holds against such calls.")
+    was, now = getattr(model, "freeze_map", None), {n for n, p in model.named_parameters() if not p.requires_grad}
+    if was is None or was == now:
+        return ""
+    return (
+        "Something else than fastai_tl (learn.freeze, freeze_to, unfreeze or fine_tune) has changed what trains: "
+        f"{len(was)} parameters were frozen, now {len(now)} are. Set it again with freeze_to or set_frozen; "
+        "set_frozen(…, pin=True) holds against such calls."
+    )

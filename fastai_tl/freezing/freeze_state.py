@@ -6,7 +6,16 @@
 from __future__ import annotations
 import glob
 from dataclasses import dataclass
-from .batchnorm import all_frozen, batch_norms, bn_policy, hook_of, keeps_stats, norm_parameters, own_parameters, set_bn
+from fastai_tl.freezing.batchnorm import (
+    all_frozen,
+    batch_norms,
+    bn_policy,
+    hook_of,
+    keeps_stats,
+    norm_parameters,
+    own_parameters,
+    set_bn,
+)
 from ..core.errors import InputError
 from .freeze import find_parameters, freeze_to, frozen_word, set_frozen, stats_mode
 from .layer_groups import group_spec, is_learner, layer_groups, model_of, pinned
@@ -19,35 +28,52 @@ __all__ = ['Layer', 'read_layers', 'freeze_lines', 'rate_lines', 'freeze_code', 
 @dataclass(frozen=True)
 class Layer:
     "A module with weights or running statistics of its own"
-    path: str          # dotted path in the model
-    kind: str          # class
-    group: str         # name of its group; `''`: none
-    names: tuple       # full names of its own parameters
-    parameters: int    # how many weights; a shared one counts where it comes first
-    frozen: str        # 'yes', 'no', 'partly', 'pinned'; `''`: it has none
-    stats: str         # running statistics: 'held', 'follows batches'; `''`: it has none
+
+    path: str  # dotted path in the model
+    kind: str  # class
+    group: str  # name of its group; `''`: none
+    names: tuple  # full names of its own parameters
+    parameters: int  # how many weights; a shared one counts where it comes first
+    frozen: str  # 'yes', 'no', 'partly', 'pinned'; `''`: it has none
+    stats: str  # running statistics: 'held', 'follows batches'; `''`: it has none
 
     @property
     def drifts(self) -> bool:
         "Frozen, but its running statistics follow the batches: what it computes will change"
-        return self.stats=="follows batches" and self.frozen in ("yes", "pinned")
+        return self.stats == "follows batches" and self.frozen in ("yes", "pinned")
+
 
 def read_layers(
-    learn,             # a fastai `Learner` or a module
-) -> list[Layer]:      # in the order of the model
+    learn,  # a fastai `Learner` or a module
+) -> list[Layer]:  # in the order of the model
     "All layers, without a pass through the network"
     model, groups, spec = model_of(learn), layer_groups(learn), group_spec(learn)
-    where = {id(p): n for n,ps in groups.items() for p in ps}
-    pins = {id(p) for n,p in model.named_parameters(remove_duplicate=False) if n in pinned(learn)} if pinned(learn) else set()
+    where = {id(p): n for n, ps in groups.items() for p in ps}
+    pins = (
+        {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in pinned(learn)}
+        if pinned(learn)
+        else set()
+    )
     out, counted = [], set()
-    for path,m in model.named_modules():
+    for path, m in model.named_modules():
         ps = own_parameters(m)
-        if not ps and not keeps_stats(m): continue
-        new = [p for p in ps if id(p) not in counted]; counted |= {id(p) for p in ps}
+        if not ps and not keeps_stats(m):
+            continue
+        new = [p for p in ps if id(p) not in counted]
+        counted |= {id(p) for p in ps}
         group = next((where[id(p)] for p in ps if id(p) in where), None) or (spec.group_of(path) if spec else None)
-        pre = path+"." if path else ""
-        out.append(Layer(path, type(m).__name__, group or "", tuple(pre+n for n,_ in m.named_parameters(recurse=False)), sum(p.numel() for p in new),
-                         frozen_word(ps, pins), stats_mode(m)))
+        pre = path + "." if path else ""
+        out.append(
+            Layer(
+                path,
+                type(m).__name__,
+                group or "",
+                tuple(pre + n for n, _ in m.named_parameters(recurse=False)),
+                sum(p.numel() for p in new),
+                frozen_word(ps, pins),
+                stats_mode(m),
+            )
+        )
     return out
 
 # %% ../../nbs/api/freezing/05_freeze_state.ipynb #0c1c2f31
@@ -56,64 +82,92 @@ def _patterns(learn, names):
     model, groups = model_of(learn), layer_groups(learn)
     every = dict(model.named_parameters(remove_duplicate=False))
     left, out = {id(every[n]) for n in names}, []
+
     def take(pat):
         hit = {id(p) for p in find_parameters(learn, pat).values()}
-        if not hit or not hit<=left: return False
-        left.difference_update(hit); out.append(pat)
+        if not hit or not hit <= left:
+            return False
+        left.difference_update(hit)
+        out.append(pat)
         return True
-    for g,ps in groups.items():
-        if ps and {id(p) for p in ps}<=left: take(g)
-    for path,m in model.named_modules():
-        if path and left and any(id(p) in left for p in m.parameters()) and all(id(p) in left for p in m.parameters()): take(glob.escape(path))
-    for n,p in every.items():
-        if id(p) in left: take(glob.escape(n))
+
+    for g, ps in groups.items():
+        if ps and {id(p) for p in ps} <= left:
+            take(g)
+    for path, m in model.named_modules():
+        if path and left and any(id(p) in left for p in m.parameters()) and all(id(p) in left for p in m.parameters()):
+            take(glob.escape(path))
+    for n, p in every.items():
+        if id(p) in left:
+            take(glob.escape(n))
     return out
+
 
 def _expected(learn, idx, policy):
     "Parameters (ids) that `freeze_to(learn, idx, bn=policy)` would freeze"
     groups = list(layer_groups(learn).values())
     frozen = {id(p) for ps in groups[:idx] for p in ps}
-    return frozen if policy=="frozen" else frozen-{id(p) for p in norm_parameters(model_of(learn))}
+    return frozen if policy == "frozen" else frozen - {id(p) for p in norm_parameters(model_of(learn))}
+
 
 def freeze_lines(
-    learn,                # a fastai `Learner` or a module
+    learn,  # a fastai `Learner` or a module
     name: str = "learn",  # what it is called
 ) -> list[str]:
     "Calls that freeze a new Learner of the same kind as this one is"
     model, names = model_of(learn), list(layer_groups(learn))
     params, policy, pins = dict(model.named_parameters()), bn_policy(learn) or "train", pinned(learn)
     now = {id(p) for p in params.values() if not p.requires_grad}
-    if bn_policy(learn) is None and not now: return []
-    if len(now)==len(params): return [f"set_bn({name}, {policy!r})", f"for p in {name}.model.parameters(): p.requires_grad_(False)"]
-    held = {id(p) for n,p in model.named_parameters(remove_duplicate=False) if n in pins}
+    if bn_policy(learn) is None and not now:
+        return []
+    if len(now) == len(params):
+        return [f"set_bn({name}, {policy!r})", f"for p in {name}.model.parameters(): p.requires_grad_(False)"]
+    held = {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in pins}
+
     def lines(idx, want):
-        where = repr("head" if idx==len(names)-1 and idx else names[idx] if idx else 0)
+        where = repr("head" if idx == len(names) - 1 and idx else names[idx] if idx else 0)
         out = [f"freeze_to({name}, {where}, bn={policy!r})"]
-        for ids,word in ((want-now, ", False"), (now-want-held, "")):   # something trains at each step
-            if ids: out.append(f"set_frozen({name}, {_list(_patterns(learn, [n for n,p in params.items() if id(p) in ids]))}{word})")
+        for ids, word in ((want - now, ", False"), (now - want - held, "")):  # something trains at each step
+            if ids:
+                out.append(
+                    f"set_frozen({name}, {_list(_patterns(learn, [n for n, p in params.items() if id(p) in ids]))}"
+                    f"{word})"
+                )
         return out
-    idx, want = min(((i, _expected(learn, i, policy)) for i in range(len(names))), key=lambda o: len((now-held)^(o[1]-held)))
+
+    idx, want = min(
+        ((i, _expected(learn, i, policy)) for i in range(len(names))), key=lambda o: len((now - held) ^ (o[1] - held))
+    )
     best = lines(idx, want)
-    if pins: best.append(f"set_frozen({name}, {_list(_patterns(learn, pins))}, pin=True)")
-    if any((h := hook_of(m)) and h.always for m in batch_norms(model).values()): best.append(f"hold_stats({name})")
+    if pins:
+        best.append(f"set_frozen({name}, {_list(_patterns(learn, pins))}, pin=True)")
+    if any((h := hook_of(m)) and h.always for m in batch_norms(model).values()):
+        best.append(f"hold_stats({name})")
     return best
 
-def _list(pats): return repr(pats[0] if len(pats)==1 else pats)
+
+def _list(pats):
+    return repr(pats[0] if len(pats) == 1 else pats)
+
 
 def rate_lines(
-    learn,                # a fastai `Learner`
+    learn,  # a fastai `Learner`
     name: str = "learn",  # what it is called
 ) -> list[str]:
     "The call that gives a new Learner the learning rates of this one; none if they are fastai's own"
     lrs = next_lrs(learn)
-    if set(lrs.values())=={1e-3}: return []
-    if len(set(lrs.values()))==1: return [f"set_lrs({name}, {next(iter(lrs.values()))!r})"]
+    if set(lrs.values()) == {1e-3}:
+        return []
+    if len(set(lrs.values())) == 1:
+        return [f"set_lrs({name}, {next(iter(lrs.values()))!r})"]
     vals = list(lrs.values())
-    if vals[0]<vals[-1] and vals==spread_lrs(vals[0], vals[-1], len(vals)): return [f"set_lrs({name}, slice({vals[0]!r}, {vals[-1]!r}))"]
+    if vals[0] < vals[-1] and vals == spread_lrs(vals[0], vals[-1], len(vals)):
+        return [f"set_lrs({name}, slice({vals[0]!r}, {vals[-1]!r}))"]
     return [f"set_lrs({name}, {lrs!r})"]
 
+
 def freeze_code(
-    learn,                # a fastai `Learner` or a module
+    learn,  # a fastai `Learner` or a module
     name: str = "learn",  # what it is called
 ) -> str:
     "Python that freezes, and sets the learning rates of, a new Learner as this one is"
@@ -122,31 +176,43 @@ def freeze_code(
 
 # %% ../../nbs/api/freezing/05_freeze_state.ipynb #ddcda30c
 def trains_now(
-    learn,               # a fastai `Learner` or a module
-):                       # `'head'`, a group's name, `'all'`, or a tuple of names and patterns
+    learn,  # a fastai `Learner` or a module
+):  # `'head'`, a group's name, `'all'`, or a tuple of names and patterns
     "What trains now, as `Stage(train=…)` takes it"
     model, names, policy = model_of(learn), list(layer_groups(learn)), bn_policy(learn) or "train"
     params = dict(model.named_parameters())
     now = {id(p) for p in params.values() if not p.requires_grad}
-    for i,g in enumerate(names):
-        if _expected(learn, i, policy)==now: return "all" if i==0 else "head" if i==len(names)-1 else g
-    return tuple(_patterns(learn, [n for n,p in params.items() if id(p) not in now]))
+    for i, g in enumerate(names):
+        if _expected(learn, i, policy) == now:
+            return "all" if i == 0 else "head" if i == len(names) - 1 else g
+    return tuple(_patterns(learn, [n for n, p in params.items() if id(p) not in now]))
 
 # %% ../../nbs/api/freezing/05_freeze_state.ipynb #e74dbdb5
 def switch_bn(
-    learn,         # a fastai `Learner` or a module
-    policy: str,   # 'train', 'affine' or 'frozen'
+    learn,  # a fastai `Learner` or a module
+    policy: str,  # 'train', 'affine' or 'frozen'
 ):
-    "Set the batch-norm policy of frozen layers, with the norms in them as it wants them; what else is frozen stays; on an error nothing has changed"
+    """Set the batch-norm policy of frozen layers, with the norms in them as it wants them; what else is frozen
+    stays; on an error nothing has changed
+    """
     model, old, pins = model_of(learn), bn_policy(learn) or "train", pinned(learn)
-    now = {id(p) for n,p in model.named_parameters() if not p.requires_grad and n not in pins}
-    free = {id(p) for n,p in model.named_parameters() if n not in pins}
-    idx = next((i for i in range(len(layer_groups(learn))) if _expected(learn, i, old) & free==now), None)
-    if idx is not None: freeze_to(learn, idx, bn=policy); return
+    now = {id(p) for n, p in model.named_parameters() if not p.requires_grad and n not in pins}
+    free = {id(p) for n, p in model.named_parameters() if n not in pins}
+    idx = next((i for i in range(len(layer_groups(learn))) if _expected(learn, i, old) & free == now), None)
+    if idx is not None:
+        freeze_to(learn, idx, bn=policy)
+        return
     set_bn(learn, policy)
-    norms = [f"{path}.{n}" for path,m in batch_norms(model).items() if (h := hook_of(m)).host is not None and all_frozen(own_parameters(h.host))
-             for n,_ in m.named_parameters(recurse=False)]
+    norms = [
+        f"{path}.{n}"
+        for path, m in batch_norms(model).items()
+        if (h := hook_of(m)).host is not None and all_frozen(own_parameters(h.host))
+        for n, _ in m.named_parameters(recurse=False)
+    ]
     norms = [glob.escape(n) for n in norms if n not in pins]
     try:
-        if norms: set_frozen(learn, norms, policy=="frozen")
-    except InputError: set_bn(learn, old); raise
+        if norms:
+            set_frozen(learn, norms, policy == "frozen")
+    except InputError:
+        set_bn(learn, old)
+        raise

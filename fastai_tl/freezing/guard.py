@@ -13,37 +13,52 @@ __all__ = ['FreezeGuard']
 # %% ../../nbs/api/freezing/07_guard.ipynb #890ee550
 class FreezeGuard(Callback):
     "Raise `FrozenMoved` if a tensor that is frozen, running statistics included, changes during a fit"
-    order = 55   # after the Recorder, so that the epoch is in the log
+
+    order = 55  # after the Recorder, so that the epoch is in the log
     before, checked, armed = None, 0, False
 
-    def before_fit(self): self.armed = False   # fastai also calls this for validation alone
+    def before_fit(self):
+        self.armed = False  # fastai also calls this for validation alone
 
     def before_train(self):
         "Before the first epoch, take the fingerprint; an optimizer that was made anew learns what is frozen"
-        drop_stale_grads(self.model); sync_index(self.learn)
-        if self.armed: return
+        drop_stale_grads(self.model)
+        sync_index(self.learn)
+        if self.armed:
+            return
         taken = self._cache("hashes")
-        self.armed, self.late, self.before, self.frozen = True, False, taken or fingerprint(self.learn), set(frozen_names(self.learn))
+        self.before, self.frozen = taken or fingerprint(self.learn), set(frozen_names(self.learn))
+        self.armed, self.late = True, False
 
     def _cache(self, what):
         "Of the `FeatureCache` that has served this epoch, if one has"
         cb = vars(self.learn).get("feature_cache")
-        if cb is None or cb.cache.model is not self.learn.model: return None   # several processes: the names are others
+        if cb is None or cb.cache.model is not self.learn.model:
+            return None  # several processes: the names are others
         return getattr(cb.cache, what) if cb.light else None
 
     def after_epoch(self):
-        "Compare what has been frozen since the fit began. Tensors of layers that could not run, as their features were stored, wait until the fit ends"
-        if not self.armed: return
-        self.late = bool(still := self._cache("still") if self.epoch+1<self.n_epoch else None)
+        """Compare what has been frozen since the fit began.
+
+        Tensors of layers that could not run, as their features were stored, wait until the fit ends
+        """
+        if not self.armed:
+            return
+        self.late = bool(still := self._cache("still") if self.epoch + 1 < self.n_epoch else None)
         self._compare(still() if still else ())
 
     def after_fit(self):
-        if self.armed and self.late: self.late = False; self._compare()
+        if self.armed and self.late:
+            self.late = False
+            self._compare()
 
     def _compare(self, skip=()):
-        if self.frozen<=(skip := set(skip)): self.checked = len(self.frozen); return
+        if self.frozen <= (skip := set(skip)):
+            self.checked = len(self.frozen)
+            return
         now = self.frozen & set(frozen_names(self.learn))
         skip = {n for n in skip if n in now}
-        self.checked = check_frozen(self.learn, {k: v for k,v in self.before.items() if k in now}, skip)+len(skip)
+        self.checked = check_frozen(self.learn, {k: v for k, v in self.before.items() if k in now}, skip) + len(skip)
 
-    def __getstate__(self): return {k: v for k,v in self.__dict__.items() if k not in ("before", "frozen")}
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("before", "frozen")}

@@ -21,77 +21,91 @@ __all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'P
 class GroupError(InputError):
     "Groups that do not fit the model, or a group that does not exist; has the field `groups`"
 
+
 @dataclass(frozen=True)
 class GroupSpec:
     "Named groups of layers in forward order; call it with a model to get a list of parameters for each group"
+
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # (name, dotted module paths), stem first, head last
 
     @property
-    def names(self) -> tuple[str, ...]: return tuple(n for n,_ in self.groups)
+    def names(self) -> tuple[str, ...]:
+        return tuple(n for n, _ in self.groups)
 
-    def group_of(self,
-        path: str,       # dotted path of a module or parameter
-    ) -> str | None:     # group name; the longest matching module path wins; `None` if no group has it
+    def group_of(
+        self,
+        path: str,  # dotted path of a module or parameter
+    ) -> str | None:  # group name; the longest matching module path wins; `None` if no group has it
         "The group that `path` belongs to"
-        fits = [(len(p), n) for n,ps in self.groups for p in ps if p=="" or path==p or path.startswith(p+".")]
+        fits = [(len(p), n) for n, ps in self.groups for p in ps if p == "" or path == p or path.startswith(p + ".")]
         return max(fits, key=lambda o: o[0])[1] if fits else None
 
-# %% ../../nbs/api/freezing/01_layer_groups.ipynb #2c156e06
-def _param_groups(self: GroupSpec, model: nn.Module) -> list[list[nn.Parameter]]:
-    out, seen, stray = {n: [] for n in self.names}, set(), []
-    for path,p in model.named_parameters():  # shared parameters come once, under their first name
-        if id(p) in seen: continue
-        seen.add(id(p))
-        g = self.group_of(path)
-        out[g].append(p) if g else stray.append(path)
-    if stray: raise GroupError(f"No group has the parameters {', '.join(stray[:5])}{' …' if len(stray)>5 else ''}. The groups "
-                               f"are {', '.join(self.names)}: add the missing module paths to one of them.", groups=self.names)
-    if empty := [n for n,ps in out.items() if not ps]:
-        raise GroupError(f"The groups {', '.join(empty)} have no parameters in this model; its top modules are "
-                         f"{', '.join(n for n,_ in model.named_children())}.", groups=self.names)
-    return list(out.values())
+    def __call__(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        out, seen, stray = {n: [] for n in self.names}, set(), []
+        for path, p in model.named_parameters():  # shared parameters come once, under their first name
+            if id(p) in seen:
+                continue
+            seen.add(id(p))
+            g = self.group_of(path)
+            out[g].append(p) if g else stray.append(path)
+        if stray:
+            raise GroupError(
+                f"No group has the parameters {', '.join(stray[:5])}{' …' if len(stray) > 5 else ''}. The groups are "
+                f"{', '.join(self.names)}: add the missing module paths to one of them.",
+                groups=self.names,
+            )
+        if empty := [n for n, ps in out.items() if not ps]:
+            raise GroupError(
+                f"The groups {', '.join(empty)} have no parameters in this model; its top modules are "
+                f"{', '.join(n for n, _ in model.named_children())}.",
+                groups=self.names,
+            )
+        return list(out.values())
 
-GroupSpec.__call__ = _param_groups
-
-# %% ../../nbs/api/freezing/01_layer_groups.ipynb #fc71f17e
-def _spec_of(cls, model: nn.Module) -> GroupSpec:
-    "One group for each top-level module that has parameters, in the order of registration"
-    own = [n for n,_ in model.named_parameters(recurse=False)]
-    kids = [n for n,m in model.named_children() if any(True for _ in m.parameters())]
-    return cls(tuple((n, (n,)) for n in own+kids))
-
-GroupSpec.of = classmethod(_spec_of)
+    @classmethod
+    def of(cls, model: nn.Module) -> GroupSpec:
+        "One group for each top-level module that has parameters, in the order of registration"
+        own = [n for n, _ in model.named_parameters(recurse=False)]
+        kids = [n for n, m in model.named_children() if any(True for _ in m.parameters())]
+        return cls(tuple((n, (n,)) for n in own + kids))
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #8bc94827
 def is_learner(x) -> bool:
     "Whether `x` is a fastai `Learner`, told without importing fastai"
     return hasattr(x, "model") and hasattr(x, "dls") and hasattr(x, "create_opt")
 
+
 def model_of(learn_or_model) -> nn.Module:
     "The module inside a `Learner`, or the module itself; raises `InputError` on anything else"
     model = learn_or_model.model if is_learner(learn_or_model) else learn_or_model
-    if not isinstance(model, nn.Module): raise InputError(f"{type(model).__name__}: give a fastai Learner, or a torch module.")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"{type(model).__name__}: give a fastai Learner, or a torch module.")
     return model
 
+
 def group_spec(
-    learn_or_model,      # a fastai `Learner` or a module
-) -> GroupSpec | None:   # `None`: a Learner whose splitter is a plain function, so that its groups have no names
+    learn_or_model,  # a fastai `Learner` or a module
+) -> GroupSpec | None:  # `None`: a Learner whose splitter is a plain function, so that its groups have no names
     "The `GroupSpec` that applies"
     if is_learner(learn_or_model):
         s = getattr(learn_or_model, "splitter", None)
-        if isinstance(s, Pinned): s = s.inner
+        if isinstance(s, Pinned):
+            s = s.inner
         return s if isinstance(s, GroupSpec) else None
     return GroupSpec.of(model_of(learn_or_model))
+
 
 @dataclass(frozen=True)
 class Pinned:
     "A splitter that leaves some parameters out of the optimizer, so that nothing that goes through it can release them"
-    inner: Callable          # the splitter it stands in front of
-    names: frozenset[str]    # full names of the parameters, as in `named_parameters`
+
+    inner: Callable  # the splitter it stands in front of
+    names: frozenset[str]  # full names of the parameters, as in `named_parameters`
 
     def __call__(self, model: nn.Module) -> list[list[nn.Parameter]]:
-        out = {id(p) for n,p in model.named_parameters(remove_duplicate=False) if n in self.names}
+        out = {id(p) for n, p in model.named_parameters(remove_duplicate=False) if n in self.names}
         return [[p for p in ps if id(p) not in out] for ps in self.inner(model)]
+
 
 def pinned(learn_or_model) -> frozenset[str]:
     "Names of the parameters that `set_frozen(…, pin=True)` holds"
@@ -100,21 +114,30 @@ def pinned(learn_or_model) -> frozenset[str]:
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #df564196
 def layer_groups(
-    learn_or_model,                   # a fastai `Learner` or a module
-) -> dict[str, list[nn.Parameter]]:   # parameters of each group by its name, in forward order; the last is the head
+    learn_or_model,  # a fastai `Learner` or a module
+) -> dict[str, list[nn.Parameter]]:  # parameters of each group by its name, in forward order; the last is the head
     "The named groups of layers, the same ones that the optimizer has"
-    if spec := group_spec(learn_or_model): return dict(zip(spec.names, spec(model_of(learn_or_model))))
+    if spec := group_spec(learn_or_model):
+        return dict(zip(spec.names, spec(model_of(learn_or_model))))
     learn = learn_or_model
     pin = isinstance(learn.splitter, Pinned)
-    pls = learn.splitter.inner(learn.model) if pin else learn.opt.param_lists if learn.opt is not None else learn.splitter(learn.model)
-    if len(pls) and not isinstance(pls[0], Sequence) and not hasattr(pls[0], "itemgot"): pls = [pls]
-    names = _names_for(learn.model, [list(ps) for ps in pls]) if len(pls)>1 else ["all"]
-    return {n: list(ps) for n,ps in zip(names, pls)}
+    pls = (
+        learn.splitter.inner(learn.model)
+        if pin
+        else learn.opt.param_lists
+        if learn.opt is not None
+        else learn.splitter(learn.model)
+    )
+    if len(pls) and not isinstance(pls[0], Sequence) and not hasattr(pls[0], "itemgot"):
+        pls = [pls]
+    names = _names_for(learn.model, [list(ps) for ps in pls]) if len(pls) > 1 else ["all"]
+    return {n: list(ps) for n, ps in zip(names, pls)}
+
 
 def _names_for(model, groups):
     "The last group is the head; another has the name of the one module that holds it, else its number"
-    paths, out = {id(p): n for n,p in model.named_parameters()}, []
-    for i,ps in enumerate(groups[:-1]):
+    paths, out = {id(p): n for n, p in model.named_parameters()}, []
+    for i, ps in enumerate(groups[:-1]):
         parts = [paths[id(p)].split(".")[:-1] for p in ps if id(p) in paths]
         words = [w for w in os.path.commonprefix(parts) if w not in ("module", "layers")] if parts else []
         name = ".".join(words[-2:] if words and words[-1].isdigit() else words[-1:])
@@ -124,95 +147,132 @@ def _names_for(model, groups):
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #c1b8e64f
 def group_index(
     names: Sequence[str],  # the groups, in order
-    where: str | int,      # a name, `'head'` for the last, or an index (negative: from the end)
-) -> int:                  # 0 to `len(names)-1`
+    where: str | int,  # a name, `'head'` for the last, or an index (negative: from the end)
+) -> int:  # 0 to `len(names)-1`
     "Position of a group; raises `GroupError`, which lists the groups"
     names = list(names)
     if isinstance(where, str):
-        if where in names: return names.index(where)
-        if where=="head": return len(names)-1
-        if finer := [i for i,n in enumerate(names) if n.startswith(where+".")]: return finer[0]   # a group that was split by layers
-    elif isinstance(where, int) and not isinstance(where, bool) and -len(names)<=where<len(names): return where%len(names)
+        if where in names:
+            return names.index(where)
+        if where == "head":
+            return len(names) - 1
+        if finer := [i for i, n in enumerate(names) if n.startswith(where + ".")]:
+            return finer[0]  # a group that was split by layers
+    elif isinstance(where, int) and not isinstance(where, bool) and -len(names) <= where < len(names):
+        return where % len(names)
     hint = did_you_mean(where, names) if isinstance(where, str) else ""
-    raise GroupError(f"There is no group {where!r}.{hint} The groups are {', '.join(f'{i} {n!r}' for i,n in enumerate(names))}; "
-                     f"give a name or a number from {-len(names)} to {len(names)-1}.", groups=names)
+    raise GroupError(
+        f"There is no group {where!r}.{hint} The groups are {', '.join(f'{i} {n!r}' for i, n in enumerate(names))}; "
+        f"give a name or a number from {-len(names)} to {len(names) - 1}.",
+        groups=names,
+    )
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #e5532494
 def trace(
     model: nn.Module,
-    *inputs,                                  # of the forward pass
-) -> dict[str, tuple[int, tuple | None]]:     # for each module that was called: its turn, and its output's shape; in order
+    *inputs,  # of the forward pass
+) -> dict[str, tuple[int, tuple | None]]:  # for each module that was called: its turn, and its output's shape; in order
     "One forward pass in evaluation mode, without gradients; modes and random states are put back"
     seen, modes, rnd = {}, [(m, m.training) for m in model.modules()], RandomState()
+
     def note(path):
-        def before(m, args): seen.setdefault(path, [len(seen), None])
-        def after(m, args, out): seen[path][1] = _shape(out)
+        def before(m, args):
+            seen.setdefault(path, [len(seen), None])
+
+        def after(m, args, out):
+            seen[path][1] = _shape(out)
+
         return before, after
+
     hooks = []
-    for path,m in model.named_modules():
-        before,after = note(path)
+    for path, m in model.named_modules():
+        before, after = note(path)
         hooks += [m.register_forward_pre_hook(before), m.register_forward_hook(after)]
     try:
         model.eval()
-        with torch.no_grad(): model(*inputs)
+        with torch.no_grad():
+            model(*inputs)
     finally:
-        for h in hooks: h.remove()
-        for m,t in modes: m.training = t
-        if hasattr(model, "reset"): model.reset()   # a recurrent model forgets what it has just seen
+        for h in hooks:
+            h.remove()
+        for m, t in modes:
+            m.training = t
+        if hasattr(model, "reset"):
+            model.reset()  # a recurrent model forgets what it has just seen
         rnd.restore()
-    return {p: tuple(v) for p,v in seen.items()}
+    return {p: tuple(v) for p, v in seen.items()}
+
 
 def _shape(out):
-    if isinstance(out, torch.Tensor): return tuple(out.shape)
-    if isinstance(out, (list, tuple)): return next((s for o in out if (s := _shape(o))), None)
+    if isinstance(out, torch.Tensor):
+        return tuple(out.shape)
+    if isinstance(out, (list, tuple)):
+        return next((s for o in out if (s := _shape(o))), None)
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #28539a69
 def _turns(model, seen):
-    "For each parameter (by name): when the module that holds it was first called; where it was not, when its parent was"
+    """For each parameter (by name): when the module that holds it was first called; where it was not, when its
+    parent was
+    """
+
     def turn(path):
-        while path not in seen and path: path = path.rpartition(".")[0]
+        while path not in seen and path:
+            path = path.rpartition(".")[0]
         return seen[path][0] if path in seen else None
-    return {n: turn(n.rpartition(".")[0]) for n,_ in model.named_parameters()}
+
+    return {n: turn(n.rpartition(".")[0]) for n, _ in model.named_parameters()}
+
 
 def check_order(
     model: nn.Module,
     spec: GroupSpec,
-    seen: dict,        # from `trace`
+    seen: dict,  # from `trace`
 ):
     "Raise `GroupError` if the groups are not in the order in which data passes through them"
     turns, first = _turns(model, seen), {}
-    for n,t in turns.items():
-        if t: first.setdefault(spec.group_of(n), t); first[spec.group_of(n)] = min(first[spec.group_of(n)], t)
+    for n, t in turns.items():
+        if t:
+            first.setdefault(spec.group_of(n), t)
+            first[spec.group_of(n)] = min(first[spec.group_of(n)], t)
     now = [g for g in spec.names if g in first]
     want = sorted(now, key=first.get)
-    if now!=want: raise GroupError(f"The groups are given as {', '.join(now)}, but data passes through them in the order {', '.join(want)}. "
-                                   "Give them in that order.", groups=tuple(want))
+    if now != want:
+        raise GroupError(
+            f"The groups are given as {', '.join(now)}, but data passes through them in the order {', '.join(want)}. "
+            "Give them in that order.",
+            groups=tuple(want),
+        )
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #9be94615
 def find_groups(
     model: nn.Module,
-    seen: dict,        # from `trace`
-    n: int = 5,        # stop opening modules when there are so many groups
+    seen: dict,  # from `trace`
+    n: int = 5,  # stop opening modules when there are so many groups
 ) -> GroupSpec:
     "A few groups in forward order: the modules of `model`, the one with most parameters opened again and again"
-    turns, sizes = _turns(model, seen), {k: p.numel() for k,p in model.named_parameters()}
-    inside = lambda path: [k for k in sizes if k==path or k.startswith(path+".") or not path]
+    turns, sizes = _turns(model, seen), {k: p.numel() for k, p in model.named_parameters()}
+    inside = lambda path: [k for k in sizes if k == path or k.startswith(path + ".") or not path]
     size = lambda path: sum(sizes[k] for k in inside(path))
+
     def opened(path):
-        m, pre = model.get_submodule(path), path+"." if path else ""
-        kids = [pre+k for k,c in m.named_children() if any(True for _ in c.parameters())]
-        return [pre+k for k,_ in m.named_parameters(recurse=False)]+kids if kids else []
+        m, pre = model.get_submodule(path), path + "." if path else ""
+        kids = [pre + k for k, c in m.named_children() if any(True for _ in c.parameters())]
+        return [pre + k for k, _ in m.named_parameters(recurse=False)] + kids if kids else []
+
     groups, total = opened("") or [""], size("")
-    while groups!=[""]:
+    while groups != [""]:
         large = max(groups, key=size)
         kids = opened(large) if large not in sizes else []
-        if not kids or (len(groups)>=n and size(large)<.9*total) or len(groups)+len(kids)>4*n: break
-        i = groups.index(large); groups[i:i+1] = kids
-    groups.sort(key=lambda path: min((turns[k] for k in inside(path) if turns[k] is not None), default=1<<30))
+        if not kids or (len(groups) >= n and size(large) < 0.9 * total) or len(groups) + len(kids) > 4 * n:
+            break
+        i = groups.index(large)
+        groups[i : i + 1] = kids
+    groups.sort(key=lambda path: min((turns[k] for k in inside(path) if turns[k] is not None), default=1 << 30))
     loose, groups = [g for g in groups if g in sizes], [g for g in groups if g not in sizes] or groups
-    loose = [g for g in loose if g not in groups]   # parameters of a module that is opened belong to the first group
-    name = lambda i, g: "head_" if g=="head" and i<len(groups)-1 else g or "all"   # 'head' is the last group, whatever the modules are called
-    return GroupSpec(tuple((name(i, g), (g, *(loose if i==0 else ()))) for i,g in enumerate(groups)))
+    loose = [g for g in loose if g not in groups]  # parameters of a module that is opened belong to the first group
+    # 'head' is the last group, whatever the modules are called
+    name = lambda i, g: "head_" if g == "head" and i < len(groups) - 1 else g or "all"
+    return GroupSpec(tuple((name(i, g), (g, *(loose if i == 0 else ()))) for i, g in enumerate(groups)))
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #70d23375
 def as_spec(
@@ -220,51 +280,73 @@ def as_spec(
     model: nn.Module,
 ) -> GroupSpec:
     "Groups given by hand, checked: every path exists, every parameter has a group"
-    if isinstance(groups, GroupSpec): spec = groups
+    if isinstance(groups, GroupSpec):
+        spec = groups
     elif isinstance(groups, dict) and groups:
-        have = [n for n,_ in model.named_modules() if n]+[n for n,_ in model.named_parameters()]
+        have = [n for n, _ in model.named_modules() if n] + [n for n, _ in model.named_parameters()]
         out = []
-        for name,ps in groups.items():
+        for name, ps in groups.items():
             ps = (ps,) if isinstance(ps, str) else tuple(ps)
             for p in ps:
-                if not fnmatch.filter(have, p): raise GroupError(f"Group {name!r}: nothing in the model matches {p!r}.{did_you_mean(p, have)} Its top modules "
-                                                                 f"are {', '.join(n for n,_ in model.named_children())}.", groups=tuple(groups))
+                if not fnmatch.filter(have, p):
+                    raise GroupError(
+                        f"Group {name!r}: nothing in the model matches {p!r}.{did_you_mean(p, have)} Its top modules "
+                        f"are {', '.join(n for n, _ in model.named_children())}.",
+                        groups=tuple(groups),
+                    )
             out.append((str(name), tuple(h for p in ps for h in ([p] if p in have else fnmatch.filter(have, p)))))
         spec = GroupSpec(tuple(out))
-    else: raise GroupError(f"groups={groups!r}: give a dict of module paths by group name, in forward order, such as {{'stem': 'conv1', 'body': ['layer1', "
-                           "'layer2']}, or a GroupSpec.", groups=())
+    else:
+        raise GroupError(
+            f"groups={groups!r}: give a dict of module paths by group name, in forward order, such as {{'stem': "
+            "'conv1', 'body': ['layer1', 'layer2']}, or a GroupSpec.",
+            groups=(),
+        )
     if "head" in spec.names[:-1]:
-        raise GroupError(f"'head' is the last group, but here it is before {spec.names[-1]!r}. Give it another name.", groups=spec.names)
-    if twice := [n for n in dict.fromkeys(spec.names) if spec.names.count(n)>1]:
-        raise GroupError(f"Several groups are called {', '.join(map(repr, twice))}. Give each a name of its own.", groups=spec.names)
+        raise GroupError(
+            f"'head' is the last group, but here it is before {spec.names[-1]!r}. Give it another name.",
+            groups=spec.names,
+        )
+    if twice := [n for n in dict.fromkeys(spec.names) if spec.names.count(n) > 1]:
+        raise GroupError(
+            f"Several groups are called {', '.join(map(repr, twice))}. Give each a name of its own.", groups=spec.names
+        )
     spec(model)
     return spec
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #496926be
 def sample_input(
-    learn_or_dls,     # a fastai `Learner` or `DataLoaders`
-) -> tuple:           # inputs of the model, a batch of one where the data allows it
+    learn_or_dls,  # a fastai `Learner` or `DataLoaders`
+) -> tuple:  # inputs of the model, a batch of one where the data allows it
     "What the model is given, from the validation data (else the training data); random states are put back"
     learn, dls = (learn_or_dls, learn_or_dls.dls) if is_learner(learn_or_dls) else (None, learn_or_dls)
     dl = next(d for d in [*dls.loaders[1:], dls.loaders[0]] if len(d.dataset))
     rnd = RandomState(dls.loaders)
     try:
-        try: b = dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()
-        except Exception: b = dl.one_batch()   # a DataLoader of another kind
-    finally: rnd.restore()
+        try:
+            b = dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()
+        except Exception:
+            b = dl.one_batch()  # a DataLoader of another kind
+    finally:
+        rnd.restore()
     b = b if isinstance(b, (list, tuple)) else (b,)
     device = next((p.device for p in learn.model.parameters()), "cpu") if learn else "cpu"
-    return tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in b[:max(getattr(dls, "n_inp", 1), 1)])
+    return tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in b[: max(getattr(dls, "n_inp", 1), 1)])
+
 
 def name_groups(
-    learn,                                        # a fastai `Learner`
-    groups: GroupSpec | dict | None = None,       # as in `as_spec`, the head last; `None`: found
+    learn,  # a fastai `Learner`
+    groups: GroupSpec | dict | None = None,  # as in `as_spec`, the head last; `None`: found
 ) -> GroupSpec:
     "Give a Learner named groups in forward order, and an optimizer that has them; what is frozen stays frozen"
     check_free(learn, "name_groups")
-    try: seen = trace(learn.model, *sample_input(learn))
-    except Exception as e: raise GroupError(f"One item of the data could not be put through the network: {str(e)[:200]}. diagnose(learn) says more.",
-                                            groups=()) from e
+    try:
+        seen = trace(learn.model, *sample_input(learn))
+    except Exception as e:
+        raise GroupError(
+            f"One item of the data could not be put through the network: {str(e)[:200]}. diagnose(learn) says more.",
+            groups=(),
+        ) from e
     spec = find_groups(learn.model, seen) if groups is None else as_spec(groups, learn.model)
     check_order(learn.model, spec, seen)
     pin = getattr(learn, "splitter", None)

@@ -12,16 +12,23 @@ __all__ = ['LayerTable']
 
 # %% ../../nbs/api/freezing/03_layer_table.ipynb #da10657d
 class LayerTable(pd.DataFrame):
-    "What `layer_table` returns: a DataFrame with one row a layer, shown by group in a notebook; `note` is a word of warning or `''`"
+    """What `layer_table` returns: a DataFrame with one row a layer, shown by group in a notebook; `note` is a word
+    of warning or `''`
+    """
+
     _metadata = ["note"]
 
-    def __init__(self,
-        data=None,    # one row a layer, as `layer_table` makes them
-        *args, **kw,  # for `pandas.DataFrame`
-    ): super().__init__(data, *args, **kw)
+    def __init__(
+        self,
+        data=None,  # one row a layer, as `layer_table` makes them
+        *args,
+        **kw,  # for `pandas.DataFrame`
+    ):
+        super().__init__(data, *args, **kw)
 
     @property
-    def _constructor(self): return pd.DataFrame   # parts of it are plain tables
+    def _constructor(self):
+        return pd.DataFrame  # parts of it are plain tables
 
     def with_note(self, note: str) -> LayerTable:
         "Set the word of warning"
@@ -29,18 +36,65 @@ class LayerTable(pd.DataFrame):
         return self
 
     def by_group(self) -> pd.DataFrame:
-        "One row a group: layers, parameters, share that trains (0..1), batch norms that are held and in all, learning rate"
+        """One row a group: layers, parameters, share that trains (0..1), batch norms that are held and in all,
+        learning rate
+        """
         rows = []
-        for g,t in self.groupby("group", sort=False):
-            bn = t.batch_norm[t.batch_norm!=""]
-            rows.append(dict(group=g, layers=len(t), parameters=t.parameters.sum(), frozen=_share(t), held=(bn=="held").sum(), batch_norms=len(bn),
-                             lr=t.lr.iloc[0], moved="yes" if (t.moved=="yes").any() else t.moved.iloc[0]))
+        for g, t in self.groupby("group", sort=False):
+            bn = t.batch_norm[t.batch_norm != ""]
+            rows.append(
+                dict(
+                    group=g,
+                    layers=len(t),
+                    parameters=t.parameters.sum(),
+                    frozen=_share(t),
+                    held=(bn == "held").sum(),
+                    batch_norms=len(bn),
+                    lr=t.lr.iloc[0],
+                    moved="yes" if (t.moved == "yes").any() else t.moved.iloc[0],
+                )
+            )
         return pd.DataFrame(rows)
 
+    def _repr_html_(self):
+        groups, live = self.by_group(), _trainable(self)
+        if not len(groups):
+            return "<p>No layer has parameters or statistics.</p>"
+        cols = _columns(groups)
+        width = sum(c[2] for c in cols) + 5
+        wide = (
+            f"min-width:{width:.0f}em;max-width:{width + 3:.0f}em;border-bottom:1px solid #8884;box-sizing:border-box;"
+        )
+        head = (
+            f'<div style="{wide}padding:3px 0 3px 1em;font-weight:bold">'
+            f'{"".join(_span(k, w, s, tip) for k, tip, w, s, _ in cols)}</div>'
+        )
+        line = lambda r: (
+            f'<summary style="{wide}padding:3px 0;cursor:pointer">'
+            f'{"".join(_span(f(r), w, s) for _, _, w, s, f in cols)}</summary>'
+        )
+        body = "".join(
+            f"<details>{line(r)}{_layers_html(self[self.group == r.group])}</details>" for r in groups.itertuples()
+        )
+        note = (
+            (
+                '<div style="margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;'
+                f'background-color:rgba(235,140,30,.12)">{escape(self.note)}</div>'
+            )
+            if getattr(self, "note", "")
+            else ""
+        )
+        return (
+            f'{_STYLE}<div class="ftl" style="font-size:.9em;overflow-x:auto">'
+            f'<p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
+        )
+
+
 def _share(t):
-    words = set(t.frozen)-{""}
-    if words=={"yes", "pinned"}: return "yes"
-    return next(iter(words)) if len(words)==1 else "partly" if words else ""
+    words = set(t.frozen) - {""}
+    if words == {"yes", "pinned"}:
+        return "yes"
+    return next(iter(words)) if len(words) == 1 else "partly" if words else ""
 
 # %% ../../nbs/api/freezing/03_layer_table.ipynb #8995c71d
 _STYLE = """<style>.ftl summary:hover{background:rgba(128,128,128,.1)}
@@ -50,68 +104,96 @@ _STYLE = """<style>.ftl summary:hover{background:rgba(128,128,128,.1)}
 _WORDS = {"yes": "frozen", "pinned": "pinned", "no": "trains", "partly": "partly"}
 _COLOURS = {"yes": "60,130,220,.22", "pinned": "60,130,220,.45", "no": "235,140,30,.26", "partly": "140,140,140,.28"}
 
+
 def _span(text, width, style="", title=""):
     "A cell of a fixed width in em; the space keeps words apart where styles are not shown"
     tip = f' title="{title}"' if title else ""
-    return f'<span{tip} style="display:inline-block;width:{width}em;vertical-align:middle;white-space:nowrap;{style}">{text} </span>'
+    return (
+        f'<span{tip} style="display:inline-block;width:{width}em;vertical-align:middle;'
+        f'white-space:nowrap;{style}">{text} </span>'
+    )
+
 
 def _chip(word):
-    return f'<span style="background-color:rgba({_COLOURS[word]});border-radius:8px;padding:1px 8px">{_WORDS[word]}</span>' if word else ""
+    return (
+        f'<span style="background-color:rgba({_COLOURS[word]});border-radius:8px;padding:1px 8px">{_WORDS[word]}</span>'
+        if word
+        else ""
+    )
 
-def _rate(lr): return "" if lr is None or lr!=lr else f"{lr:.2g}"
+
+def _rate(lr):
+    return "" if lr is None or lr != lr else f"{lr:.2g}"
+
 
 def _norms(r):
-    if not r.batch_norms: return ""
-    if not r.held: return f"{r.batch_norms} follow{'s' if r.batch_norms==1 else ''} batches"
-    return f"{r.held} held" if r.held==r.batch_norms else f"{r.held} of {r.batch_norms} held"
+    if not r.batch_norms:
+        return ""
+    if not r.held:
+        return f"{r.batch_norms} follow{'s' if r.batch_norms == 1 else ''} batches"
+    return f"{r.held} held" if r.held == r.batch_norms else f"{r.held} of {r.batch_norms} held"
 
-def _bar(share): return (f'<span style="display:inline-block;width:{max(.15, 3*share):.2f}em;height:.5em;margin-right:.5em;vertical-align:middle;'
-                         'background-color:rgba(128,128,128,.55)"></span>')
+
+def _bar(share):
+    return (
+        f'<span style="display:inline-block;width:{max(0.15, 3 * share):.2f}em;height:.5em;margin-right:.5em;'
+        'vertical-align:middle;background-color:rgba(128,128,128,.55)"></span>'
+    )
 
 # %% ../../nbs/api/freezing/03_layer_table.ipynb #2b0ba4df
 _RIGHT = "text-align:right;margin-right:1.1em;"
 
+
 def _columns(groups):
-    "For each column that says something: its heading, what the heading means, width in em, style, and a function of the row"
+    """For each column that says something: its heading, what the heading means, width in em, style, and a function
+    of the row
+    """
     most = max(groups.parameters.max(), 1)
-    cols = [("group", "", max(5, .62*groups.group.str.len().max()+1), "", lambda r: escape(r.group) or "–"),
-            ("layers", "layers with parameters or statistics", 3.6, _RIGHT, lambda r: r.layers),
-            ("parameters", "weights and biases", 10.5, "", lambda r: f"{_bar(r.parameters/most)}{r.parameters:,}"),
-            ("state", "pinned: frozen, and fastai's own unfreeze cannot release it", 5.5, "", lambda r: _chip(r.frozen)),
-            ("batch norm", "held: its running statistics do not move", 8.6, "", _norms),
-            ("rate", "learning rate; of a frozen group: what it would train with", 4, _RIGHT, lambda r: _rate(r.lr)),
-            ("moved", "whether any of its tensors changed since the last fit began, or since the fingerprint given", 4, "", lambda r: r.moved)]
-    return [c for c in cols if any(c[-1](r)!="" for r in groups.itertuples())]
+    cols = [
+        ("group", "", max(5, 0.62 * groups.group.str.len().max() + 1), "", lambda r: escape(r.group) or "–"),
+        ("layers", "layers with parameters or statistics", 3.6, _RIGHT, lambda r: r.layers),
+        ("parameters", "weights and biases", 10.5, "", lambda r: f"{_bar(r.parameters / most)}{r.parameters:,}"),
+        ("state", "pinned: frozen, and fastai's own unfreeze cannot release it", 5.5, "", lambda r: _chip(r.frozen)),
+        ("batch norm", "held: its running statistics do not move", 8.6, "", _norms),
+        ("rate", "learning rate; of a frozen group: what it would train with", 4, _RIGHT, lambda r: _rate(r.lr)),
+        (
+            "moved",
+            "whether any of its tensors changed since the last fit began, or since the fingerprint given",
+            4,
+            "",
+            lambda r: r.moved,
+        ),
+    ]
+    return [c for c in cols if any(c[-1](r) != "" for r in groups.itertuples())]
+
 
 def _layers_html(t):
     "The layers of one group"
-    shown = [("layer", lambda o: escape(o.layer)), ("kind", lambda o: escape(o.kind)), ("output", lambda o: o.output),
-             ("parameters", lambda o: f"{o.parameters:,}"), ("state", lambda o: _WORDS.get(o.frozen, "")),
-             ("statistics", lambda o: o.batch_norm), ("moved", lambda o: o.moved)]
-    shown = [(k, f) for k,f in shown if any(map(f, t.itertuples()))]
-    cell = lambda tag, k, v: f'<{tag} class="num">{v}</{tag}>' if k=="parameters" else f"<{tag}>{v}</{tag}>"
-    row = lambda o: f'<tr{"" if o.frozen in ("no", "partly") else _OFF}>{"".join(cell("td", k, f(o)) for k,f in shown)}</tr>'
-    return f'<table><tr>{"".join(cell("th", k, k) for k,_ in shown)}</tr>{"".join(map(row, t.itertuples()))}</table>'
+    shown = [
+        ("layer", lambda o: escape(o.layer)),
+        ("kind", lambda o: escape(o.kind)),
+        ("output", lambda o: o.output),
+        ("parameters", lambda o: f"{o.parameters:,}"),
+        ("state", lambda o: _WORDS.get(o.frozen, "")),
+        ("statistics", lambda o: o.batch_norm),
+        ("moved", lambda o: o.moved),
+    ]
+    shown = [(k, f) for k, f in shown if any(map(f, t.itertuples()))]
+    cell = lambda tag, k, v: f'<{tag} class="num">{v}</{tag}>' if k == "parameters" else f"<{tag}>{v}</{tag}>"
+    row = lambda o: (
+        f'<tr{"" if o.frozen in ("no", "partly") else _OFF}>{"".join(cell("td", k, f(o)) for k, f in shown)}</tr>'
+    )
+    return f'<table><tr>{"".join(cell("th", k, k) for k, _ in shown)}</tr>{"".join(map(row, t.itertuples()))}</table>'
+
 
 _OFF = ' class="off"'
 
 # %% ../../nbs/api/freezing/03_layer_table.ipynb #e1f0c2aa
-def _html(self: LayerTable):
-    groups, live = self.by_group(), _trainable(self)
-    if not len(groups): return "<p>No layer has parameters or statistics.</p>"
-    cols = _columns(groups)
-    width = sum(c[2] for c in cols)+5
-    wide = f"min-width:{width:.0f}em;max-width:{width+3:.0f}em;border-bottom:1px solid #8884;box-sizing:border-box;"
-    head = f'<div style="{wide}padding:3px 0 3px 1em;font-weight:bold">{"".join(_span(k, w, s, tip) for k,tip,w,s,_ in cols)}</div>'
-    line = lambda r: f'<summary style="{wide}padding:3px 0;cursor:pointer">{"".join(_span(f(r), w, s) for _,_,w,s,f in cols)}</summary>'
-    body = "".join(f"<details>{line(r)}{_layers_html(self[self.group==r.group])}</details>" for r in groups.itertuples())
-    note = (f'<div style="margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12)">{escape(self.note)}</div>'
-            if getattr(self, "note", "") else "")
-    return f'{_STYLE}<div class="ftl" style="font-size:.9em;overflow-x:auto"><p>{live} Click a group to see its layers.</p>{note}{head}{body}</div>'
-
 def _trainable(t):
-    n, total = t.parameters[t.frozen=="no"].sum(), t.parameters.sum()
-    part = t.parameters[t.frozen=="partly"].sum()
-    return f"{n:,} of {total:,} parameters train ({n/max(total, 1):.1%})"+(f", and some of {part:,}" if part else "")+"."
-
-LayerTable._repr_html_ = _html
+    n, total = t.parameters[t.frozen == "no"].sum(), t.parameters.sum()
+    part = t.parameters[t.frozen == "partly"].sum()
+    return (
+        f"{n:,} of {total:,} parameters train ({n / max(total, 1):.1%})"
+        + (f", and some of {part:,}" if part else "")
+        + "."
+    )

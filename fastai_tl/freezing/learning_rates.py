@@ -22,96 +22,137 @@ __all__ = ['spread_lrs', 'decayed_lrs', 'next_lrs', 'lrs_of', 'set_lrs', 'PerGro
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #b295b89a
 def _check_rate(what, v):
-    if isinstance(v, bool) or not isinstance(v, Real) or not math.isfinite(v) or v<=0:
-        raise InputError(f"{what}={v!r}: a learning rate is a number above 0, such as 1e-3. To hold layers still, freeze them: freeze_to(learn, …).")
+    if isinstance(v, bool) or not isinstance(v, Real) or not math.isfinite(v) or v <= 0:
+        raise InputError(
+            f"{what}={v!r}: a learning rate is a number above 0, such as 1e-3. To hold layers still, freeze them: "
+            "freeze_to(learn, …)."
+        )
+
 
 def _check_count(n):
-    if isinstance(n, bool) or not isinstance(n, int) or n<1: raise InputError(f"n={n!r}: give the number of groups, 1 or more.")
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"n={n!r}: give the number of groups, 1 or more.")
+
 
 def spread_lrs(
-    lo: float,       # rate of the first group, the stem
-    hi: float,       # rate of the last, the head
-    n: int,          # groups
-) -> list[float]:    # stem first
+    lo: float,  # rate of the first group, the stem
+    hi: float,  # rate of the last, the head
+    n: int,  # groups
+) -> list[float]:  # stem first
     "Rates in equal ratios from `lo` to `hi`; a single group gets `hi`"
-    _check_rate("lo", lo); _check_rate("hi", hi); _check_count(n)
-    if lo>hi: raise InputError(f"lo={lo:g} is above hi={hi:g}: the first group gets the lowest rate, so give lo <= hi.")
-    return [float(hi)] if n==1 else [float(v) for v in np.geomspace(lo, hi, n)]
+    _check_rate("lo", lo)
+    _check_rate("hi", hi)
+    _check_count(n)
+    if lo > hi:
+        raise InputError(f"lo={lo:g} is above hi={hi:g}: the first group gets the lowest rate, so give lo <= hi.")
+    return [float(hi)] if n == 1 else [float(v) for v in np.geomspace(lo, hi, n)]
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #83f7c390
 def decayed_lrs(
-    lr: float,             # rate of the last group, the head
-    n: int,                # groups
-    factor: float = 2.6,   # each group's rate is the next one's divided by this, 1 or more
-) -> list[float]:          # stem first
+    lr: float,  # rate of the last group, the head
+    n: int,  # groups
+    factor: float = 2.6,  # each group's rate is the next one's divided by this, 1 or more
+) -> list[float]:  # stem first
     "Rates that fall by `factor` from group to group, from the head to the stem"
-    _check_rate("lr", lr); _check_count(n)
-    if isinstance(factor, bool) or not isinstance(factor, Real) or not 1<=factor<math.inf:
+    _check_rate("lr", lr)
+    _check_count(n)
+    if isinstance(factor, bool) or not isinstance(factor, Real) or not 1 <= factor < math.inf:
         raise InputError(f"factor={factor!r}: give a number from 1; early groups get the smaller rates.")
-    out = [float(lr)*float(factor)**-(n-1-i) for i in range(n)]
-    if out[0]==0: raise InputError(f"factor={factor:g} over {n} groups takes the first rate down to 0. Give a smaller factor; 1/.75 is usual for layers.")
+    out = [float(lr) * float(factor) ** -(n - 1 - i) for i in range(n)]
+    if out[0] == 0:
+        raise InputError(
+            f"factor={factor:g} over {n} groups takes the first rate down to 0. Give a smaller factor; 1/.75 is usual "
+            "for layers."
+        )
     return out
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #492c1c1e
 def next_lrs(
-    learn,                # a fastai `Learner`
-) -> dict[str, float]:    # by group name, stem first
+    learn,  # a fastai `Learner`
+) -> dict[str, float]:  # by group name, stem first
     "The rates, from `learn.lr`, that the next `fit…` starts from if it is given none"
     names = list(layer_groups(learn))
     return dict(zip(names, _each(learn.lr, names, "learn.lr has ")))
 
+
 def lrs_of(
-    learn,                # a fastai `Learner`
-) -> dict[str, float]:    # by group name, stem first
-    "The rates that the optimizer holds now; if there is none yet, those it will start with (it is not made: reading changes nothing)"
-    if learn.opt is None: return next_lrs(learn)
-    return {n: float(h["lr"]) for n,h in zip(layer_groups(learn), learn.opt.hypers)}
+    learn,  # a fastai `Learner`
+) -> dict[str, float]:  # by group name, stem first
+    """The rates that the optimizer holds now; if there is none yet, those it will start with (it is not made:
+    reading changes nothing)
+    """
+    if learn.opt is None:
+        return next_lrs(learn)
+    return {n: float(h["lr"]) for n, h in zip(layer_groups(learn), learn.opt.hypers)}
+
 
 def _each(lrs, names, say=""):
     "One rate for each group from a number, a slice or a sequence, as fastai takes them"
     n = len(names)
     if isinstance(lrs, slice):
-        if lrs.step is not None or lrs.stop is None: raise InputError(f"{lrs}: give slice(lo, hi), or slice(hi) for hi/10 in all groups but the last.")
-        if lrs.start is not None: return spread_lrs(lrs.start, lrs.stop, n)
+        if lrs.step is not None or lrs.stop is None:
+            raise InputError(f"{lrs}: give slice(lo, hi), or slice(hi) for hi/10 in all groups but the last.")
+        if lrs.start is not None:
+            return spread_lrs(lrs.start, lrs.stop, n)
         _check_rate("hi", lrs.stop)
-        return [float(lrs.stop)/10]*(n-1)+[float(lrs.stop)]
-    if isinstance(lrs, (str, bytes, set)) or not hasattr(lrs, "__iter__"): return [lrs]*n
+        return [float(lrs.stop) / 10] * (n - 1) + [float(lrs.stop)]
+    if isinstance(lrs, (str, bytes, set)) or not hasattr(lrs, "__iter__"):
+        return [lrs] * n
     lrs = lrs.tolist() if hasattr(lrs, "tolist") else list(lrs)
-    if not isinstance(lrs, list): return [lrs]*n   # an array without dimensions
-    if len(lrs)!=n: raise GroupError(f"{say}{len(lrs)} rates for {n} groups. Give one for each, stem first: {', '.join(names)}.", groups=names)
+    if not isinstance(lrs, list):
+        return [lrs] * n  # an array without dimensions
+    if len(lrs) != n:
+        raise GroupError(
+            f"{say}{len(lrs)} rates for {n} groups. Give one for each, stem first: {', '.join(names)}.", groups=names
+        )
     return lrs
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #670a3c69
 def set_lrs(
-    learn,                                                   # a fastai `Learner`
-    lrs: dict | Sequence[float] | float | slice | Callable,  # see above: by group; one for each; one for all; `slice(lo, hi)`; or `rule(i, name, n)`
-) -> dict[str, float]:                                       # by group, as read back from the optimizer
-    """Set learning rates, for now and for every later `fit`, `fit_one_cycle`, … that is given none; on an error nothing has changed.
-    In a dict, groups that are not named keep the rate of `next_lrs`. An optimizer is made if there is none; what is frozen stays frozen"""
+    learn,  # a fastai `Learner`
+    # see above: by group; one for each; one for all; `slice(lo, hi)`; or `rule(i, name, n)`
+    lrs: dict | Sequence[float] | float | slice | Callable,
+) -> dict[str, float]:  # by group, as read back from the optimizer
+    """Set learning rates, for now and for every later `fit`, `fit_one_cycle`, … that is given none; on an error nothing
+    has changed. In a dict, groups that are not named keep the rate of `next_lrs`. An optimizer is made if there is
+    none; what is frozen stays frozen
+    """
     check_free(learn, "set_lrs")
     names = list(layer_groups(learn))
-    if callable(lrs): new = [lrs(i, g, len(names)) for i,g in enumerate(names)]
-    elif isinstance(lrs, dict): new = _by_name(learn, lrs, names)
-    else: new = _each(lrs, names)
-    for g,v in zip(names, new): _check_rate(f"lr of {g!r}", v)
+    if callable(lrs):
+        new = [lrs(i, g, len(names)) for i, g in enumerate(names)]
+    elif isinstance(lrs, dict):
+        new = _by_name(learn, lrs, names)
+    else:
+        new = _each(lrs, names)
+    for g, v in zip(names, new):
+        _check_rate(f"lr of {g!r}", v)
     new = [float(v) for v in new]
-    if learn.opt is None: learn.create_opt()
+    if learn.opt is None:
+        learn.create_opt()
     _take_lists(learn)
     learn.opt.set_hyper("lr", new)
     learn.lr = new
     return lrs_of(learn)
 
+
 def _by_name(learn, lrs, names):
     "A name before a dot stands for all its layers, see `split_layers`; a full name counts more"
-    hit = {k: [i for i,n in enumerate(names) if k not in names and isinstance(k, str) and n.startswith(k+".")] or [group_index(names, k)] for k in lrs}
+    hit = {
+        k: [i for i, n in enumerate(names) if k not in names and isinstance(k, str) and n.startswith(k + ".")]
+        or [group_index(names, k)]
+        for k in lrs
+    }
     given = {i: lrs[k] for k in sorted(hit, key=lambda k: -len(hit[k])) for i in hit[k]}
-    rest = list(next_lrs(learn).values()) if len(given)<len(names) else names
-    return [given.get(i, r) for i,r in enumerate(rest)]
+    rest = list(next_lrs(learn).values()) if len(given) < len(names) else names
+    return [given.get(i, r) for i, r in enumerate(rest)]
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #ce98cfb8
 class PerGroup:
     "An `opt_func` that takes a rate for each group, around one that does not"
-    def __init__(self, func): self.func = func
+
+    def __init__(self, func):
+        self.func = func
 
     def __call__(self, params, lr):
         "Make the optimizer with the last rate, then set them all"
@@ -120,79 +161,121 @@ class PerGroup:
         opt.set_hyper("lr", lr)
         return opt
 
-    def __repr__(self): return f"PerGroup({self.func!r})"
+    def __repr__(self):
+        return f"PerGroup({self.func!r})"
+
 
 def _take_lists(learn):
     "See to it that a new optimizer will have `learn.lr`, a list"
     f = learn.opt_func
-    made = hasattr(f, "param_lists") or isinstance(f, PerGroup)   # an optimizer that exists already, which a Learner never makes anew
-    if not made and (hasattr(learn.opt, "opt") or isinstance(f, partial) and "lr" in f.keywords): learn.opt_func = PerGroup(f)
+    # an optimizer that exists already, which a Learner never makes anew
+    made = hasattr(f, "param_lists") or isinstance(f, PerGroup)
+    if not made and (hasattr(learn.opt, "opt") or isinstance(f, partial) and "lr" in f.keywords):
+        learn.opt_func = PerGroup(f)
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #bd17c8e0
 _LISTS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-def _is_list(m): return type(m) is nn.Sequential or isinstance(m, (nn.ModuleList, nn.ModuleDict))
+
+def _is_list(m):
+    return type(m) is nn.Sequential or isinstance(m, (nn.ModuleList, nn.ModuleDict))
+
 
 def _is_stage(m):
     "Whether `m` is a module around one list of blocks of a kind, each with layers of its own"
+
     def blocks(c):
         kids = [k for k in c.children() if any(True for _ in k.parameters())] if isinstance(c, _LISTS) else []
-        return len(kids)>1 and len(set(map(type, kids)))==1 and not isinstance(kids[0], nn.Sequential) and any(True for _ in kids[0].children())
-    return not isinstance(m, nn.Sequential) and sum(map(blocks, m.children()))==1
+        return (
+            len(kids) > 1
+            and len(set(map(type, kids))) == 1
+            and not isinstance(kids[0], nn.Sequential)
+            and any(True for _ in kids[0].children())
+        )
+
+    return not isinstance(m, nn.Sequential) and sum(map(blocks, m.children())) == 1
+
 
 def _opened(m, path, mine):
     "Paths of the layers, norms and loose parameters in `m` that are `mine`"
-    if m is None or not (_is_list(m) or _is_stage(m)): return [path]
-    pre = path+"." if path else ""
-    own = [pre+n for n,_ in m.named_parameters(recurse=False)]
-    return own+[p for n,c in m.named_children() if mine(pre+n) and (any(True for _ in c.parameters()) or any(True for _ in c.buffers()))
-                for p in _opened(c, pre+n, mine)]
+    if m is None or not (_is_list(m) or _is_stage(m)):
+        return [path]
+    pre = path + "." if path else ""
+    own = [pre + n for n, _ in m.named_parameters(recurse=False)]
+    return own + [
+        p
+        for n, c in m.named_children()
+        if mine(pre + n) and (any(True for _ in c.parameters()) or any(True for _ in c.buffers()))
+        for p in _opened(c, pre + n, mine)
+    ]
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #937bb365
 class LayerSpec(GroupSpec):
     "Groups of one layer each, made by `split_layers`"
 
+
 def layer_spec(
     model: nn.Module,
     spec: GroupSpec,
-) -> LayerSpec:        # names 'group.layer', such as 'layer1.0'; a group of one layer keeps its name, and so does the head
+) -> LayerSpec:  # names 'group.layer', such as 'layer1.0'; a group of one layer keeps its name, and so does the head
     "`spec` with every group but the head split into its layers"
-    mods, first = dict(model.named_modules()), [n for n,_ in model.named_parameters()]
+    mods, first = dict(model.named_modules()), [n for n, _ in model.named_parameters()]
     out = []
-    for name,paths in spec.groups[:-1]:
+    for name, paths in spec.groups[:-1]:
         layers, loose = [], []
-        for p in (o for path in paths for o in _opened(mods.get(path), path, lambda p, name=name: spec.group_of(p)==name)):
-            holds = any(n==p or n.startswith(p+".") or not p for n in first)
-            if p not in mods or is_norm(mods[p]) or not holds: (layers[-1][1] if layers else loose).append(p)
-            else: layers.append((p, [*loose, p])); loose = []
-        if len(layers)<2: out.append((name, paths)); continue
-        out += [(f"{name}.{k}", tuple(ps)) for k,(_,ps) in zip(_short([p.split(".") for p,_ in layers]), layers)]
-    if len({n for n,_ in out})<len(out): raise GroupError("Two layers would have the same name: name the groups without dots.", groups=spec.names)
+        for p in (
+            o for path in paths for o in _opened(mods.get(path), path, lambda p, name=name: spec.group_of(p) == name)
+        ):
+            holds = any(n == p or n.startswith(p + ".") or not p for n in first)
+            if p not in mods or is_norm(mods[p]) or not holds:
+                (layers[-1][1] if layers else loose).append(p)
+            else:
+                layers.append((p, [*loose, p]))
+                loose = []
+        if len(layers) < 2:
+            out.append((name, paths))
+            continue
+        out += [(f"{name}.{k}", tuple(ps)) for k, (_, ps) in zip(_short([p.split(".") for p, _ in layers]), layers)]
+    if len({n for n, _ in out}) < len(out):
+        raise GroupError("Two layers would have the same name: name the groups without dots.", groups=spec.names)
     return LayerSpec((*out, spec.groups[-1]))
+
 
 def _short(paths):
     "What tells paths apart: without the beginning that all share, and without an end that is not needed"
-    k = next(i for i,ws in enumerate(zip(*paths)) if len(set(ws))>1)
-    alone = lambda p: next((j for j in range(k+1, len(p)) if sum(q[:j]==p[:j] for q in paths)==1), len(p))
-    return [".".join(p[k:alone(p)]) for p in paths]
+    k = next(i for i, ws in enumerate(zip(*paths)) if len(set(ws)) > 1)
+    alone = lambda p: next((j for j in range(k + 1, len(p)) if sum(q[:j] == p[:j] for q in paths) == 1), len(p))
+    return [".".join(p[k : alone(p)]) for p in paths]
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #414e8e86
 def split_layers(
-    learn,             # a fastai `Learner` with named groups
+    learn,  # a fastai `Learner` with named groups
 ) -> LayerSpec:
-    "One optimizer group for each layer, the head whole, in order; on an error nothing has changed. A second call changes nothing"
+    """One optimizer group for each layer, the head whole, in order; on an error nothing has changed.
+
+    A second call changes nothing
+    """
     check_free(learn, "split_layers")
     spec = group_spec(learn)
-    if spec is None: raise GroupError("The groups of this Learner have no names, so they cannot be split. Give it some: name_groups(learn)",
-                                      groups=list(layer_groups(learn)))
-    if isinstance(spec, LayerSpec): return spec
-    if hasattr(learn.opt_func, "param_lists"): raise GroupError("This Learner was given an optimizer that exists already, whose groups are fixed. Give it a "
-        "function instead: opt_func=partial(OptimWrapper, opt=torch.optim.AdamW).", groups=spec.names)
+    if spec is None:
+        raise GroupError(
+            "The groups of this Learner have no names, so they cannot be split. Give it some: name_groups(learn)",
+            groups=list(layer_groups(learn)),
+        )
+    if isinstance(spec, LayerSpec):
+        return spec
+    if hasattr(learn.opt_func, "param_lists"):
+        raise GroupError(
+            "This Learner was given an optimizer that exists already, whose groups are fixed. Give it a function "
+            "instead: opt_func=partial(OptimWrapper, opt=torch.optim.AdamW).",
+            groups=spec.names,
+        )
     new = layer_spec(learn.model, spec)
     group = lambda path: spec.names.index(spec.group_of(path))
     rates = list(next_lrs(learn).values())
-    _regroup(learn, new, [group(ps[-1]) for _,ps in new.groups], rates)
+    _regroup(learn, new, [group(ps[-1]) for _, ps in new.groups], rates)
     return new
+
 
 def _regroup(learn, spec, parents, rates):
     "Put `spec` in, with an optimizer in which group i goes on where group `parents[i]` was"
@@ -201,21 +284,27 @@ def _regroup(learn, spec, parents, rates):
         spec(learn.model)
         learn.splitter = Pinned(spec, learn.splitter.names) if isinstance(learn.splitter, Pinned) else spec
         learn.lr = [rates[j] for j in parents]
-        if old is None: return
-        _take_lists(learn); learn.create_opt()
-        for k in old.hypers[0]: learn.opt.set_hyper(k, [old.hypers[j][k] for j in parents])
-        for a,b in [(old, learn.opt), (getattr(old, "opt", None), getattr(learn.opt, "opt", None))]:
-            if a is not None: b.state.update({p: a.state[p] for p in learn.model.parameters() if p in a.state})
+        if old is None:
+            return
+        _take_lists(learn)
+        learn.create_opt()
+        for k in old.hypers[0]:
+            learn.opt.set_hyper(k, [old.hypers[j][k] for j in parents])
+        for a, b in [(old, learn.opt), (getattr(old, "opt", None), getattr(learn.opt, "opt", None))]:
+            if a is not None:
+                b.state.update({p: a.state[p] for p in learn.model.parameters() if p in a.state})
         sync_index(learn)
-    except BaseException: learn.__dict__.update(was); raise
+    except BaseException:
+        learn.__dict__.update(was)
+        raise
 
 # %% ../../nbs/api/freezing/06_learning_rates.ipynb #ea97f1c1
 def layer_decay(
-    learn,                   # a fastai `Learner` with named groups
-    lr: float,               # rate of the head
-    factor: float = 1/.75,   # each layer's rate is the next one's divided by this, 1 or more
-) -> dict[str, float]:       # by layer, stem first, as read back from the optimizer
+    learn,  # a fastai `Learner` with named groups
+    lr: float,  # rate of the head
+    factor: float = 1 / 0.75,  # each layer's rate is the next one's divided by this, 1 or more
+) -> dict[str, float]:  # by layer, stem first, as read back from the optimizer
     "Layer-wise decay of the learning rate: an optimizer group for each layer, the earlier the slower"
-    decayed_lrs(lr, 2, factor)   # refuse before anything is split
+    decayed_lrs(lr, 2, factor)  # refuse before anything is split
     spec = split_layers(learn)
     return set_lrs(learn, decayed_lrs(lr, len(spec.names), factor))

@@ -22,48 +22,81 @@ from ..core.errors import FileError, InputError, KitError
 from .lessons_cli import lessons_app
 
 # %% ../../nbs/api/interface/01_cli.ipynb #26737307
-app = typer.Typer(name="fastai-tl", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]},
-                  help="Transfer learning that you can trust: pretrained networks, layers that stay frozen, real pictures, offline.")
+app = typer.Typer(
+    name="fastai-tl",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Transfer learning that you can trust: pretrained networks, layers that stay frozen, real pictures, offline.",
+)
 out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
 
 app.add_typer(lessons_app)
 
+
 def main(
-    args: list[str] | None = None,   # command line without the program's name; `None`: `sys.argv`
+    args: list[str] | None = None,  # command line without the program's name; `None`: `sys.argv`
 ):
     "Run the command line; ends the process with its exit code"
     args = sys.argv[1:] if args is None else list(args)
-    warnings.filterwarnings("ignore", category=FutureWarning); warnings.filterwarnings("ignore", category=DeprecationWarning)
-    try: app(args)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        app(args)
     except SystemExit as e:
-        if e.code==130: err.print("[bold]Stopped.[/] What was not finished has not been written.")   # Typer's code for Ctrl-C
+        if e.code == 130:
+            err.print("[bold]Stopped.[/] What was not finished has not been written.")  # Typer's code for Ctrl-C
         raise
     except KitError as e:
-        if "--debug" in args: raise
-        err.print(f"[bold red]Error:[/] {escape(e.args[0])}", soft_wrap=True); sys.exit(2)
+        if "--debug" in args:
+            raise
+        err.print(f"[bold red]Error:[/] {escape(e.args[0])}", soft_wrap=True)
+        sys.exit(2)
+
 
 def _version(show: bool):
-    if show: out.print(f"fastai-tl {__version__}"); raise typer.Exit
+    if show:
+        out.print(f"fastai-tl {__version__}")
+        raise typer.Exit
+
 
 @app.callback()
-def _common(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)] = False): pass
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+):
+    pass
+
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 
 # %% ../../nbs/api/interface/01_cli.ipynb #ef858aca
 class RichScreen:
     "Steps, lines and progress bars on a terminal; plain lines where the output is a file"
+
     def step(self, i, step):
-        out.print(f"\n[bold cyan]Step {i+1} of 6[/]  [bold]{step.name}[/]"); out.print(f"[dim]{step.why}[/]")
-    def say(self, text): out.print("  "+escape(text))
-    def warn(self, text): out.print("  [yellow]Warning:[/] "+escape(text))
+        out.print(f"\n[bold cyan]Step {i + 1} of 6[/]  [bold]{step.name}[/]")
+        out.print(f"[dim]{step.why}[/]")
+
+    def say(self, text):
+        out.print("  " + escape(text))
+
+    def warn(self, text):
+        out.print("  [yellow]Warning:[/] " + escape(text))
 
     @contextmanager
     def progress(self, title):
         "A bar that goes away when the job is done"
-        cols = (TextColumn("  [progress.description]{task.description:28}"), BarColumn(bar_width=28), TaskProgressColumn(), TimeRemainingColumn(),
-                TextColumn("[dim]{task.fields[note]}"))
+        cols = (
+            TextColumn("  [progress.description]{task.description:28}"),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+        )
         with Progress(*cols, console=out, transient=True, disable=not out.is_terminal) as bar:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=escape(note))
@@ -71,27 +104,60 @@ class RichScreen:
 # %% ../../nbs/api/interface/01_cli.ipynb #90e0d29a
 @app.command()
 def quickstart(
-    data: Annotated[Path | None, typer.Option(help="Your pictures: a folder with one subfolder for each class. "
-                                              "Without it, the sample set, 12 pictures a class.")] = None,
-    arch: Annotated[str | None, typer.Option(help="Pretrained network; `fastai-tl backbones` lists them. "
-                                             "[default: tf_efficientnet_lite0, which needs no download]", show_default=False)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures, for each stage. "
-                                               "[default: as in settings.ini, else 5]", show_default=False)] = None,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for report.html and model/; new or empty.")] = Path("quickstart-out"),
-    seed: Annotated[int | None, typer.Option(help="Seed of the split, the new weights and the order of training. "
-                                             "[default: as in settings.ini, else 0]", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Your pictures: a folder with one subfolder for each class. Without it, the sample set, 12 pictures a "
+                "class."
+            )
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Pretrained network; `fastai-tl backbones` lists them. [default: tf_efficientnet_lite0, which needs "
+                "no download]"
+            ),
+            show_default=False,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training pictures, for each stage. [default: as in settings.ini, else 5]",
+            show_default=False,
+        ),
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for report.html and model/; new or empty.")] = Path(
+        "quickstart-out"
+    ),
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of the split, the new weights and the order of training. [default: as in settings.ini, else 0]",
+            show_default=False,
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the report and the model in the output folder; other files there stay.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Replace the report and the model in the output folder; other files there stay."),
+    ] = False,
     debug: Debug = False,
 ):
     """The six steps on real pictures: a report to look at and a model to use, in a couple of minutes on a laptop.
 
-    The accuracy of the frozen and the fine-tuned network is compared with a logistic regression on pixels and with the same network
-    from scratch, on the same validation pictures. Needs no network with the default backbone.
+    The accuracy of the frozen and the fine-tuned network is compared with a logistic regression on pixels and with the
+    same network from scratch, on the same validation pictures. Needs no network with the default backbone.
 
-    The size of the pictures, and the defaults of the options, can be set in a file settings.ini with a section [fastai_tl]."""
+    The size of the pictures, and the defaults of the options, can be set in a file settings.ini with a section
+    [fastai_tl].
+    """
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.interface.quickstart import run_quickstart
+
     r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, RichScreen())
     out.print(f"\n[bold green]Done[/] in {sum(r['seconds'].values()):.0f} seconds.")
     out.print(f"  Look at   [bold]{escape(r['report'])}[/]", soft_wrap=True)
@@ -102,56 +168,97 @@ def quickstart(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model, or the output folder of the quickstart.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGE_OR_FOLDER...")],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write [{path, label, probability}, …] to this file, too; - prints it "
-                                                   "instead of the table.")] = None,
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGE_OR_FOLDER...")
+    ],
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", help="Write [{path, label, probability}, …] to this file, too; - prints it instead of the table."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the JSON file if it exists.")] = False,
-    backend: Annotated[str, typer.Option(help="What computes: onnx, torch, or auto: onnx if the model has an ONNX network and onnxruntime is installed, "
-                                         "which starts much faster.")] = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            help=(
+                "What computes: onnx, torch, or auto: onnx if the model has an ONNX network and onnxruntime is "
+                "installed, which starts much faster."
+            )
+        ),
+    ] = "auto",
     debug: Debug = False,
 ):
     "Classify pictures with an exported model."
     from fastai_tl.core.errors import FileError, InputError
-    if backend not in ("auto", "onnx", "torch"): raise InputError(f"--backend {backend}: give auto, onnx or torch.", allowed=["auto", "onnx", "torch"])
-    if to_file := json_file is not None and str(json_file)!="-":
+
+    if backend not in ("auto", "onnx", "torch"):
+        raise InputError(f"--backend {backend}: give auto, onnx or torch.", allowed=["auto", "onnx", "torch"])
+    if to_file := json_file is not None and str(json_file) != "-":
         from fastai_tl.interface.quickstart_report import check_file
         from fastai_tl.evaluation.html import write_text
+
         check_file(json_file, force)
-    if backend=="auto": from fastai_tl.deploy.web_app import open_model as load
-    elif backend=="onnx": from fastai_tl.deploy.onnx_runtime import load_onnx as load
-    else: from fastai_tl.deploy.export import load_predictor as load
+    if backend == "auto":
+        from fastai_tl.deploy.web_app import open_model as load
+    elif backend == "onnx":
+        from fastai_tl.deploy.onnx_runtime import load_onnx as load
+    else:
+        from fastai_tl.deploy.export import load_predictor as load
     predictor = load(model)
     good, bad = _pictures(images)
-    for why in bad: err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
-    if bad: err.print(f"[yellow]{len(bad)} of {len(good)+len(bad)} files could not be read as pictures.[/]")
-    if not good: raise FileError("There is no picture to classify.", path=images)
-    rows = [dict(path=str(p), label=o.label, probability=round(o.probability, 6)) for p,o in zip(good, predictor.predict(good))]
-    if json_file and not to_file: print(json.dumps(rows, indent=1, ensure_ascii=False)); return
+    for why in bad:
+        err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
+    if bad:
+        err.print(f"[yellow]{len(bad)} of {len(good) + len(bad)} files could not be read as pictures.[/]")
+    if not good:
+        raise FileError("There is no picture to classify.", path=images)
+    rows = [
+        dict(path=str(p), label=o.label, probability=round(o.probability, 6))
+        for p, o in zip(good, predictor.predict(good))
+    ]
+    if json_file and not to_file:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
     table = Table("picture", "label", "probability", box=None)
-    table.columns[0].overflow = "fold"   # a path that is cut off cannot be used
+    table.columns[0].overflow = "fold"  # a path that is cut off cannot be used
     table.columns[2].justify = "right"
-    for r in rows: table.add_row(escape(r["path"]), escape(r["label"]), f"{r['probability']:.1%}")
+    for r in rows:
+        table.add_row(escape(r["path"]), escape(r["label"]), f"{r['probability']:.1%}")
     out.print(table)
-    if to_file: write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False)+"\n")
+    if to_file:
+        write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
 
 def _found(folder):
     "Files with the ending of a picture, at any depth, but hidden ones"
-    kinds = {e for e,t in mimetypes.types_map.items() if t.startswith("image/")} | {".webp", ".avif", ".jp2"}
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds and p.is_file() and not any(s.startswith(".") for s in p.relative_to(folder).parts))
+    kinds = {e for e, t in mimetypes.types_map.items() if t.startswith("image/")} | {".webp", ".avif", ".jp2"}
+    return sorted(
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in kinds and p.is_file() and not any(s.startswith(".") for s in p.relative_to(folder).parts)
+    )
+
 
 def _pictures(paths):
     "Readable pictures among files and folders, and the others with the reason"
     from fastai_tl.core.errors import FileError
     from fastai_tl.core.images import PictureError, open_picture
+
     files, good, bad = [], [], []
     for p in paths:
-        if not p.exists(): raise FileError(f"{p}: there is no such file or folder.", path=p)
+        if not p.exists():
+            raise FileError(f"{p}: there is no such file or folder.", path=p)
         found = _found(p) if p.is_dir() else [p]
-        if not found: raise FileError(f"{p} has no pictures in it.", path=p)
+        if not found:
+            raise FileError(f"{p} has no pictures in it.", path=p)
         files += found
     for p in files:
-        try: open_picture(p); good.append(p)
-        except PictureError as e: bad.append(e.args[0])
+        try:
+            open_picture(p)
+            good.append(p)
+        except PictureError as e:
+            bad.append(e.args[0])
     return good, bad
 
 # %% ../../nbs/api/interface/01_cli.ipynb #64573aaa
@@ -168,26 +275,37 @@ def export(
     A model in a notebook is exported by `export(learn, folder)`."""
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.deploy.export import export_again
+
     export_again(model, folder, onnx, force=force)
-    for f in sorted(folder.iterdir()): out.print(f"  {escape(f.name):20s}{f.stat().st_size/2**20:8.2f} MB", soft_wrap=True)
+    for f in sorted(folder.iterdir()):
+        out.print(f"  {escape(f.name):20s}{f.stat().st_size / 2**20:8.2f} MB", soft_wrap=True)
     out.print(f"[bold green]Done:[/] {escape(str(folder))}. Its README.md says what the model is.", soft_wrap=True)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #baa792e3
 @app.command()
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Folder of an exported model, of its page, or the output folder of the quickstart.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of an exported model, of its page, or the output folder of the quickstart.")
+    ],
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 8866,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     debug: Debug = False,
 ):
     """Show a model as a web page on this machine: give it a picture, see the most probable classes.
 
-    Needs Voila: pip install fastai-tl\\[app]. Ctrl-C ends it. To keep the page as files, and to change it, use `make_app(folder)` in Python."""
+    Needs Voila: pip install fastai-tl\\[app]. Ctrl-C ends it. To keep the page as files, and to change it, use
+    `make_app(folder)` in Python.
+    """
     from fastai_tl.deploy.web_app import serve as run
-    def ready(url): out.print(f"[bold green]Open[/] {url}  [dim](Ctrl-C ends it)[/]", soft_wrap=True)
+
+    def ready(url):
+        out.print(f"[bold green]Open[/] {url}  [dim](Ctrl-C ends it)[/]", soft_wrap=True)
+
     out.print("[dim]Starting Voila …[/]")
-    try: run(folder, port, browser, ready)
-    except KeyboardInterrupt: out.print("Stopped.")
+    try:
+        run(folder, port, browser, ready)
+    except KeyboardInterrupt:
+        out.print("Stopped.")
 
 # %% ../../nbs/api/interface/01_cli.ipynb #792278ab
 @app.command()
@@ -201,71 +319,126 @@ def backbones(
 
     Any model of timm with features to pool can be used, too; `--all` shows them."""
     from fastai_tl.models.transfer_learner import backbones as listing
+
     t = Table("name", "family", "parameters", "GMACs", "MB", "top-1", "groups", "here", box=None)
-    for c in t.columns[2:7]: c.justify = "right"
+    for c in t.columns[2:7]:
+        c.justify = "right"
     rows = listing(family, True if offline else None)
-    own = rows.source!="timm"
-    if own.any() and not every: more, rows = len(rows)-own.sum(), rows[own]
-    else: more = 0   # a family that only timm has
-    t.columns[0].min_width = max((len(r.name)+3*r.noncommercial for r in rows.itertuples()), default=0)   # a name that is cut off cannot be typed
+    own = rows.source != "timm"
+    if own.any() and not every:
+        more, rows = len(rows) - own.sum(), rows[own]
+    else:
+        more = 0  # a family that only timm has
+    # a name that is cut off cannot be typed
+    t.columns[0].min_width = max((len(r.name) + 3 * r.noncommercial for r in rows.itertuples()), default=0)
     for r in rows.itertuples():
-        top1 = "" if r.top1!=r.top1 else f"{r.top1:.1f} %"   # blank where the library publishes none
-        mark, size = " [red]NC[/]" if r.noncommercial else "", f"{r.size:.{int(r.size<10)}f}"
-        t.add_row(r.name+mark, r.family, f"{r.params/1e6:.1f} M", f"{r.gmacs:.2f}", size, top1, str(r.groups), "yes" if r.offline else "")
+        top1 = "" if r.top1 != r.top1 else f"{r.top1:.1f} %"  # blank where the library publishes none
+        mark, size = " [red]NC[/]" if r.noncommercial else "", f"{r.size:.{int(r.size < 10)}f}"
+        t.add_row(
+            r.name + mark,
+            r.family,
+            f"{r.params / 1e6:.1f} M",
+            f"{r.gmacs:.2f}",
+            size,
+            top1,
+            str(r.groups),
+            "yes" if r.offline else "",
+        )
     out.print(t)
-    out.print("[dim]top-1: accuracy on ImageNet, where published. here: the weights are on this machine.[/]", soft_wrap=True)
-    if rows.noncommercial.any(): out.print("[dim]NC: the licence of the weights forbids commercial use.[/]", soft_wrap=True)
-    if more: out.print(f"[dim]{more:,} more of timm: add --all.[/]", soft_wrap=True)
+    out.print(
+        "[dim]top-1: accuracy on ImageNet, where published. here: the weights are on this machine.[/]", soft_wrap=True
+    )
+    if rows.noncommercial.any():
+        out.print("[dim]NC: the licence of the weights forbids commercial use.[/]", soft_wrap=True)
+    if more:
+        out.print(f"[dim]{more:,} more of timm: add --all.[/]", soft_wrap=True)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #5edef8b8
 @app.command()
 def doctor(
-    data: Annotated[Path | None, typer.Argument(help="A folder with one subfolder for each class. Without it, the sample set: is all well here?",
-                                                show_default=False)] = None,
-    arch: Annotated[str | None, typer.Option(help="Pretrained network that is to be used. [default: as in settings.ini]", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder with one subfolder for each class. Without it, the sample set: is all well here?",
+            show_default=False,
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(help="Pretrained network that is to be used. [default: as in settings.ini]", show_default=False),
+    ] = None,
     debug: Debug = False,
 ):
-    "Look for what goes wrong in silence: the same picture in training and validation, a class with nothing to validate, a wrong normalisation."
+    """Look for what goes wrong in silence: the same picture in training and validation, a class with nothing to
+    validate, a wrong normalisation.
+    """
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.diagnosis.doctor import DoctorError, diagnose
     from fastai_tl.core.errors import KitWarning
     from fastai_tl.datasets.samples import folder_dls, sample_dls
     from fastai_tl.core.settings import load_settings
     from fastai_tl.models.transfer_learner import transfer_learner
+
     dls = sample_dls() if data is None else folder_dls(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", KitWarning)   # they are findings, too
-        try: d = diagnose(transfer_learner(dls, arch or load_settings().backbone))
-        except DoctorError: d = diagnose(dls)
+        warnings.simplefilter("ignore", KitWarning)  # they are findings, too
+        try:
+            d = diagnose(transfer_learner(dls, arch or load_settings().backbone))
+        except DoctorError:
+            d = diagnose(dls)
     n = sum(len(dl.dataset) for dl in dls.loaders[:2])
     out.print(f"{n} pictures of {len(dls.vocab)} classes: {escape(', '.join(map(str, dls.vocab)))}", soft_wrap=True)
     colour = dict(stop="bold red", warn="yellow", info="cyan")
     for f in d.findings:
         out.print(f"[{colour[f.severity]}]{f.severity}[/] [bold]{f.code}[/] {escape(f.what)}", soft_wrap=True)
         out.print(f"     if ignored: {escape(f.harm)}\n     cure: {escape(f.cure)}", soft_wrap=True)
-    if not d.findings: out.print("[bold green]Healthy[/]: nothing was found.")
-    if d.stops: raise typer.Exit(1)
+    if not d.findings:
+        out.print("[bold green]Healthy[/]: nothing was found.")
+    if d.stops:
+        raise typer.Exit(1)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #4dae59c8
 @app.command()
 def lab(
     folder: Annotated[Path, typer.Argument(help="Where to work; made if it is not there.")] = Path("."),
-    data: Annotated[Path | None, typer.Option(help="Your pictures, for the notebook: a folder with one subfolder for each class. [default: the sample set]",
-                                              show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "Your pictures, for the notebook: a folder with one subfolder for each class. [default: the sample set]"
+            ),
+            show_default=False,
+        ),
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open JupyterLab in the browser.")] = True,
-    jupyter: Annotated[list[str] | None, typer.Option(help="An option for JupyterLab, such as `--jupyter=--port=8889`; may be given several times.",
-                                                      show_default=False)] = None,
+    jupyter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An option for JupyterLab, such as `--jupyter=--port=8889`; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     debug: Debug = False,
 ):
     """Open JupyterLab with the side panel and a notebook of the six steps.
 
-    The notebook is transfer-learning.ipynb in the folder; one that is there stays as it is. Needs JupyterLab: pip install fastai-tl\\[lab]. Ctrl-C ends it."""
+    The notebook is transfer-learning.ipynb in the folder; one that is there stays as it is. Needs JupyterLab: pip
+    install fastai-tl\\[lab]. Ctrl-C ends it.
+    """
     from importlib.util import find_spec
     from fastai_tl.interface.jupyterlab import run_lab, write_notebook
-    if find_spec("jupyterlab") is None: raise InputError("JupyterLab is not installed. Run: pip install 'fastai-tl[lab]'")
-    try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise FileError(f"{folder} cannot be made ({e.strerror or e}). Give another folder.", path=folder) from None
-    path = folder/"transfer-learning.ipynb"
-    if path.exists(): out.print(f"{path} is there already, and stays as it is.", soft_wrap=True)
-    else: write_notebook(path, None if data is None else str(data.expanduser().resolve())); out.print(f"Wrote {path}", soft_wrap=True)
-    if code := run_lab(path, browser, jupyter or ()): raise typer.Exit(code)
+
+    if find_spec("jupyterlab") is None:
+        raise InputError("JupyterLab is not installed. Run: pip install 'fastai-tl[lab]'")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise FileError(f"{folder} cannot be made ({e.strerror or e}). Give another folder.", path=folder) from None
+    path = folder / "transfer-learning.ipynb"
+    if path.exists():
+        out.print(f"{path} is there already, and stays as it is.", soft_wrap=True)
+    else:
+        write_notebook(path, None if data is None else str(data.expanduser().resolve()))
+        out.print(f"Wrote {path}", soft_wrap=True)
+    if code := run_lab(path, browser, jupyter or ()):
+        raise typer.Exit(code)

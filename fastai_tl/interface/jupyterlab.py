@@ -20,72 +20,105 @@ __all__ = ['TABS', 'TARGET', 'Answer', 'frozen_share', 'training_state', 'learne
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #bbfa371b
 class Answer(dict):
     "A dict that Jupyter sends as JSON"
-    def _repr_json_(self): return dict(self)
-    def __repr__(self): return f"Answer({', '.join(self)})"
+
+    def _repr_json_(self):
+        return dict(self)
+
+    def __repr__(self):
+        return f"Answer({', '.join(self)})"
+
 
 def _user_ns():
     from IPython import get_ipython
+
     ip = get_ipython()
-    if ip is None: raise StateError("There is no notebook here.")
+    if ip is None:
+        raise StateError("There is no notebook here.")
     return ip.user_ns
 
+
 def frozen_share(
-    learn,   # a fastai `Learner`
+    learn,  # a fastai `Learner`
 ) -> float:  # 0 to 1
     "How much of the parameters is frozen"
     n = [(p.numel(), p.requires_grad) for p in learn.model.parameters()]
-    return sum(k for k,g in n if not g)/max(sum(k for k,_ in n), 1)
+    return sum(k for k, g in n if not g) / max(sum(k for k, _ in n), 1)
+
 
 def training_state(
-    learn,   # a fastai `Learner`
-) -> dict | None:   # `who`, and what is known of `stage`, `number`, `stages`, `epoch`, `epochs`, `sweep`, `note`
+    learn,  # a fastai `Learner`
+) -> dict | None:  # `who`, and what is known of `stage`, `number`, `stages`, `epoch`, `epochs`, `sweep`, `note`
     "What is being done to a Learner now, by the kit or by plain fastai; `None`: nothing"
     own = _owner(learn)
-    if own is not None: return dict(who=own.who, note=own.where(), **(own.place() if own.place else {}))
-    if not any(o is learn for o in _fitted()): return None
-    return dict(who="fit", note="", epoch=getattr(learn, "epoch", 0)+1, epochs=getattr(learn, "n_epoch", 1))
+    if own is not None:
+        return dict(who=own.who, note=own.where(), **(own.place() if own.place else {}))
+    if not any(o is learn for o in _fitted()):
+        return None
+    return dict(who="fit", note="", epoch=getattr(learn, "epoch", 0) + 1, epochs=getattr(learn, "n_epoch", 1))
+
 
 def _fitted():
     "Learners in whose `fit` some thread is now: fastai itself does not say"
-    code = getattr(getattr(getattr(sys.modules.get("fastai.learner"), "Learner", None), "_do_fit", None), "__code__", None)
+    code = getattr(
+        getattr(getattr(sys.modules.get("fastai.learner"), "Learner", None), "_do_fit", None), "__code__", None
+    )
     out = []
     for f in sys._current_frames().values() if code is not None else ():
         while f is not None:
-            if f.f_code is code: out.append(f.f_locals.get("self"))
+            if f.f_code is code:
+                out.append(f.f_locals.get("self"))
             f = f.f_back
     return out
 
+
 def _owner(learn):
-    m = sys.modules.get("fastai_tl.core.learner_lock")   # not imported: nothing holds it
+    m = sys.modules.get("fastai_tl.core.learner_lock")  # not imported: nothing holds it
     return m.owner_of(learn) if m else None
 
+
 _ids, _numbers = weakref.WeakKeyDictionary(), itertools.count(1)
-_boards = {}   # by the number of a Learner: its panels
+_boards = {}  # by the number of a Learner: its panels
+
 
 def _id(learn):
     "A number for each Learner, which no other gets"
-    if learn not in _ids: _ids[learn] = next(_numbers)
+    if learn not in _ids:
+        _ids[learn] = next(_numbers)
     return _ids[learn]
 
+
 def learners(
-    ns: dict | None = None,   # names; `None`: those of the notebook
-) -> list[dict]:              # `id`, `name`, `frozen` (0 to 1), `training` (as `training_state`)
+    ns: dict | None = None,  # names; `None`: those of the notebook
+) -> list[dict]:  # `id`, `name`, `frozen` (0 to 1), `training` (as `training_state`)
     "The Learners of a notebook, in the order in which they were made"
     ns = _user_ns() if ns is None else ns
-    own = {k: ns[k] for k,kind in names_in(ns).items() if kind=="Learner"}
-    own |= {b.label: b.learn for b in list(_boards.values()) if b.learn not in own.values()}   # trained by a panel, though it has no name any more
-    return [dict(id=_id(o), name=k, frozen=round(frozen_share(o), 4), training=training_state(o)) for k,o in own.items()]
+    own = {k: ns[k] for k, kind in names_in(ns).items() if kind == "Learner"}
+    # trained by a panel, though it has no name any more
+    own |= {b.label: b.learn for b in list(_boards.values()) if b.learn not in own.values()}
+    return [
+        dict(id=_id(o), name=k, frozen=round(frozen_share(o), 4), training=training_state(o)) for k, o in own.items()
+    ]
 
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #b7dec902
-TABS = {"layers": ("freeze", "FreezePanel"), "rate": ("lr_finder", "LRFinderPanel"), "plan": ("plan", "PlanPanel"), "train": ("train", "TrainPanel"),
-        "evaluate": ("evaluate", "EvaluatePanel"), "doctor": ("diagnosis", "DoctorPanel")}
+TABS = {
+    "layers": ("freeze", "FreezePanel"),
+    "rate": ("lr_finder", "LRFinderPanel"),
+    "plan": ("plan", "PlanPanel"),
+    "train": ("train", "TrainPanel"),
+    "evaluate": ("evaluate", "EvaluatePanel"),
+    "doctor": ("diagnosis", "DoctorPanel"),
+}
+
 
 class Board:
     "The panels of one Learner in the side panel"
-    def __init__(self,
-        learn,       # a fastai `Learner`
-        name: str,   # what it is called in the notebook
-    ): self.learn, self.name, self.panels = learn, name, {}
+
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`
+        name: str,  # what it is called in the notebook
+    ):
+        self.learn, self.name, self.panels = learn, name, {}
 
     @property
     def label(self) -> str:
@@ -94,83 +127,112 @@ class Board:
 
     def rename(self, name: str):
         "The notebook has another name for the Learner now"
-        if name==self.name: return
+        if name == self.name:
+            return
         self.name = name
-        for p in self.panels.values(): p.name = name; p.refresh()
+        for p in self.panels.values():
+            p.name = name
+            p.refresh()
 
-    def panel(self,
-        tab: str,    # one of `TABS`
+    def panel(
+        self,
+        tab: str,  # one of `TABS`
     ):
         "The panel of a tab; raises `InputError`"
-        if tab not in TABS: raise InputError(f"There is no tab {tab!r}: {', '.join(TABS)}.", allowed=list(TABS))
-        if (p := self.panels.get(tab)) is None or p.closed: p = self.panels[tab] = self._make(tab)
+        if tab not in TABS:
+            raise InputError(f"There is no tab {tab!r}: {', '.join(TABS)}.", allowed=list(TABS))
+        if (p := self.panels.get(tab)) is None or p.closed:
+            p = self.panels[tab] = self._make(tab)
         return p
 
     def _make(self, tab):
         module, cls = TABS[tab]
         make = getattr(importlib.import_module(f"fastai_tl.panels.{module}"), cls)
-        if tab not in ("plan", "train"): return make(self.learn, name=self.name)
+        if tab not in ("plan", "train"):
+            return make(self.learn, name=self.name)
         p = make(self.learn, self._plan(), name=self.name)
-        if tab=="plan": p.on_change.append(self._follow)
+        if tab == "plan":
+            p.on_change.append(self._follow)
         return p
 
     def _plan(self):
         "What is being trained; else what the other of the two tabs has"
         from fastai_tl.panels.panel import job_of
         from fastai_tl.training.plan import Plan
-        if (p := getattr(job_of(self.learn), "plan", None)) is not None: return p
-        return next((self.panels[t].plan for t in ("plan", "train") if t in self.panels and not self.panels[t].closed), Plan.lp_ft())
+
+        if (p := getattr(job_of(self.learn), "plan", None)) is not None:
+            return p
+        return next(
+            (self.panels[t].plan for t in ("plan", "train") if t in self.panels and not self.panels[t].closed),
+            Plan.lp_ft(),
+        )
 
     def _follow(self, plan):
         t = self.panels.get("train")
-        if t is not None and not t.closed and not t.running: t.plan = plan
+        if t is not None and not t.closed and not t.running:
+            t.plan = plan
 
     def close(self):
         "Free all of its widgets"
-        for p in self.panels.values(): p.close()
+        for p in self.panels.values():
+            p.close()
         self.panels.clear()
 
+
 def board(
-    name: str,                # of a Learner
-    ns: dict | None = None,   # names; `None`: those of the notebook
+    name: str,  # of a Learner
+    ns: dict | None = None,  # names; `None`: those of the notebook
 ) -> Board:
     "The panels of a Learner; raises `InputError` if there is none of that name"
     ns = _user_ns() if ns is None else ns
     _sweep(ns)
-    if (b := next((b for b in _boards.values() if b.label==name), None)) is not None: return b
-    if names_in({name: ns.get(name)}).get(name)!="Learner": raise InputError(f"There is no Learner {name!r} in the notebook any more.")
+    if (b := next((b for b in _boards.values() if b.label == name), None)) is not None:
+        return b
+    if names_in({name: ns.get(name)}).get(name) != "Learner":
+        raise InputError(f"There is no Learner {name!r} in the notebook any more.")
     b = _boards.setdefault(_id(ns[name]), Board(ns[name], name))
     b.rename(name)
     return b
 
+
 def _sweep(ns):
-    "Close the panels of Learners that are gone; those of one that a panel still trains stay until it has ended, so that it can be stopped"
-    there = {id(ns[k]): k for k,kind in names_in(ns).items() if kind=="Learner"}
-    for k,b in list(_boards.items()):
+    """Close the panels of Learners that are gone; those of one that a panel still trains stay until it has ended, so
+    that it can be stopped
+    """
+    there = {id(ns[k]): k for k, kind in names_in(ns).items() if kind == "Learner"}
+    for k, b in list(_boards.items()):
         if id(b.learn) in there:
-            if ns.get(b.name) is not b.learn: b.rename(there[id(b.learn)])
-        elif _owner(b.learn) is None: _boards.pop(k).close()
+            if ns.get(b.name) is not b.learn:
+                b.rename(there[id(b.learn)])
+        elif _owner(b.learn) is None:
+            _boards.pop(k).close()
+
 
 def show(name: str, tab: str, ns: dict | None = None) -> Answer:
     "The widget of a tab, as the id of its model, and its Python; the doctor has looked"
     p = board(name, ns).panel(tab)
-    if tab=="doctor" and p.diagnosis is None: p.look()
+    if tab == "doctor" and p.diagnosis is None:
+        p.look()
     p.refresh()
     return Answer(model=p.model_id, code=p.code)
+
 
 def code(name: str, tab: str, ns: dict | None = None) -> Answer:
     "The Python of a tab, to be put into a cell: with the import, if the notebook has not made it"
     ns = _user_ns() if ns is None else ns
     return Answer(code=with_import(board(name, ns).panel(tab).code, ns))
 
+
 def with_import(
-    text: str,   # Python
-    ns: dict,    # the notebook's names
+    text: str,  # Python
+    ns: dict,  # the notebook's names
 ) -> str:
     "`text`, and before it the import that it needs"
     from fastai_tl.all import __all__ as public
+
     used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
-    return f"from fastai_tl.all import *\n\n{text}" if used & set(public)-set(ns) else text
+    return f"from fastai_tl.all import *\n\n{text}" if used & set(public) - set(ns) else text
+
 
 def examine(name: str, ns: dict | None = None) -> Answer:
     "The doctor's tab, after a new look"
@@ -181,12 +243,19 @@ def examine(name: str, ns: dict | None = None) -> Answer:
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #6671045e
 TARGET = "fastai-tl"
 
+
 class Watch:
     "Tells browsers how training goes"
-    def __init__(self,
-        ns: dict,         # the notebook's names
-        send=None,        # called with a dict; `None`: a channel of Jupyter's
-    ): self.ns, self.sent, self.every, self.send = ns, [], .5, send or _channel()
+
+    def __init__(
+        self,
+        ns: dict,  # the notebook's names
+        send=None,  # called with a dict; `None`: a channel of Jupyter's
+    ):
+        self.ns = ns
+        self.sent = []
+        self.every = 0.5
+        self.send = send or _channel()
 
     def start(self) -> Watch:
         "Look a few times a second, in a thread, as long as the kernel lives"
@@ -196,120 +265,178 @@ class Watch:
     def _run(self):
         while True:
             time.sleep(self.every)
-            try: self.tell()
-            except Exception: pass   # names change while they are read; the next look is soon
+            try:
+                self.tell()
+            except Exception:
+                pass  # names change while they are read; the next look is soon
 
     def tell(self):
         "Send what has changed, while something trains and when it has ended"
         now = learners(self.ns)
-        if now!=self.sent and any(o["training"] for o in now+self.sent): self.send(dict(kind="learners", learners=now))
+        if now != self.sent and any(o["training"] for o in now + self.sent):
+            self.send(dict(kind="learners", learners=now))
         self.sent = now
+
 
 def _channel():
     from comm import create_comm
+
     c = create_comm(target_name=TARGET)
     return lambda data: c.send(data)
 
+
 _watch = None
 
+
 def look(
-    every: float = .5,           # seconds between two looks at what trains
-    name: str | None = None,     # the Learner that is shown
-    ns: dict | None = None,      # names; `None`: those of the notebook, and browsers are told what happens to them
-) -> Answer:                     # `version`, `learners`, `data` (names of DataLoaders), `code` (Python by tab, of the panels of `name` that are open)
+    every: float = 0.5,  # seconds between two looks at what trains
+    name: str | None = None,  # the Learner that is shown
+    ns: dict | None = None,  # names; `None`: those of the notebook, and browsers are told what happens to them
+    # `version`, `learners`, `data` (names of DataLoaders), `code` (Python by tab, of the panels of `name` that are
+    # open)
+) -> Answer:
     "What there is in the notebook"
     global _watch
     if ns is None:
         ns = _user_ns()
-        if _watch is None: _watch = Watch(ns).start()
-        _watch.every = min(max(float(every), .1), 60.)
+        if _watch is None:
+            _watch = Watch(ns).start()
+        _watch.every = min(max(float(every), 0.1), 60.0)
     _sweep(ns)
     open_now = next((b.panels for b in _boards.values() if name in (b.name, b.label)), {})
-    return Answer(version=__version__, learners=learners(ns), data=[k for k,kind in names_in(ns).items() if kind=="DataLoaders"],
-                  code={t: with_import(p.code, ns) for t,p in open_now.items() if not p.closed})
+    return Answer(
+        version=__version__,
+        learners=learners(ns),
+        data=[k for k, kind in names_in(ns).items() if kind == "DataLoaders"],
+        code={t: with_import(p.code, ns) for t, p in open_now.items() if not p.closed},
+    )
 
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #a07af32e
 def export_model(
-    name: str,                # of a Learner
-    folder: str,              # as in `export`
-    force: bool = False,      # replace an earlier export
-    ns: dict | None = None,   # names; `None`: those of the notebook
-) -> Answer:                  # `job`, a number that the news of its end carries
+    name: str,  # of a Learner
+    folder: str,  # as in `export`
+    force: bool = False,  # replace an earlier export
+    ns: dict | None = None,  # names; `None`: those of the notebook
+) -> Answer:  # `job`, a number that the news of its end carries
     "Export a model in the background; raises `Busy` or `FileError` at once if that cannot begin"
     from fastai_tl.deploy.export import check_replaceable, export
     from fastai_tl.panels.panel import Job
+
     b, to = board(name, ns), Path(folder.strip() or "model").expanduser()
     check_replaceable(to, force)
     n = next(_numbers)
+
     def done(job):
-        if _watch is None: return
+        if _watch is None:
+            return
         e = job.error
         text = None if e is None else str(e) if isinstance(e, KitError) else f"{type(e).__name__}: {e}"
         _watch.send(dict(kind="exported", job=n, folder=str(to), error=text))
+
     Job(b.learn, "export", lambda job: export(b.learn, to, force=force), done).start()
-    return Answer(job=n, code=f"export({name}, {str(to)!r}{', force=True'*force})")
+    return Answer(job=n, code=f"export({name}, {str(to)!r}{', force=True' * force})")
 
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #605b191c
 def notebook_cells(
-    folder: str | None = None,   # of pictures, with one subfolder for each class; `None`: the sample set
-) -> list[dict]:                 # `kind` ('markdown' or 'code') and `text`
+    folder: str | None = None,  # of pictures, with one subfolder for each class; `None`: the sample set
+) -> list[dict]:  # `kind` ('markdown' or 'code') and `text`
     "The six steps as cells"
-    d = json.loads((files("fastai_tl")/"data"/"notebook.json").read_text(encoding="utf-8"))
+    d = json.loads((files("fastai_tl") / "data" / "notebook.json").read_text(encoding="utf-8"))
     parts = d["sample"] if folder is None else d["folder"]
-    fill = lambda s: s.replace("{about}", parts["about"]).replace("{load}", parts["load"]).replace("{folder}", json.dumps(folder))
+    fill = lambda s: (
+        s.replace("{about}", parts["about"]).replace("{load}", parts["load"]).replace("{folder}", json.dumps(folder))
+    )
     return [dict(kind=c["kind"], text=fill("\n".join(c["text"]))) for c in d["cells"]]
 
+
 def write_notebook(
-    path: Path | str,            # of a new file
-    folder: str | None = None,   # as in `notebook_cells`
+    path: Path | str,  # of a new file
+    folder: str | None = None,  # as in `notebook_cells`
 ) -> Path:
     "Write the six steps as a notebook; raises `FileError` if the file is there already"
     path = Path(path)
-    if path.exists(): raise FileError(f"{path} is there already. Choose another name.", path=path)
-    cells = [dict(cell_type=c["kind"], id=f"step-{i}", metadata={}, source=c["text"]) for i,c in enumerate(notebook_cells(folder))]
-    for c in cells: c.update(dict(execution_count=None, outputs=[]) if c["cell_type"]=="code" else {})
-    nb = dict(cells=cells, nbformat=4, nbformat_minor=5,
-              metadata=dict(kernelspec=dict(name="python3", display_name="Python 3 (ipykernel)", language="python")))
-    try: path.write_text(json.dumps(nb, indent=1, ensure_ascii=False)+"\n", encoding="utf-8")
-    except OSError as e: raise FileError(f"{path} cannot be written ({e.strerror or e}). Choose another folder.", path=path) from None
+    if path.exists():
+        raise FileError(f"{path} is there already. Choose another name.", path=path)
+    cells = [
+        dict(cell_type=c["kind"], id=f"step-{i}", metadata={}, source=c["text"])
+        for i, c in enumerate(notebook_cells(folder))
+    ]
+    for c in cells:
+        c.update(dict(execution_count=None, outputs=[]) if c["cell_type"] == "code" else {})
+    nb = dict(
+        cells=cells,
+        nbformat=4,
+        nbformat_minor=5,
+        metadata=dict(kernelspec=dict(name="python3", display_name="Python 3 (ipykernel)", language="python")),
+    )
+    try:
+        path.write_text(json.dumps(nb, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as e:
+        raise FileError(f"{path} cannot be written ({e.strerror or e}). Choose another folder.", path=path) from None
     return path
 
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #6cf87366
 def run_lab(
     notebook: Path | str,
-    browser: bool = True,   # open it there
-    options: Sequence[str] = (),   # further ones for JupyterLab
-) -> int:                   # exit code of JupyterLab
-    "JupyterLab with a notebook, until it is ended; in a checkout with the side panel that lies there, which an editable installation does not install"
+    browser: bool = True,  # open it there
+    options: Sequence[str] = (),  # further ones for JupyterLab
+) -> int:  # exit code of JupyterLab
+    """JupyterLab with a notebook, until it is ended; in a checkout with the side panel that lies there, which an
+    editable installation does not install
+    """
     import subprocess
-    path, mine = Path(notebook).resolve(), Path(__file__).parent.parent/"labextension"/"dist"
+
+    path, mine = Path(notebook).resolve(), Path(__file__).parent.parent / "labextension" / "dist"
     cmd = [sys.executable, "-m", "jupyterlab", str(path), f"--ServerApp.root_dir={path.parent}"]
-    if mine.is_dir(): cmd.append(f"--LabServerApp.extra_labextensions_path={mine}")
-    if not browser: cmd.append("--no-browser")
+    if mine.is_dir():
+        cmd.append(f"--LabServerApp.extra_labextensions_path={mine}")
+    if not browser:
+        cmd.append("--no-browser")
     with subprocess.Popen([*cmd, *options]) as p:
         while True:
-            try: return p.wait()
-            except KeyboardInterrupt: pass   # JupyterLab has got it, too, and asks
+            try:
+                return p.wait()
+            except KeyboardInterrupt:
+                pass  # JupyterLab has got it, too, and asks
 
 # %% ../../nbs/api/interface/06_jupyterlab.ipynb #68c6cb2a
 def course(
-    folder: str = "course",   # where the lessons are, or are to be
-) -> Answer:                  # `folder`, `lessons`, `passed`, `exercises`, `next` (file of the first that is not done)
+    folder: str = "course",  # where the lessons are, or are to be
+) -> Answer:  # `folder`, `lessons`, `passed`, `exercises`, `next` (file of the first that is not done)
     "The lessons, and how far one is"
     from fastai_tl.course.student_notebooks import exercises_in, read_notebook
     from fastai_tl.course.lessons import FILE, LESSONS, read_progress
+
     d, rows = Path(folder).expanduser(), []
-    done = read_progress(d/FILE if (d/FILE).is_file() else None)["exercises"]
+    done = read_progress(d / FILE if (d / FILE).is_file() else None)["exercises"]
     for o in LESSONS:
         names = exercises_in(read_notebook(o.notebook()))
-        rows.append(dict(number=o.number, name=o.name, title=o.title, minutes=o.minutes, file=o.file, here=(d/o.file).is_file(), exercises=len(names),
-                         passed=sum(bool(done.get(n, {}).get("passed")) for n in names), tried=sum(n in done for n in names)))
-    left = [r for r in rows if r["passed"]<r["exercises"]]
-    return Answer(folder=str(folder), lessons=rows, passed=sum(r["passed"] for r in rows), exercises=sum(r["exercises"] for r in rows),
-                  next=left[0]["file"] if left else None)
+        rows.append(
+            dict(
+                number=o.number,
+                name=o.name,
+                title=o.title,
+                minutes=o.minutes,
+                file=o.file,
+                here=(d / o.file).is_file(),
+                exercises=len(names),
+                passed=sum(bool(done.get(n, {}).get("passed")) for n in names),
+                tried=sum(n in done for n in names),
+            )
+        )
+    left = [r for r in rows if r["passed"] < r["exercises"]]
+    return Answer(
+        folder=str(folder),
+        lessons=rows,
+        passed=sum(r["passed"] for r in rows),
+        exercises=sum(r["exercises"] for r in rows),
+        next=left[0]["file"] if left else None,
+    )
+
 
 def start_course(folder: str = "course") -> Answer:
     "Copy the lessons that are not there yet; raises `FileError`"
     from fastai_tl.course.lessons import copy_lessons
+
     copy_lessons(folder)
     return course(folder)

@@ -16,17 +16,28 @@ from rich.progress import Progress
 from rich.table import Table
 
 # %% ../../nbs/api/interface/02_lessons_cli.ipynb #5c65eda9
-lessons_app = typer.Typer(name="lessons", no_args_is_help=True, help="The course: eight lessons that run offline, with exercises that check themselves.")
+lessons_app = typer.Typer(
+    name="lessons",
+    no_args_is_help=True,
+    help="The course: eight lessons that run offline, with exercises that check themselves.",
+)
 out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
-Lessons = Annotated[list[str] | None, typer.Argument(help="Names or numbers of lessons. [default: all]", show_default=False, metavar="[LESSON...]")]
+Lessons = Annotated[
+    list[str] | None,
+    typer.Argument(help="Names or numbers of lessons. [default: all]", show_default=False, metavar="[LESSON...]"),
+]
+
 
 def _table(folder):
     from fastai_tl.course.lessons import LESSONS, list_lessons
+
     t = Table("", "lesson", "title", "minutes", "passed", box=None)
     t.columns[3].justify = t.columns[4].justify = "right"
-    for o,r in zip(LESSONS, list_lessons(folder).itertuples()): t.add_row(str(o.number), r.lesson, r.title, str(r.minutes), f"{r.passed} of {r.exercises}")
+    for o, r in zip(LESSONS, list_lessons(folder).itertuples()):
+        t.add_row(str(o.number), r.lesson, r.title, str(r.minutes), f"{r.passed} of {r.exercises}")
     out.print(t)
+
 
 @lessons_app.command("list")
 def list_(debug: Debug = False):
@@ -34,46 +45,74 @@ def list_(debug: Debug = False):
     _table(None)
     out.print("[dim]fastai-tl lessons copy FOLDER puts them where you want to work.[/]", soft_wrap=True)
 
+
 @lessons_app.command()
 def copy(
     folder: Annotated[Path, typer.Argument(help="Where to; made if it is not there.")],
     lessons: Lessons = None,
     solutions: Annotated[bool, typer.Option("--solutions", help="With the solutions, for teachers.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace notebooks that are there; the old ones are kept as NAME.old.ipynb.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace notebooks that are there; the old ones are kept as NAME.old.ipynb.")
+    ] = False,
     debug: Debug = False,
 ):
     "Copy the lessons into a folder. Notebooks that are there already stay as they are."
     from fastai_tl.course.lessons import copy_lessons
+
     new = copy_lessons(folder, lessons or None, solutions, force)
-    for p in new: out.print(f"  {escape(str(p))}", soft_wrap=True)
-    if not new: out.print("Nothing was copied: all of them are there already. --force replaces them and keeps the old ones.", soft_wrap=True)
-    else: out.print(f"Begin with:  jupyter lab {escape(str(new[0]))}", soft_wrap=True)
+    for p in new:
+        out.print(f"  {escape(str(p))}", soft_wrap=True)
+    if not new:
+        out.print(
+            "Nothing was copied: all of them are there already. --force replaces them and keeps the old ones.",
+            soft_wrap=True,
+        )
+    else:
+        out.print(f"Begin with:  jupyter lab {escape(str(new[0]))}", soft_wrap=True)
+
 
 def _notebooks(paths):
     "Notebooks of the course among files and folders; a lesson's name or number means its file in the working folder"
     from fastai_tl.core.errors import FileError
     from fastai_tl.course.lessons import LESSONS, find_lesson
+
     found = []
     for p in paths:
         p = Path(p)
-        if p.is_dir(): found += [p/o.file for o in LESSONS if (p/o.file).is_file()]
-        elif p.is_file(): found.append(p)
-        elif p.suffix or len(p.parts)>1: raise FileError(f"{p}: there is no such notebook.", path=p)
+        if p.is_dir():
+            found += [p / o.file for o in LESSONS if (p / o.file).is_file()]
+        elif p.is_file():
+            found.append(p)
+        elif p.suffix or len(p.parts) > 1:
+            raise FileError(f"{p}: there is no such notebook.", path=p)
         else:
             f = Path(find_lesson(str(p)).file)
-            if not f.is_file(): raise FileError(f"{f} is not in this folder. Copy it first: fastai-tl lessons copy . {p}", path=f)
+            if not f.is_file():
+                raise FileError(f"{f} is not in this folder. Copy it first: fastai-tl lessons copy . {p}", path=f)
             found.append(f)
-    if not found: raise FileError("There is no lesson here. Copy them first: fastai-tl lessons copy FOLDER", path=None)
+    if not found:
+        raise FileError("There is no lesson here. Copy them first: fastai-tl lessons copy FOLDER", path=None)
     return found
+
 
 @lessons_app.command()
 def check(
-    notebooks: Annotated[list[str] | None, typer.Argument(help="Notebooks, folders, or names or numbers of lessons in this folder. [default: this folder]",
-                                                          show_default=False, metavar="[NOTEBOOK...]")] = None,
+    notebooks: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Notebooks, folders, or names or numbers of lessons in this folder. [default: this folder]",
+            show_default=False,
+            metavar="[NOTEBOOK...]",
+        ),
+    ] = None,
     debug: Debug = False,
 ):
-    "Run notebooks from top to bottom in a fresh kernel, and say what each of their checks says. Exit code 1 if an exercise is not passed."
+    """Run notebooks from top to bottom in a fresh kernel, and say what each of their checks says.
+
+    Exit code 1 if an exercise is not passed.
+    """
     from fastai_tl.course.lessons import run_checks
+
     right = total = 0
     for p in _notebooks(notebooks or ["."]):
         out.print(f"[bold]{escape(str(p))}[/]", soft_wrap=True)
@@ -81,11 +120,20 @@ def check(
             task = bar.add_task("cells", total=None)
             verdicts = run_checks(p, lambda done, n, bar=bar, task=task: bar.update(task, completed=done, total=n))
         for v in verdicts:
-            total += 1; right += v.passed
-            word = "[green]right[/]" if v.passed else "[dim]not begun[/]" if v.mistake=="unsolved" else f"[yellow]not yet[/]  {escape(v.hint)}"
+            total += 1
+            right += v.passed
+            word = (
+                "[green]right[/]"
+                if v.passed
+                else "[dim]not begun[/]"
+                if v.mistake == "unsolved"
+                else f"[yellow]not yet[/]  {escape(v.hint)}"
+            )
             out.print(f"  {v.name:22} {word}", soft_wrap=True)
     out.print(f"{right} of {total} exercises are right.")
-    if right<total: raise typer.Exit(1)
+    if right < total:
+        raise typer.Exit(1)
+
 
 @lessons_app.command()
 def progress(
@@ -95,12 +143,18 @@ def progress(
     "Show what is passed, from the progress file that the notebooks keep."
     from fastai_tl.core.errors import FileError
     from fastai_tl.course.lessons import find_progress, read_progress
+
     f = find_progress(folder)
-    if f is None: raise FileError(f"{folder} has no progress.json, nor has a folder above it. fastai-tl lessons copy makes one.", path=folder)
+    if f is None:
+        raise FileError(
+            f"{folder} has no progress.json, nor has a folder above it. fastai-tl lessons copy makes one.", path=folder
+        )
     _table(folder)
-    tried = {k: v for k,v in read_progress(f)["exercises"].items() if not v.get("passed")}
-    for k,v in tried.items(): out.print(f"  {escape(k)}: tried {v.get('tries', 0)} times, not right yet", soft_wrap=True)
+    tried = {k: v for k, v in read_progress(f)["exercises"].items() if not v.get("passed")}
+    for k, v in tried.items():
+        out.print(f"  {escape(k)}: tried {v.get('tries', 0)} times, not right yet", soft_wrap=True)
     out.print(f"[dim]From {escape(str(f))}[/]", soft_wrap=True)
+
 
 @lessons_app.command()
 def nbgrader(
@@ -111,25 +165,42 @@ def nbgrader(
     "Make a course for nbgrader: one assignment for each lesson, with its solutions and tests marked."
     from fastai_tl.course.student_notebooks import nbgrader_course, read_notebook
     from fastai_tl.course.lessons import LESSONS, find_lesson
+
     chosen = LESSONS if not lessons else [find_lesson(o) for o in lessons]
-    made = nbgrader_course(folder, {o.file.removesuffix(".ipynb"): read_notebook(o.notebook(solutions=True)) for o in chosen})
-    for p in made: out.print(f"  {escape(str(p))}", soft_wrap=True)
+    made = nbgrader_course(
+        folder, {o.file.removesuffix(".ipynb"): read_notebook(o.notebook(solutions=True)) for o in chosen}
+    )
+    for p in made:
+        out.print(f"  {escape(str(p))}", soft_wrap=True)
     name = made[0].stem
-    out.print(f"Next, in {escape(str(folder))}:  nbgrader generate_assignment {name}; students' notebooks go to submitted/STUDENT/{name}/; "
-              f"then nbgrader autograde {name}", soft_wrap=True)
+    out.print(
+        f"Next, in {escape(str(folder))}:  nbgrader generate_assignment {name}; students' notebooks go to "
+        f"submitted/STUDENT/{name}/; then nbgrader autograde {name}",
+        soft_wrap=True,
+    )
+
 
 @lessons_app.command()
 def bundle(
     folder: Annotated[Path, typer.Argument(help="New or empty.")],
-    wheels: Annotated[Path | None, typer.Option(help="A folder of wheels to prefer, such as torch and torchvision for the CPU.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Take all wheels from that folder, nothing from the network.")] = False,
+    wheels: Annotated[
+        Path | None, typer.Option(help="A folder of wheels to prefer, such as torch and torchvision for the CPU.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take all wheels from that folder, nothing from the network.")
+    ] = False,
     solutions: Annotated[bool, typer.Option("--solutions", help="With the solutions, too.")] = False,
     debug: Debug = False,
 ):
     "Make a folder of wheels and notebooks that installs without a network, for computers like this one."
     from fastai_tl.course.offline_bundle import make_bundle, size_of
+
     n = make_bundle(folder, wheels, offline, solutions, lambda s: out.print(s, soft_wrap=True))
-    big = sorted((folder/"wheels").glob("*.whl"), key=lambda p: -p.stat().st_size)
-    for p in big[:5]: out.print(f"  {p.stat().st_size/2**20:8.0f} MB  {escape(p.name)}", soft_wrap=True)
-    out.print(f"[bold green]Done:[/] {escape(str(folder))}, {n/2**30:.2f} GB, of which {size_of(folder/'wheels')/2**30:.2f} GB in {len(big)} wheels. "
-              "README.txt in it says what to do.", soft_wrap=True)
+    big = sorted((folder / "wheels").glob("*.whl"), key=lambda p: -p.stat().st_size)
+    for p in big[:5]:
+        out.print(f"  {p.stat().st_size / 2**20:8.0f} MB  {escape(p.name)}", soft_wrap=True)
+    out.print(
+        f"[bold green]Done:[/] {escape(str(folder))}, {n / 2**30:.2f} GB, of which "
+        f"{size_of(folder / 'wheels') / 2**30:.2f} GB in {len(big)} wheels. README.txt in it says what to do.",
+        soft_wrap=True,
+    )

@@ -13,37 +13,54 @@ __all__ = ['USAGE', 'PANELS', 'kind_of', 'names_in', 'fitting_panel', 'open_pane
            'complete', 'load_ipython_extension', 'unload_ipython_extension']
 
 # %% ../../nbs/api/interface/05_magics.ipynb #32373e34
-USAGE = """%tl NAME               the panel for a Learner as it is, or the workbench for DataLoaders or a folder of pictures
+USAGE = """\
+%tl NAME               the panel for a Learner as it is, or the workbench for DataLoaders or a folder of pictures
 %tl NAME PANEL         a certain panel of a Learner: freeze, finder, plan, train, evaluate
 %tl doctor [NAME]      what is wrong with a Learner or its data, and the cure
 %tl backbones [FAMILY] pretrained networks to choose from, such as VGG, ResNet, MobileNet or resnet*
 %tl help               this list
 A panel is a value, too: panel = %tl learn"""
-PANELS = {"freeze": ("freeze", "FreezePanel"), "finder": ("lr_finder", "LRFinderPanel"), "plan": ("plan", "PlanPanel"), "train": ("train", "TrainPanel"),
-          "evaluate": ("evaluate", "EvaluatePanel"), "workbench": ("workbench", "Workbench")}
+PANELS = {
+    "freeze": ("freeze", "FreezePanel"),
+    "finder": ("lr_finder", "LRFinderPanel"),
+    "plan": ("plan", "PlanPanel"),
+    "train": ("train", "TrainPanel"),
+    "evaluate": ("evaluate", "EvaluatePanel"),
+    "workbench": ("workbench", "Workbench"),
+}
 _COMMANDS, _TYPES = ("help", "doctor", "backbones"), {"Learner": "fastai.learner", "DataLoaders": "fastai.data.core"}
 
+
 def kind_of(
-    x,   # anything
+    x,  # anything
 ) -> str | None:
     "'Learner', 'DataLoaders' or 'folder'; `None`: something else. Imports nothing"
-    for name,module in _TYPES.items():
-        if isinstance(x, getattr(sys.modules.get(module), name, ())): return name
+    for name, module in _TYPES.items():
+        if isinstance(x, getattr(sys.modules.get(module), name, ())):
+            return name
     return "folder" if isinstance(x, (str, Path)) and _is_dir(x) else None
 
+
 def _is_dir(x):
-    try: return Path(x).expanduser().is_dir()
-    except (OSError, ValueError, RuntimeError): return False   # too long, a null byte, no home
+    try:
+        return Path(x).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False  # too long, a null byte, no home
+
 
 def names_in(
-    ns: dict,     # a namespace
+    ns: dict,  # a namespace
 ) -> dict[str, str]:
-    "Learners and DataLoaders by name, with their kind; an object with several names once, and what belongs to a Learner not again"
-    own = {k: v for k,v in list(ns.items()) if not k.startswith("_") and kind_of(v) in _TYPES}
-    seen = {id(v.dls) for v in own.values() if kind_of(v)=="Learner"}
+    """Learners and DataLoaders by name, with their kind; an object with several names once, and what belongs to a
+    Learner not again
+    """
+    own = {k: v for k, v in list(ns.items()) if not k.startswith("_") and kind_of(v) in _TYPES}
+    seen = {id(v.dls) for v in own.values() if kind_of(v) == "Learner"}
     out = {}
-    for k,v in own.items():
-        if id(v) not in seen: seen.add(id(v)); out[k] = kind_of(v)
+    for k, v in own.items():
+        if id(v) not in seen:
+            seen.add(id(v))
+            out[k] = kind_of(v)
     return out
 
 # %% ../../nbs/api/interface/05_magics.ipynb #ce241f9a
@@ -53,122 +70,202 @@ def _find(ns, word):
     if all(p.isidentifier() for p in parts) and parts[0] in ns:
         x = ns[parts[0]]
         for p in parts[1:]:
-            if not hasattr(x, p): raise InputError(f"{word}: there is no {p!r} in it.{did_you_mean(p, [n for n in dir(x) if n[0]!='_'])}")
+            if not hasattr(x, p):
+                raise InputError(
+                    f"{word}: there is no {p!r} in it.{did_you_mean(p, [n for n in dir(x) if n[0] != '_'])}"
+                )
             x = getattr(x, p)
-        if kind_of(x): return x, word
-        if not _is_dir(word): raise InputError(f"{word} is a {type(x).__name__}: give a Learner, DataLoaders or a folder of pictures.{_have(ns)}")
-    if _is_dir(word): return Path(word).expanduser(), None
+        if kind_of(x):
+            return x, word
+        if not _is_dir(word):
+            raise InputError(
+                f"{word} is a {type(x).__name__}: give a Learner, DataLoaders or a folder of pictures.{_have(ns)}"
+            )
+    if _is_dir(word):
+        return Path(word).expanduser(), None
     near = did_you_mean(word, [*names_in(ns), *_COMMANDS, *PANELS])
-    raise InputError(f"There is no {word!r} here, neither in the notebook nor as a folder or a command.{near or _have(ns) or ' %tl help shows what there is.'}")
+    raise InputError(
+        f"There is no {word!r} here, neither in the notebook nor as a folder or a "
+        f"command.{near or _have(ns) or ' %tl help shows what there is.'}"
+    )
+
 
 def _have(ns):
     have = names_in(ns)
     return f" There is {', '.join(have)}." if have else ""
 
+
 def _only(ns, kinds, command):
     "The name of the one object that can be meant"
-    have = [k for k,kind in names_in(ns).items() if kind in kinds]
+    have = [k for k, kind in names_in(ns).items() if kind in kinds]
     what = " or ".join(kinds)
-    if not have: raise InputError(f"There is no {what} in the notebook yet: make one, such as learn = transfer_learner(dls, 'resnet18').")
-    if len(have)>1: raise InputError(f"Which one? There are {', '.join(have)}: %tl {command.format(have[0])}.", names=have)
+    if not have:
+        raise InputError(
+            f"There is no {what} in the notebook yet: make one, such as learn = transfer_learner(dls, 'resnet18')."
+        )
+    if len(have) > 1:
+        raise InputError(f"Which one? There are {', '.join(have)}: %tl {command.format(have[0])}.", names=have)
     return have[0]
 
 # %% ../../nbs/api/interface/05_magics.ipynb #8ab7555d
 def fitting_panel(
-    learn,   # a fastai `Learner`
+    learn,  # a fastai `Learner`
 ) -> str:
     "Which of `PANELS` fits the state that it is in"
     from fastai_tl.core.learner_lock import owner_of
+
     own = owner_of(learn)
-    if own is None: return "freeze"
-    return next((word for word,(_,cls) in PANELS.items() if cls==own.who), "train")
+    if own is None:
+        return "freeze"
+    return next((word for word, (_, cls) in PANELS.items() if cls == own.who), "train")
+
 
 def open_panel(
-    x,                         # a Learner, DataLoaders or a folder
-    name: str | None = None,   # what it is called in the notebook, for `.code`
+    x,  # a Learner, DataLoaders or a folder
+    name: str | None = None,  # what it is called in the notebook, for `.code`
     which: str | None = None,  # one of `PANELS`; `None`: what fits
 ):
     "The panel, not shown yet; raises `InputError` if it does not fit"
     kind = kind_of(x)
     said = name or f"'{x}'"
     if which is not None and which not in PANELS:
-        raise InputError(f"There is no panel {which!r}.{did_you_mean(which, PANELS)} The panels of a Learner are freeze, finder, plan, train and evaluate.",
-                         allowed=list(PANELS))
-    if kind=="Learner" and which=="workbench": raise InputError(f"The workbench is for data, and {said} is a Learner: %tl {said}.dls opens it.")
-    if kind!="Learner" and which not in (None, "workbench"):
-        raise InputError(f"{said} is {'a folder' if kind=='folder' else 'DataLoaders'}, and the panel {which!r} is for a Learner: "
-                         f"%tl {said} opens the workbench, which makes one.")
-    module, cls = PANELS[which or (fitting_panel(x) if kind=="Learner" else "workbench")]
-    return getattr(importlib.import_module(f"fastai_tl.panels.{module}"), cls)(x, **({"name": name} if name and kind=="Learner" else {}))
+        raise InputError(
+            f"There is no panel {which!r}.{did_you_mean(which, PANELS)} The panels of a Learner are freeze, finder, "
+            "plan, train and evaluate.",
+            allowed=list(PANELS),
+        )
+    if kind == "Learner" and which == "workbench":
+        raise InputError(f"The workbench is for data, and {said} is a Learner: %tl {said}.dls opens it.")
+    if kind != "Learner" and which not in (None, "workbench"):
+        raise InputError(
+            f"{said} is {'a folder' if kind == 'folder' else 'DataLoaders'}, and the panel {which!r} is for a "
+            f"Learner: %tl {said} opens the workbench, which makes one."
+        )
+    module, cls = PANELS[which or (fitting_panel(x) if kind == "Learner" else "workbench")]
+    return getattr(importlib.import_module(f"fastai_tl.panels.{module}"), cls)(
+        x, **({"name": name} if name and kind == "Learner" else {})
+    )
 
 # %% ../../nbs/api/interface/05_magics.ipynb #df5d461b
 def run_line(
-    line: str,   # what follows `%tl`
-    ns: dict,    # the notebook's names
+    line: str,  # what follows `%tl`
+    ns: dict,  # the notebook's names
 ):
     "What `%tl` does: returns a panel or a `Diagnosis`, or prints; raises `InputError`"
-    try: words = shlex.split(line)
-    except ValueError: raise InputError(f"%tl {line}: a quotation mark is missing.") from None
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        raise InputError(f"%tl {line}: a quotation mark is missing.") from None
     first, rest = (words or ["help"])[0], words[1:]
-    if len(rest)>1: raise InputError(f"%tl {line}: that is a word too many ({rest[1]!r}). Put quotation marks around a path with spaces.")
-    if first=="help": return print(USAGE)
-    if first=="backbones": return _backbones(*rest)
-    if first=="doctor": return _doctor(ns, rest[0] if rest else _only(ns, ("Learner", "DataLoaders"), "doctor {}"))
-    if first in PANELS and first not in ns and not _is_dir(first):   # %tl finder, or %tl finder learn
-        return open_panel(*_find(ns, rest[0] if rest else _only(ns, ("DataLoaders",) if first=="workbench" else ("Learner",), f"{{}} {first}")), first)
+    if len(rest) > 1:
+        raise InputError(
+            f"%tl {line}: that is a word too many ({rest[1]!r}). Put quotation marks around a path with spaces."
+        )
+    if first == "help":
+        return print(USAGE)
+    if first == "backbones":
+        return _backbones(*rest)
+    if first == "doctor":
+        return _doctor(ns, rest[0] if rest else _only(ns, ("Learner", "DataLoaders"), "doctor {}"))
+    if first in PANELS and first not in ns and not _is_dir(first):  # %tl finder, or %tl finder learn
+        return open_panel(
+            *_find(
+                ns,
+                rest[0]
+                if rest
+                else _only(ns, ("DataLoaders",) if first == "workbench" else ("Learner",), f"{{}} {first}"),
+            ),
+            first,
+        )
     return open_panel(*_find(ns, first), *rest)
+
 
 def _doctor(ns, word):
     from fastai_tl.diagnosis.doctor import diagnose
+
     x, _ = _find(ns, word)
-    if kind_of(x)=="folder": raise InputError(f"{word} is a folder: the doctor looks at a Learner or DataLoaders, such as folder_dls({word!r}).")
+    if kind_of(x) == "folder":
+        raise InputError(
+            f"{word} is a folder: the doctor looks at a Learner or DataLoaders, such as folder_dls({word!r})."
+        )
     return diagnose(x)
+
 
 def _backbones(family=None):
     "A table for reading: without the fields that a choice seldom turns on, and timm only if asked for"
     import pandas as pd
     from IPython.display import display
     from fastai_tl.models.transfer_learner import backbones
+
     rows = backbones(family)
-    own = rows[rows.source!="timm"] if (rows.source!="timm").any() else rows
-    shown = pd.DataFrame({"name": own.name, "family": own.family, "parameters": own.params.map(lambda n: f"{n/1e6:.1f} M"),
-                          "GMACs": own.gmacs.map(lambda n: f"{n:.2f}"), "top-1": own.top1.map(lambda v: "" if v!=v else f"{v:.1f} %"), "licence": own.licence,
-                          "here": own.offline.map({True: "yes", False: ""})}).fillna("").reset_index(drop=True)
-    with pd.option_context("display.max_rows", None, "display.max_columns", None, "display.width", 160): display(shown)
-    if len(own)<len(rows): print(f"{len(rows)-len(own):,} more of timm: backbones({f'{family!r}, ' if family else ''}source='timm')")
+    own = rows[rows.source != "timm"] if (rows.source != "timm").any() else rows
+    shown = (
+        pd.DataFrame(
+            {
+                "name": own.name,
+                "family": own.family,
+                "parameters": own.params.map(lambda n: f"{n / 1e6:.1f} M"),
+                "GMACs": own.gmacs.map(lambda n: f"{n:.2f}"),
+                "top-1": own.top1.map(lambda v: "" if v != v else f"{v:.1f} %"),
+                "licence": own.licence,
+                "here": own.offline.map({True: "yes", False: ""}),
+            }
+        )
+        .fillna("")
+        .reset_index(drop=True)
+    )
+    with pd.option_context("display.max_rows", None, "display.max_columns", None, "display.width", 160):
+        display(shown)
+    if len(own) < len(rows):
+        print(f"{len(rows) - len(own):,} more of timm: backbones({f'{family!r}, ' if family else ''}source='timm')")
+
 
 def tl(line=""):
     "%tl NAME [PANEL] | doctor [NAME] | backbones [FAMILY] | help: panels and checks of fastai_tl"
     from IPython import get_ipython
     from IPython.core.error import UsageError
-    try: return run_line(line, get_ipython().user_ns)
-    except KitError as e: raise UsageError(e.args[0]) from None
+
+    try:
+        return run_line(line, get_ipython().user_ns)
+    except KitError as e:
+        raise UsageError(e.args[0]) from None
 
 # %% ../../nbs/api/interface/05_magics.ipynb #cd8c8eee
 def _strip(learn):
     from fastai_tl.panels.freeze_strip import strip_html
+
     return strip_html(learn)
 
+
 def register_strip(
-    ip,   # an `InteractiveShell`
+    ip,  # an `InteractiveShell`
 ):
     "A fastai Learner that a cell ends with shows which of its layers are frozen"
     ip.display_formatter.formatters["text/html"].for_type_by_name(_TYPES["Learner"], "Learner", _strip)
 
+
 def complete(
-    ns: dict,    # the notebook's names
-    line: str,   # up to the cursor, with `%tl`
+    ns: dict,  # the notebook's names
+    line: str,  # up to the cursor, with `%tl`
 ) -> list[str]:
     "Words that may come next"
     before = line.split()[1:]
-    if not line.endswith(" ") and before: before.pop()
-    if not before: return [*names_in(ns), *_COMMANDS]
-    if len(before)>1: return []
-    if before[0]=="doctor" or before[0] in PANELS: return list(names_in(ns))
-    if before[0]=="backbones": return ["VGG", "ResNet", "MobileNet"]
-    return [p for p in PANELS if p!="workbench"] if names_in(ns).get(before[0])=="Learner" else []
+    if not line.endswith(" ") and before:
+        before.pop()
+    if not before:
+        return [*names_in(ns), *_COMMANDS]
+    if len(before) > 1:
+        return []
+    if before[0] == "doctor" or before[0] in PANELS:
+        return list(names_in(ns))
+    if before[0] == "backbones":
+        return ["VGG", "ResNet", "MobileNet"]
+    return [p for p in PANELS if p != "workbench"] if names_in(ns).get(before[0]) == "Learner" else []
 
-def _completer(ip, event): return complete(ip.user_ns, event.text_until_cursor)
+
+def _completer(ip, event):
+    return complete(ip.user_ns, event.text_until_cursor)
+
 
 def load_ipython_extension(ip):
     "`%load_ext fastai_tl`"
@@ -176,10 +273,12 @@ def load_ipython_extension(ip):
     ip.set_hook("complete_command", _completer, str_key="%tl")
     register_strip(ip)
 
+
 def unload_ipython_extension(ip):
     "`%unload_ext fastai_tl`"
     ip.magics_manager.magics["line"].pop("tl", None)
     ip.strdispatchers["complete_command"].strs.pop("%tl", None)
     html = ip.display_formatter.formatters["text/html"]
     for form in (html.deferred_printers, html.type_printers):
-        for key in [k for k,f in form.items() if f is _strip]: del form[key]
+        for key in [k for k, f in form.items() if f is _strip]:
+            del form[key]

@@ -37,27 +37,56 @@ __all__ = ['STEPS', 'ARMS', 'Step', 'Screen', 'pixel_baseline', 'Arm', 'Run', 'c
 @dataclass(frozen=True)
 class Step:
     "One of the six steps"
+
     name: str
     why: str
 
+
 STEPS = (
-    Step("Choose a pretrained model", "A network that has seen a million photographs already knows edges, textures and parts of things. "
-         "Start from one that is accurate enough and small enough for your machine."),
-    Step("Customise it", "Its last layers answer the old question. They are replaced by a new head with one output for each of your classes."),
-    Step("Freeze its layers", "The new head starts from random numbers and would send large, meaningless corrections through the body. "
-         "Frozen layers keep what they know: no weight and no running statistic moves."),
-    Step("Train the head", "Only the new layers learn. The learning rate is found by a short sweep that leaves the network as it was."),
-    Step("Fine-tune", "With a sensible head in place, all layers may adapt, the early ones a hundred times more slowly than the head."),
-    Step("Evaluate and deploy", "Judge the model on pictures it has never seen, against models that had no pretraining, look at its worst mistakes, "
-         "and write it to a folder that runs no code when it is opened."),
+    Step(
+        "Choose a pretrained model",
+        "A network that has seen a million photographs already knows edges, textures and parts of things. Start from "
+        "one that is accurate enough and small enough for your machine.",
+    ),
+    Step(
+        "Customise it",
+        "Its last layers answer the old question. They are replaced by a new head with one output for each of your "
+        "classes.",
+    ),
+    Step(
+        "Freeze its layers",
+        "The new head starts from random numbers and would send large, meaningless corrections through the body. "
+        "Frozen layers keep what they know: no weight and no running statistic moves.",
+    ),
+    Step(
+        "Train the head",
+        "Only the new layers learn. The learning rate is found by a short sweep that leaves the network as it was.",
+    ),
+    Step(
+        "Fine-tune",
+        "With a sensible head in place, all layers may adapt, the early ones a hundred times more slowly than the "
+        "head.",
+    ),
+    Step(
+        "Evaluate and deploy",
+        "Judge the model on pictures it has never seen, against models that had no pretraining, look at its worst "
+        "mistakes, and write it to a folder that runs no code when it is opened.",
+    ),
 )
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #b85612c7
 class Screen:
     "Where the quickstart says what it is doing; prints plain lines"
-    def step(self, i: int, step: Step): print(f"\nStep {i+1} of {len(STEPS)}: {step.name}\n{step.why}")
-    def say(self, text: str): print("  "+text)
-    def warn(self, text: str): print("  Warning: "+text)
+
+    def step(self, i: int, step: Step):
+        print(f"\nStep {i + 1} of {len(STEPS)}: {step.name}\n{step.why}")
+
+    def say(self, text: str):
+        print("  " + text)
+
+    def warn(self, text: str):
+        print("  Warning: " + text)
+
     @contextmanager
     def progress(self, title: str):
         "A reporter for one long job"
@@ -65,11 +94,11 @@ class Screen:
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #027be40c
 def pixel_baseline(
-    train: list,                # items: paths or pictures
-    train_y: np.ndarray,        # shape (n,), class indexes
+    train: list,  # items: paths or pictures
+    train_y: np.ndarray,  # shape (n,), class indexes
     valid: list,
     classes: int,
-    side: int = 32,             # pictures are made this small, in pixels
+    side: int = 32,  # pictures are made this small, in pixels
     seed: int = 0,
 ) -> tuple[np.ndarray, float]:  # probabilities, shape (n_valid, classes); and the chosen C
     "Logistic regression on pixels, with its regularisation chosen by cross-validation on the training pictures"
@@ -77,31 +106,41 @@ def pixel_baseline(
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    read = lambda ps: np.stack([np.asarray(open_picture(p).resize((side, side)), dtype=np.float32).ravel() for p in ps])/255
+
+    read = lambda ps: (
+        np.stack([np.asarray(open_picture(p).resize((side, side)), dtype=np.float32).ravel() for p in ps]) / 255
+    )
     x, folds = read(train), min(3, int(np.bincount(train_y, minlength=classes).min()))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=1e-3))
-    if folds>1:
-        model = GridSearchCV(model, {"logisticregression__C": np.logspace(-5, -1, 5)}, cv=StratifiedKFold(folds, shuffle=True, random_state=seed))
+    if folds > 1:
+        model = GridSearchCV(
+            model,
+            {"logisticregression__C": np.logspace(-5, -1, 5)},
+            cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
+        )
     model.fit(x, train_y)
-    best = model.best_params_["logisticregression__C"] if folds>1 else 1e-3
+    best = model.best_params_["logisticregression__C"] if folds > 1 else 1e-3
     return model.predict_proba(read(valid)), float(best)
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #3bb6f78a
 @dataclass
 class Arm:
     "One way to train, and how well it did on the validation pictures"
-    key: str                 # in the JSON
-    name: str                # for people
+
+    key: str  # in the JSON
+    name: str  # for people
     ev: Evaluation
-    seconds: float           # training and its sweep
+    seconds: float  # training and its sweep
     lr: float | None = None  # peak learning rate of the head
     epochs: int = 0
-    params: int = 0          # trained
+    params: int = 0  # trained
     note: str = ""
+
 
 @dataclass
 class Run:
     "Everything a quickstart found out; `report_context` turns it into a page"
+
     arch: str
     epochs: int
     seed: int
@@ -118,14 +157,19 @@ class Run:
     size: int = 0
     model: Path | None = None
 
-def _trainable(learn): return sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
+
+def _trainable(learn):
+    return sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
+
 
 def _arm(run, screen, key, name, learn, plan, note=""):
     "Train `learn` by `plan`, evaluate, and keep both"
     t = time.perf_counter()
-    with screen.progress(name) as report: history = run_plan(learn, plan, on_progress=report)
-    seconds = time.perf_counter()-t
-    with screen.progress("evaluate") as report: ev = evaluate(learn, on_progress=report)
+    with screen.progress(name) as report:
+        history = run_plan(learn, plan, on_progress=report)
+    seconds = time.perf_counter() - t
+    with screen.progress("evaluate") as report:
+        ev = evaluate(learn, on_progress=report)
     run.histories[key] = history
     run.arms[key] = Arm(key, name, ev, seconds, history.stages[-1].lrs[-1], plan.epochs, _trainable(learn), note)
     return run.arms[key]
@@ -137,90 +181,137 @@ def check_output(
     json_file: Path | None = None,
 ):
     "Raise `FileError` if something would be written over, or cannot be written"
-    if out.exists() and not out.is_dir(): raise FileError(f"{out} is a file. Give a folder with --out.", path=out)
+    if out.exists() and not out.is_dir():
+        raise FileError(f"{out} is a file. Give a folder with --out.", path=out)
     if out.is_dir() and any(out.iterdir()):
-        if not force: raise FileError(f"{out} already holds something. Choose another folder with --out, or replace its report and model "
-                                      "with --force.", path=out)
-        check_replaceable(out/"model", True)
-    if json_file is not None: check_file(json_file, force)
+        if not force:
+            raise FileError(
+                f"{out} already holds something. Choose another folder with --out, or replace its report and model "
+                "with --force.",
+                path=out,
+            )
+        check_replaceable(out / "model", True)
+    if json_file is not None:
+        check_file(json_file, force)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out/".probe"; probe.touch(); probe.unlink()
-    except OSError as e: raise FileError(f"{out} cannot be written ({e.strerror}). Choose another folder with --out.", path=out) from None
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise FileError(
+            f"{out} cannot be written ({e.strerror}). Choose another folder with --out.", path=out
+        ) from None
+
 
 def _load_data(data, s, seed, run, screen):
     if data is None:
         run.title = f"{s.sample} sample set"
-        run.data_text = {"clipart": "Public-domain drawings from the Open Clip Art Library", "digits": "Scanned digits, from scikit-learn"}[s.sample]
+        run.data_text = {
+            "clipart": "Public-domain drawings from the Open Clip Art Library",
+            "digits": "Scanned digits, from scikit-learn",
+        }[s.sample]
         run.data_text += ", 12 of each class to learn from."
         run.data_code = f"sample_dls({s.sample!r}, size={s.size}, n_per_class=12, seed={seed})"
         return lambda: sample_dls(s.sample, s.size, s.batch_size, n_per_class=12, seed=seed)
-    with screen.progress("look at the pictures") as report: folder = read_folder(data, lambda d, t: report(d, t, ""))
-    if folder.skipped: run.warnings.append(skipped_text(folder)); screen.warn(run.warnings[-1])
+    with screen.progress("look at the pictures") as report:
+        folder = read_folder(data, lambda d, t: report(d, t, ""))
+    if folder.skipped:
+        run.warnings.append(skipped_text(folder))
+        screen.warn(run.warnings[-1])
     folder = type(folder)(folder.path, folder.train, folder.valid, [])
-    run.title, part = folder.path.resolve().name, "with its own validation part" if folder.valid else "one in five of each class kept for validation"
-    run.data_text, run.data_code = f"From {folder.path}, {part}.", f"folder_dls({str(folder.path)!r}, size={s.size}, seed={seed})"
+    run.title, part = (
+        folder.path.resolve().name,
+        "with its own validation part" if folder.valid else "one in five of each class kept for validation",
+    )
+    run.data_text, run.data_code = (
+        f"From {folder.path}, {part}.",
+        f"folder_dls({str(folder.path)!r}, size={s.size}, seed={seed})",
+    )
     return lambda: folder_dls(folder, s.size, s.batch_size, seed=seed)
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #9b68f2d3
 def run_quickstart(
-    out: Path | str,                    # folder for report.html and model/
-    data: Path | str | None = None,     # your pictures, one subfolder for each class; `None`: the sample set, 12 pictures a class
-    arch: str | None = None,            # backbone; `None`, here and below: as in `settings.ini`
-    epochs: int | None = None,          # for each stage
-    seed: int | None = None,            # of the split, the new weights and the order of training
-    force: bool = False,                # replace the report and the model in `out`
+    out: Path | str,  # folder for report.html and model/
+    # your pictures, one subfolder for each class; `None`: the sample set, 12 pictures a class
+    data: Path | str | None = None,
+    arch: str | None = None,  # backbone; `None`, here and below: as in `settings.ini`
+    epochs: int | None = None,  # for each stage
+    seed: int | None = None,  # of the split, the new weights and the order of training
+    force: bool = False,  # replace the report and the model in `out`
     json_file: Path | str | None = None,  # write the figures here, too
-    screen: Screen | None = None,       # where to say what happens; `None`: print
-) -> dict:                              # steps, accuracy, n_train, n_valid, classes, seconds, model, report
+    screen: Screen | None = None,  # where to say what happens; `None`: print
+) -> dict:  # steps, accuracy, n_train, n_valid, classes, seconds, model, report
     "The six steps; raises the kit's errors before anything is trained if the input cannot be used"
     s, screen, out = load_settings(), screen or Screen(), Path(out)
     json_file = Path(json_file) if json_file else None
     epochs, seed = s.epochs if epochs is None else epochs, s.seed if seed is None else seed
-    if epochs<1: raise InputError(f"epochs={epochs}: give 1 or more.")
-    if not 0<=seed<2**31: raise InputError(f"seed={seed}: give 0 to {2**31-1}.")
+    if epochs < 1:
+        raise InputError(f"epochs={epochs}: give 1 or more.")
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed={seed}: give 0 to {2**31 - 1}.")
     run = Run(find_arch(arch or s.backbone), epochs, seed, "", size=s.size)
-    if data is not None: data = Path(data)
+    if data is not None:
+        data = Path(data)
     new = not out.exists()
     check_output(out, force, json_file)
     try:
         fetch_weights(run.arch)
         return _six_steps(run, s, data, out, json_file, force, screen)
     finally:
-        if new and out.is_dir() and not any(out.iterdir()): out.rmdir()   # an error leaves no empty folder behind
+        if new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()  # an error leaves no empty folder behind
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #cd74124b
 def _six_steps(run, s, data, out, json_file, force, screen):
     began, name = time.perf_counter(), run.arch.partition("/")[2]
+
     def done(i):
         nonlocal began
-        run.seconds[STEPS[i].name] = round(time.perf_counter()-began, 2); began = time.perf_counter()
+        run.seconds[STEPS[i].name] = round(time.perf_counter() - began, 2)
+        began = time.perf_counter()
+
     make_dls = _load_data(data, s, run.seed, run, screen)
     screen.step(0, STEPS[0])
+
     def learner(pretrained):
         set_seed(run.seed, reproducible=True)
         return transfer_learner(make_dls(), run.arch, pretrained=pretrained, path=out)
+
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
-    screen.say(f"{name}: {n/1e6:.1f} million pretrained parameters")
+    screen.say(f"{name}: {n / 1e6:.1f} million pretrained parameters")
     classes = [str(c) for c in learn.dls.vocab]
-    screen.say(f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} classes: {', '.join(classes)}")
-    screen.say(f"{run.size} px, {_n_epochs(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}")
-    if (n_valid := len(learn.dls.valid_ds))<50:
-        run.warnings.append(f"{n_valid} validation pictures are few: one of them is worth {100/n_valid:.0f} points, so the accuracies below say little. "
-                            "Compare the intervals in the report, or add pictures.")
+    screen.say(
+        f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} "
+        f"classes: {', '.join(classes)}"
+    )
+    screen.say(
+        f"{run.size} px, {_n_epochs(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}"
+    )
+    if (n_valid := len(learn.dls.valid_ds)) < 50:
+        run.warnings.append(
+            f"{n_valid} validation pictures are few: one of them is worth {100 / n_valid:.0f} points, so the "
+            "accuracies below say little. Compare the intervals in the report, or add pictures."
+        )
         screen.warn(run.warnings[-1])
     done(0)
 
     screen.step(1, STEPS[1])
     groups = layer_groups(learn)
     screen.say(f"{len(groups)} groups of layers: {' > '.join(groups)}")
-    screen.say(f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(learn.dls.vocab)} classes; pixels scaled as in the pretraining")
+    screen.say(
+        f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(learn.dls.vocab)} classes; pixels "
+        "scaled as in the pretraining"
+    )
     done(1)
 
     screen.step(2, STEPS[2])
     before, frozen = fingerprint(learn), len(frozen_names(learn))
-    screen.say(f"frozen: {frozen} tensors of the body, running statistics included; trains: {_trainable(learn):,} parameters of the head")
+    screen.say(
+        f"frozen: {frozen} tensors of the body, running statistics included; trains: {_trainable(learn):,} parameters "
+        "of the head"
+    )
     done(2)
 
     screen.step(3, STEPS[3])
@@ -231,37 +322,70 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     done(3)
 
     screen.step(4, STEPS[4])
-    arm = _arm(run, screen, "fine_tuned", "Fine-tuned", learn, Plan.fine_tune(run.epochs, freeze_epochs=0), "goes on from the frozen model")
+    arm = _arm(
+        run,
+        screen,
+        "fine_tuned",
+        "Fine-tuned",
+        learn,
+        Plan.fine_tune(run.epochs, freeze_epochs=0),
+        "goes on from the frozen model",
+    )
     _say_lr(run.histories["fine_tuned"], screen)
     screen.say(f"accuracy {arm.ev.accuracy:.1%}")
     done(4)
 
     screen.step(5, STEPS[5])
     _baselines(run, learner, screen)
-    run.model = export(learn, out/"model", onnx=False, force=force, history=[run.histories[k] for k in ("frozen", "fine_tuned")], evaluation=arm.ev)
-    write_text(out/"report.html", render(report_context(run)))
+    run.model = export(
+        learn,
+        out / "model",
+        onnx=False,
+        force=force,
+        history=[run.histories[k] for k in ("frozen", "fine_tuned")],
+        evaluation=arm.ev,
+    )
+    write_text(out / "report.html", render(report_context(run)))
     done(5)
-    result = dict(steps=[o.name for o in STEPS], accuracy={k: run.arms[k].ev.accuracy for k in ARMS}, n_train=len(learn.dls.train_ds),
-                  n_valid=len(learn.dls.valid_ds), classes=classes, seconds=run.seconds, model=str(run.model), report=str(out/"report.html"))
-    if json_file: write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False)+"\n")
+    result = dict(
+        steps=[o.name for o in STEPS],
+        accuracy={k: run.arms[k].ev.accuracy for k in ARMS},
+        n_train=len(learn.dls.train_ds),
+        n_valid=len(learn.dls.valid_ds),
+        classes=classes,
+        seconds=run.seconds,
+        model=str(run.model),
+        report=str(out / "report.html"),
+    )
+    if json_file:
+        write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #c3ba392c
-ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")   # as in the JSON and the report
+ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")  # as in the JSON and the report
+
 
 def _prove(run, learn, before, screen):
     "Compare every tensor with the start of the stage"
     checked, after = check_frozen(learn, before), fingerprint(learn)
     head = [k for k in after if k.startswith("head.")]
-    moved = sum(after[k]!=before[k] for k in head)
-    run.proof = (f"Checked: all {checked} tensors of the frozen body are bit for bit what they were before this stage, running statistics "
-                 f"included, and {moved} of {len(head)} tensors of the head moved.")
+    moved = sum(after[k] != before[k] for k in head)
+    run.proof = (
+        f"Checked: all {checked} tensors of the frozen body are bit for bit what they were before this stage, running "
+        f"statistics included, and {moved} of {len(head)} tensors of the head moved."
+    )
     run.layers = layer_table(learn, since=before)
     screen.say(run.proof)
 
+
 def _say_lr(history, screen):
     f = history.stages[-1].finder
-    if f is not None and f.suggested: screen.say(f"learning rate {f.suggested:.1e}, found by a sweep"+("" if f.reliable else f" (not reliable: {f.reason})"))
+    if f is not None and f.suggested:
+        screen.say(
+            f"learning rate {f.suggested:.1e}, found by a sweep"
+            + ("" if f.reliable else f" (not reliable: {f.reason})")
+        )
+
 
 def _baselines(run, learner, screen):
     "The three models that had no pretraining"
@@ -270,99 +394,217 @@ def _baselines(run, learner, screen):
     y, yv = (np.array([int(o) for o in ds.tls[1]]) for ds in (learn.dls.train_ds, learn.dls.valid_ds))
     t = time.perf_counter()
     probs, c = pixel_baseline(train, y, valid, len(learn.dls.vocab), seed=run.seed)
-    run.arms["pixels"] = Arm("pixels", "Logistic regression on pixels", Evaluation(list(learn.dls.vocab), probs, yv, valid), time.perf_counter()-t,
-                             params=(32*32*3+1)*len(learn.dls.vocab), note=f"32 px, C={c:g} by cross-validation")
+    run.arms["pixels"] = Arm(
+        "pixels",
+        "Logistic regression on pixels",
+        Evaluation(list(learn.dls.vocab), probs, yv, valid),
+        time.perf_counter() - t,
+        params=(32 * 32 * 3 + 1) * len(learn.dls.vocab),
+        note=f"32 px, C={c:g} by cross-validation",
+    )
     every = lambda n, lr: Plan((Stage("from scratch", "all", n, lr),))
     arm = _arm(run, screen, "scratch", "From scratch, equal budget", learn, every(run.epochs, "find"))
-    _arm(run, screen, "scratch_long", "From scratch, 5 times as long", learner(False), every(5*run.epochs, arm.lr), "same start, so the same sweep")
-    for k in ARMS: screen.say(f"{run.arms[k].name:32s}{run.arms[k].ev.accuracy:6.1%}")
+    _arm(
+        run,
+        screen,
+        "scratch_long",
+        "From scratch, 5 times as long",
+        learner(False),
+        every(5 * run.epochs, arm.lr),
+        "same start, so the same sweep",
+    )
+    for k in ARMS:
+        screen.say(f"{run.arms[k].name:32s}{run.arms[k].ev.accuracy:6.1%}")
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #de19014e
-def _pct(v): return f"{v*100:.0f}\u00a0%"
-def _n_epochs(n): return f"{n} epoch{'s'*(n>1)}"
+def _pct(v):
+    return f"{v * 100:.0f}\u00a0%"
+
+
+def _n_epochs(n):
+    return f"{n} epoch{'s' * (n > 1)}"
+
 
 def _headline(run):
     best = max(run.arms["frozen"].ev.accuracy, run.arms["fine_tuned"].ev.accuracy)
     rest = max(run.arms[k].ev.accuracy for k in ("pixels", "scratch", "scratch_long"))
-    if best>rest: return f"{_pct(best)} right with transfer learning, {_pct(rest)} at best without"
+    if best > rest:
+        return f"{_pct(best)} right with transfer learning, {_pct(rest)} at best without"
     return f"Transfer learning did not help here: {_pct(best)} right with it, {_pct(rest)} without"
+
 
 def _summary(run, n_train):
     a = {k: run.arms[k].ev.accuracy for k in ARMS}
-    return (f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen {run.arch.partition('/')[2]} reaches "
-            f"{_pct(a['frozen'])} in {_n_epochs(run.epochs)}. The same network from random weights reaches {_pct(a['scratch'])} in as many, "
-            f"{_pct(a['scratch_long'])} in five times as many; "
-            f"a logistic regression on the pixels {_pct(a['pixels'])}. Fine-tuning all layers afterwards gives {_pct(a['fine_tuned'])}.")
+    return (
+        f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen "
+        f"{run.arch.partition('/')[2]} reaches {_pct(a['frozen'])} in {_n_epochs(run.epochs)}. The same network from "
+        f"random weights reaches {_pct(a['scratch'])} in as many, {_pct(a['scratch_long'])} in five times as many; a "
+        f"logistic regression on the pixels {_pct(a['pixels'])}. Fine-tuning all layers afterwards gives "
+        f"{_pct(a['fine_tuned'])}."
+    )
+
 
 def _curves(history, what):
     out = []
     f = history.stages[-1].finder
     if f is not None:
-        out.append(chart(f.plot, f"Loss of a batch against the learning rate for {what}; suggested rate {f.suggested or float('nan'):.1e}",
-                         "Learning-rate sweep. "+("The shaded band is where the loss falls." if f.reliable else f"Not reliable: {f.reason}.")))
+        out.append(
+            chart(
+                f.plot,
+                f"Loss of a batch against the learning rate for {what}; suggested rate "
+                f"{f.suggested or float('nan'):.1e}",
+                "Learning-rate sweep. "
+                + ("The shaded band is where the loss falls." if f.reliable else f"Not reliable: {f.reason}."),
+            )
+        )
     v = history.stages[-1].values
-    ticks = lambda ax: ax.set_xticks(range(0, len(v)+1, max(len(v)//6, 1)))
-    def losses(ax): history.plot_losses(ax); ticks(ax)
-    out.append(chart(losses, f"Training and validation loss over {_n_epochs(len(v))}; validation loss ends at {v[-1][1]:.2f}", "Loss, epoch by epoch."))
+    ticks = lambda ax: ax.set_xticks(range(0, len(v) + 1, max(len(v) // 6, 1)))
+
+    def losses(ax):
+        history.plot_losses(ax)
+        ticks(ax)
+
+    out.append(
+        chart(
+            losses,
+            f"Training and validation loss over {_n_epochs(len(v))}; validation loss ends at {v[-1][1]:.2f}",
+            "Loss, epoch by epoch.",
+        )
+    )
+
     def metric(ax):
-        ax.plot(range(1, len(v)+1), [100*o[2] for o in v], "o-", ms=4, color="C2")
-        ax.set_ylim(0, 100); ax.set_xlabel("epoch"); ax.set_ylabel("accuracy, %"); ticks(ax)
-    out.append(chart(metric, f"Validation accuracy over {_n_epochs(len(v))}, ending at {v[-1][2]:.0%}", "Accuracy on the validation pictures."))
+        ax.plot(range(1, len(v) + 1), [100 * o[2] for o in v], "o-", ms=4, color="C2")
+        ax.set_ylim(0, 100)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("accuracy, %")
+        ticks(ax)
+
+    out.append(
+        chart(
+            metric,
+            f"Validation accuracy over {_n_epochs(len(v))}, ending at {v[-1][2]:.0%}",
+            "Accuracy on the validation pictures.",
+        )
+    )
     return out
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #76cb69ee
 def _code(run):
     name, lr = run.arch.partition("/")[2], lambda k: f"{run.arms[k].lr:.2g}"
-    return (f"from fastai_tl.all import *\ndls = {run.data_code}\nbackbones(offline=True)", f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
-            "freeze_to(learn, 'head')\nlayer_table(learn)", f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
-            f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
-            f"fastai-tl predict {shlex.quote(str(run.model))} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all import load_predictor\n"
-            f"load_predictor({str(run.model)!r}).predict('my_picture.jpg')")
+    return (
+        f"from fastai_tl.all import *\ndls = {run.data_code}\nbackbones(offline=True)",
+        f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
+        "freeze_to(learn, 'head')\nlayer_table(learn)",
+        f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
+        f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
+        (
+            f"fastai-tl predict {shlex.quote(str(run.model))} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all "
+            f"import load_predictor\nload_predictor({str(run.model)!r}).predict('my_picture.jpg')"
+        ),
+    )
+
 
 def _sample_pics(learn, per_class=2, most=24):
     ds, seen, out = learn.dls.train_ds, {}, []
-    for item,y in zip(ds.items, ds.tls[1]):
+    for item, y in zip(ds.items, ds.tls[1]):
         name = str(learn.dls.vocab[int(y)])
-        if seen.setdefault(int(y), 0)<per_class and (t := thumb(item, f"a picture of the class {name}", name)):
-            seen[int(y)] += 1; out.append(t)
-        if len(out)==most: break
+        if seen.setdefault(int(y), 0) < per_class and (t := thumb(item, f"a picture of the class {name}", name)):
+            seen[int(y)] += 1
+            out.append(t)
+        if len(out) == most:
+            break
     return out
 
 # %% ../../nbs/api/interface/03_quickstart.ipynb #b3d2ed0e
 def report_context(
-    run: Run,   # a finished run
-) -> dict:      # for `report.render`
+    run: Run,  # a finished run
+) -> dict:  # for `report.render`
     "What the report shows"
     learn, ev = run.learn, run.arms["fine_tuned"].ev
     name, table = run.arch.partition("/")[2], run.layers
-    groups = [dict(name=g, layers=int((table.group==g).sum()), params=sum(p.numel() for p in ps), frozen=g!="head")
-              for g,ps in layer_groups(learn).items()]
-    fp, hp = (sum(g["params"] for g in groups if g["frozen"]==f) for f in (True, False))
-    (lo,hi), worst = ev.interval(), ev.worst(12)
+    groups = [
+        dict(name=g, layers=int((table.group == g).sum()), params=sum(p.numel() for p in ps), frozen=g != "head")
+        for g, ps in layer_groups(learn).items()
+    ]
+    fp, hp = (sum(g["params"] for g in groups if g["frozen"] == f) for f in (True, False))
+    (lo, hi), worst = ev.interval(), ev.worst(12)
     a = run.arms
-    gain = a["fine_tuned"].ev.accuracy-a["frozen"].ev.accuracy
+    gain = a["fine_tuned"].ev.accuracy - a["frozen"].ev.accuracy
     return dict(
-        title=run.title, steps=STEPS, headline=_headline(run), summary=_summary(run, len(learn.dls.train_ds)), n_valid=ev.n, warnings=run.warnings,
-        arms=[dict(name=o.name, acc=o.ev.accuracy, lo=o.ev.interval()[0], hi=o.ev.interval()[1], us=k in ("frozen", "fine_tuned"), params=o.params,
-                   epochs=o.epochs, lr=o.lr, seconds=o.seconds, note=o.note) for k,o in ((k, a[k]) for k in ARMS)],
-        chance=f"Guessing the most frequent class is right {_pct(float(np.bincount(ev.targets).max()/ev.n))} of the time.",
-        backbone=dict(text=f"{name}: {fp/1e6:.1f} million parameters in the body, pretrained on ImageNet; pictures at {run.size} x {run.size} "
-                           "pixels."),
+        title=run.title,
+        steps=STEPS,
+        headline=_headline(run),
+        summary=_summary(run, len(learn.dls.train_ds)),
+        n_valid=ev.n,
+        warnings=run.warnings,
+        arms=[
+            dict(
+                name=o.name,
+                acc=o.ev.accuracy,
+                lo=o.ev.interval()[0],
+                hi=o.ev.interval()[1],
+                us=k in ("frozen", "fine_tuned"),
+                params=o.params,
+                epochs=o.epochs,
+                lr=o.lr,
+                seconds=o.seconds,
+                note=o.note,
+            )
+            for k, o in ((k, a[k]) for k in ARMS)
+        ],
+        chance=(
+            f"Guessing the most frequent class is right {_pct(float(np.bincount(ev.targets).max() / ev.n))} of the "
+            "time."
+        ),
+        backbone=dict(
+            text=(
+                f"{name}: {fp / 1e6:.1f} million parameters in the body, pretrained on ImageNet; pictures at "
+                f"{run.size} x {run.size} pixels."
+            )
+        ),
         data_text=f"{len(learn.dls.train_ds)} to learn from, {len(learn.dls.valid_ds)} to judge by. {run.data_text}",
-        samples=_sample_pics(learn), groups=groups,
-        frozen_text=f"{fp:,} parameters are frozen, {hp:,} in the head train. Batch norm in the frozen layers keeps its pretrained statistics.",
-        layers=[r._asdict() for r in table.itertuples(index=False)], proof=run.proof,
-        head_charts=_curves(run.histories["frozen"], "the head"), tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
-        tune_text=f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} in the head, pretrained "
-                  f"batch-norm statistics held. Accuracy changed by {gain*100:+.1f} points; with {ev.n} validation pictures, differences of a few "
-                  "points are chance.",
-        eval_text=f"The fine-tuned model is right on {ev.accuracy*100:.1f} % of {ev.n} pictures it has never seen; the 95 % interval goes from "
-                  f"{lo*100:.0f} % to {hi*100:.0f} %.",
-        classes=ev.vocab, matrix=confusion_rows(ev), confused=", ".join(f"{x} taken for {y} ({n})" for x,y,n in ev.most_confused()[:4]),
-        worst=[t for m in worst if m.item is not None and (t := thumb(m.item, f"{m.true} taken for {m.predicted}",
-                                                                      f"{m.true}, taken for {m.predicted} ({m.probability:.0%})"))],
-        code=_code(run), footer=_footer(run))
+        samples=_sample_pics(learn),
+        groups=groups,
+        frozen_text=(
+            f"{fp:,} parameters are frozen, {hp:,} in the head train. Batch norm in the frozen layers keeps its "
+            "pretrained statistics."
+        ),
+        layers=[r._asdict() for r in table.itertuples(index=False)],
+        proof=run.proof,
+        head_charts=_curves(run.histories["frozen"], "the head"),
+        tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
+        tune_text=(
+            f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
+            f"in the head, pretrained batch-norm statistics held. Accuracy changed by {gain * 100:+.1f} points; with "
+            f"{ev.n} validation pictures, differences of a few points are chance."
+        ),
+        eval_text=(
+            f"The fine-tuned model is right on {ev.accuracy * 100:.1f} % of {ev.n} pictures it has never seen; the 95 "
+            f"% interval goes from {lo * 100:.0f} % to {hi * 100:.0f} %."
+        ),
+        classes=ev.vocab,
+        matrix=confusion_rows(ev),
+        confused=", ".join(f"{x} taken for {y} ({n})" for x, y, n in ev.most_confused()[:4]),
+        worst=[
+            t
+            for m in worst
+            if m.item is not None
+            and (
+                t := thumb(
+                    m.item,
+                    f"{m.true} taken for {m.predicted}",
+                    f"{m.true}, taken for {m.predicted} ({m.probability:.0%})",
+                )
+            )
+        ],
+        code=_code(run),
+        footer=_footer(run),
+    )
+
 
 def _footer(run):
     vs = ", ".join(f"{n} {version(n)}" for n in ("fastai-tl", "fastai", "torch"))
-    return f"Seed {run.seed}, {sum(run.seconds.values()):.0f} seconds before this page. {vs}, Python {platform.python_version()}."
+    return (
+        f"Seed {run.seed}, {sum(run.seconds.values()):.0f} seconds before this page. {vs}, Python "
+        f"{platform.python_version()}."
+    )

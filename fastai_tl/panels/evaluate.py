@@ -11,7 +11,16 @@ from ..evaluation.classification import Evaluation, evaluate
 from ..evaluation.inference import Judged
 from ..core.learner_lock import check_free, owner_of
 from .panel import Cancelled, Job, Meter, Panel, esc, refresh_all
-from .evaluation_tabs import CalibrationView, ClassesView, ConfusionView, FiguresView, MistakesView, free_figure, locked, term
+from fastai_tl.panels.evaluation_tabs import (
+    CalibrationView,
+    ClassesView,
+    ConfusionView,
+    FiguresView,
+    MistakesView,
+    free_figure,
+    locked,
+    term,
+)
 from .image_grid import GALLERY_CSS
 from ..core.snapshot import RandomState
 
@@ -23,18 +32,24 @@ _STYLE = """<style>
 .ftl-EvaluatePanel .ftl-big{font-size:15px}
 .ftl-EvaluatePanel abbr{text-decoration:underline dotted;text-underline-offset:3px;cursor:help}
 .ftl-EvaluatePanel .ftl-scroll{overflow:auto}
-.ftl-EvaluatePanel .ftl-figures,.ftl-EvaluatePanel .ftl-figures>.widget-html-content{min-width:0;width:100%;max-width:100%}
+.ftl-EvaluatePanel .ftl-figures,.ftl-EvaluatePanel .ftl-figures>.widget-html-content{min-width:0;width:100%;
+  max-width:100%}
 .ftl-EvaluatePanel .ftl-matrix{overflow:auto;max-width:100%;max-height:560px}
 .ftl-EvaluatePanel .ftl-cols{flex-flow:row wrap;align-items:flex-start;gap:4px 18px}
 .ftl-EvaluatePanel .bqplot .heatmapcell{cursor:pointer}
 .ftl-EvaluatePanel .bqplot text{fill:var(--jp-ui-font-color1,currentColor)!important;pointer-events:none}
-.ftl-EvaluatePanel .widget-tab>.widget-tab-contents{padding:8px 2px 2px;border:0;border-top:1px solid var(--jp-border-color2,#8886);overflow:visible}
-.ftl-EvaluatePanel .ftl-bar{position:relative;display:inline-block;width:120px;height:12px;background:#8883;border-radius:2px;vertical-align:-1px}
+.ftl-EvaluatePanel .widget-tab>.widget-tab-contents{padding:8px 2px 2px;border:0;
+  border-top:1px solid var(--jp-border-color2,#8886);overflow:visible}
+.ftl-EvaluatePanel .ftl-bar{position:relative;display:inline-block;width:120px;height:12px;background:#8883;
+  border-radius:2px;vertical-align:-1px}
 .ftl-EvaluatePanel .ftl-bar i{position:absolute;left:0;top:0;bottom:0;background:#3c82dc;border-radius:2px}
-.ftl-EvaluatePanel .ftl-bar u{position:absolute;top:3px;bottom:3px;border:solid var(--jp-ui-font-color1,currentColor);border-width:0 1.5px;
- background:linear-gradient(var(--jp-ui-font-color1,currentColor),var(--jp-ui-font-color1,currentColor)) center/100% 1.5px no-repeat}
+.ftl-EvaluatePanel .ftl-bar u{position:absolute;top:3px;bottom:3px;border:solid var(--jp-ui-font-color1,currentColor);
+  border-width:0 1.5px;
+ background:linear-gradient(var(--jp-ui-font-color1,currentColor),var(--jp-ui-font-color1,
+   currentColor)) center/100% 1.5px no-repeat}
 @container (max-width:520px){.ftl-EvaluatePanel .ftl-bar{width:44px}
- .ftl-EvaluatePanel .widget-tab>.lm-TabBar .lm-TabBar-tab{flex:0 0 auto!important;min-width:0!important;padding:0 4px!important;font-size:12px}
+ .ftl-EvaluatePanel .widget-tab>.lm-TabBar .lm-TabBar-tab{flex:0 0 auto!important;min-width:0!important;
+   padding:0 4px!important;font-size:12px}
  .ftl-EvaluatePanel table.ftl-table td,.ftl-EvaluatePanel table.ftl-table th{padding-right:7px}}
 </style>"""
 
@@ -42,50 +57,81 @@ _STYLE = """<style>
 def _loader_of(learn, dl):
     "The DataLoader to evaluate; `None`: there is none"
     loaders = getattr(learn.dls, "loaders", [])
-    return dl if dl is not None else loaders[1] if len(loaders)>1 else None
+    return dl if dl is not None else loaders[1] if len(loaders) > 1 else None
+
 
 class EvaluatePanel(Panel):
     "Judges a Learner in one pass, and shows the pictures behind the figures; `.result` is the `Evaluation`"
+
     heading = "Evaluate"
 
-    def __init__(self,
-        learn,                # a fastai `Learner`
-        dl=None,              # a DataLoader with targets; `None`: the validation set
-        result=None,          # what `evaluate(learn)` has returned, to show; `None`: none yet
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`
+        dl=None,  # a DataLoader with targets; `None`: the validation set
+        result=None,  # what `evaluate(learn)` has returned, to show; `None`: none yet
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
         dl_name: str = "dl",  # what the DataLoader is called there
     ):
         if result is not None and not isinstance(result, Judged):
-            raise InputError(f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate.")
-        self.dl, self.dl_name, self.result, self.job, self._stale = dl, dl_name, result, None, ""
+            raise InputError(
+                f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate."
+            )
+        self.dl = dl
+        self.dl_name = dl_name
+        self.result = result
+        self.job = None
+        self._stale = ""
         self.busy = False  # whether it is evaluating
-        self._shown = {}   # by tab: the evaluation that it shows
-        self._of = _loader_of(learn, dl) if result is not None else None   # the DataLoader that was evaluated
+        self._shown = {}  # by tab: the evaluation that it shows
+        self._of = _loader_of(learn, dl) if result is not None else None  # the DataLoader that was evaluated
         super().__init__(learn, name)
 
     def body(self):
-        self.go = w.Button(description="Evaluate", icon="play", button_style="primary", tooltip="One pass; changes nothing", layout=w.Layout(width="auto"))
-        self.halt = w.Button(description="Stop", icon="stop", tooltip="Stop after the batch in flight", layout=w.Layout(width="auto", display="none"))
-        self.go.on_click(lambda _: self.act(self.start)); self.halt.on_click(lambda _: self.stop())
+        self.go = w.Button(
+            description="Evaluate",
+            icon="play",
+            button_style="primary",
+            tooltip="One pass; changes nothing",
+            layout=w.Layout(width="auto"),
+        )
+        self.halt = w.Button(
+            description="Stop",
+            icon="stop",
+            tooltip="Stop after the batch in flight",
+            layout=w.Layout(width="auto", display="none"),
+        )
+        self.go.on_click(lambda _: self.act(self.start))
+        self.halt.on_click(lambda _: self.stop())
         self.meter, self.summary, self.parts = Meter(), w.HTML(), []
         self.tabs = w.Tab(layout=w.Layout(display="none"))
         self.tabs.observe(locked(self._lock, self._show_tab, self._code_changed), "selected_index")
-        return [w.HTML(GALLERY_CSS+_STYLE), w.HBox([self.go, self.halt, self.meter]).add_class("ftl-wrap"), self.summary, self.tabs]
+        return [
+            w.HTML(GALLERY_CSS + _STYLE),
+            w.HBox([self.go, self.halt, self.meter]).add_class("ftl-wrap"),
+            self.summary,
+            self.tabs,
+        ]
 
     def start(self) -> Job:
         "Evaluate in a thread; raises `Busy` if something else trains the Learner"
-        job, self._told = Job(self.learn, "EvaluatePanel", self._work, done=self._done), 0.
+        job, self._told = Job(self.learn, "EvaluatePanel", self._work, done=self._done), 0.0
         check_free(self.learn, self.heading)
         self.job, self.busy = job, True
-        try: return job.start()
-        except KitError: self.busy = False; raise
+        try:
+            return job.start()
+        except KitError:
+            self.busy = False
+            raise
 
     def stop(self):
         "Ask the evaluation to end after the batch in flight; the result before stays"
-        if self.busy: self.job.stop()
+        if self.busy:
+            self.job.stop()
 
-    def wait(self,
-        seconds: float | None = None,   # at most; `None`: as long as it takes
+    def wait(
+        self,
+        seconds: float | None = None,  # at most; `None`: as long as it takes
     ) -> bool:
         "Wait until the evaluation has ended; `False`: not yet"
         return self.job is None or self.job.wait(seconds)
@@ -93,19 +139,28 @@ class EvaluatePanel(Panel):
     def _work(self, job):
         def report(done, total, note=""):
             now = time.monotonic()
-            if now-self._told>.1 or done>=total: self._told = now; self.meter.tell(done, total, f"batch {done} of {total}")
+            if now - self._told > 0.1 or done >= total:
+                self._told = now
+                self.meter.tell(done, total, f"batch {done} of {total}")
             job.tell(done, total, f"batch {done} of {total}")
+
         of = _loader_of(self.learn, self.dl)
         return evaluate(self.learn, self.dl, on_progress=report), of
 
     def _done(self, job):
         self.busy = False
-        if self.closed: return
+        if self.closed:
+            return
         self.meter.hide()
-        if job.error is None: (self.result, self._of), _ = job.result, self.say("")
+        if job.error is None:
+            (self.result, self._of), _ = job.result, self.say("")
         elif isinstance(job.error, Cancelled):
-            self.say("Stopped. The Learner is as it was"+(", and the evaluation before is still shown." if self.result else "."))
-        else: self.say_error(job.error)
+            self.say(
+                "Stopped. The Learner is as it was"
+                + (", and the evaluation before is still shown." if self.result else ".")
+            )
+        else:
+            self.say_error(job.error)
         refresh_all(self.learn)
 
     def close(self):
@@ -113,75 +168,106 @@ class EvaluatePanel(Panel):
         self.stop()
         super().close()
 
-# %% ../../nbs/api/panels/13_evaluate.ipynb #9badb11e
-def _update(self: EvaluatePanel):
-    ev, busy = self.result, self.busy
-    self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
-    self.go.description = "Evaluate again" if ev else "Evaluate"
-    if ev is None:
-        dl = self._loader()
-        n = getattr(dl, "n", None)
-        self.summary.value = (f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. Nothing has been evaluated yet.</p>" if dl is not None else
-                              f"<p>There is no validation set. Give the panel a DataLoader: EvaluatePanel({esc(self.name)}, dl).</p>")
-        return
-    self._look_stale(ev)
-    self.summary.value = self._summary(ev)+self._stale
-    self.tabs.layout.display = None   # first: what is drawn unseen has no size
-    old, kinds = [], (ConfusionView, MistakesView, ClassesView, CalibrationView) if isinstance(ev, Evaluation) else (FiguresView,)
-    if tuple(map(type, self.parts))!=kinds:
-        old, self._shown = self.parts, {}
-        self.parts = [c(self._read, self._code_changed, self._lock) for c in kinds]
-        self.tabs.children, self.tabs.titles, self.tabs.selected_index = self.parts, [p.title for p in self.parts], 0
-    self._show_tab()
-    for c in old: free_figure(c)
+    def update(self):
+        ev, busy = self.result, self.busy
+        self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
+        self.go.description = "Evaluate again" if ev else "Evaluate"
+        if ev is None:
+            dl = self._loader()
+            n = getattr(dl, "n", None)
+            self.summary.value = (
+                (
+                    f"<p>{f'{n} items, one' if n else 'One'} pass, which changes nothing. "
+                    "Nothing has been evaluated yet.</p>"
+                )
+                if dl is not None
+                else (
+                    f"<p>There is no validation set. Give the panel a DataLoader: EvaluatePanel({esc(self.name)}, "
+                    "dl).</p>"
+                )
+            )
+            return
+        self._look_stale(ev)
+        self.summary.value = self._summary(ev) + self._stale
+        self.tabs.layout.display = None  # first: what is drawn unseen has no size
+        old, kinds = (
+            [],
+            (ConfusionView, MistakesView, ClassesView, CalibrationView)
+            if isinstance(ev, Evaluation)
+            else (FiguresView,),
+        )
+        if tuple(map(type, self.parts)) != kinds:
+            old, self._shown = self.parts, {}
+            self.parts = [c(self._read, self._code_changed, self._lock) for c in kinds]
+            self.tabs.children, self.tabs.titles, self.tabs.selected_index = (
+                self.parts,
+                [p.title for p in self.parts],
+                0,
+            )
+        self._show_tab()
+        for c in old:
+            free_figure(c)
 
-def _look_stale(self: EvaluatePanel, ev):
-    "Note whether weights or data are others than were evaluated, unless something works on them now"
-    if owner_of(self.learn) is not None: return
-    data, weights = self._of is not None and self._loader() is not self._of, ev.is_of(self.learn) is False
-    what = " and ".join(["weights"]*weights+["data"]*data)
-    have = "have" if weights else "has"
-    self._stale = what and (f'<div role="status" class="ftl-say ftl-warn">⚠ The {what} {have} changed since. This is the evaluation of what they were: '
-                            'press Evaluate again.</div>')
+    def _look_stale(self, ev):
+        "Note whether weights or data are others than were evaluated, unless something works on them now"
+        if owner_of(self.learn) is not None:
+            return
+        data, weights = self._of is not None and self._loader() is not self._of, ev.is_of(self.learn) is False
+        what = " and ".join(["weights"] * weights + ["data"] * data)
+        have = "have" if weights else "has"
+        self._stale = what and (
+            f'<div role="status" class="ftl-say ftl-warn">⚠ The {what} {have} changed since. '
+            'This is the evaluation of what they were: press Evaluate again.</div>'
+        )
 
-def _summary(self: EvaluatePanel, ev) -> str:
-    "The main figures, in a line"
-    if not isinstance(ev, Evaluation): return f'<p class="ftl-big">{esc(repr(ev).partition("(")[2][:-1])}</p>'
-    lo,hi = ev.interval()
-    band = term("interval", "95 % interval")
-    return (f'<p class="ftl-big"><b>Accuracy {100*ev.accuracy:.1f} %</b> ({band} {100*lo:.1f} to {100*hi:.1f} %) · '
-            f'{term("macro-F1", f"macro-F1 {ev.macro_f1:.2f}")} · {ev.n} items</p>')
+    def _summary(self, ev) -> str:
+        "The main figures, in a line"
+        if not isinstance(ev, Evaluation):
+            return f'<p class="ftl-big">{esc(repr(ev).partition("(")[2][:-1])}</p>'
+        lo, hi = ev.interval()
+        band = term("interval", "95 % interval")
+        return (
+            f'<p class="ftl-big"><b>Accuracy {100 * ev.accuracy:.1f} %</b> ({band} {100 * lo:.1f} to {100 * hi:.1f} '
+            f'%) · {term("macro-F1", f"macro-F1 {ev.macro_f1:.2f}")} · {ev.n} items</p>'
+        )
 
-def _show_tab(self: EvaluatePanel):
-    "Draw the tab that is open, unless it shows the result already"
-    k = self.tabs.selected_index
-    if self.result is None or k is None or self._shown.get(k) is self.result: return
-    self._shown[k] = self.result
-    try: self.parts[k].show(self.result)
-    except Exception as e: self.say_error(e)
+    def _show_tab(self):
+        "Draw the tab that is open, unless it shows the result already"
+        k = self.tabs.selected_index
+        if self.result is None or k is None or self._shown.get(k) is self.result:
+            return
+        self._shown[k] = self.result
+        try:
+            self.parts[k].show(self.result)
+        except Exception as e:
+            self.say_error(e)
 
-def _code_changed(self: EvaluatePanel): self.code_view.set(self.code)
+    def _code_changed(self):
+        self.code_view.set(self.code)
 
-def _loader(self: EvaluatePanel): return _loader_of(self.learn, self.dl)
+    def _loader(self):
+        return _loader_of(self.learn, self.dl)
 
-def _read(self: EvaluatePanel, i: int):
-    "The item at a position, from the data itself; `None`: it cannot be had now"
-    try:
-        check_free(self.learn, self.heading)   # reading would disturb the random states of a training
-        ds, chance = self._of.dataset, RandomState()
-        try: return ds[i][0] if len(ds)==self.result.n else None
-        finally: chance.restore()
-    except Exception: return None              # whatever a data set of a user's raises, the figures stand
+    def _read(self, i: int):
+        "The item at a position, from the data itself; `None`: it cannot be had now"
+        try:
+            check_free(self.learn, self.heading)  # reading would disturb the random states of a training
+            ds, chance = self._of.dataset, RandomState()
+            try:
+                return ds[i][0] if len(ds) == self.result.n else None
+            finally:
+                chance.restore()
+        except Exception:
+            return None  # whatever a data set of a user's raises, the figures stand
 
-def _code(self: EvaluatePanel) -> str:
-    "Python that leads to what the panel shows"
-    arg, loaders = "", getattr(self.learn.dls, "loaders", [])
-    if self.dl is not None:
-        k = next((i for i,o in enumerate(loaders) if o is self.dl), None)
-        arg = "" if k==1 else f", {self.name}.dls[{k}]" if k is not None else f", {self.dl_name}"
-    part = self.parts[self.tabs.selected_index or 0] if self.parts and self.result is not None else None
-    return f"ev = evaluate({self.name}{arg})" + (f"\n{part.code}" if part is not None and part.ev is not None else "\nev")
-
-EvaluatePanel.update, EvaluatePanel.code = _update, property(_code)
-EvaluatePanel._look_stale, EvaluatePanel._summary = _look_stale, _summary
-EvaluatePanel._show_tab, EvaluatePanel._code_changed, EvaluatePanel._loader, EvaluatePanel._read = _show_tab, _code_changed, _loader, _read
+    @property
+    def code(self) -> str:
+        "Python that leads to what the panel shows"
+        arg, loaders = "", getattr(self.learn.dls, "loaders", [])
+        if self.dl is not None:
+            k = next((i for i, o in enumerate(loaders) if o is self.dl), None)
+            arg = "" if k == 1 else f", {self.name}.dls[{k}]" if k is not None else f", {self.dl_name}"
+        part = self.parts[self.tabs.selected_index or 0] if self.parts and self.result is not None else None
+        return f"ev = evaluate({self.name}{arg})" + (
+            f"\n{part.code}" if part is not None and part.ev is not None else "\nev"
+        )

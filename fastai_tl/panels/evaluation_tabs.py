@@ -16,33 +16,53 @@ __all__ = ['term', 'free_figure', 'locked', 'ConfusionView', 'MistakesView', 'Cl
 
 # %% ../../nbs/api/panels/12_evaluation_tabs.ipynb #c42992b4
 _WORDS = {
-    "interval": "Other pictures of the same kind would give another figure; 95 of 100 such intervals hold the one that all of them together would give",
-    "macro-F1": "F1 weighs how many of a class are recognised against how often the model is right when it says so, 0 to 1. "
-                "Macro: the mean of the classes, rare ones counting as much as frequent ones",
-    "ECE": "Expected calibration error: how far what the model says (80 % sure) is from how often it is right then, on average. 0 is perfect",
-    "recall": "How many of the class were recognised", "precision": "How often the model was right when it said this class",
-    "F1": "Harmonic mean of recall and precision: high only if both are", "items": "How many items of the class there are",
-    "confidence": "The probability that the model gives the class it says"}
+    "interval": (
+        "Other pictures of the same kind would give another figure; 95 of 100 such intervals hold the one that all of "
+        "them together would give"
+    ),
+    "macro-F1": (
+        "F1 weighs how many of a class are recognised against how often the model is right when it says so, 0 to 1. "
+        "Macro: the mean of the classes, rare ones counting as much as frequent ones"
+    ),
+    "ECE": (
+        "Expected calibration error: how far what the model says (80 % sure) is from how often it is right then, on "
+        "average. 0 is perfect"
+    ),
+    "recall": "How many of the class were recognised",
+    "precision": "How often the model was right when it said this class",
+    "F1": "Harmonic mean of recall and precision: high only if both are",
+    "items": "How many items of the class there are",
+    "confidence": "The probability that the model gives the class it says",
+}
+
 
 def term(
-    name: str,             # one of `_WORDS`
-    text: str = "",        # as it is shown; '': the name
+    name: str,  # one of `_WORDS`
+    text: str = "",  # as it is shown; '': the name
 ) -> str:
     "A term that says what it means when pointed at"
     return f'<abbr title="{esc(_WORDS[name])}">{esc(text or name)}</abbr>'
 
-def _percent(p: float) -> str: return f"{100*p:.0f}\u00a0%"
+
+def _percent(p: float) -> str:
+    return f"{100 * p:.0f}\u00a0%"
+
 
 def free_figure(figure):
     "Close a figure and what it is made of"
     if figure is not None:
-        for c in [*descendants(figure), figure]: c.close()
+        for c in [*descendants(figure), figure]:
+            c.close()
+
 
 def locked(lock, *fs):
     "An observer that calls `fs` while no other thread draws"
+
     def run(_):
         with lock:
-            for f in fs: f()
+            for f in fs:
+                f()
+
     return run
 
 # %% ../../nbs/api/panels/12_evaluation_tabs.ipynb #d9ed5b52
@@ -50,95 +70,153 @@ def _short(names, width=15):
     "Names cut to fit an axis, still all different"
     out = []
     for n in names:
-        s = n if len(n)<=width else n[:width-1]+"…"
+        s = n if len(n) <= width else n[: width - 1] + "…"
         k = 1
-        while s in out: k += 1; s = f"{n[:width-3]}…{k}"
+        while s in out:
+            k += 1
+            s = f"{n[: width - 3]}…{k}"
         out.append(s)
     return out
 
+
 class ConfusionView(w.VBox):
-    title, most = "Matrix", 40    # classes drawn at most
+    title, most = "Matrix", 40  # classes drawn at most
 
     def __init__(self, read, changed, lock):
-        self.ev, self.changed, self.rows, self._setting, self.lock = None, changed, [], False, lock
+        self.ev = None
+        self.changed = changed
+        self.rows = []
+        self._setting = False
+        self.lock = lock
         self.heat = self.figure = None
-        self.true, self.predicted = w.Dropdown(description="True", tooltip="True class"), w.Dropdown(description="Said", tooltip="Class that the model said")
+        self.true, self.predicted = (
+            w.Dropdown(description="True", tooltip="True class"),
+            w.Dropdown(description="Said", tooltip="Class that the model said"),
+        )
         self.pairs = w.Select(description="Pairs", tooltip="Most confused pairs")
-        for menu in (self.pairs, self.true, self.predicted): menu.style.description_width, menu.layout.width = "42px", "250px"
+        for menu in (self.pairs, self.true, self.predicted):
+            menu.style.description_width, menu.layout.width = "42px", "250px"
         for menu in (self.true, self.predicted):
             menu.observe(lambda _: self._setting or self.choose(self.true.value, self.predicted.value), "value")
         self.pairs.observe(lambda ch: self._setting or ch.new is None or self.choose(*ch.new), "value")
         self.note, self.gallery = w.HTML(), Gallery(read)
         self.drawing = w.Box().add_class("ftl-matrix")
-        side = w.VBox([w.HTML("<b>Most confused pairs</b>"), self.pairs, w.HTML("<b>Any cell</b>"), self.true, self.predicted])
+        side = w.VBox(
+            [w.HTML("<b>Most confused pairs</b>"), self.pairs, w.HTML("<b>Any cell</b>"), self.true, self.predicted]
+        )
         super().__init__([self.note, w.HBox([self.drawing, side]).add_class("ftl-cols"), self.gallery])
 
     def show(self, ev):
         "Draw this evaluation"
         self.ev, cm, k = ev, ev.confusion(), len(ev.vocab)
-        wrong = cm.sum(0)+cm.sum(1)-2*cm.diagonal()
-        self.rows = sorted(np.argsort(-wrong, kind="stable")[:self.most].tolist())
+        wrong = cm.sum(0) + cm.sum(1) - 2 * cm.diagonal()
+        self.rows = sorted(np.argsort(-wrong, kind="stable")[: self.most].tolist())
         self._draw(cm[np.ix_(self.rows, self.rows)], _short([ev.vocab[i] for i in self.rows]))
-        less = f" The {self.most} of {k} classes with the most mistakes are drawn; the menus hold all." if k>self.most else ""
-        self.note.value = ('Rows: the true class. Columns: what the model said. The <b>diagonal</b> (blue) is right; what lies <b>off it</b> (orange) is wrong.'
-                           f' Click a cell to see its pictures.{less}')
+        less = (
+            f" The {self.most} of {k} classes with the most mistakes are drawn; the menus hold all."
+            if k > self.most
+            else ""
+        )
+        self.note.value = (
+            'Rows: the true class. Columns: what the model said. The <b>diagonal</b> (blue) is right; what lies '
+            f'<b>off it</b> (orange) is wrong. Click a cell to see its pictures.{less}'
+        )
         pairs = ev.most_confused()
         self._setting = True
-        names = [(v, i) for i,v in enumerate(ev.vocab)]
+        names = [(v, i) for i, v in enumerate(ev.vocab)]
         with self.pairs.hold_trait_notifications():
             self.true.options = self.predicted.options = names
-            self.pairs.options = [(f"{a} → {b}: {n}", (ev.vocab.index(a), ev.vocab.index(b))) for a,b,n in pairs[:60]]
+            self.pairs.options = [(f"{a} → {b}: {n}", (ev.vocab.index(a), ev.vocab.index(b))) for a, b, n in pairs[:60]]
             self.pairs.rows = min(max(len(pairs), 2), 8)
             self.pairs.value = None
         self._setting = False
-        if pairs: self.choose(ev.vocab.index(pairs[0][0]), ev.vocab.index(pairs[0][1]))
-        else: self.choose(*[int(ev.targets[0])]*2)
+        if pairs:
+            self.choose(ev.vocab.index(pairs[0][0]), ev.vocab.index(pairs[0][1]))
+        else:
+            self.choose(*[int(ev.targets[0])] * 2)
 
     def _draw(self, cm, names):
-        k, cell = len(names), 34 if len(names)<=12 else 26 if len(names)<=25 else 20
-        share = cm/np.clip(cm.sum(1, keepdims=True), 1, None)
-        left, below = 18+6.6*max(map(len, names)), 16+5.6*max(map(len, names))
-        colors = np.where(np.eye(k, dtype=bool), share, -np.sqrt(share))   # the root: single mistakes are seen, too
-        at, sx, sy = np.argwhere(cm), bq.OrdinalScale(domain=names), bq.OrdinalScale(domain=names[::-1])   # the first row on top
-        scale = bq.ColorScale(colors=["rgba(235,130,20,.8)", "rgba(128,128,128,.03)", "rgba(60,130,220,.65)"], min=-1, mid=0, max=1)
-        self.heat = bq.GridHeatMap(color=colors, row=np.array(names), column=np.array(names), scales=dict(row=sy, column=sx, color=scale),
-                                   stroke="rgba(128,128,128,.35)", selected_style={"stroke": "#e91e63", "stroke-width": "3px"})
-        self.counts = bq.Label(x=np.array(names)[at[:, 1]], y=np.array(names)[at[:, 0]], text=np.array([str(cm[i, j]) for i,j in at]), align="middle",
-                               scales=dict(x=sx, y=sy), default_size=12 if cell>20 else 10, font_weight="normal", colors=["gray"])
+        k, cell = len(names), 34 if len(names) <= 12 else 26 if len(names) <= 25 else 20
+        share = cm / np.clip(cm.sum(1, keepdims=True), 1, None)
+        left, below = 18 + 6.6 * max(map(len, names)), 16 + 5.6 * max(map(len, names))
+        colors = np.where(np.eye(k, dtype=bool), share, -np.sqrt(share))  # the root: single mistakes are seen, too
+        # the first row on top
+        at, sx, sy = np.argwhere(cm), bq.OrdinalScale(domain=names), bq.OrdinalScale(domain=names[::-1])
+        scale = bq.ColorScale(
+            colors=["rgba(235,130,20,.8)", "rgba(128,128,128,.03)", "rgba(60,130,220,.65)"], min=-1, mid=0, max=1
+        )
+        self.heat = bq.GridHeatMap(
+            color=colors,
+            row=np.array(names),
+            column=np.array(names),
+            scales=dict(row=sy, column=sx, color=scale),
+            stroke="rgba(128,128,128,.35)",
+            selected_style={"stroke": "#e91e63", "stroke-width": "3px"},
+        )
+        self.counts = bq.Label(
+            x=np.array(names)[at[:, 1]],
+            y=np.array(names)[at[:, 0]],
+            text=np.array([str(cm[i, j]) for i, j in at]),
+            align="middle",
+            scales=dict(x=sx, y=sy),
+            default_size=12 if cell > 20 else 10,
+            font_weight="normal",
+            colors=["gray"],
+        )
         self.heat.on_element_click(self._clicked)
         style = {"font-size": "12px"}
-        axes = [bq.Axis(scale=sx, tick_rotate=-50, tick_style={**style, "text-anchor": "end"}, grid_lines="none"),
-                bq.Axis(scale=sy, orientation="vertical", tick_style=style, grid_lines="none")]
-        width, height = f"{int(left)+8+k*cell}px", f"{6+int(below)+k*cell}px"
-        old, self.figure = self.figure, bq.Figure(
-            marks=[self.heat, self.counts], axes=axes, animation_duration=0, padding_x=0, padding_y=0, display_toolbar=False,
-            fig_margin=dict(top=6, right=8, left=int(left), bottom=int(below)), layout=w.Layout(width=width, min_width=width, height=height, min_height=height))
+        axes = [
+            bq.Axis(scale=sx, tick_rotate=-50, tick_style={**style, "text-anchor": "end"}, grid_lines="none"),
+            bq.Axis(scale=sy, orientation="vertical", tick_style=style, grid_lines="none"),
+        ]
+        width, height = f"{int(left) + 8 + k * cell}px", f"{6 + int(below) + k * cell}px"
+        old, self.figure = (
+            self.figure,
+            bq.Figure(
+                marks=[self.heat, self.counts],
+                axes=axes,
+                animation_duration=0,
+                padding_x=0,
+                padding_y=0,
+                display_toolbar=False,
+                fig_margin=dict(top=6, right=8, left=int(left), bottom=int(below)),
+                layout=w.Layout(width=width, min_width=width, height=height, min_height=height),
+            ),
+        )
         self.drawing.children = [self.figure]
         free_figure(old)
 
     def _clicked(self, _, event):
         at = event.get("data") or {}
-        if "rowNum" in at: self.choose(self.rows[at["rowNum"]], self.rows[at["columnNum"]])
+        if "rowNum" in at:
+            self.choose(self.rows[at["rowNum"]], self.rows[at["columnNum"]])
 
-    def choose(self,
-        true: int, predicted: int,   # indexes of classes
+    def choose(
+        self,
+        true: int,
+        predicted: int,  # indexes of classes
     ):
         "Show the pictures of a cell"
-        with self.lock: self._choose(true, predicted)
+        with self.lock:
+            self._choose(true, predicted)
 
     def _choose(self, true, predicted):
         self._setting = True
         self.true.value, self.predicted.value = true, predicted
-        self.pairs.value = next((v for _,v in self.pairs.options if v==(true, predicted)), None)
+        self.pairs.value = next((v for _, v in self.pairs.options if v == (true, predicted)), None)
         seen = true in self.rows and predicted in self.rows
-        self.heat.selected = np.array([[self.rows.index(true), self.rows.index(predicted)]]*2) if seen else None   # twice, as bqplot drops axes of length 1
+        # twice, as bqplot drops axes of length 1
+        self.heat.selected = np.array([[self.rows.index(true), self.rows.index(predicted)]] * 2) if seen else None
         self._setting = False
-        t,p = self.ev.vocab[true], self.ev.vocab[predicted]
-        self.gallery.show(self.ev.cell(true, predicted), f"{t}, recognised" if true==predicted else f"{t}, taken for {p}")
+        t, p = self.ev.vocab[true], self.ev.vocab[predicted]
+        self.gallery.show(
+            self.ev.cell(true, predicted), f"{t}, recognised" if true == predicted else f"{t}, taken for {p}"
+        )
         self.changed()
 
     @property
-    def code(self): return f"ev.plot()\nev.cell({self.ev.vocab[self.true.value]!r}, {self.ev.vocab[self.predicted.value]!r})"
+    def code(self):
+        return f"ev.plot()\nev.cell({self.ev.vocab[self.true.value]!r}, {self.ev.vocab[self.predicted.value]!r})"
 
 # %% ../../nbs/api/panels/12_evaluation_tabs.ipynb #23c36e84
 class MistakesView(w.VBox):
@@ -146,58 +224,101 @@ class MistakesView(w.VBox):
 
     def __init__(self, read, changed, lock):
         self.ev, self.gallery = None, Gallery(read)
-        self.which = w.ToggleButtons(options=["Worst mistakes", "Least certain"], style=dict(button_width="auto"),
-                                     tooltips=["Wrong, those with the highest loss first", "Right or wrong, the least sure first"])
+        self.which = w.ToggleButtons(
+            options=["Worst mistakes", "Least certain"],
+            style=dict(button_width="auto"),
+            tooltips=["Wrong, those with the highest loss first", "Right or wrong, the least sure first"],
+        )
         self.which.observe(locked(lock, self._draw, changed), "value")
         super().__init__([self.which, self.gallery])
 
-    def show(self, ev): self.ev = ev; self._draw()
+    def show(self, ev):
+        self.ev = ev
+        self._draw()
 
     def _draw(self):
-        if self.which.index: self.gallery.show(self.ev.uncertain(self.ev.n), "The least certain first")
-        else: self.gallery.show(self.ev.worst(self.ev.n), "Mistakes, those with the highest loss first")
+        if self.which.index:
+            self.gallery.show(self.ev.uncertain(self.ev.n), "The least certain first")
+        else:
+            self.gallery.show(self.ev.worst(self.ev.n), "Mistakes, those with the highest loss first")
 
     @property
-    def code(self): return "ev.uncertain(12)" if self.which.index else "ev.worst(12)"
+    def code(self):
+        return "ev.uncertain(12)" if self.which.index else "ev.worst(12)"
+
 
 class ClassesView(w.VBox):
     title = "Classes"
-    columns = (("class", "class", ""), ("recall", "recall", ""), ("precision", "precision", "ftl-num ftl-wide"), ("f1", "F1", "ftl-num"),
-               ("items", "items", "ftl-num"))
+    columns = (
+        ("class", "class", ""),
+        ("recall", "recall", ""),
+        ("precision", "precision", "ftl-num ftl-wide"),
+        ("f1", "F1", "ftl-num"),
+        ("items", "items", "ftl-num"),
+    )
 
     def __init__(self, read, changed, lock):
         self.ev = None
-        self.by = w.Dropdown(description="Sort by", options=[(t, key) for key,t,_ in self.columns], value="recall",
-                             style=dict(description_width="52px"), layout=w.Layout(width="170px"))
-        self.down = w.ToggleButtons(options=["lowest first", "highest first"], tooltips=["Ascending", "Descending"], style=dict(button_width="auto"))
-        self.table = w.HTML(); self.table.add_class("ftl-scroll")
-        words = w.HTML('<p class="ftl-dim">Recall: how many of the class were recognised; whisker and brackets: its 95 % interval, given so few items. '
-                       'Precision: how often it was right where it said so. F1: their harmonic mean.</p>')
-        for c in (self.by, self.down): c.observe(locked(lock, self._draw, changed), "value")
+        self.by = w.Dropdown(
+            description="Sort by",
+            options=[(t, key) for key, t, _ in self.columns],
+            value="recall",
+            style=dict(description_width="52px"),
+            layout=w.Layout(width="170px"),
+        )
+        self.down = w.ToggleButtons(
+            options=["lowest first", "highest first"],
+            tooltips=["Ascending", "Descending"],
+            style=dict(button_width="auto"),
+        )
+        self.table = w.HTML()
+        self.table.add_class("ftl-scroll")
+        words = w.HTML(
+            '<p class="ftl-dim">Recall: how many of the class were recognised; '
+            'whisker and brackets: its 95 % interval, given so few items. '
+            'Precision: how often it was right where it said so. F1: their harmonic mean.</p>'
+        )
+        for c in (self.by, self.down):
+            c.observe(locked(lock, self._draw, changed), "value")
         super().__init__([w.HBox([self.by, self.down]).add_class("ftl-wrap"), self.table, words])
 
-    def show(self, ev): self.ev, self.frame = ev, ev.per_class().join(ev.recall_intervals()).rename_axis("class"); self._draw()
+    def show(self, ev):
+        self.ev, self.frame = ev, ev.per_class().join(ev.recall_intervals()).rename_axis("class")
+        self._draw()
 
     def _draw(self):
-        up, by = self.down.index==0, self.by.value
-        sort = lambda key: f' aria-sort="{"ascending" if up else "descending"}"' if key==by else ""
-        arrow = lambda key: (" ▲" if up else " ▼") if key==by else ""
-        head = "".join(f'<th scope="col" class="{c}"{sort(key)}>{term(t) if t in _WORDS else t}{arrow(key)}</th>' for key,t,c in self.columns)
+        up, by = self.down.index == 0, self.by.value
+        sort = lambda key: f' aria-sort="{"ascending" if up else "descending"}"' if key == by else ""
+        arrow = lambda key: (" ▲" if up else " ▼") if key == by else ""
+        head = "".join(
+            f'<th scope="col" class="{c}"{sort(key)}>{term(t) if t in _WORDS else t}{arrow(key)}</th>'
+            for key, t, c in self.columns
+        )
         rows = "".join(map(self._row, self.frame.sort_values(by, ascending=up, kind="stable").itertuples()))
         self.table.value = f'<table class="ftl-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
     def _row(self, r):
         name = f'<tr><th scope="row">{esc(r.Index)}</th>'
-        if not r.items: return f'{name}<td class="ftl-dim">none in the data</td><td class="ftl-wide"></td><td></td><td class="ftl-num">0</td></tr>'
-        bar = (f'<span class="ftl-bar" aria-hidden="true"><i style="width:{100*r.recall:.0f}%"></i>'
-               f'<u style="left:{100*r.low:.0f}%;width:{100*(r.high-r.low):.0f}%"></u></span>')
-        return (f'{name}<td style="white-space:nowrap">{bar} {_percent(r.recall)} <span class="ftl-dim">({100*r.low:.0f}–{100*r.high:.0f})</span></td>'
-                f'<td class="ftl-num ftl-wide">{_percent(r.precision)}</td><td class="ftl-num">{r.f1:.2f}</td><td class="ftl-num">{r.items}</td></tr>')
+        if not r.items:
+            return (
+                f'{name}<td class="ftl-dim">none in the data</td><td class="ftl-wide"></td><td></td>'
+                '<td class="ftl-num">0</td></tr>'
+            )
+        bar = (
+            f'<span class="ftl-bar" aria-hidden="true"><i style="width:{100 * r.recall:.0f}%"></i>'
+            f'<u style="left:{100 * r.low:.0f}%;width:{100 * (r.high - r.low):.0f}%"></u></span>'
+        )
+        return (
+            f'{name}<td style="white-space:nowrap">{bar} {_percent(r.recall)} '
+            f'<span class="ftl-dim">({100 * r.low:.0f}–{100 * r.high:.0f})</span></td>'
+            f'<td class="ftl-num ftl-wide">{_percent(r.precision)}</td><td class="ftl-num">{r.f1:.2f}</td>'
+            f'<td class="ftl-num">{r.items}</td></tr>'
+        )
 
     @property
     def code(self):
         table = "ev.per_class().join(ev.recall_intervals()).rename_axis('class')"
-        return f"{table}.sort_values({self.by.value!r}, ascending={self.down.index==0}, kind='stable')"
+        return f"{table}.sort_values({self.by.value!r}, ascending={self.down.index == 0}, kind='stable')"
 
 # %% ../../nbs/api/panels/12_evaluation_tabs.ipynb #b10153b8
 class CalibrationView(w.VBox):
@@ -206,53 +327,121 @@ class CalibrationView(w.VBox):
     def __init__(self, read, changed, lock):
         self.ev = None
         self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 330px", max_width="100%")), None
-        self.bins = w.Dropdown(description="Bins", options=[5, 10, 15, 20], value=15, style=dict(description_width="36px"), layout=w.Layout(width="110px"))
+        self.bins = w.Dropdown(
+            description="Bins",
+            options=[5, 10, 15, 20],
+            value=15,
+            style=dict(description_width="36px"),
+            layout=w.Layout(width="110px"),
+        )
         self.bins.observe(locked(lock, self._draw, changed), "value")
         self.words, self.table = w.HTML(layout=w.Layout(width="300px", flex="1 1 280px")), w.HTML()
         super().__init__([self.bins, w.HBox([self.drawing, self.words]).add_class("ftl-cols"), self.table])
 
-    def show(self, ev): self.ev = ev; self._draw()
+    def show(self, ev):
+        self.ev = ev
+        self._draw()
 
     def _draw(self):
         c = self.ev.calibration(self.bins.value)
-        full = c[c["items"]>0]
-        bands = np.array([wilson(round(a*n), n) for a,n in zip(full.accuracy, full["items"])])
+        full = c[c["items"] > 0]
+        bands = np.array([wilson(round(a * n), n) for a, n in zip(full.accuracy, full["items"])])
         s, blue = dict(x=bq.LinearScale(min=0, max=1), y=bq.LinearScale(min=0, max=1)), dict(colors=["#3c82dc"])
-        self.bars = bq.Bars(x=np.array([b.mid for b in c.bin]), y=c.accuracy.fillna(0).to_numpy(), scales=s, **blue, opacities=[.45], padding=.08)
-        self.dots = bq.Scatter(x=full.confidence.to_numpy(), y=full.accuracy.to_numpy(), scales=s, **blue, default_size=28)
-        whiskers = bq.Lines(x=np.stack([full.confidence]*2, 1), y=bands, scales=s, **blue, stroke_width=1.5)
+        self.bars = bq.Bars(
+            x=np.array([b.mid for b in c.bin]),
+            y=c.accuracy.fillna(0).to_numpy(),
+            scales=s,
+            **blue,
+            opacities=[0.45],
+            padding=0.08,
+        )
+        self.dots = bq.Scatter(
+            x=full.confidence.to_numpy(), y=full.accuracy.to_numpy(), scales=s, **blue, default_size=28
+        )
+        whiskers = bq.Lines(x=np.stack([full.confidence] * 2, 1), y=bands, scales=s, **blue, stroke_width=1.5)
         perfect = bq.Lines(x=[0, 1], y=[0, 1], scales=s, colors=["gray"], line_style="dashed", stroke_width=1.5)
         ticks = dict(tick_format=".0%", tick_values=np.linspace(0, 1, 6))
-        axes = [bq.Axis(scale=s["x"], label="how sure it was", label_offset="34px", grid_lines="none", **ticks),
-                bq.Axis(scale=s["y"], label="how often it was right", label_offset="44px", orientation="vertical", **ticks)]
-        old, self.figure = self.figure, bq.Figure(
-            marks=[self.bars, perfect, whiskers, self.dots], axes=axes, padding_x=0, padding_y=0, animation_duration=0, display_toolbar=False,
-            fig_margin=dict(top=8, right=14, bottom=48, left=60), layout=w.Layout(width="100%", height="310px", min_width="200px"))
+        axes = [
+            bq.Axis(scale=s["x"], label="how sure it was", label_offset="34px", grid_lines="none", **ticks),
+            bq.Axis(scale=s["y"], label="how often it was right", label_offset="44px", orientation="vertical", **ticks),
+        ]
+        old, self.figure = (
+            self.figure,
+            bq.Figure(
+                marks=[self.bars, perfect, whiskers, self.dots],
+                axes=axes,
+                padding_x=0,
+                padding_y=0,
+                animation_duration=0,
+                display_toolbar=False,
+                fig_margin=dict(top=8, right=14, bottom=48, left=60),
+                layout=w.Layout(width="100%", height="310px", min_width="200px"),
+            ),
+        )
         self.drawing.children = [self.figure]
         free_figure(old)
         self.words.value = self._words()
-        rows = "".join(f'<tr><th scope="row">{_percent(r.bin.left)} to {_percent(r.bin.right)}</th><td class="ftl-num">{_percent(r.confidence)}</td>'
-                       f'<td class="ftl-num">{_percent(r.accuracy)}</td><td class="ftl-num">{r.items}</td></tr>' for r in full.itertuples())
-        head = "".join(f'<th scope="col" class="{"ftl-num" if k else ""}">{t}</th>' for k,t in enumerate(("bin", "mean confidence", "accuracy", "items")))
-        self.table.value = f'<details><summary>The bins in figures</summary><table class="ftl-table"><tr>{head}</tr>{rows}</table></details>'
+        rows = "".join(
+            f'<tr><th scope="row">{_percent(r.bin.left)} to {_percent(r.bin.right)}</th>'
+            f'<td class="ftl-num">{_percent(r.confidence)}</td><td class="ftl-num">{_percent(r.accuracy)}</td>'
+            f'<td class="ftl-num">{r.items}</td></tr>'
+            for r in full.itertuples()
+        )
+        head = "".join(
+            f'<th scope="col" class="{"ftl-num" if k else ""}">{t}</th>'
+            for k, t in enumerate(("bin", "mean confidence", "accuracy", "items"))
+        )
+        self.table.value = (
+            f'<details><summary>The bins in figures</summary><table class="ftl-table"><tr>{head}</tr>{rows}'
+            '</table></details>'
+        )
 
     def _words(self):
         ev, bins = self.ev, self.bins.value
-        ece, (mean,most), gap = ev.ece(bins), ev.ece_by_chance(bins), float(ev.confidence.mean())-ev.accuracy
-        how = "surer than it should be" if gap>.01 else "less sure than it could be" if gap<-.01 else "as sure as it is right"
-        chance = f"on {ev.n} items, a perfectly calibrated model would show {mean:.3f} on average, and up to {most:.3f} nineteen times in twenty."
-        verdict = f"That is more than chance explains: {chance}" if ece>most else f"That says nothing against it: {chance}"
-        each = ev.n/(ev.calibration(bins)["items"]>0).sum()
-        few = f" A bin holds {each:.0f} items on average, so a bar is hardly more than chance: look at the whiskers, or choose fewer bins." if each<10 else ""
-        return (f'<p class="ftl-big"><b>{term("ECE", f"ECE {ece:.3f}")}</b></p>'
-                f'<p>Where the model says “80 %”, it should be right four times in five. On average, what it says '
-                f'and how often it is right lie <b>{100*ece:.0f} points</b> apart (expected calibration error, 0 is perfect). {verdict}{few}</p>'
-                f'<p>It says {_percent(ev.confidence.mean())} on average and is right in {_percent(ev.accuracy)}: it is {how}.</p>'
-                '<p class="ftl-dim">Bars: accuracy in each bin. Dots with whiskers: the same at the mean confidence of the bin, with its 95 % interval. '
-                'Dashed: perfect; below it the model is too sure.</p>')
+        ece = ev.ece(bins)
+        mean, most = ev.ece_by_chance(bins)
+        gap = float(ev.confidence.mean()) - ev.accuracy
+        how = (
+            "surer than it should be"
+            if gap > 0.01
+            else "less sure than it could be"
+            if gap < -0.01
+            else "as sure as it is right"
+        )
+        chance = (
+            f"on {ev.n} items, a perfectly calibrated model would show {mean:.3f} on average, and up to {most:.3f} "
+            "nineteen times in twenty."
+        )
+        verdict = (
+            f"That is more than chance explains: {chance}" if ece > most else f"That says nothing against it: {chance}"
+        )
+        each = ev.n / (ev.calibration(bins)["items"] > 0).sum()
+        few = (
+            (
+                f" A bin holds {each:.0f} items on average, so a bar is hardly more than chance: look at the "
+                "whiskers, or choose fewer bins."
+            )
+            if each < 10
+            else ""
+        )
+        return (
+            f'<p class="ftl-big"><b>{term("ECE", f"ECE {ece:.3f}")}</b></p>'
+            '<p>Where the model says “80 %”, it should be right four times in five. On average, what it says '
+            f'and how often it is right lie <b>{100 * ece:.0f} points</b> apart (expected calibration error, 0 is '
+            f'perfect). {verdict}{few}</p>'
+            f'<p>It says {_percent(ev.confidence.mean())} on average and is right in {_percent(ev.accuracy)}: it is '
+            f'{how}.</p>'
+            '<p class="ftl-dim">Bars: accuracy in each bin. Dots with whiskers: the same at the mean confidence of '
+            'the bin, with its 95 % interval. '
+            'Dashed: perfect; below it the model is too sure.</p>'
+        )
 
     @property
-    def code(self): return f"ev.plot_calibration(bins={self.bins.value})\nev.ece({self.bins.value}), ev.ece_by_chance({self.bins.value})"
+    def code(self):
+        return (
+            f"ev.plot_calibration(bins={self.bins.value})\nev.ece({self.bins.value}), "
+            f"ev.ece_by_chance({self.bins.value})"
+        )
 
 # %% ../../nbs/api/panels/12_evaluation_tabs.ipynb #3d348e29
 class FiguresView(w.VBox):
@@ -263,4 +452,6 @@ class FiguresView(w.VBox):
         self.page.add_class("ftl-figures")
         super().__init__([self.page])
 
-    def show(self, ev): self.ev = ev; self.page.value = ev._repr_html_()
+    def show(self, ev):
+        self.ev = ev
+        self.page.value = ev._repr_html_()

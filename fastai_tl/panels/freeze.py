@@ -22,244 +22,394 @@ __all__ = ['LayerRow', 'GroupRow', 'FreezePanel']
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #683527b4
 _CSS = """<style>
-.ftl-FreezePanel .ftl-grow{display:flex;align-items:center;gap:8px;flex-flow:row wrap;border-bottom:1px solid var(--jp-border-color3,#8883);padding:1px 0}
+.ftl-FreezePanel .ftl-grow{display:flex;align-items:center;gap:8px;flex-flow:row wrap;
+  border-bottom:1px solid var(--jp-border-color3,#8883);padding:1px 0}
 .ftl-FreezePanel .ftl-tick{width:132px;margin:0} .ftl-FreezePanel .ftl-tick label{width:100%}
 .ftl-FreezePanel .ftl-layers{margin:0 0 4px 18px} .ftl-FreezePanel .ftl-layers .ftl-tick{width:270px;max-width:100%}
 .ftl-FreezePanel .ftl-facts{display:flex;gap:10px;align-items:center;flex-wrap:wrap}
-.ftl-FreezePanel .ftl-bar{display:inline-block;width:90px;height:8px;border-radius:2px;background:var(--jp-layout-color3,#8883);overflow:hidden;
+.ftl-FreezePanel .ftl-bar{display:inline-block;width:90px;height:8px;border-radius:2px;
+  background:var(--jp-layout-color3,#8883);overflow:hidden;
  vertical-align:middle;margin-right:6px}
 .ftl-FreezePanel .ftl-bar>i{display:block;height:100%;background:#5b8dd6}
-.ftl-FreezePanel .ftl-c1{width:168px;white-space:nowrap} .ftl-FreezePanel .ftl-c2{width:108px} .ftl-FreezePanel .ftl-c3{width:120px}
-.ftl-FreezePanel .ftl-rate{position:relative} .ftl-FreezePanel .ftl-rate label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.ftl-FreezePanel .ftl-c1{width:168px;white-space:nowrap} .ftl-FreezePanel .ftl-c2{width:108px}
+.ftl-FreezePanel .ftl-c3{width:120px}
+.ftl-FreezePanel .ftl-rate{position:relative} .ftl-FreezePanel .ftl-rate label{position:absolute;width:1px;height:1px;
+  overflow:hidden;clip-path:inset(50%)}
 .ftl-FreezePanel .ftl-head{font-weight:600;opacity:.8}
-@container (max-width:520px){.ftl-FreezePanel .ftl-facts{font-size:12px;gap:6px} .ftl-FreezePanel .ftl-c1,.ftl-FreezePanel .ftl-c2,
+@container (max-width:520px){.ftl-FreezePanel .ftl-facts{font-size:12px;gap:6px}
+  .ftl-FreezePanel .ftl-c1,.ftl-FreezePanel .ftl-c2,
  .ftl-FreezePanel .ftl-c3{width:auto} .ftl-FreezePanel .ftl-bar{width:40px} .ftl-FreezePanel .ftl-head{display:none}}
 </style>"""
-_PAGE = 40   # rows that are made at once
+_PAGE = 40  # rows that are made at once
+
 
 def _chip(word):
-    kind = {"trains": "trains", "frozen": "frozen", "pinned": "frozen", "frozen, drifts": "drifts", "": ""}.get(word, "partly")
+    kind = {"trains": "trains", "frozen": "frozen", "pinned": "frozen", "frozen, drifts": "drifts", "": ""}.get(
+        word, "partly"
+    )
     return f'<span class="ftl-chip ftl-{kind}">{esc(word)}</span>' if word else ""
 
+
 def _stats_word(layers):
-    held = [o.stats=="held" for o in layers if o.stats]
-    if not held: return ""
+    held = [o.stats == "held" for o in layers if o.stats]
+    if not held:
+        return ""
     return "held" if all(held) else "follows batches" if not any(held) else f"{sum(held)} of {len(held)} held"
 
+
 def _facts(parameters, most, word, stats):
-    bar = f'<span class="ftl-bar" aria-hidden="true"><i style="width:{100*parameters/max(most, 1):.0f}%"></i></span>'
+    bar = (
+        f'<span class="ftl-bar" aria-hidden="true"><i style="width:{100 * parameters / max(most, 1):.0f}%"></i></span>'
+    )
     norm = f'<span title="running statistics of batch norm">{esc(stats)}</span>' if stats else ""
-    return (f'<div class="ftl-facts"><span class="ftl-c1" title="{parameters:,} parameters">{bar}{number(parameters)}</span>'
-            f'<span class="ftl-c2">{_chip(word)}</span><span class="ftl-c3">{norm}</span></div>')
+    return (
+        f'<div class="ftl-facts"><span class="ftl-c1" title="{parameters:,} parameters">{bar}{number(parameters)}'
+        f'</span><span class="ftl-c2">{_chip(word)}</span><span class="ftl-c3">{norm}</span></div>'
+    )
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #e089abd1
 class LayerRow(w.HBox):
     "One layer: tick box and facts"
+
     def __init__(self, panel, layer):
         self.path = layer.path
-        self.tick = w.Checkbox(description=layer.path or layer.kind, indent=False, tooltip=f"Freeze {layer.path} ({layer.kind})", disabled=not layer.names)
+        self.tick = w.Checkbox(
+            description=layer.path or layer.kind,
+            indent=False,
+            tooltip=f"Freeze {layer.path} ({layer.kind})",
+            disabled=not layer.names,
+        )
         self.tick.add_class("ftl-tick")
         self.facts = w.HTML()
-        self.tick.observe(lambda ch: panel.act(lambda: set_frozen(panel.learn, [glob.escape(n) for n in layer.names], ch.new)), "value")
-        super().__init__([self.tick, self.facts]); self.add_class("ftl-grow")
+        self.tick.observe(
+            lambda ch: panel.act(lambda: set_frozen(panel.learn, [glob.escape(n) for n in layer.names], ch.new)),
+            "value",
+        )
+        super().__init__([self.tick, self.facts])
+        self.add_class("ftl-grow")
 
     def show(self, layer, most):
         word = {"yes": "frozen", "no": "trains", "partly": "partly frozen"}.get(layer.frozen, layer.frozen)
         put(self.tick, value=layer.frozen in ("yes", "pinned"))
         put(self.facts, value=_facts(layer.parameters, most, "frozen, drifts" if layer.drifts else word, layer.stats))
 
+
 class GroupRow(w.VBox):
     "One group: tick box, facts, learning rate, and its layers below"
+
     def __init__(self, panel, name):
-        self.panel, self.group, self.rows, self.shown = panel, name, [], _PAGE
-        self.tick = w.Checkbox(description=name, indent=False, tooltip=f"Freeze the group {name}"); self.tick.add_class("ftl-tick")
+        self.panel = panel
+        self.group = name
+        self.rows = []
+        self.shown = _PAGE
+        self.tick = w.Checkbox(description=name, indent=False, tooltip=f"Freeze the group {name}")
+        self.tick.add_class("ftl-tick")
         self.facts = w.HTML()
-        self.rate = w.FloatText(step=0, description=f"Learning rate of {name}", continuous_update=False, layout=w.Layout(width="92px"))
-        self.rate.add_class("ftl-rate")   # its label is for screen readers; the column has a heading
-        self.fold = w.ToggleButton(description="layers", icon="caret-right", tooltip=f"Show the layers of {name}", layout=w.Layout(width="100px"))
+        self.rate = w.FloatText(
+            step=0, description=f"Learning rate of {name}", continuous_update=False, layout=w.Layout(width="92px")
+        )
+        self.rate.add_class("ftl-rate")  # its label is for screen readers; the column has a heading
+        self.fold = w.ToggleButton(
+            description="layers",
+            icon="caret-right",
+            tooltip=f"Show the layers of {name}",
+            layout=w.Layout(width="100px"),
+        )
         self.more = w.Button(description="", layout=w.Layout(width="auto"))
         self.tick.observe(lambda ch: panel.act(lambda: set_frozen(panel.learn, self.names(), ch.new)), "value")
         self.rate.observe(lambda ch: panel.act(lambda: set_lrs(panel.learn, {name: ch.new})), "value")
         self.fold.observe(lambda ch: panel.refresh(), "value")
         self.more.on_click(self._more)
         self.line, self.below = w.HBox([self.tick, self.facts, self.rate, self.fold]), w.VBox()
-        self.line.add_class("ftl-grow"); self.below.add_class("ftl-layers")
+        self.line.add_class("ftl-grow")
+        self.below.add_class("ftl-layers")
         super().__init__([self.line])
 
-    def names(self): return [glob.escape(n) for o in self.panel.layers if o.group==self.group for n in o.names]
+    def names(self):
+        return [glob.escape(n) for o in self.panel.layers if o.group == self.group for n in o.names]
 
-    def _more(self, _): self.shown += _PAGE; self.panel.refresh()
+    def _more(self, _):
+        self.shown += _PAGE
+        self.panel.refresh()
 
     def show(self, layers, most, lr):
         "Write what the group is; `layers`: its own"
-        word = "pinned" if {o.frozen for o in layers}-{""}=={"pinned"} else group_word(layers)
+        word = "pinned" if {o.frozen for o in layers} - {""} == {"pinned"} else group_word(layers)
         put(self.tick, value=word in ("frozen", "pinned", "frozen, drifts"))
         put(self.facts, value=_facts(sum(o.parameters for o in layers), most, word, _stats_word(layers)))
         put(self.rate, value=float(f"{lr:.3g}"))
-        put(self.fold, icon="caret-down" if self.fold.value else "caret-right", description=f"{len(layers)} layer{'s'*(len(layers)!=1)}")
-        if self.fold.value: self._show_layers(layers)
+        put(
+            self.fold,
+            icon="caret-down" if self.fold.value else "caret-right",
+            description=f"{len(layers)} layer{'s' * (len(layers) != 1)}",
+        )
+        if self.fold.value:
+            self._show_layers(layers)
         put(self, children=(self.line, self.below) if self.fold.value else (self.line,))
 
     def _show_layers(self, layers):
-        if [r.path for r in self.rows]!=[o.path for o in layers[:len(self.rows)]]: self._drop()
-        self.rows += [LayerRow(self.panel, o) for o in layers[len(self.rows):self.shown]]
+        if [r.path for r in self.rows] != [o.path for o in layers[: len(self.rows)]]:
+            self._drop()
+        self.rows += [LayerRow(self.panel, o) for o in layers[len(self.rows) : self.shown]]
         most = max(o.parameters for o in layers)
-        for r,o in zip(self.rows, layers): r.show(o, most)
-        left = len(layers)-len(self.rows)
+        for r, o in zip(self.rows, layers):
+            r.show(o, most)
+        left = len(layers) - len(self.rows)
         put(self.more, description=f"Show {min(left, _PAGE)} more of {left}")
         put(self.below, children=(*self.rows, *([self.more] if left else [])))
 
     def _drop(self):
         for r in self.rows:
-            for x in (r.tick, r.facts, r): x.unobserve_all(); x.close()
+            for x in (r.tick, r.facts, r):
+                x.unobserve_all()
+                x.close()
         self.rows = []
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #347dd621
-_PRESETS = {"Head only": ("everything but the head is frozen", lambda learn: freeze_to(learn, "head")),
-            "Last block": ("the last block before the head trains, too", lambda learn: freeze_to(learn, max(len(layer_groups(learn))-2, 0))),
-            "All": ("everything trains", unfreeze)}
-_POLICY = {"frozen": "frozen: a frozen layer's batch norm stands still", "affine": "affine: weights of norms train, statistics stand still",
-           "train": "train: as in fastai, statistics follow the batches"}
+_PRESETS = {
+    "Head only": ("everything but the head is frozen", lambda learn: freeze_to(learn, "head")),
+    "Last block": (
+        "the last block before the head trains, too",
+        lambda learn: freeze_to(learn, max(len(layer_groups(learn)) - 2, 0)),
+    ),
+    "All": ("everything trains", unfreeze),
+}
+_POLICY = {
+    "frozen": "frozen: a frozen layer's batch norm stands still",
+    "affine": "affine: weights of norms train, statistics stand still",
+    "train": "train: as in fastai, statistics follow the batches",
+}
+
 
 class FreezePanel(Panel):
     "Freeze and release layers, choose the batch-norm policy and the learning rates, see what each costs"
+
     heading = "Layers"
 
     def body(self):
-        self.layers, self.cost, self.job, self.was, self.rows, self.shown, self.moved = [], None, None, None, {}, _PAGE//2, ""
-        self.strip, self.summary, self.note, self.chart = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+        self.layers = []
+        self.cost = None
+        self.job = None
+        self.was = None
+        self.rows = {}
+        self.shown = _PAGE // 2
+        self.moved = ""
+        self.strip, self.summary = w.HTML(), w.HTML()
+        self.note, self.chart = w.HTML(), w.HTML()
         auto = w.Layout(width="auto")
-        self.presets = {k: w.Button(description=k, tooltip=tip, layout=auto) for k,(tip,_) in _PRESETS.items()}
-        for k,b in self.presets.items(): b.on_click(lambda _, k=k: self.act(lambda: _PRESETS[k][1](self.learn), f"{k}: {_PRESETS[k][0]}."))
-        self.policy = w.Dropdown(options=[(v, k) for k,v in _POLICY.items()], value=None, description="Batch norm",
-                                 layout=w.Layout(width="430px", max_width="100%"))
+        self.presets = {k: w.Button(description=k, tooltip=tip, layout=auto) for k, (tip, _) in _PRESETS.items()}
+        for k, b in self.presets.items():
+            b.on_click(lambda _, k=k: self.act(lambda: _PRESETS[k][1](self.learn), f"{k}: {_PRESETS[k][0]}."))
+        self.policy = w.Dropdown(
+            options=[(v, k) for k, v in _POLICY.items()],
+            value=None,
+            description="Batch norm",
+            layout=w.Layout(width="430px", max_width="100%"),
+        )
         self.policy.observe(lambda ch: ch.new and self.act(lambda: switch_bn(self.learn, ch.new)), "value")
-        self.check = w.Button(description="What moved?", tooltip="Compare every tensor with the start of the last fit", layout=auto)
+        self.check = w.Button(
+            description="What moved?", tooltip="Compare every tensor with the start of the last fit", layout=auto
+        )
         self.check.on_click(lambda _: self.act(self._check))
-        self.measure = w.Button(description="Measure speed", icon="clock-o", tooltip="Time a few batches, to know what an epoch costs with any choice",
-                                layout=auto)
-        self.measure.on_click(lambda _: self.job.stop() if self.job and self.job.running else self.act(self.start_measuring))
-        self.low, self.high = (w.FloatLogSlider(min=-8, max=1, step=.05, description=d, continuous_update=False, readout_format=".1e",
-                                                layout=w.Layout(width="330px", max_width="100%")) for d in ("Stem rate", "Head rate"))
-        for s in (self.low, self.high): s.observe(lambda ch: self.act(lambda: set_lrs(self.learn, slice(self.low.value, self.high.value))), "value")
+        self.measure = w.Button(
+            description="Measure speed",
+            icon="clock-o",
+            tooltip="Time a few batches, to know what an epoch costs with any choice",
+            layout=auto,
+        )
+        self.measure.on_click(
+            lambda _: self.job.stop() if self.job and self.job.running else self.act(self.start_measuring)
+        )
+        self.low, self.high = (
+            w.FloatLogSlider(
+                min=-8,
+                max=1,
+                step=0.05,
+                description=d,
+                continuous_update=False,
+                readout_format=".1e",
+                layout=w.Layout(width="330px", max_width="100%"),
+            )
+            for d in ("Stem rate", "Head rate")
+        )
+        for s in (self.low, self.high):
+            s.observe(lambda ch: self.act(lambda: set_lrs(self.learn, slice(self.low.value, self.high.value))), "value")
         self.meter, self.table = Meter(), w.VBox()
-        self.more = w.Button(description="", layout=auto); self.more.on_click(self._more)
+        self.more = w.Button(description="", layout=auto)
+        self.more.on_click(self._more)
         wrap = lambda *c: _classed(w.HBox(c), "ftl-wrap")
-        head = w.HTML('<div class="ftl-grow ftl-head"><span class="ftl-tick">frozen</span><div class="ftl-facts"><span class="ftl-c1">parameters</span>'
-                      '<span class="ftl-c2">state</span><span class="ftl-c3">batch norm</span></div><span>learning rate</span></div>')
-        return [w.HTML(_CSS), self.strip, self.summary, self.note, wrap(*self.presets.values(), self.measure, self.check), self.meter, wrap(self.policy),
-                head, self.table, wrap(self.low, self.high), self.chart]
+        head = w.HTML(
+            '<div class="ftl-grow ftl-head"><span class="ftl-tick">frozen</span><div class="ftl-facts">'
+            '<span class="ftl-c1">parameters</span><span class="ftl-c2">state</span>'
+            '<span class="ftl-c3">batch norm</span></div><span>learning rate</span></div>'
+        )
+        return [
+            w.HTML(_CSS),
+            self.strip,
+            self.summary,
+            self.note,
+            wrap(*self.presets.values(), self.measure, self.check),
+            self.meter,
+            wrap(self.policy),
+            head,
+            self.table,
+            wrap(self.low, self.high),
+            self.chart,
+        ]
 
     @property
     def code(self) -> str:
         "Calls that freeze a new Learner as this one is, with its learning rates"
         return freeze_code(self.learn, self.name)
 
+    def _more(self, _):
+        self.shown += _PAGE // 2
+        self.refresh()
+
+    def update(self):
+        if self.job and self.job.running:
+            return  # it has released everything for a moment
+        learn, groups = self.learn, layer_groups(self.learn)
+        self.layers, lrs = read_layers(learn), next_lrs(learn)
+        by = {g: [o for o in self.layers if o.group == g] for g in groups}
+        stray = [o for o in self.layers if o.group not in groups]
+        if list(self.rows) != list(groups)[: len(self.rows)]:
+            for r in self.rows.values():
+                _close_all(r)
+            self.rows = {}
+        for g in list(groups)[len(self.rows) : self.shown]:
+            self.rows[g] = GroupRow(self, g)
+        most = max((sum(o.parameters for o in ls) for ls in by.values()), default=1)
+        for g, r in self.rows.items():
+            r.show(by[g], most, lrs[g])
+        left = len(groups) - len(self.rows)
+        put(self.more, description=f"Show {min(left, _PAGE // 2)} more of {left} groups")
+        put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
+        put(self.strip, value=strip_html(learn, layers=self.layers))
+        put(self.policy, value=bn_policy(learn))
+        lo, hi = list(lrs.values())[0], list(lrs.values())[-1]
+        for s, v in ((self.low, lo), (self.high, hi)):
+            if not 10**s.min <= v <= 10**s.max:
+                s.min, s.max = min(s.min, math.floor(math.log10(v))), max(s.max, math.ceil(math.log10(v)))
+            put(s, value=v)
+        put(self.low, disabled=len(groups) == 1)
+        put(self.chart, value=_rates_html(lrs, by))
+        put(self.summary, value=self._summary_html(stray))
+        put(self.note, value=self._note_html())
+
+    def _summary_html(self, stray):
+        total = sum(o.parameters for o in self.layers)
+        model = self.learn.model
+        live = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        drift = [o for o in self.layers if o.drifts]
+        out = [f"<b>{number(live)}</b> of {number(total)} parameters train ({live / max(total, 1):.1%})."]
+        if self.cost:
+            now = self.cost.seconds(self.learn)
+            if self.was is None or abs(now - self.was[1]) > 0.005 * now:
+                self.was = (self.was[1] if self.was else now, now)
+            before = f", before the last change {duration(self.was[0])}" if abs(self.was[0] - now) > 0.005 * now else ""
+            out.append(f"An epoch takes about <b>{duration(now)}</b>{before}.")
+        if drift:
+            out.append(
+                f"⚠ {len(drift)} frozen layer{'s' if len(drift) > 1 else ''} will drift: running statistics follow "
+                "the batches. Batch norm 'frozen' holds them."
+            )
+        if stray:
+            out.append(f"{len(stray)} layers belong to no group.")
+        return f'<p>{" ".join(out)}</p>'
+
+    def _note_html(self):
+        "Who trains the Learner now; whether something else than the kit has changed what is frozen"
+        own, notes = owner_of(self.learn), []
+        if own is not None:
+            notes.append(f"{own.who} is using this Learner; what is frozen can be changed when it has ended.")
+        if n := foreign_note(self.learn.model):
+            notes.append(n)
+        if self.moved:
+            notes.append(self.moved)
+        return "".join(f'<div class="ftl-say ftl-warn">⚠ {esc(n)}</div>' for n in notes)
+
+    def _check(self):
+        "Say which tensors have moved since the last fit began"
+        t = layer_table(self.learn)
+        if not t.moved.any():
+            raise InputError(
+                "Nothing has been trained with fastai_tl yet, so there is nothing to compare with. run_plan, and a "
+                "FreezeGuard among the callbacks, take a fingerprint when training starts."
+            )
+        bad, ok = t[(t.moved == "yes") & t.frozen.isin(["yes", "pinned"])], (t.moved == "yes").sum()
+        self.moved = (
+            (
+                f"{len(bad)} layers that are frozen now moved in the last fit: "
+                f"{', '.join(bad.layer[:5])}{' …' if len(bad) > 5 else ''}."
+            )
+            if len(bad)
+            else ""
+        )
+        self.say(
+            f"{ok} of {len(t)} layers moved since the last fit began; "
+            + ("none of them is frozen." if not len(bad) else f"{len(bad)} of them are frozen now.")
+        )
+
+    def start_measuring(self) -> Job:
+        "Time a few batches in a thread; then an epoch's seconds are shown for every choice. Returns the job"
+
+        def done(job):
+            self.meter.hide()
+            if job.error is None:
+                self.cost, self.was = job.result, None
+            put(self.measure, description="Measure speed", icon="clock-o")
+            if isinstance(job.error, Cancelled):
+                self.say(str(job.error))
+            elif job.error is not None:
+                self.say_error(job.error)
+            refresh_all(self.learn)
+
+        def work(job):
+            def tell(d, t, note):
+                job.tell(d, t, note)
+                self.meter.tell(d, t, note)
+
+            return epoch_cost(self.learn, on_progress=tell)
+
+        self.job = Job(self.learn, "FreezePanel (speed)", work, done).start()
+        put(self.measure, description="Stop", icon="stop")
+        return self.job
+
+
 def _classed(widget, *names):
-    for n in names: widget.add_class(n)
+    for n in names:
+        widget.add_class(n)
     return widget
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #432f6978
-def _more(self: FreezePanel, _): self.shown += _PAGE//2; self.refresh()
-
-def _update(self: FreezePanel):
-    if self.job and self.job.running: return   # it has released everything for a moment
-    learn, groups = self.learn, layer_groups(self.learn)
-    self.layers, lrs = read_layers(learn), next_lrs(learn)
-    by = {g: [o for o in self.layers if o.group==g] for g in groups}
-    stray = [o for o in self.layers if o.group not in groups]
-    if list(self.rows)!=list(groups)[:len(self.rows)]:
-        for r in self.rows.values(): _close_all(r)
-        self.rows = {}
-    for g in list(groups)[len(self.rows):self.shown]: self.rows[g] = GroupRow(self, g)
-    most = max((sum(o.parameters for o in ls) for ls in by.values()), default=1)
-    for g,r in self.rows.items(): r.show(by[g], most, lrs[g])
-    left = len(groups)-len(self.rows)
-    put(self.more, description=f"Show {min(left, _PAGE//2)} more of {left} groups")
-    put(self.table, children=(*self.rows.values(), *([self.more] if left else [])))
-    put(self.strip, value=strip_html(learn, layers=self.layers))
-    put(self.policy, value=bn_policy(learn))
-    lo,hi = list(lrs.values())[0], list(lrs.values())[-1]
-    for s,v in ((self.low, lo), (self.high, hi)):
-        if not 10**s.min<=v<=10**s.max: s.min, s.max = min(s.min, math.floor(math.log10(v))), max(s.max, math.ceil(math.log10(v)))
-        put(s, value=v)
-    put(self.low, disabled=len(groups)==1)
-    put(self.chart, value=_rates_html(lrs, by))
-    put(self.summary, value=self._summary_html(stray))
-    put(self.note, value=self._note_html())
-
-FreezePanel._more, FreezePanel.update = _more, _update
-
 def _close_all(row):
-    for c in [*descendants(row), row]: c.unobserve_all(); c.close()
+    for c in [*descendants(row), row]:
+        c.unobserve_all()
+        c.close()
 
 # %% ../../nbs/api/panels/04_freeze.ipynb #a2906cdf
 def _rates_html(lrs, by):
     "A bar for each group, as long as the logarithm of its rate; hollow where it is frozen"
-    lo = math.floor(math.log10(min(lrs.values())))-1; span = max(math.log10(max(lrs.values()))-lo, .1)
+    lo = math.floor(math.log10(min(lrs.values()))) - 1
+    span = max(math.log10(max(lrs.values())) - lo, 0.1)
+
     def bar(g, v):
         frozen = group_word(by[g]).startswith("frozen")
         fill = "background:none" if frozen else "background:#eb8c1e"
-        say = f"{v:.2g}"+(" (frozen: when it trains)" if frozen else "")
-        return (f'<tr><td>{esc(g)}</td><td style="width:100%"><span style="display:inline-block;height:9px;border:1px solid #eb8c1e;box-sizing:border-box;'
-                f'width:{max(100*(math.log10(v)-lo)/span, 2)*.62:.0f}%;{fill}"></span> <span>{say}</span></td></tr>')
+        say = f"{v:.2g}" + (" (frozen: when it trains)" if frozen else "")
+        return (
+            f'<tr><td>{esc(g)}</td><td style="width:100%"><span style="display:inline-block;height:9px;'
+            'border:1px solid #eb8c1e;box-sizing:border-box;width:'
+            f'{max(100 * (math.log10(v) - lo) / span, 2) * 0.62:.0f}%;{fill}"></span> <span>{say}</span></td></tr>'
+        )
+
     items = list(lrs.items())
-    some = items if len(items)<=12 else [*items[:6], *items[-6:]]
-    rows = [bar(g, v) for g,v in some]
-    if len(items)>12: rows.insert(6, f'<tr><td colspan="2" class="ftl-dim">… {len(items)-12} groups between …</td></tr>')
-    return f'<details open><summary>Learning rates of the next training</summary><table class="ftl-table" style="width:100%">{"".join(rows)}</table></details>'
-
-def _summary_html(self: FreezePanel, stray):
-    total = sum(o.parameters for o in self.layers)
-    model = self.learn.model
-    live = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    drift = [o for o in self.layers if o.drifts]
-    out = [f"<b>{number(live)}</b> of {number(total)} parameters train ({live/max(total, 1):.1%})."]
-    if self.cost:
-        now = self.cost.seconds(self.learn)
-        if self.was is None or abs(now-self.was[1])>.005*now: self.was = (self.was[1] if self.was else now, now)
-        before = f", before the last change {duration(self.was[0])}" if abs(self.was[0]-now)>.005*now else ""
-        out.append(f"An epoch takes about <b>{duration(now)}</b>{before}.")
-    if drift: out.append(f"⚠ {len(drift)} frozen layer{'s' if len(drift)>1 else ''} will drift: running statistics follow the batches. "
-                         "Batch norm 'frozen' holds them.")
-    if stray: out.append(f"{len(stray)} layers belong to no group.")
-    return f'<p>{" ".join(out)}</p>'
-
-def _note_html(self: FreezePanel):
-    "Who trains the Learner now; whether something else than the kit has changed what is frozen"
-    own, notes = owner_of(self.learn), []
-    if own is not None: notes.append(f"{own.who} is using this Learner; what is frozen can be changed when it has ended.")
-    if n := foreign_note(self.learn.model): notes.append(n)
-    if self.moved: notes.append(self.moved)
-    return "".join(f'<div class="ftl-say ftl-warn">⚠ {esc(n)}</div>' for n in notes)
-
-FreezePanel._summary_html, FreezePanel._note_html = _summary_html, _note_html
-
-# %% ../../nbs/api/panels/04_freeze.ipynb #4c657737
-def _check(self: FreezePanel):
-    "Say which tensors have moved since the last fit began"
-    t = layer_table(self.learn)
-    if not t.moved.any():
-        raise InputError("Nothing has been trained with fastai_tl yet, so there is nothing to compare with. run_plan, and a FreezeGuard among the callbacks, "
-                         "take a fingerprint when training starts.")
-    bad, ok = t[(t.moved=="yes")&t.frozen.isin(["yes", "pinned"])], (t.moved=="yes").sum()
-    self.moved = f"{len(bad)} layers that are frozen now moved in the last fit: {', '.join(bad.layer[:5])}{' …' if len(bad)>5 else ''}." if len(bad) else ""
-    self.say(f"{ok} of {len(t)} layers moved since the last fit began; "+("none of them is frozen." if not len(bad) else f"{len(bad)} of them are frozen now."))
-
-def _start_measuring(self: FreezePanel) -> Job:
-    "Time a few batches in a thread; then an epoch's seconds are shown for every choice. Returns the job"
-    def done(job):
-        self.meter.hide()
-        if job.error is None: self.cost, self.was = job.result, None
-        put(self.measure, description="Measure speed", icon="clock-o")
-        if isinstance(job.error, Cancelled): self.say(str(job.error))
-        elif job.error is not None: self.say_error(job.error)
-        refresh_all(self.learn)
-    def work(job):
-        def tell(d, t, note): job.tell(d, t, note); self.meter.tell(d, t, note)
-        return epoch_cost(self.learn, on_progress=tell)
-    self.job = Job(self.learn, "FreezePanel (speed)", work, done).start()
-    put(self.measure, description="Stop", icon="stop")
-    return self.job
-
-FreezePanel._check, FreezePanel.start_measuring = _check, _start_measuring
+    some = items if len(items) <= 12 else [*items[:6], *items[-6:]]
+    rows = [bar(g, v) for g, v in some]
+    if len(items) > 12:
+        rows.insert(6, f'<tr><td colspan="2" class="ftl-dim">… {len(items) - 12} groups between …</td></tr>')
+    return (
+        '<details open><summary>Learning rates of the next training</summary>'
+        f'<table class="ftl-table" style="width:100%">{"".join(rows)}</table></details>'
+    )

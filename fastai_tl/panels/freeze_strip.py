@@ -17,55 +17,82 @@ STRIP_CSS = """<style>
 .ftl-strip{font:12px/1.35 var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit);max-width:960px}
 .ftl-strip .ftl-row{display:flex;gap:3px;margin:2px 0 1px;overflow-x:auto}
 .ftl-strip .ftl-group{min-width:46px;overflow:hidden}
-.ftl-strip .ftl-cells{display:flex;height:22px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;overflow:hidden}
+.ftl-strip .ftl-cells{display:flex;height:22px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;
+  overflow:hidden}
 .ftl-strip .ftl-cells>i{display:block;min-width:1px}
 .ftl-strip .ftl-name{white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
-.ftl-strip .ftl-key{display:inline-block;width:22px;height:11px;border:1px solid var(--jp-border-color1,#8888);border-radius:2px;margin:0 4px 0 0;
+.ftl-strip .ftl-key{display:inline-block;width:22px;height:11px;border:1px solid var(--jp-border-color1,#8888);
+  border-radius:2px;margin:0 4px 0 0;
  vertical-align:-1px}
 .ftl-strip .ftl-legend>span{margin-right:14px;white-space:nowrap}
-.ftl-strip .f{background:rgba(60,130,220,.25) repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,.5) 4px 6px)}
+.ftl-strip .f{background:rgba(60,130,220,.25) repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,
+  .5) 4px 6px)}
 .ftl-strip .t{background:rgba(235,140,30,.75)}
-.ftl-strip .p{background:rgba(235,140,30,.75) repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,.8) 4px 8px)}
-.ftl-strip .d{background:rgba(60,130,220,.25) repeating-linear-gradient(0deg,rgba(198,40,40,.75) 0 2px,transparent 2px 5px)}
+.ftl-strip .p{background:rgba(235,140,30,.75) repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,
+  .8) 4px 8px)}
+.ftl-strip .d{background:rgba(60,130,220,.25) repeating-linear-gradient(0deg,rgba(198,40,40,.75) 0 2px,
+  transparent 2px 5px)}
 .ftl-strip .n{background:rgba(128,128,128,.12)}
-@container (max-width:520px){.ftl-strip .ftl-group{min-width:32px} .ftl-strip .ftl-name{font-size:11px;text-overflow:clip}}
+@container (max-width:520px){.ftl-strip .ftl-group{min-width:32px}
+  .ftl-strip .ftl-name{font-size:11px;text-overflow:clip}}
 </style>"""
 
 _SAY = {"f": "frozen", "t": "trains", "p": "partly frozen", "d": "frozen, but its statistics drift", "n": "no weights"}
 
+
 def layer_sign(layer: Layer) -> str:
     "'f' frozen, 't' trains, 'p' partly, 'd' frozen but its statistics follow the batches, 'n' has no weights"
-    if layer.drifts: return "d"
+    if layer.drifts:
+        return "d"
     return {"yes": "f", "pinned": "f", "no": "t", "partly": "p"}.get(layer.frozen, "n")
+
 
 def group_word(layers) -> str:
     "'frozen', 'trains', 'partly frozen', 'frozen, drifts' or `''` for the layers of one group"
     signs = {layer_sign(o) for o in layers if o.frozen}
-    if not signs: return ""
-    if signs=={"t"}: return "trains"
-    if signs=={"f"}: return "frozen"
-    return "frozen, drifts" if signs<={"f", "d"} else "partly frozen"
+    if not signs:
+        return ""
+    if signs == {"t"}:
+        return "trains"
+    if signs == {"f"}:
+        return "frozen"
+    return "frozen, drifts" if signs <= {"f", "d"} else "partly frozen"
 
 # %% ../../nbs/api/panels/03_freeze_strip.ipynb #90cbaefc
-def _width(layers): return sum(math.log2(2+o.parameters) for o in layers)
+def _width(layers):
+    return sum(math.log2(2 + o.parameters) for o in layers)
+
 
 def strip_html(
-    learn,                     # a fastai `Learner` or a module
-    legend: bool = True,       # explain the signs
-    layers=None,               # of `read_layers`, if they have been read already
-) -> str:                      # HTML
+    learn,  # a fastai `Learner` or a module
+    legend: bool = True,  # explain the signs
+    layers=None,  # of `read_layers`, if they have been read already
+) -> str:  # HTML
     "The groups side by side, and in each its layers in order, as wide as the logarithm of their parameters"
     layers = read_layers(learn) if layers is None else layers
-    groups = {g: [o for o in layers if o.group==g] for g in layer_groups(learn)}
-    cells = lambda ls: "".join(f'<i class="{layer_sign(o)}" style="flex:{math.log2(2+o.parameters):.1f} 0 0" '
-                               f'title="{escape(o.path)} ({escape(o.kind)}): {_SAY[layer_sign(o)]}"></i>' for o in ls)
+    groups = {g: [o for o in layers if o.group == g] for g in layer_groups(learn)}
+    cells = lambda ls: "".join(
+        f'<i class="{layer_sign(o)}" style="flex:{math.log2(2 + o.parameters):.1f} 0 0" title="{escape(o.path)} '
+        f'({escape(o.kind)}): {_SAY[layer_sign(o)]}"></i>'
+        for o in ls
+    )
     word = lambda ls: group_word(ls).replace("partly frozen", "partly")
-    cols = "".join(f'<div class="ftl-group" style="flex:{max(_width(ls), 1):.0f} 0 0" title="{escape(g)}: {group_word(ls)}">'
-                   f'<div class="ftl-cells">{cells(ls)}</div><div class="ftl-name"><b>{escape(g)}</b></div><div class="ftl-name">{word(ls)}</div></div>'
-                   for g,ls in groups.items())
-    said = "; ".join(f"{g} {group_word(ls)}" for g,ls in groups.items())
+    cols = "".join(
+        f'<div class="ftl-group" style="flex:{max(_width(ls), 1):.0f} 0 0" title="{escape(g)}: {group_word(ls)}">'
+        f'<div class="ftl-cells">{cells(ls)}</div><div class="ftl-name"><b>{escape(g)}</b></div>'
+        f'<div class="ftl-name">{word(ls)}</div></div>'
+        for g, ls in groups.items()
+    )
+    said = "; ".join(f"{g} {group_word(ls)}" for g, ls in groups.items())
     keys = ""
     if legend:
-        there = [s for s in "ftpd" if any(layer_sign(o)==s for o in layers)]
-        keys = '<div class="ftl-legend">'+"".join(f'<span><i class="ftl-key {s}"></i>{_SAY[s]}</span>' for s in there)+"</div>"
-    return f'{STRIP_CSS}<div class="ftl-strip"><div class="ftl-row" role="img" aria-label="{escape(said)}">{cols}</div>{keys}</div>'
+        there = [s for s in "ftpd" if any(layer_sign(o) == s for o in layers)]
+        keys = (
+            '<div class="ftl-legend">'
+            + "".join(f'<span><i class="ftl-key {s}"></i>{_SAY[s]}</span>' for s in there)
+            + "</div>"
+        )
+    return (
+        f'{STRIP_CSS}<div class="ftl-strip"><div class="ftl-row" role="img" aria-label="{escape(said)}">{cols}'
+        f'</div>{keys}</div>'
+    )

@@ -18,7 +18,8 @@ __all__ = ['GALLERY_CSS', 'item_html', 'Gallery']
 GALLERY_CSS = """<style>
 .ftl-panel .ftl-shots{display:grid;grid-template-columns:repeat(auto-fill,minmax(138px,1fr));gap:10px 8px;margin:4px 0}
 .ftl-panel .ftl-shots figure{margin:0;min-width:0;font-size:12px;line-height:1.3}
-.ftl-panel .ftl-shots img,.ftl-panel .ftl-shots .ftl-text{display:block;box-sizing:border-box;width:100%;height:116px;border-radius:4px;
+.ftl-panel .ftl-shots img,.ftl-panel .ftl-shots .ftl-text{display:block;box-sizing:border-box;width:100%;height:116px;
+  border-radius:4px;
  border:1px solid var(--jp-border-color2,#8886);background:#8881}
 .ftl-panel .ftl-shots img{object-fit:contain}
 .ftl-panel .ftl-shots .ftl-text{padding:4px 6px;overflow:hidden;font-size:11px;overflow-wrap:anywhere}
@@ -28,68 +29,105 @@ GALLERY_CSS = """<style>
  .ftl-panel .ftl-shots img,.ftl-panel .ftl-shots .ftl-text{height:88px}}
 </style>"""
 
-def _percent(p: float) -> str: return f"{100*p:.0f}\u00a0%"
+
+def _percent(p: float) -> str:
+    return f"{100 * p:.0f}\u00a0%"
 
 # %% ../../nbs/api/panels/11_image_grid.ipynb #a26f871c
 def item_html(
-    item,        # what a DataLoader read
-    alt: str,    # what is to be said of it
+    item,  # what a DataLoader read
+    alt: str,  # what is to be said of it
 ) -> str:
     "An item as a picture, else in words"
     uri = picture_uri(item)
-    if uri: return f'<img src="{uri}" alt="{esc(alt)}">'
+    if uri:
+        return f'<img src="{uri}" alt="{esc(alt)}">'
     if isinstance(item, (str, Path)) and Path(item).suffix in (".txt", ".md", ".csv"):
-        try: item = Path(item).read_text(encoding="utf-8", errors="replace")[:400]
-        except OSError: pass
-    if isinstance(item, dict): words = "; ".join(f"{k}: {v}" for k,v in list(item.items())[:8])
-    elif item is None: words = "This item cannot be shown"
-    elif isinstance(item, Path): words = "This file is not there, or is not a picture"
-    elif hasattr(item, "shape"): words = f"{type(item).__name__} of shape {tuple(item.shape)}"
-    else: words = str(item)
+        try:
+            item = Path(item).read_text(encoding="utf-8", errors="replace")[:400]
+        except OSError:
+            pass
+    if isinstance(item, dict):
+        words = "; ".join(f"{k}: {v}" for k, v in list(item.items())[:8])
+    elif item is None:
+        words = "This item cannot be shown"
+    elif isinstance(item, Path):
+        words = "This file is not there, or is not a picture"
+    elif hasattr(item, "shape"):
+        words = f"{type(item).__name__} of shape {tuple(item.shape)}"
+    else:
+        words = str(item)
     return f'<div class="ftl-text">{esc(words[:220])}</div>'
 
+
 def _file_of(p: Prediction) -> str:
-    return Path(p.item).name if isinstance(p.item, Path) or isinstance(p.item, str) and len(p.item)<200 and Path(p.item).suffix else f"item {p.index}"
+    return (
+        Path(p.item).name
+        if isinstance(p.item, Path) or isinstance(p.item, str) and len(p.item) < 200 and Path(p.item).suffix
+        else f"item {p.index}"
+    )
 
 # %% ../../nbs/api/panels/11_image_grid.ipynb #88dd7682
 class Gallery(w.VBox):
     "Predictions as pictures with what was said of them, twelve at a time"
+
     per_page = 12
 
-    def __init__(self,
-        read: Callable,   # gives the item at a position where `Prediction.item` is `None`
+    def __init__(
+        self,
+        read: Callable,  # gives the item at a position where `Prediction.item` is `None`
     ):
         self.read, self.all, self.page = read, [], 0
-        self.back = w.Button(description="Previous", icon="chevron-left", tooltip="The twelve before", layout=w.Layout(width="auto"))
-        self.next = w.Button(description="Next", icon="chevron-right", tooltip="The next twelve", layout=w.Layout(width="auto"))
+        self.back = w.Button(
+            description="Previous", icon="chevron-left", tooltip="The twelve before", layout=w.Layout(width="auto")
+        )
+        self.next = w.Button(
+            description="Next", icon="chevron-right", tooltip="The next twelve", layout=w.Layout(width="auto")
+        )
         self.head, self.shots = w.HTML(), w.HTML()
         self.pager = w.HBox([self.back, self.next], layout=w.Layout(display="none"))
-        self.back.on_click(lambda _: self.turn(-1)); self.next.on_click(lambda _: self.turn(1))
+        self.back.on_click(lambda _: self.turn(-1))
+        self.next.on_click(lambda _: self.turn(1))
         super().__init__([w.HBox([self.head, self.pager]).add_class("ftl-wrap"), self.shots])
 
-    def show(self,
-        predictions: list[Prediction],   # in the order to show
-        title: str,                      # what they are
-    ): self.all, self.title, self.page = predictions, title, 0; self.turn(0)
+    def show(
+        self,
+        predictions: list[Prediction],  # in the order to show
+        title: str,  # what they are
+    ):
+        self.all, self.title, self.page = predictions, title, 0
+        self.turn(0)
 
-    def turn(self,
-        by: int,   # pages on, or back
+    def turn(
+        self,
+        by: int,  # pages on, or back
     ):
         "Show another page"
         n = self.per_page
-        self.page = min(max(self.page+by, 0), max(len(self.all)-1, 0)//n)
-        part = self.all[self.page*n:(self.page+1)*n]
-        first = self.page*n+1
-        where = f", {first} to {first+len(part)-1}" if len(self.all)>n else ""
-        self.head.value = f'<span role="status"><b>{esc(self.title)}</b>: {len(self.all)} item{"" if len(self.all)==1 else "s"}{where}</span>'
-        self.pager.layout.display = None if len(self.all)>n else "none"
-        self.back.disabled, self.next.disabled = self.page==0, (self.page+1)*n>=len(self.all)
-        self.shots.value = f'<div class="ftl-shots" role="list">{"".join(map(self._figure, part))}</div>' if part else ""
+        self.page = min(max(self.page + by, 0), max(len(self.all) - 1, 0) // n)
+        part = self.all[self.page * n : (self.page + 1) * n]
+        first = self.page * n + 1
+        where = f", {first} to {first + len(part) - 1}" if len(self.all) > n else ""
+        self.head.value = (
+            f'<span role="status"><b>{esc(self.title)}</b>: {len(self.all)} '
+            f'item{"" if len(self.all) == 1 else "s"}{where}</span>'
+        )
+        self.pager.layout.display = None if len(self.all) > n else "none"
+        self.back.disabled, self.next.disabled = self.page == 0, (self.page + 1) * n >= len(self.all)
+        self.shots.value = (
+            f'<div class="ftl-shots" role="list">{"".join(map(self._figure, part))}</div>' if part else ""
+        )
 
     def _figure(self, p):
         said = f"{p.predicted}, {_percent(p.probability)}"
-        words = f"✔ {esc(said)}" if p.right else f"✖ said <b>{esc(p.predicted)}</b>, {_percent(p.probability)}<br>is <b>{esc(p.true)}</b>"
+        words = (
+            f"✔ {esc(said)}"
+            if p.right
+            else f"✖ said <b>{esc(p.predicted)}</b>, {_percent(p.probability)}<br>is <b>{esc(p.true)}</b>"
+        )
         item = self.read(p.index) if p.item is None else p.item
         where = esc("/".join(Path(p.item).parts[-2:])) if isinstance(p.item, Path) else esc(_file_of(p))
-        return (f'<figure role="listitem">{item_html(item, f"{p.true}, taken for {said}")}'
-                f'<figcaption>{words}<span class="ftl-file" title="{where}">{esc(_file_of(p))}</span></figcaption></figure>')
+        return (
+            f'<figure role="listitem">{item_html(item, f"{p.true}, taken for {said}")}<figcaption>{words}'
+            f'<span class="ftl-file" title="{where}">{esc(_file_of(p))}</span></figcaption></figure>'
+        )

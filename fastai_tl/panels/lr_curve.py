@@ -21,200 +21,312 @@ __all__ = ['KEEP', 'NAMES', 'COLS', 'ROWS', 'sci', 'rates_for', 'trained_groups'
 
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #52489748
 def sci(
-    v: float,   # > 0
+    v: float,  # > 0
 ) -> str:
     "A rate as people write it: 2.1e-3, 1e-2"
-    m,e = f"{v:.2e}".split("e")
+    m, e = f"{v:.2e}".split("e")
     return f"{m.rstrip('0').rstrip('.')}e{int(e)}"
 
+
 def rates_for(
-    learn,                      # a fastai `Learner`
-    rate: float,                # what was chosen
-    group: str | None = None,   # the only group that it is for; `None`: for the last group that trains, the others in the present proportions
+    learn,  # a fastai `Learner`
+    rate: float,  # what was chosen
+    # the only group that it is for; `None`: for the last group that trains, the others in the present proportions
+    group: str | None = None,
 ) -> float | dict[str, float]:  # for `set_lrs`
     "The rates that a chosen rate stands for; changes nothing"
-    if group is not None: return {group: rate}
+    if group is not None:
+        return {group: rate}
     now = next_lrs(learn)
-    if len(set(now.values()))==1: return rate
+    if len(set(now.values())) == 1:
+        return rate
     lead = (trained_groups(learn) or list(now))[-1]
-    return {g: rate if g==lead else float(f"{v*(rate/now[lead]):.4g}") for g,v in now.items()}
+    return {g: rate if g == lead else float(f"{v * (rate / now[lead]):.4g}") for g, v in now.items()}
 
-def trained_groups(learn): return [g for g,ps in layer_groups(learn).items() if any(p.requires_grad for p in ps)]
+
+def trained_groups(learn):
+    return [g for g, ps in layer_groups(learn).items() if any(p.requires_grad for p in ps)]
 
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #9b9c58e7
 @dataclass(frozen=True, eq=False)
 class Found:
     "A sweep, as the panels of its Learner show it"
+
     result: LRFinderResult
-    no: int                                  # 1 for the first of its Learner
-    args: dict | None = None                 # what `find_lr` was given; `None`: not known, it was run by hand
-    trained: tuple[str, ...] | None = None   # groups that were not frozen; `None`: not known
-    seconds: float | None = None             # that it took
-    at: str = field(default_factory=lambda: time.strftime("%H:%M"))   # when it ended
+    no: int  # 1 for the first of its Learner
+    args: dict | None = None  # what `find_lr` was given; `None`: not known, it was run by hand
+    trained: tuple[str, ...] | None = None  # groups that were not frozen; `None`: not known
+    seconds: float | None = None  # that it took
+    at: str = field(default_factory=lambda: time.strftime("%H:%M"))  # when it ended
 
     @property
-    def what(self) -> str: return self.result.group or ("all that train" if self.trained is None else ", ".join(self.trained))
+    def what(self) -> str:
+        return self.result.group or ("all that train" if self.trained is None else ", ".join(self.trained))
 
     def __str__(self):
         rate = "no rate" if self.result.suggested is None else sci(self.result.suggested)
         return f"{self.no} · {rate} {'✔' if self.result.reliable else '⚠'} · {self.what} · {self.at}"
 
-KEEP = 20   # sweeps of a Learner; older ones are forgotten
+
+KEEP = 20  # sweeps of a Learner; older ones are forgotten
 _found, _counts = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
+
 def sweeps_of(
-    learn,   # a fastai `Learner`
+    learn,  # a fastai `Learner`
 ) -> list[Found]:
     "Its sweeps, oldest first, that a panel has made or was given; the list that the panels show"
     return _found.setdefault(learn, [])
 
+
 def keep_sweep(learn, result, **kw):
     known = next((f for f in sweeps_of(learn) if f.result is result), None)
-    if known: return known
-    _counts[learn] = _counts.get(learn, 0)+1
+    if known:
+        return known
+    _counts[learn] = _counts.get(learn, 0) + 1
     sweeps_of(learn).append(f := Found(result, _counts[learn], **kw))
     del sweeps_of(learn)[:-KEEP]
     return f
 
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #1df9e1c1
-NAMES = dict(fall="fall (ours)", valley="valley", slide="slide", minimum="minimum / 10", steep="steep")   # suggestions, by method
+# suggestions, by method
+NAMES = dict(fall="fall (ours)", valley="valley", slide="slide", minimum="minimum / 10", steep="steep")
+
 
 def _until_broken(y):
     "Up to the first loss that is not a number"
     y = np.asarray(y, dtype=float)
-    return y if np.isfinite(y).all() else y[:int((~np.isfinite(y)).argmax())]
+    return y if np.isfinite(y).all() else y[: int((~np.isfinite(y)).argmax())]
+
 
 def y_limits(
-    raws: list,   # raw losses of sweeps, one a batch
+    raws: list,  # raw losses of sweeps, one a batch
 ) -> tuple[float, float]:
     "Losses from which to which a chart shows something: twice the start at most, however the loss explodes"
     raws = [y for y in map(_until_broken, raws) if len(y)]
-    if not raws: return 0., 1.
-    lo, hi = min(y.min() for y in raws), max(min(y.max(), m+abs(m)) for y in raws for m in [np.median(y[:max(len(y)//10, 1)])])
-    lo = min(lo, hi-1e-3)   # a curve that only falls below zero, or is flat
-    return float(lo-.04*(hi-lo)), float(hi+.04*(hi-lo))
+    if not raws:
+        return 0.0, 1.0
+    lo, hi = (
+        min(y.min() for y in raws),
+        max(min(y.max(), m + abs(m)) for y in raws for m in [np.median(y[: max(len(y) // 10, 1)])]),
+    )
+    lo = min(lo, hi - 1e-3)  # a curve that only falls below zero, or is flat
+    return float(lo - 0.04 * (hi - lo)), float(hi + 0.04 * (hi - lo))
+
 
 def _ticks(lo, hi):
     "Four to eight round numbers"
-    unit = 10.**math.floor(math.log10((hi-lo)/4))
-    step = next(s for s in (5*unit, 2*unit, unit) if (hi-lo)/s>=4)
-    return [float(f"{k*step:.6g}") for k in range(math.ceil(lo/step), math.floor(hi/step)+1)]
+    unit = 10.0 ** math.floor(math.log10((hi - lo) / 4))
+    step = next(s for s in (5 * unit, 2 * unit, unit) if (hi - lo) / s >= 4)
+    return [float(f"{k * step:.6g}") for k in range(math.ceil(lo / step), math.floor(hi / step) + 1)]
+
 
 def _table(xs, ys, limits):
     "Curves of different lengths as two arrays, cut at what a chart can show"
     n, lo, hi = max(map(len, ys)), *limits
-    pad = lambda v: np.concatenate([v, np.full(n-len(v), v[-1])])
-    return np.stack([pad(x[:len(y)]) for x,y in zip(xs, ys)]), np.stack([pad(np.clip(y, 2*lo-hi, 2*hi-lo)) for y in ys])
+    pad = lambda v: np.concatenate([v, np.full(n - len(v), v[-1])])
+    return np.stack([pad(x[: len(y)]) for x, y in zip(xs, ys)]), np.stack(
+        [pad(np.clip(y, 2 * lo - hi, 2 * hi - lo)) for y in ys]
+    )
+
 
 def label_rows(
-    xs: list[float],      # places from 0 to 1
-    width: float = .26,   # of a label
-) -> list[int]:           # row of each
+    xs: list[float],  # places from 0 to 1
+    width: float = 0.26,  # of a label
+) -> list[int]:  # row of each
     "Rows for labels so that none covers another"
-    ends, rows = [], [0]*len(xs)
+    ends, rows = [], [0] * len(xs)
     for i in sorted(range(len(xs)), key=lambda i: xs[i]):
-        row = next((r for r,e in enumerate(ends) if xs[i]-e>=width), len(ends))
-        ends[row:row+1] = [xs[i]]
+        row = next((r for r, e in enumerate(ends) if xs[i] - e >= width), len(ends))
+        ends[row : row + 1] = [xs[i]]
         rows[i] = row
     return rows
 
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #e1349642
-_INK, _MAIN, _WARM, _PICK = "#8a8a8a", "#3b82d6", "#e08a1e", "#c2379b"   # readable on white and on black
+# readable on white and on black
+_INK = "#8a8a8a"
+_MAIN = "#3b82d6"
+_WARM = "#e08a1e"
+_PICK = "#c2379b"
 _PAST = ["#2ca089", "#9467bd", "#b0762f", "#7f8fa6", "#a3a52f"]
-COLS, ROWS = 96, 3   # of the grid that feels clicks
+COLS, ROWS = 96, 3  # of the grid that feels clicks
+
 
 class Curve:
     "The figure of the panel; `choose` is called with the rate that was clicked"
+
     def __init__(self, choose: Callable):
-        self.choose, self.x, self.y, self.unit = choose, bq.LogScale(min=1e-7, max=10), bq.LinearScale(min=0, max=1), bq.LinearScale(min=0, max=1)
+        self.choose = choose
+        self.x = bq.LogScale(min=1e-7, max=10)
+        self.y = bq.LinearScale(min=0, max=1)
+        self.unit = bq.LinearScale(min=0, max=1)
         data, tall = {"x": self.x, "y": self.y}, {"x": self.x, "y": self.unit}
         line = lambda scales, **kw: bq.Lines(scales=scales, x=[1e-3], y=[0], visible=False, **kw)
-        text = lambda scales, color, **kw: bq.Label(scales=scales, x=[1e-3], y=[0], text=[""], visible=False, default_size=11, font_weight="normal",
-                                                    colors=[color], **kw)
-        self.band = line(tall, colors=[_WARM], fill="bottom", fill_colors=[_WARM], fill_opacities=[.16], opacities=[0], stroke_width=0)
-        self.past = line(data, colors=_PAST, stroke_width=1.5, opacities=[.6])
-        self.raw = line(data, colors=[_MAIN], stroke_width=1, opacities=[.35])
+        text = lambda scales, color, **kw: bq.Label(
+            scales=scales,
+            x=[1e-3],
+            y=[0],
+            text=[""],
+            visible=False,
+            default_size=11,
+            font_weight="normal",
+            colors=[color],
+            **kw,
+        )
+        self.band = line(
+            tall,
+            colors=[_WARM],
+            fill="bottom",
+            fill_colors=[_WARM],
+            fill_opacities=[0.16],
+            opacities=[0],
+            stroke_width=0,
+        )
+        self.past = line(data, colors=_PAST, stroke_width=1.5, opacities=[0.6])
+        self.raw = line(data, colors=[_MAIN], stroke_width=1, opacities=[0.35])
         self.smoothed = line(data, colors=[_MAIN], stroke_width=2.5)
         self.live = line(data, colors=[_INK], stroke_width=1.5)
         self.marks = line(tall, colors=[_WARM], line_style="dotted", stroke_width=1.5)
         self.chosen = line(tall, colors=[_PICK], line_style="dashed", stroke_width=2)
         self.names, self.numbers = text(tall, _WARM, align="middle"), text(data, _INK, x_offset=3)
-        self.hits = bq.Scatter(scales=tall, x=[1e-3], y=[0], marker="rectangle", default_skew=1., default_size=700, colors=["#000"], opacities=[0.],
-                               stroke_width=0, tooltip=bq.Tooltip(fields=["x"], formats=[".1e"], labels=["rate"]))
+        self.hits = bq.Scatter(
+            scales=tall,
+            x=[1e-3],
+            y=[0],
+            marker="rectangle",
+            default_skew=1.0,
+            default_size=700,
+            colors=["#000"],
+            opacities=[0.0],
+            stroke_width=0,
+            tooltip=bq.Tooltip(fields=["x"], formats=[".1e"], labels=["rate"]),
+        )
         self.hits.on_element_click(self._clicked)
-        self.axes = [bq.Axis(scale=self.x, label="learning rate", tick_format=".0e", grid_lines="none", label_offset="34px"),
-                     bq.Axis(scale=self.y, orientation="vertical", label="loss of a batch", tick_format="~g", label_offset="38px")]
-        marks = [self.band, self.past, self.raw, self.smoothed, self.live, self.marks, self.names, self.numbers, self.chosen, self.hits]
-        self.figure = bq.Figure(axes=self.axes, marks=marks, fig_margin=dict(top=8, bottom=46, left=52, right=18), display_toolbar=False,
-                                background_style={"fill": "transparent"}, layout=w.Layout(width="auto", height="300px", min_width="0"))
+        self.axes = [
+            bq.Axis(scale=self.x, label="learning rate", tick_format=".0e", grid_lines="none", label_offset="34px"),
+            bq.Axis(
+                scale=self.y, orientation="vertical", label="loss of a batch", tick_format="~g", label_offset="38px"
+            ),
+        ]
+        marks = [
+            self.band,
+            self.past,
+            self.raw,
+            self.smoothed,
+            self.live,
+            self.marks,
+            self.names,
+            self.numbers,
+            self.chosen,
+            self.hits,
+        ]
+        self.figure = bq.Figure(
+            axes=self.axes,
+            marks=marks,
+            fig_margin=dict(top=8, bottom=46, left=52, right=18),
+            display_toolbar=False,
+            background_style={"fill": "transparent"},
+            layout=w.Layout(width="auto", height="300px", min_width="0"),
+        )
 
     def _clicked(self, _, msg):
         i = msg.get("data", {}).get("index")
-        if i is not None: self.choose(float(f"{self.grid[i%COLS]:.2g}"))
+        if i is not None:
+            self.choose(float(f"{self.grid[i % COLS]:.2g}"))
+
+    def set_range(
+        self,
+        lo: float,
+        hi: float,  # rates from the first to the last
+    ):
+        "Rates that the chart shows"
+        if getattr(self, "range", None) == (lo, hi):
+            return
+        self.range, self.grid = (lo, hi), np.geomspace(lo, hi, COLS)
+        with self.x.hold_sync():
+            self.x.min, self.x.max = lo, hi
+        first, last = math.ceil(math.log10(lo) - 1e-9), math.floor(math.log10(hi) + 1e-9)
+        self.axes[0].tick_values = (
+            [10.0**k for k in range(last, first - 1, -max(1, math.ceil((last - first) / 5)))][::-1]
+            if last > first
+            else []
+        )
+        _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS) + 0.5) / ROWS, COLS))
+
+    def set_losses(self, limits):
+        self.axes[1].tick_values = _ticks(*limits)
+        with self.y.hold_sync():
+            self.y.min, self.y.max = limits
+
+    def draw(
+        self,
+        found: Found | None,  # in full
+        past: list[Found],  # dim
+    ):
+        "Show these sweeps"
+        every = [*([found] if found else []), *past]
+        for m in (self.raw, self.smoothed, self.past, self.numbers, self.marks, self.names, self.band, self.live):
+            m.visible = False
+        if not every:
+            return
+        self.set_range(min(float(f.result.lrs[0]) for f in every), max(_end(f) for f in every))
+        lim = y_limits([s for f in every for s in f.result.sweeps])
+        self.set_losses(lim)
+        if found:
+            self._draw_found(found.result, lim)
+        if past := [(f, y) for f in past if len(y := smooth(_until_broken(f.result.losses)))]:
+            x, y = _table([f.result.lrs for f, _ in past], [y for _, y in past], lim)
+            _put(self.past, x, y, colors=[_PAST[f.no % len(_PAST)] for f, _ in past])
+            ends = [int((v > lim[1]).argmax()) or -1 for v in y]  # where a curve leaves the chart
+            _put(
+                self.numbers,
+                [v[i] for v, i in zip(x, ends)],
+                [min(v[i], lim[1] - 0.04 * (lim[1] - lim[0])) for v, i in zip(y, ends)],
+                text=[str(f.no) for f, _ in past],
+            )
+
+    def _draw_found(self, r, lim):
+        sweeps = [y for y in map(_until_broken, r.sweeps) if len(y)]
+        if sweeps:
+            _put(self.raw, *_table([r.lrs] * len(sweeps), sweeps, lim))
+        if len(y := smooth(_until_broken(r.losses))):
+            _put(self.smoothed, *(v[0] for v in _table([r.lrs], [y], lim)))
+        if r.band:
+            _put(self.band, r.band, [1.2, 1.2])
+        if not r.suggestions:
+            return
+        lo, hi = np.log(self.range)
+        rates = list(r.suggestions.values())
+        tops = [0.95 - 0.065 * i for i in label_rows([(np.log(v) - lo) / (hi - lo) for v in rates])]
+        _put(self.marks, [[v, v] for v in rates], [[-0.2, t - 0.015] for t in tops])
+        _put(
+            self.names,
+            rates,
+            tops,
+            text=[("★ " if v == r.suggested else "") + NAMES.get(k, k) for k, v in r.suggestions.items()],
+        )
+
+    def show_live(self, lrs, losses):
+        "A sweep that is still running"
+        y = _until_broken(losses)
+        if len(y) < 2:
+            return
+        lim = y_limits([y])
+        self.set_losses(lim)
+        _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
+
+    def show_chosen(self, rate):
+        if rate is None:
+            self.chosen.visible = False
+        else:
+            _put(self.chosen, [rate, rate], [-0.2, 1.2])
 
 # %% ../../nbs/api/panels/05_lr_curve.ipynb #d9ed3690
 def _put(mark, x, y, **kw):
     with mark.hold_sync():
-        for k,v in dict(x=np.asarray(x, dtype=float), y=np.asarray(y, dtype=float), visible=True, **kw).items(): setattr(mark, k, v)
+        for k, v in dict(x=np.asarray(x, dtype=float), y=np.asarray(y, dtype=float), visible=True, **kw).items():
+            setattr(mark, k, v)
 
-def _set_range(self: Curve,
-    lo: float, hi: float,    # rates from the first to the last
-):
-    "Rates that the chart shows"
-    if getattr(self, "range", None)==(lo, hi): return
-    self.range, self.grid = (lo, hi), np.geomspace(lo, hi, COLS)
-    with self.x.hold_sync(): self.x.min, self.x.max = lo, hi
-    first, last = math.ceil(math.log10(lo)-1e-9), math.floor(math.log10(hi)+1e-9)
-    self.axes[0].tick_values = [10.**k for k in range(last, first-1, -max(1, math.ceil((last-first)/5)))][::-1] if last>first else []
-    _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS)+.5)/ROWS, COLS))
 
-def _set_losses(self: Curve, limits):
-    self.axes[1].tick_values = _ticks(*limits)
-    with self.y.hold_sync(): self.y.min, self.y.max = limits
-
-def _draw(self: Curve,
-    found: Found | None,     # in full
-    past: list[Found],       # dim
-):
-    "Show these sweeps"
-    every = [*([found] if found else []), *past]
-    for m in (self.raw, self.smoothed, self.past, self.numbers, self.marks, self.names, self.band, self.live): m.visible = False
-    if not every: return
-    self.set_range(min(float(f.result.lrs[0]) for f in every), max(_end(f) for f in every))
-    lim = y_limits([s for f in every for s in f.result.sweeps])
-    self.set_losses(lim)
-    if found: self._draw_found(found.result, lim)
-    if past := [(f, y) for f in past if len(y := smooth(_until_broken(f.result.losses)))]:
-        x,y = _table([f.result.lrs for f,_ in past], [y for _,y in past], lim)
-        _put(self.past, x, y, colors=[_PAST[f.no%len(_PAST)] for f,_ in past])
-        ends = [int((v>lim[1]).argmax()) or -1 for v in y]   # where a curve leaves the chart
-        _put(self.numbers, [v[i] for v,i in zip(x, ends)], [min(v[i], lim[1]-.04*(lim[1]-lim[0])) for v,i in zip(y, ends)], text=[str(f.no) for f,_ in past])
-
-def _draw_found(self: Curve, r, lim):
-    sweeps = [y for y in map(_until_broken, r.sweeps) if len(y)]
-    if sweeps: _put(self.raw, *_table([r.lrs]*len(sweeps), sweeps, lim))
-    if len(y := smooth(_until_broken(r.losses))): _put(self.smoothed, *(v[0] for v in _table([r.lrs], [y], lim)))
-    if r.band: _put(self.band, r.band, [1.2, 1.2])
-    if not r.suggestions: return
-    lo, hi = np.log(self.range)
-    rates = list(r.suggestions.values())
-    tops = [.95-.065*i for i in label_rows([(np.log(v)-lo)/(hi-lo) for v in rates])]
-    _put(self.marks, [[v, v] for v in rates], [[-.2, t-.015] for t in tops])
-    _put(self.names, rates, tops, text=[("★ " if v==r.suggested else "")+NAMES.get(k, k) for k,v in r.suggestions.items()])
-
-def _end(f): return float(f.args["end_lr"] if f.args else f.result.lrs[-1])
-
-def _show_live(self: Curve, lrs, losses):
-    "A sweep that is still running"
-    y = _until_broken(losses)
-    if len(y)<2: return
-    lim = y_limits([y])
-    self.set_losses(lim)
-    _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
-
-def _show_chosen(self: Curve, rate):
-    if rate is None: self.chosen.visible = False
-    else: _put(self.chosen, [rate, rate], [-.2, 1.2])
-
-for _f in (_set_range, _set_losses, _draw, _show_live, _show_chosen): setattr(Curve, _f.__name__[1:], _f)
-Curve._draw_found = _draw_found
+def _end(f):
+    return float(f.args["end_lr"] if f.args else f.result.lrs[-1])

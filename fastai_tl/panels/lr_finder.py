@@ -18,7 +18,11 @@ from ..training.lr_curve import sweep_lrs
 __all__ = ['LRFinderPanel']
 
 # %% ../../nbs/api/panels/06_lr_finder.ipynb #494d1cbb
-_DEFAULTS = {k: p.default for k,p in inspect.signature(find_lr).parameters.items() if k in ("start_lr", "end_lr", "num_it", "seeds", "group")}
+_DEFAULTS = {
+    k: p.default
+    for k, p in inspect.signature(find_lr).parameters.items()
+    if k in ("start_lr", "end_lr", "num_it", "seeds", "group")
+}
 _STYLE = """<style>
 .ftl-LRFinderPanel .ftl-hidden{display:none!important}
 .ftl-LRFinderPanel .ftl-row button{text-align:left;overflow:hidden;text-overflow:ellipsis}
@@ -26,331 +30,520 @@ _STYLE = """<style>
 .ftl-LRFinderPanel .bqplot text.axislabel{fill:var(--jp-ui-font-color1,currentColor)!important;font-size:12px}
 </style>"""
 
-_CAPTION = """<p class="ftl-dim"><span class="ftl-wide">Thick: the loss, smoothed; thin: of each batch. Shaded: rates that make sense. Dotted: what each method
+_CAPTION = """<p class="ftl-dim"><span class="ftl-wide">Thick: the loss, smoothed; thin: of each batch. Shaded: rates
+that make sense. Dotted: what each method
 suggests. Numbers: earlier sweeps.</span> Dashed: the rate that is chosen; click anywhere to choose another.</p>"""
+
 
 class LRFinderPanel(Panel):
     "Find a learning rate and hand it on; `.rate` is the one that is chosen, `.on_use` is called with it and its group"
+
     heading = "Learning rate finder"
 
-    def __init__(self,
-        learn,                                  # a fastai `Learner`
-        result: LRFinderResult | None = None,   # of a `find_lr` that was run by hand, to show
-        name: str = "learn",                    # what the Learner is called in the notebook, for `.code`
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`
+        result: LRFinderResult | None = None,  # of a `find_lr` that was run by hand, to show
+        name: str = "learn",  # what the Learner is called in the notebook, for `.code`
     ):
-        self.job, self.curve, self.rate, self.on_use = None, None, None, []   # on_use: list of f(rate, group), called after `Use this rate`
-        self.shown: Found | None = None      # the sweep in full
+        # on_use: list of f(rate, group), called after `Use this rate`
+        self.job = None
+        self.curve = None
+        self.rate = None
+        self.on_use = []
+        self.shown: Found | None = None  # the sweep in full
         self.hidden, self._rows, self._drawn = set(), {}, None
-        if learn is not None: self._look_at((sweeps_of(learn) or [None])[-1])
+        if learn is not None:
+            self._look_at((sweeps_of(learn) or [None])[-1])
         super().__init__(learn, name)
-        if result is not None: self.add(result)
+        if result is not None:
+            self.add(result)
 
     @property
-    def result(self) -> LRFinderResult | None: return self.shown and self.shown.result
+    def result(self) -> LRFinderResult | None:
+        return self.shown and self.shown.result
 
     @property
-    def group(self) -> str | None: return self.groups.value or None
+    def group(self) -> str | None:
+        return self.groups.value or None
 
     def _look_at(self, found):
         self.shown = found
         self.rate = None if found is None or found.result.suggested is None else float(f"{found.result.suggested:.3g}")
 
-# %% ../../nbs/api/panels/06_lr_finder.ipynb #c2958b09
-def _body(self: LRFinderPanel):
-    auto, number = w.Layout(width="auto"), dict(layout=w.Layout(width="150px"), style={"description_width": "60px"})
-    short = {"description_width": "40px"}
-    self.groups = w.Dropdown(description="Train", options=[("all that train", "")], layout=w.Layout(width="250px", max_width="100%"), style=short,
-                             tooltip="Which layers the sweep trains, and the rate is for")
-    self.run_button = w.Button(description="Find a rate", icon="search", button_style="primary", layout=auto,
-                               tooltip="Train some batches at growing rates; everything is put back after")
-    self.cancel_button = w.Button(description="Cancel", icon="stop", layout=auto, tooltip="Stop at the next batch; the Learner is as it was")
-    self.settings = w.ToggleButton(description="Settings", icon="sliders", layout=auto, tooltip="Range of rates, batches, repeats")
-    self.start, self.end = (w.FloatText(value=_DEFAULTS[k], description=d, tooltip=t, **number)
-                            for k,d,t in (("start_lr", "from", "First learning rate"), ("end_lr", "to", "Last learning rate")))
-    self.num_it, self.seeds = (w.IntText(value=_DEFAULTS[k], description=d, tooltip=t, **number)
-                               for k,d,t in (("num_it", "batches", "Batches in a sweep"), ("seeds", "seeds", "Sweeps; more than one shows how much is chance")))
-    self.meter, self.verdict, self.figure_box, self.methods = Meter(), w.HTML(), w.VBox([]), _wrap()
-    self.slider = w.FloatLogSlider(value=1e-3, min=-8, max=1, step=.02, readout=False, description="Rate", continuous_update=False, style=short,
-                                   layout=w.Layout(width="260px", max_width="100%"), tooltip="The rate to use, on a logarithmic scale; arrow keys move it")
-    self.typed = w.Text(value="1e-3", description="or", layout=w.Layout(width="110px"), style={"description_width": "20px"}, continuous_update=False,
-                        tooltip="The rate to use, as a number such as 2e-3")
-    self.use_button = w.Button(description="Use this rate", icon="check", button_style="success", layout=auto)
-    self.now, self.history_title, self.history = w.HTML(), w.HTML(), w.VBox([])
-    self.more = _wrap(self.start, self.end, self.num_it, self.seeds)
-    self.choice = _wrap(self.slider, self.typed, self.use_button)
-    self._listen()
-    return [w.HTML(_STYLE, layout=w.Layout(display="none")), _wrap(self.groups, self.run_button, self.cancel_button, self.settings), self.more, self.meter,
-            self.verdict, self.figure_box, self.methods, self.choice, self.now, self.history_title, self.history]
+    def body(self):
+        auto, number = w.Layout(width="auto"), dict(layout=w.Layout(width="150px"), style={"description_width": "60px"})
+        short = {"description_width": "40px"}
+        self.groups = w.Dropdown(
+            description="Train",
+            options=[("all that train", "")],
+            layout=w.Layout(width="250px", max_width="100%"),
+            style=short,
+            tooltip="Which layers the sweep trains, and the rate is for",
+        )
+        self.run_button = w.Button(
+            description="Find a rate",
+            icon="search",
+            button_style="primary",
+            layout=auto,
+            tooltip="Train some batches at growing rates; everything is put back after",
+        )
+        self.cancel_button = w.Button(
+            description="Cancel", icon="stop", layout=auto, tooltip="Stop at the next batch; the Learner is as it was"
+        )
+        self.settings = w.ToggleButton(
+            description="Settings", icon="sliders", layout=auto, tooltip="Range of rates, batches, repeats"
+        )
+        self.start, self.end = (
+            w.FloatText(value=_DEFAULTS[k], description=d, tooltip=t, **number)
+            for k, d, t in (("start_lr", "from", "First learning rate"), ("end_lr", "to", "Last learning rate"))
+        )
+        self.num_it, self.seeds = (
+            w.IntText(value=_DEFAULTS[k], description=d, tooltip=t, **number)
+            for k, d, t in (
+                ("num_it", "batches", "Batches in a sweep"),
+                ("seeds", "seeds", "Sweeps; more than one shows how much is chance"),
+            )
+        )
+        self.meter, self.verdict = Meter(), w.HTML()
+        self.figure_box, self.methods = w.VBox([]), _wrap()
+        self.slider = w.FloatLogSlider(
+            value=1e-3,
+            min=-8,
+            max=1,
+            step=0.02,
+            readout=False,
+            description="Rate",
+            continuous_update=False,
+            style=short,
+            layout=w.Layout(width="260px", max_width="100%"),
+            tooltip="The rate to use, on a logarithmic scale; arrow keys move it",
+        )
+        self.typed = w.Text(
+            value="1e-3",
+            description="or",
+            layout=w.Layout(width="110px"),
+            style={"description_width": "20px"},
+            continuous_update=False,
+            tooltip="The rate to use, as a number such as 2e-3",
+        )
+        self.use_button = w.Button(description="Use this rate", icon="check", button_style="success", layout=auto)
+        self.now, self.history_title, self.history = w.HTML(), w.HTML(), w.VBox([])
+        self.more = _wrap(self.start, self.end, self.num_it, self.seeds)
+        self.choice = _wrap(self.slider, self.typed, self.use_button)
+        self._listen()
+        return [
+            w.HTML(_STYLE, layout=w.Layout(display="none")),
+            _wrap(self.groups, self.run_button, self.cancel_button, self.settings),
+            self.more,
+            self.meter,
+            self.verdict,
+            self.figure_box,
+            self.methods,
+            self.choice,
+            self.now,
+            self.history_title,
+            self.history,
+        ]
 
+    def _listen(self):
+        self.run_button.on_click(lambda _: self.run())
+        self.cancel_button.on_click(lambda _: self.cancel())
+        self.use_button.on_click(lambda _: self.use())
+        self.settings.observe(lambda _: self._view(lambda: None), "value")
+        self.groups.observe(lambda _: self._view(self._group_picked), "value")
+        for o in (self.start, self.end, self.num_it, self.seeds):
+            o.observe(lambda _: self._view(lambda: None), "value")
+        self.slider.observe(lambda ch: self._view(lambda: self.choose(ch.new)), "value")
+        self.typed.observe(lambda ch: self._view(lambda: self.choose(_parsed(ch.new))), "value")
+
+    def _view(self, do):
+        "Carry out what changes only what is looked at"
+        if self.quiet or self.closed:
+            return
+        try:
+            do()
+            self.say("")
+        except InputError as e:
+            self.say_error(e)
+        self.refresh()
+
+    def choose(
+        self,
+        rate: float,  # > 0
+    ):
+        "Choose a rate, as a click in the curve does; it is the Learner's after `use`"
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise InputError(f"rate={rate!r}: give a number above 0, such as 1e-3.")
+        self.rate = float(f"{rate:.3g}")
+        self.refresh()
+
+    def _group_picked(self):
+        "The newest sweep of that group comes into view, if there is one"
+        self._look_at(next((f for f in reversed(sweeps_of(self.learn)) if f.result.group == self.group), None))
+
+    def add(
+        self,
+        result: LRFinderResult,  # of `find_lr`
+        **known,  # `args`, `trained`, `seconds` as in `Found`
+    ) -> Found:
+        "Put a result among the sweeps, and show it"
+        f = keep_sweep(self.learn, result, **known)
+        self.show(f)
+        refresh_all(self.learn)
+        return f
+
+    def show(
+        self,
+        found: Found,  # one of `sweeps_of(learn)`
+    ):
+        "Show this sweep in full, and choose its rate"
+        self.hidden.discard(found)
+        self._look_at(found)
+        self.refresh()
+
+    def remove(
+        self,
+        found: Found,  # one of `sweeps_of(learn)`
+    ):
+        "Forget a sweep"
+        if found in sweeps_of(self.learn):
+            sweeps_of(self.learn).remove(found)
+        refresh_all(self.learn)
+
+    def _args(self):
+        return dict(
+            start_lr=self.start.value,
+            end_lr=self.end.value,
+            num_it=self.num_it.value,
+            seeds=self.seeds.value,
+            group=self.group,
+        )
+
+    def run(self) -> Job | None:  # `None`: it was refused, and the panel says why
+        "Start a sweep with the settings of the panel"
+        begun = threading.Event()
+        try:
+            return self.act(lambda: self._start(begun))
+        finally:
+            begun.set()
+
+    def _start(self, begun):
+        args, trained = self._args(), tuple(trained_groups(self.learn))
+        lrs = sweep_lrs(args["start_lr"], args["end_lr"], args["num_it"])
+        if args["seeds"] < 1:
+            raise InputError(f"seeds={args['seeds']}: give 1 or more sweeps.")
+        check_trains(self.learn)
+        if args["group"] and args["group"] not in trained:
+            raise StateError(
+                f"Every parameter of {args['group']!r} is frozen, so nothing would be trained. Release it: "
+                f"freeze_to({self.name}, {args['group']!r})."
+            )
+        self._figure().set_range(args["start_lr"], args["end_lr"])
+        job = Job(
+            self.learn,
+            "LRFinderPanel",
+            lambda job: find_lr(self.learn, **args, on_progress=_Watch(self, job, lrs)),
+            lambda job: self._ended(job, begun, args=args, trained=trained, seconds=time.monotonic() - began),
+        )
+        job.owner.stop = "Press Cancel in LRFinderPanel, or wait for it to end"
+        self.job, began = job, time.monotonic()
+        try:
+            return job.start()
+        except BaseException:
+            self.job = None
+            raise
+
+    def _ended(self, job, begun, **known):
+        begun.wait()  # so that what is said here comes last
+        self.job = None
+        if not self.closed:
+            self.meter.hide()
+            if job.error is None:
+                self.add(job.result, **known)
+            elif isinstance(job.error, Cancelled):
+                self.say("Cancelled. The Learner is as it was.")
+            else:
+                self.say_error(job.error)
+        refresh_all(self.learn)
+
+    def cancel(self):
+        "Ask the sweep to stop at the next batch; the Learner is as it was then"
+        if self.job is None:
+            return
+        self.job.stop()
+        self.cancel_button.disabled = True
+
+    def close(self):
+        "Stop what it runs, and free the widgets"
+        self.cancel()
+        Panel.close(self)
+
+    def use(
+        self,
+    ) -> dict[str, float] | None:  # rates by group, as read back; `None`: it was refused, and the panel says why
+        "Give the chosen rate to the Learner's next `fit…`, then to each function in `on_use`, as `f(rate, group)`"
+        out = self.act(self._hand_on)
+        if out is None:
+            return None
+        self.say(
+            f"The next fit starts from this rate, {sci(self.rate)}{f' for {self.group}' if self.group else ''}.", "good"
+        )
+        for f in list(self.on_use):
+            try:
+                f(self.rate, self.group)
+            except Exception as e:
+                self.say(f"The Learner has the rate, but it could not be passed on: {e}", "warn")
+        return out
+
+    def _hand_on(self):
+        if self.rate is None:
+            raise StateError("No rate is chosen. Click into the curve, or type one.")
+        return set_lrs(self.learn, rates_for(self.learn, self.rate, self.group))
+
+    @property
+    def code(self) -> str:
+        "The sweep in view (before there is one: that of the settings), and the rate that is chosen"
+        args = self.shown.args if self.shown else self._args()
+        kw = "" if args is None else "".join(f", {k}={v!r}" for k, v in args.items() if v != _DEFAULTS[k])
+        out = [] if args is None else [f"res = find_lr({self.name}{kw})"]
+        if self.rate is not None:
+            out.append(f"set_lrs({self.name}, {rates_for(self.learn, self.rate, self.group)!r})")
+        return (
+            "\n".join(
+                [
+                    (
+                        "from fastai_tl.all import "
+                        f"{', '.join(n for n in ('find_lr', 'set_lrs') if any(n + '(' in o for o in out))}"
+                    ),
+                    *out,
+                ]
+            )
+            if out
+            else ""
+        )
+
+    def update(self):
+        trained, names = trained_groups(self.learn), list(layer_groups(self.learn))
+        if self.shown and (self.shown not in sweeps_of(self.learn) or self.shown.result.group not in (None, *names)):
+            self._look_at(None)
+        self._update_groups(names, trained)
+        busy = self.job is not None
+        for o, hide in ((self.run_button, busy), (self.cancel_button, not busy), (self.more, not self.settings.value)):
+            _hide(o, hide)
+        self.groups.disabled = busy
+        if not busy:
+            self.cancel_button.disabled = False
+        self._update_verdict(trained)
+        self._update_curve(busy)
+        self._update_choice()
+        self._update_history()
+
+    def _update_groups(self, names, trained):
+        options = [
+            (
+                f"all that train ({', '.join(trained) if len(trained) < 4 else f'{len(trained)} groups'})"
+                if trained
+                else "nothing trains",
+                "",
+            ),
+            *((g if g in trained else f"{g} (frozen)", g) for g in names),
+        ]
+        want = (self.shown.result.group or "") if self.shown else self.groups.value
+        if list(self.groups.options) != options:
+            self.groups.options = options
+        self.groups.value = want if want in ["", *names] else ""
+
+    def _update_verdict(self, trained):
+        r = self.result
+        if r is None:
+            html = (
+                (
+                    '<p class="ftl-dim">A sweep trains for some batches at growing rates and looks where the loss '
+                    'falls. Weights, optimizer and random states are put back after it.</p>'
+                )
+                if self.job is None
+                else ""
+            )
+        else:
+            say = (
+                "No rate is suggested"
+                if r.suggested is None
+                else f"<b>{sci(r.suggested)}</b> is suggested, {sci(r.band[0])} to {sci(r.band[1])} make sense"
+            )
+            trust = "✔ Reliable: " if r.reliable else "⚠ Not reliable: "
+            why = "" if r.reliable else f" {esc(r.reason)[:1].upper()}{esc(r.reason)[1:]}."
+            html = (
+                f'<div role="status" class="ftl-say {"ftl-good" if r.reliable else "ftl-warn"}">{trust}{say}.{why}'
+                '</div>'
+            )
+            was = self.shown.trained
+            if was is not None and list(was) != trained:
+                html += (
+                    '<div class="ftl-say ftl-warn">⚠ Other layers train now than in this sweep '
+                    f'({esc(", ".join(was))} then): find the rate again.</div>'
+                )
+        if self.verdict.value != html:
+            self.verdict.value = html
+
+    def _figure(self) -> Curve:
+        "Made when there is something to draw"
+        if self.curve is None:
+            self.curve = Curve(lambda rate: self._view(lambda: self.choose(rate)))
+            self.figure_box.children = [self.curve.figure, w.HTML(_CAPTION)]
+        return self.curve
+
+    def _update_curve(self, busy):
+        past = [f for f in sweeps_of(self.learn) if f is not self.shown and f not in self.hidden]
+        shown = self.shown if self.shown not in self.hidden else None
+        if self.curve is None and not (shown or past):
+            return
+        if busy:  # the running sweep has the chart to itself
+            if self._drawn != "live":
+                self._drawn = "live"
+                self._figure().draw(None, [])
+                self.curve.show_chosen(None)
+            return
+        _hide(self.figure_box, not (shown or past))
+        if self._drawn != (key := (shown, *past)):
+            self._drawn = key
+            self._figure().draw(shown, past)
+        if self.curve:
+            self.curve.show_chosen(self.rate)
+
+    def _update_choice(self):
+        want = dict(self.result.suggestions) if self.result else {}
+        if want != getattr(self, "_methods", {}):
+            self._methods = want
+            for b in self.methods.children:
+                b.close()
+            self.methods.children = [_method_button(self, k, v) for k, v in want.items()]
+        if self.rate is not None:
+            self.slider.value = min(max(self.rate, 1e-8), 10.0)
+            self.typed.value = sci(self.rate)
+        self.use_button.disabled = self.rate is None
+        who = f"for {self.group}" if self.group else "for the last group that trains; the others keep their proportions"
+        self.use_button.tooltip = f"The next fit starts from this rate, {who}"
+        html = f'<p class="ftl-dim">The next fit starts from {esc(_say_rates(next_lrs(self.learn)))}.</p>'
+        if self.now.value != html:
+            self.now.value = html
+
+    def _update_history(self):
+        now = sweeps_of(self.learn)
+        for f in [f for f in self._rows if f not in now]:
+            self.hidden.discard(f)
+            for o in (*(row := self._rows.pop(f)).children, row):
+                o.close()
+        for f in now:
+            if f not in self._rows:
+                self._rows[f] = _row(self, f)
+            eye, go, _ = self._rows[f].children
+            eye.value, eye.description, eye.icon = (
+                f not in self.hidden,
+                *(("hidden", "eye-slash") if f in self.hidden else ("shown", "eye")),
+            )
+            go.description, go.button_style = (
+                ("▶ " if f is self.shown else "") + str(f),
+                "info" if f is self.shown else "",
+            )
+        rows = tuple(self._rows[f] for f in reversed(now))
+        if self.history.children != rows:
+            self.history.children = rows
+        self.history_title.value = (
+            "<p><b>Sweeps</b> <span class='ftl-dim'>newest first; press one to see it in full</span></p>" if now else ""
+        )
+
+# %% ../../nbs/api/panels/06_lr_finder.ipynb #c2958b09
 def _wrap(*kids):
     box = w.HBox(list(kids))
     box.add_class("ftl-wrap")
     return box
 
-def _listen(self: LRFinderPanel):
-    self.run_button.on_click(lambda _: self.run())
-    self.cancel_button.on_click(lambda _: self.cancel())
-    self.use_button.on_click(lambda _: self.use())
-    self.settings.observe(lambda _: self._view(lambda: None), "value")
-    self.groups.observe(lambda _: self._view(self._group_picked), "value")
-    for o in (self.start, self.end, self.num_it, self.seeds): o.observe(lambda _: self._view(lambda: None), "value")
-    self.slider.observe(lambda ch: self._view(lambda: self.choose(ch.new)), "value")
-    self.typed.observe(lambda ch: self._view(lambda: self.choose(_parsed(ch.new))), "value")
 
 def _parsed(text):
-    try: return float(text)
-    except ValueError: return text
-
-LRFinderPanel.body, LRFinderPanel._listen = _body, _listen
-
-# %% ../../nbs/api/panels/06_lr_finder.ipynb #96667703
-def _view(self: LRFinderPanel, do):
-    "Carry out what changes only what is looked at"
-    if self.quiet or self.closed: return
-    try: do(); self.say("")
-    except InputError as e: self.say_error(e)
-    self.refresh()
-
-def _choose(self: LRFinderPanel,
-    rate: float,   # > 0
-):
-    "Choose a rate, as a click in the curve does; it is the Learner's after `use`"
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0<rate<math.inf:
-        raise InputError(f"rate={rate!r}: give a number above 0, such as 1e-3.")
-    self.rate = float(f"{rate:.3g}")
-    self.refresh()
-
-def _group_picked(self: LRFinderPanel):
-    "The newest sweep of that group comes into view, if there is one"
-    self._look_at(next((f for f in reversed(sweeps_of(self.learn)) if f.result.group==self.group), None))
-
-def _add(self: LRFinderPanel,
-    result: LRFinderResult,         # of `find_lr`
-    **known,                        # `args`, `trained`, `seconds` as in `Found`
-) -> Found:
-    "Put a result among the sweeps, and show it"
-    f = keep_sweep(self.learn, result, **known)
-    self.show(f)
-    refresh_all(self.learn)
-    return f
-
-def _show(self: LRFinderPanel,
-    found: Found,   # one of `sweeps_of(learn)`
-):
-    "Show this sweep in full, and choose its rate"
-    self.hidden.discard(found)
-    self._look_at(found)
-    self.refresh()
-
-def _remove(self: LRFinderPanel,
-    found: Found,   # one of `sweeps_of(learn)`
-):
-    "Forget a sweep"
-    if found in sweeps_of(self.learn): sweeps_of(self.learn).remove(found)
-    refresh_all(self.learn)
-
-for _f in (_view, _group_picked): setattr(LRFinderPanel, _f.__name__, _f)
-LRFinderPanel.choose, LRFinderPanel.add, LRFinderPanel.show, LRFinderPanel.remove = _choose, _add, _show, _remove
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 # %% ../../nbs/api/panels/06_lr_finder.ipynb #3c5c3ab8
-def _args(self: LRFinderPanel):
-    return dict(start_lr=self.start.value, end_lr=self.end.value, num_it=self.num_it.value, seeds=self.seeds.value, group=self.group)
-
-def _run(self: LRFinderPanel) -> Job | None:   # `None`: it was refused, and the panel says why
-    "Start a sweep with the settings of the panel"
-    begun = threading.Event()
-    try: return self.act(lambda: self._start(begun))
-    finally: begun.set()
-
-def _start(self: LRFinderPanel, begun):
-    args, trained = self._args(), tuple(trained_groups(self.learn))
-    lrs = sweep_lrs(args["start_lr"], args["end_lr"], args["num_it"])
-    if args["seeds"]<1: raise InputError(f"seeds={args['seeds']}: give 1 or more sweeps.")
-    check_trains(self.learn)
-    if args["group"] and args["group"] not in trained:
-        raise StateError(f"Every parameter of {args['group']!r} is frozen, so nothing would be trained. Release it: freeze_to({self.name}, {args['group']!r}).")
-    self._figure().set_range(args["start_lr"], args["end_lr"])
-    job = Job(self.learn, "LRFinderPanel", lambda job: find_lr(self.learn, **args, on_progress=_Watch(self, job, lrs)),
-              lambda job: self._ended(job, begun, args=args, trained=trained, seconds=time.monotonic()-began))
-    job.owner.stop = "Press Cancel in LRFinderPanel, or wait for it to end"
-    self.job, began = job, time.monotonic()
-    try: return job.start()
-    except BaseException: self.job = None; raise
-
-def _ended(self: LRFinderPanel, job, begun, **known):
-    begun.wait()   # so that what is said here comes last
-    self.job = None
-    if not self.closed:
-        self.meter.hide()
-        if job.error is None: self.add(job.result, **known)
-        elif isinstance(job.error, Cancelled): self.say("Cancelled. The Learner is as it was.")
-        else: self.say_error(job.error)
-    refresh_all(self.learn)
-
-def _cancel(self: LRFinderPanel):
-    "Ask the sweep to stop at the next batch; the Learner is as it was then"
-    if self.job is None: return
-    self.job.stop()
-    self.cancel_button.disabled = True
-
-def _close(self: LRFinderPanel):
-    "Stop what it runs, and free the widgets"
-    self.cancel()
-    Panel.close(self)
-
 class _Watch:
     "Reporter of a running sweep: bar and curve, a few times a second; raises where it was cancelled"
-    def __init__(self, panel, job, lrs): self.panel, self.job, self.lrs, self.losses, self.next, self.began = panel, job, lrs, [], 0., time.monotonic()
+
+    def __init__(self, panel, job, lrs):
+        self.panel = panel
+        self.job = job
+        self.lrs = lrs
+        self.losses = []
+        self.next = 0.0
+        self.began = time.monotonic()
 
     def __call__(self, done, total, note):
         self.job.tell(done, total, f"batch {done} of {total}")
-        if not done: self.panel.meter.tell(0, total, note); self.began = time.monotonic(); return   # the outputs of frozen layers are being stored
-        if (done-1)//len(self.lrs)!=(done-2)//len(self.lrs) or self._gap(done): self.losses = []   # another seed
+        if not done:
+            self.panel.meter.tell(0, total, note)
+            self.began = time.monotonic()
+            return  # the outputs of frozen layers are being stored
+        if (done - 1) // len(self.lrs) != (done - 2) // len(self.lrs) or self._gap(done):
+            self.losses = []  # another seed
         self.done, now = done, time.monotonic()
         self.losses.append(float(self.panel.learn.loss))
-        if now<self.next and done<total or self.panel.closed: return
-        self.next = now+.25
-        self.panel.meter.tell(done, total, f"batch {done} of {total}, {note}, at most {duration((now-self.began)/done*(total-done))} left")
+        if now < self.next and done < total or self.panel.closed:
+            return
+        self.next = now + 0.25
+        self.panel.meter.tell(
+            done,
+            total,
+            f"batch {done} of {total}, {note}, at most {duration((now - self.began) / done * (total - done))} left",
+        )
         self.panel.curve.show_live(self.lrs, self.losses)
 
-    def _gap(self, done): return done-1!=getattr(self, "done", 0)   # a sweep that exploded ends early
-
-for _f in (_args, _start, _ended): setattr(LRFinderPanel, _f.__name__, _f)
-LRFinderPanel.run, LRFinderPanel.cancel, LRFinderPanel.close = _run, _cancel, _close
+    def _gap(self, done):
+        return done - 1 != getattr(self, "done", 0)  # a sweep that exploded ends early
 
 # %% ../../nbs/api/panels/06_lr_finder.ipynb #8972176c
-def _use(self: LRFinderPanel) -> dict[str, float] | None:   # rates by group, as read back; `None`: it was refused, and the panel says why
-    "Give the chosen rate to the Learner's next `fit…`, then to each function in `on_use`, as `f(rate, group)`"
-    out = self.act(self._hand_on)
-    if out is None: return None
-    self.say(f"The next fit starts from this rate, {sci(self.rate)}{f' for {self.group}' if self.group else ''}.", "good")
-    for f in list(self.on_use):
-        try: f(self.rate, self.group)
-        except Exception as e: self.say(f"The Learner has the rate, but it could not be passed on: {e}", "warn")
-    return out
-
-def _hand_on(self: LRFinderPanel):
-    if self.rate is None: raise StateError("No rate is chosen. Click into the curve, or type one.")
-    return set_lrs(self.learn, rates_for(self.learn, self.rate, self.group))
-
 def _say_rates(rates):
-    if len({sci(v) for v in rates.values()})==1: return f"{sci(next(iter(rates.values())))} in all groups"
-    if len({sci(v) for v in list(rates.values())[:-1]})==1: return f"{sci(next(iter(rates.values())))}, {list(rates)[-1]} from {sci(list(rates.values())[-1])}"
-    if len(rates)<=8: return ", ".join(f"{g} {sci(v)}" for g,v in rates.items())
-    first,*_,last = rates
+    if len({sci(v) for v in rates.values()}) == 1:
+        return f"{sci(next(iter(rates.values())))} in all groups"
+    if len({sci(v) for v in list(rates.values())[:-1]}) == 1:
+        return f"{sci(next(iter(rates.values())))}, {list(rates)[-1]} from {sci(list(rates.values())[-1])}"
+    if len(rates) <= 8:
+        return ", ".join(f"{g} {sci(v)}" for g, v in rates.items())
+    first, *_, last = rates
     return f"{first} {sci(rates[first])} … {last} {sci(rates[last])}, {len(rates)} groups"
 
-def _code(self: LRFinderPanel) -> str:
-    "The sweep in view (before there is one: that of the settings), and the rate that is chosen"
-    args = self.shown.args if self.shown else self._args()
-    kw = "" if args is None else "".join(f", {k}={v!r}" for k,v in args.items() if v!=_DEFAULTS[k])
-    out = [] if args is None else [f"res = find_lr({self.name}{kw})"]
-    if self.rate is not None: out.append(f"set_lrs({self.name}, {rates_for(self.learn, self.rate, self.group)!r})")
-    return "\n".join([f"from fastai_tl.all import {', '.join(n for n in ('find_lr', 'set_lrs') if any(n+'(' in o for o in out))}", *out]) if out else ""
-
-LRFinderPanel.use, LRFinderPanel._hand_on, LRFinderPanel.code = _use, _hand_on, property(_code)
-
 # %% ../../nbs/api/panels/06_lr_finder.ipynb #f04be6a1
-def _update(self: LRFinderPanel):
-    trained, names = trained_groups(self.learn), list(layer_groups(self.learn))
-    if self.shown and (self.shown not in sweeps_of(self.learn) or self.shown.result.group not in (None, *names)): self._look_at(None)
-    self._update_groups(names, trained)
-    busy = self.job is not None
-    for o,hide in ((self.run_button, busy), (self.cancel_button, not busy), (self.more, not self.settings.value)): _hide(o, hide)
-    self.groups.disabled = busy
-    if not busy: self.cancel_button.disabled = False
-    self._update_verdict(trained)
-    self._update_curve(busy)
-    self._update_choice()
-    self._update_history()
-
-def _hide(o, yes): o.add_class("ftl-hidden") if yes else o.remove_class("ftl-hidden")
-
-def _update_groups(self: LRFinderPanel, names, trained):
-    options = [(f"all that train ({', '.join(trained) if len(trained)<4 else f'{len(trained)} groups'})" if trained else "nothing trains", ""),
-               *((g if g in trained else f"{g} (frozen)", g) for g in names)]
-    want = (self.shown.result.group or "") if self.shown else self.groups.value
-    if list(self.groups.options)!=options: self.groups.options = options
-    self.groups.value = want if want in ["", *names] else ""
-
-def _update_verdict(self: LRFinderPanel, trained):
-    r = self.result
-    if r is None: html = ('<p class="ftl-dim">A sweep trains for some batches at growing rates and looks where the loss falls. '
-                          "Weights, optimizer and random states are put back after it.</p>" if self.job is None else "")
-    else:
-        say = "No rate is suggested" if r.suggested is None else f"<b>{sci(r.suggested)}</b> is suggested, {sci(r.band[0])} to {sci(r.band[1])} make sense"
-        trust = "✔ Reliable: " if r.reliable else "⚠ Not reliable: "
-        why = "" if r.reliable else f" {esc(r.reason)[:1].upper()}{esc(r.reason)[1:]}."
-        html = f'<div role="status" class="ftl-say {"ftl-good" if r.reliable else "ftl-warn"}">{trust}{say}.{why}</div>'
-        was = self.shown.trained
-        if was is not None and list(was)!=trained: html += (f'<div class="ftl-say ftl-warn">⚠ Other layers train now than in this sweep '
-                                                            f'({esc(", ".join(was))} then): find the rate again.</div>')
-    if self.verdict.value!=html: self.verdict.value = html
-
-def _figure(self: LRFinderPanel) -> Curve:
-    "Made when there is something to draw"
-    if self.curve is None:
-        self.curve = Curve(lambda rate: self._view(lambda: self.choose(rate)))
-        self.figure_box.children = [self.curve.figure, w.HTML(_CAPTION)]
-    return self.curve
-
-for _f in (_update_groups, _update_verdict, _figure): setattr(LRFinderPanel, _f.__name__, _f)
-LRFinderPanel.update = _update
+def _hide(o, yes):
+    o.add_class("ftl-hidden") if yes else o.remove_class("ftl-hidden")
 
 # %% ../../nbs/api/panels/06_lr_finder.ipynb #38bf10af
-def _update_curve(self: LRFinderPanel, busy):
-    past = [f for f in sweeps_of(self.learn) if f is not self.shown and f not in self.hidden]
-    shown = self.shown if self.shown not in self.hidden else None
-    if self.curve is None and not (shown or past): return
-    if busy:   # the running sweep has the chart to itself
-        if self._drawn!="live": self._drawn = "live"; self._figure().draw(None, []); self.curve.show_chosen(None)
-        return
-    _hide(self.figure_box, not (shown or past))
-    if self._drawn!=(key := (shown, *past)): self._drawn = key; self._figure().draw(shown, past)
-    if self.curve: self.curve.show_chosen(self.rate)
-
-def _update_choice(self: LRFinderPanel):
-    want = dict(self.result.suggestions) if self.result else {}
-    if want!=getattr(self, "_methods", {}):
-        self._methods = want
-        for b in self.methods.children: b.close()
-        self.methods.children = [_method_button(self, k, v) for k,v in want.items()]
-    if self.rate is not None: self.slider.value = min(max(self.rate, 1e-8), 10.); self.typed.value = sci(self.rate)
-    self.use_button.disabled = self.rate is None
-    who = f"for {self.group}" if self.group else "for the last group that trains; the others keep their proportions"
-    self.use_button.tooltip = f"The next fit starts from this rate, {who}"
-    html = f'<p class="ftl-dim">The next fit starts from {esc(_say_rates(next_lrs(self.learn)))}.</p>'
-    if self.now.value!=html: self.now.value = html
-
 def _method_button(self, name, rate):
-    star = "★ " if rate==self.result.suggested else ""
-    b = w.Button(description=f"{star}{NAMES.get(name, name)} {sci(rate)}", layout=w.Layout(width="auto"), tooltip=f"Choose the rate of the method {name!r}")
+    star = "★ " if rate == self.result.suggested else ""
+    b = w.Button(
+        description=f"{star}{NAMES.get(name, name)} {sci(rate)}",
+        layout=w.Layout(width="auto"),
+        tooltip=f"Choose the rate of the method {name!r}",
+    )
     b.on_click(lambda _: self._view(lambda: self.choose(rate)))
     return b
 
-def _update_history(self: LRFinderPanel):
-    now = sweeps_of(self.learn)
-    for f in [f for f in self._rows if f not in now]:
-        self.hidden.discard(f)
-        for o in (*(row := self._rows.pop(f)).children, row): o.close()
-    for f in now:
-        if f not in self._rows: self._rows[f] = _row(self, f)
-        eye,go,_ = self._rows[f].children
-        eye.value, eye.description, eye.icon = f not in self.hidden, *(("hidden", "eye-slash") if f in self.hidden else ("shown", "eye"))
-        go.description, go.button_style = ("▶ " if f is self.shown else "")+str(f), "info" if f is self.shown else ""
-    rows = tuple(self._rows[f] for f in reversed(now))
-    if self.history.children!=rows: self.history.children = rows
-    self.history_title.value = "<p><b>Sweeps</b> <span class='ftl-dim'>newest first; press one to see it in full</span></p>" if now else ""
 
 def _row(self, f):
-    eye = w.ToggleButton(value=True, description="shown", icon="eye", layout=w.Layout(flex="0 0 86px"), tooltip=f"Show sweep {f.no} in the curve, or hide it")
-    go = w.Button(layout=w.Layout(flex="1 1 auto", width="auto", min_width="0"),
-                  tooltip=f"Sweep {f.no} in full"+(f"; it took {duration(f.seconds)}" if f.seconds else ""))
+    eye = w.ToggleButton(
+        value=True,
+        description="shown",
+        icon="eye",
+        layout=w.Layout(flex="0 0 86px"),
+        tooltip=f"Show sweep {f.no} in the curve, or hide it",
+    )
+    go = w.Button(
+        layout=w.Layout(flex="1 1 auto", width="auto", min_width="0"),
+        tooltip=f"Sweep {f.no} in full" + (f"; it took {duration(f.seconds)}" if f.seconds else ""),
+    )
     off = w.Button(icon="trash", layout=w.Layout(flex="0 0 38px"), tooltip=f"Forget sweep {f.no}", description="")
     eye.observe(lambda ch: self._view(lambda: (self.hidden.discard if ch.new else self.hidden.add)(f)), "value")
     go.on_click(lambda _: self._view(lambda: self.show(f)))
     off.on_click(lambda _: self._view(lambda: self.remove(f)))
-    row = w.HBox([eye, go, off], layout=w.Layout(max_width="560px")); row.add_class("ftl-row")
+    row = w.HBox([eye, go, off], layout=w.Layout(max_width="560px"))
+    row.add_class("ftl-row")
     return row
-
-for _f in (_update_curve, _update_choice, _update_history): setattr(LRFinderPanel, _f.__name__, _f)

@@ -18,9 +18,11 @@ __all__ = ['CSS', 'esc', 'number', 'duration', 'put', 'CodeView', 'Meter', 'Canc
 
 # %% ../../nbs/api/panels/01_panel.ipynb #737f61fd
 CSS = """<style>
-.ftl-panel{border:1px solid var(--jp-border-color2,#8886);border-radius:6px;padding:10px 12px;max-width:980px;min-width:0;overflow:hidden;
+.ftl-panel{border:1px solid var(--jp-border-color2,#8886);border-radius:6px;padding:10px 12px;max-width:980px;
+  min-width:0;overflow:hidden;
  font-family:var(--jp-ui-font-family,sans-serif);color:var(--jp-ui-font-color1,inherit);container-type:inline-size}
-.ftl-panel .widget-html,.ftl-panel .widget-html-content{line-height:1.45;height:auto;min-height:0;color:inherit;font-size:13px}
+.ftl-panel .widget-html,.ftl-panel .widget-html-content{line-height:1.45;height:auto;min-height:0;color:inherit;
+  font-size:13px}
 .ftl-panel .widget-html{margin:2px 0}
 .ftl-panel>.widget-html:empty{display:none}
 .ftl-panel h4{margin:0;font-size:15px;font-weight:600} .ftl-panel p{margin:2px 0}
@@ -29,19 +31,23 @@ CSS = """<style>
 .ftl-panel .ftl-error{border-color:var(--jp-error-color1,#c62828);background:rgba(198,40,40,.12)}
 .ftl-panel .ftl-warn{border-color:#eb8c1e;background:rgba(235,140,30,.12)}
 .ftl-panel .ftl-good{border-color:#2e7d32;background:rgba(46,125,50,.12)}
-.ftl-panel pre.ftl-code{margin:4px 0 2px;padding:8px 10px;background:var(--jp-layout-color2,#8881);color:inherit;border-radius:4px;overflow-x:auto;
+.ftl-panel pre.ftl-code{margin:4px 0 2px;padding:8px 10px;background:var(--jp-layout-color2,#8881);color:inherit;
+  border-radius:4px;overflow-x:auto;
  font-size:12px;line-height:1.5;white-space:pre;font-family:var(--jp-code-font-family,monospace)}
-.ftl-panel .ftl-source{position:relative} .ftl-panel button.ftl-copy{position:absolute;right:6px;top:6px;font-size:12px;padding:2px 10px;
+.ftl-panel .ftl-source{position:relative} .ftl-panel button.ftl-copy{position:absolute;right:6px;top:6px;font-size:12px;
+  padding:2px 10px;
  border-radius:3px;cursor:pointer;
  border:1px solid var(--jp-border-color1,#8888);background:var(--jp-layout-color1,transparent);color:inherit}
 .ftl-panel .ftl-wrap{flex-flow:row wrap;align-items:center;gap:2px 10px}
 .ftl-panel .widget-label,.ftl-panel .widget-label-basic,.ftl-panel .widget-readout{color:inherit}
 .ftl-panel .bqplot text{fill:var(--jp-ui-font-color1,currentColor)}
 .ftl-panel .bqplot .axis path,.ftl-panel .bqplot .axis line{stroke:var(--jp-border-color0,#888)}
-.ftl-panel .bqplot .grid_lines line,.ftl-panel .bqplot .tick.grid line{stroke:var(--jp-border-color2,#8884);stroke-width:.5px}
+.ftl-panel .bqplot .grid_lines line,.ftl-panel .bqplot .tick.grid line{stroke:var(--jp-border-color2,#8884);
+  stroke-width:.5px}
 .ftl-panel :focus-visible{outline:2px solid var(--jp-brand-color1,#1976d2);outline-offset:1px}
 .ftl-panel table.ftl-table{border-collapse:collapse;font-size:13px;margin:2px 0}
-.ftl-panel table.ftl-table td,.ftl-panel table.ftl-table th{text-align:left;padding:1px 14px 1px 0;background:none;color:inherit}
+.ftl-panel table.ftl-table td,.ftl-panel table.ftl-table th{text-align:left;padding:1px 14px 1px 0;background:none;
+  color:inherit}
 .ftl-panel .ftl-chip{border-radius:8px;padding:0 8px;white-space:nowrap;display:inline-block}
 .ftl-panel .ftl-frozen{background-color:rgba(60,130,220,.25);
  background-image:repeating-linear-gradient(45deg,transparent 0 4px,rgba(60,130,220,.35) 4px 6px)}
@@ -52,60 +58,85 @@ CSS = """<style>
 @container (max-width:520px){.ftl-panel .ftl-wide{display:none!important} .ftl-panel .ftl-wrap{gap:2px 4px}}
 </style>"""
 
+
 def esc(x) -> str:
     "Text that is safe in HTML"
     return html.escape(str(x))
 
+
 def number(n: float) -> str:
     "A count as people say it: 950, 12.3 k, 11.2 M"
-    for f,u in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if n>=f: return f"{n/f:.3g}{u}"
+    for f, u in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if n >= f:
+            return f"{n / f:.3g}{u}"
     return f"{n:,.0f}"
+
 
 def duration(s: float) -> str:
     "Seconds as people say them: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min"
-    if s<10: return f"{s:.1f} s"
-    if s<60: return f"{s:.0f} s"
-    return f"{int(s)//60} min {int(s)%60} s" if s<3600 else f"{int(s)//3600} h {int(s)//60%60} min"
+    if s < 10:
+        return f"{s:.1f} s"
+    if s < 60:
+        return f"{s:.0f} s"
+    return f"{int(s) // 60} min {int(s) % 60} s" if s < 3600 else f"{int(s) // 3600} h {int(s) // 60 % 60} min"
 
 # %% ../../nbs/api/panels/01_panel.ipynb #cbfc0352
-_COPY = ("const c=this.nextElementSibling;const t=c.innerText;const s=()=>{this.textContent='Copied';setTimeout(()=>this.textContent='Copy',1500)};"
-         "if(navigator.clipboard&&isSecureContext)navigator.clipboard.writeText(t).then(s);"
-         "else{const r=document.createRange();r.selectNodeContents(c);const g=getSelection();g.removeAllRanges();g.addRange(r);"
-         "document.execCommand('copy');s()}")
+_COPY = (
+    "const c=this.nextElementSibling;const t=c.innerText;const s=()=>{this.textContent='Copied';"
+    "setTimeout(()=>this.textContent='Copy',1500)};"
+    "if(navigator.clipboard&&isSecureContext)navigator.clipboard.writeText(t).then(s);"
+    "else{const r=document.createRange();r.selectNodeContents(c);const g=getSelection();g.removeAllRanges();"
+    "g.addRange(r);"
+    "document.execCommand('copy');s()}"
+)
+
 
 def put(
     widget: w.Widget,
-    **values,          # traits
+    **values,  # traits
 ):
     "Set the traits that differ, so that only they are sent"
-    new = {k: v for k,v in values.items() if getattr(widget, k) is not v and getattr(widget, k)!=v}
-    if not new: return
+    new = {k: v for k, v in values.items() if getattr(widget, k) is not v and getattr(widget, k) != v}
+    if not new:
+        return
     with widget.hold_sync():
-        for k,v in new.items(): setattr(widget, k, v)
+        for k, v in new.items():
+            setattr(widget, k, v)
+
 
 class CodeView(w.VBox):
     "A button that shows the Python of a panel, with another that copies it"
+
     def __init__(self):
-        self.button = w.ToggleButton(description="Python", icon="code", tooltip="Show the Python that leads here",
-                                     layout=w.Layout(width="110px"))
+        self.button = w.ToggleButton(
+            description="Python", icon="code", tooltip="Show the Python that leads here", layout=w.Layout(width="110px")
+        )
         self.text, self.shown = "", w.HTML()
         super().__init__([self.button])
         self.button.observe(self._draw, "value")
 
-    def set(self,
-        text: str,   # Python
+    def set(
+        self,
+        text: str,  # Python
     ):
         "Show this"
-        if text!=self.text: self.text = text; self._draw()
+        if text != self.text:
+            self.text = text
+            self._draw()
 
     def _draw(self, _=None):
-        if self.button.value: self.shown.value = (f'<div class="ftl-source"><button class="ftl-copy" onclick="{_COPY}" title="Copy the Python">Copy</button>'
-                                                  f'<pre class="ftl-code" tabindex="0" aria-label="Python of this panel">{esc(self.text)}</pre></div>')
+        if self.button.value:
+            self.shown.value = (
+                f'<div class="ftl-source"><button class="ftl-copy" onclick="{_COPY}" title="Copy the '
+                'Python">Copy</button><pre class="ftl-code" tabindex="0" aria-label="Python of this '
+                f'panel">{esc(self.text)}</pre></div>'
+            )
         self.children = [self.button, *([self.shown] if self.button.value else [])]
+
 
 class Meter(w.HBox):
     "How far a long job is: a bar and a sentence"
+
     def __init__(self):
         self.bar, self.label = w.FloatProgress(min=0, max=1, layout=w.Layout(width="180px", min_width="80px")), w.HTML()
         super().__init__([self.bar, self.label], layout=w.Layout(display="none"))
@@ -113,70 +144,95 @@ class Meter(w.HBox):
 
     def tell(self, done: int, total: int, note: str = ""):
         "As a reporter, see `fastai_tl.core.progress`"
-        self.bar.value, self.layout.display = done/max(total, 1), None
+        self.bar.value, self.layout.display = done / max(total, 1), None
         self.label.value = f'<span role="status">{esc(note)}</span>'
 
-    def hide(self): self.layout.display = "none"
+    def hide(self):
+        self.layout.display = "none"
 
 # %% ../../nbs/api/panels/01_panel.ipynb #b63e1408
 class Cancelled(StateError):
     "A job that was asked to stop, and did"
 
+
 class Job:
     "Something long that is done to a Learner in a thread of its own"
-    def __init__(self,
-        learn,                       # a fastai `Learner`; `None`: the work touches none
-        who: str,                    # what it is, for messages, such as 'LRFinderPanel'
-        work: Callable,              # called as `work(job)` in the thread; its result is `.result`
-        done: Callable | None = None,    # called as `done(job)` in the thread at the end, whatever the end was
-        stop: Callable | None = None,    # what asks it to stop; `None`: `tell` raises `Cancelled` at the next batch
-        where: Callable | None = None,   # where it is now, for messages; `None`: what was told last
+
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`; `None`: the work touches none
+        who: str,  # what it is, for messages, such as 'LRFinderPanel'
+        work: Callable,  # called as `work(job)` in the thread; its result is `.result`
+        done: Callable | None = None,  # called as `done(job)` in the thread at the end, whatever the end was
+        stop: Callable | None = None,  # what asks it to stop; `None`: `tell` raises `Cancelled` at the next batch
+        where: Callable | None = None,  # where it is now, for messages; `None`: what was told last
     ):
-        self.learn, self.who, self.work, self.done, self._stop = learn, who, work, done, stop
-        self.asked, self.over, self.result, self.error, self.note = False, False, None, None, ""
+        self.learn = learn
+        self.who = who
+        self.work = work
+        self.done = done
+        self._stop = stop
+        self.asked = False
+        self.over = False
+        self.result = None
+        self.error = None
+        self.note = ""
         self.owner = Owner(who, where or (lambda: self.note), f"Press Stop in {who}, or wait for it to end")
         self.thread = threading.Thread(target=self._run, name=who, daemon=True)
 
     def start(self) -> Job:
         "Hold the Learner and begin; raises `Busy` if something else holds it"
-        if self.learn is not None: claim(self.learn, self.owner)
-        self.owner.thread = -1          # nobody may touch it until the thread is there
-        _jobs.add(self); _watch()
+        if self.learn is not None:
+            claim(self.learn, self.owner)
+        self.owner.thread = -1  # nobody may touch it until the thread is there
+        _jobs.add(self)
+        _watch()
         self.thread.start()
         return self
 
     @property
-    def running(self) -> bool: return self.thread.is_alive() and not self.over
+    def running(self) -> bool:
+        return self.thread.is_alive() and not self.over
 
     def stop(self):
         "Ask it to stop after the batch in flight"
         self.asked = True
-        if self._stop is not None: self._stop()
+        if self._stop is not None:
+            self._stop()
 
     def wait(self, seconds: float | None = None) -> bool:
         "Wait for its end; Ctrl-C meanwhile asks it to stop. `False`: not yet"
-        try: self.thread.join(seconds)
+        try:
+            self.thread.join(seconds)
         except KeyboardInterrupt:
-            self.stop(); self.thread.join()
+            self.stop()
+            self.thread.join()
             raise
         return not self.thread.is_alive()
 
     def tell(self, done: int, total: int, note: str = ""):
         "A reporter for the work; where it was asked to stop, and has no other way to, `Cancelled`"
         self.note = note
-        if self.asked and self._stop is None: raise Cancelled("Stopped. The Learner is as it was.")
+        if self.asked and self._stop is None:
+            raise Cancelled("Stopped. The Learner is as it was.")
 
     def _run(self):
         self.owner.thread = threading.get_ident()
-        try: self.result = self.work(self)
-        except BaseException as e: self.error = e
+        try:
+            self.result = self.work(self)
+        except BaseException as e:
+            self.error = e
         finally:
             _jobs.discard(self)
-            if self.learn is not None: let_go(self.learn)
+            if self.learn is not None:
+                let_go(self.learn)
             self.over = True
-        if self.done: self.done(self)
+        if self.done:
+            self.done(self)
 
-_jobs = set()   # what runs now
+
+_jobs = set()  # what runs now
+
 
 def job_of(learn) -> Job | None:
     "The job that is running on a Learner"
@@ -185,70 +241,96 @@ def job_of(learn) -> Job | None:
 # %% ../../nbs/api/panels/01_panel.ipynb #d64c82bf
 class _StopJobs:
     "Handler of an interrupt: jobs stop, then what was there before does its part"
-    def __init__(self, before): self.before = before
+
+    def __init__(self, before):
+        self.before = before
 
     def __call__(self, sig, frame):
         for job in list(_jobs):
-            try: job.stop()
-            except Exception: pass   # it has ended meanwhile; an error here would end the kernel
-        if callable(self.before): self.before(sig, frame)
+            try:
+                job.stop()
+            except Exception:
+                pass  # it has ended meanwhile; an error here would end the kernel
+        if callable(self.before):
+            self.before(sig, frame)
+
 
 def _catch_interrupts(*_):
     "Interrupts of the kernel stop jobs too, in the code that runs now and between cells"
     kernel = getattr(_shell(), "kernel", None)
-    if not hasattr(kernel, "saved_sigint_handler") or threading.current_thread() is not threading.main_thread(): return
+    if not hasattr(kernel, "saved_sigint_handler") or threading.current_thread() is not threading.main_thread():
+        return
     now, idle = getsignal(SIGINT), kernel.saved_sigint_handler
-    if not isinstance(now, _StopJobs): signal(SIGINT, _StopJobs(now))
-    if not isinstance(idle, _StopJobs): kernel.saved_sigint_handler = _StopJobs(idle)   # which ipykernel puts back after each message
+    if not isinstance(now, _StopJobs):
+        signal(SIGINT, _StopJobs(now))
+    if not isinstance(idle, _StopJobs):
+        kernel.saved_sigint_handler = _StopJobs(idle)  # which ipykernel puts back after each message
+
 
 def _shell():
-    try: from IPython import get_ipython
-    except ImportError: return None
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
     return get_ipython()
 
 # %% ../../nbs/api/panels/01_panel.ipynb #ad9026f0
 _panels, _watched = weakref.WeakSet(), weakref.WeakSet()
 
+
 def panels_of(learn) -> list:
     "The open panels of a Learner"
     return [p for p in list(_panels) if p.learn is learn]
 
+
 def refresh_all(
-    learn=None,   # a fastai `Learner`; `None`: all panels
+    learn=None,  # a fastai `Learner`; `None`: all panels
 ):
     "Open panels show their Learner as it is now"
-    for p in (list(_panels) if learn is None else panels_of(learn)): p.refresh()
+    for p in list(_panels) if learn is None else panels_of(learn):
+        p.refresh()
 
-def _after_cell(*_): refresh_all()
+
+def _after_cell(*_):
+    refresh_all()
+
 
 def _watch():
     "After each cell that is run, panels look at their Learners again; an interrupt of a cell reaches the jobs, too"
     ip = _shell()
-    if ip is None: return
+    if ip is None:
+        return
     _catch_interrupts()
-    if ip in _watched: return
+    if ip in _watched:
+        return
     _watched.add(ip)
     ip.events.register("post_run_cell", _after_cell)
     ip.events.register("pre_execute", _catch_interrupts)
 
+
 class Panel(w.VBox):
     "Base of the panels. A subclass gives `body` (makes widgets), `update` (Learner to widgets) and `code`"
+
     heading = "Panel"
 
-    def __init__(self,
-        learn=None,           # a fastai `Learner`
+    def __init__(
+        self,
+        learn=None,  # a fastai `Learner`
         name: str = "learn",  # what it is called in the notebook, for `.code`
     ):
         self.learn, self.name, self.closed = learn, name, False
         self._lock, self._refresher, self.said_busy = threading.RLock(), None, False
         self.say_box, self.code_view = w.HTML(), CodeView()
         super().__init__()
-        self.add_class("ftl-panel"); self.add_class(f"ftl-{type(self).__name__}")
-        self.children = [w.HTML(CSS+f"<h4>{esc(self.heading)}</h4>"), *self.body(), self.say_box, self.code_view]
-        _panels.add(self); _watch()
+        self.add_class("ftl-panel")
+        self.add_class(f"ftl-{type(self).__name__}")
+        self.children = [w.HTML(CSS + f"<h4>{esc(self.heading)}</h4>"), *self.body(), self.say_box, self.code_view]
+        _panels.add(self)
+        _watch()
         self.refresh()
 
-    def __repr__(self): return f"{type(self).__name__}({self.name})"   # what is shown where widgets are not
+    def __repr__(self):
+        return f"{type(self).__name__}({self.name})"  # what is shown where widgets are not
 
     def body(self) -> list:
         "The widgets between heading and messages"
@@ -260,7 +342,7 @@ class Panel(w.VBox):
     @property
     def quiet(self) -> bool:
         "Whether it is this thread's `refresh` that changes widgets now, not a person"
-        return self._refresher==threading.get_ident()
+        return self._refresher == threading.get_ident()
 
     @property
     def code(self) -> str:
@@ -269,78 +351,106 @@ class Panel(w.VBox):
 
     def refresh(self):
         "Show the Learner as it is now"
-        if self.closed: return
+        if self.closed:
+            return
         with self.writing():
             try:
-                if self.said_busy and owner_of(self.learn) is None: self.say("")   # it is free again
+                if self.said_busy and owner_of(self.learn) is None:
+                    self.say("")  # it is free again
                 self.update()
                 self.code_view.set(self.code)
-            except Exception as e: self.say_error(e)   # a Learner that was made unreadable must not break the cell that did it
+            except Exception as e:
+                self.say_error(e)  # a Learner that was made unreadable must not break the cell that did it
 
     @contextmanager
     def writing(self):
         "Inside, changes of widgets are this panel's own: `act` does nothing, and other threads wait"
         with self._lock:
             was, self._refresher = self._refresher, threading.get_ident()
-            try: yield
-            finally: self._refresher = was
+            try:
+                yield
+            finally:
+                self._refresher = was
+
+    def say(
+        self,
+        text: str,  # HTML is escaped
+        kind: str = "",  # '', 'good', 'warn' or 'error'
+    ):
+        "Write a sentence below the controls; `''` clears it"
+        self.said_busy = False
+        sign = {"error": "✖ ", "warn": "⚠ ", "good": "✔ "}.get(kind, "")
+        role = "alert" if kind == "error" else "status"
+        self.say_box.value = (
+            f'<div role="{role}" class="ftl-say {"ftl-" + kind if kind else ""}">{sign}{esc(text)}</div>'
+            if text
+            else ""
+        )
+
+    def say_error(self, e: BaseException):
+        "An error and its cure; what is not the kit's own is named by its type"
+        from fastai_tl.core.errors import KitError
+
+        text = str(e) or type(e).__name__
+        self.say(text if isinstance(e, KitError) else f"{type(e).__name__}: {text}", "error")
+        self.said_busy = isinstance(e, Busy)
+
+    def act(
+        self,
+        do: Callable,  # a call of the kit's public functions, which leave the Learner as it was where they fail
+        done: str = "",  # what to say then
+        touches: bool = True,  # whether it needs a Learner that nothing else is using
+    ):
+        """Carry out what a control asks for: an error is shown here, and every panel of the Learner shows what it is
+        now; returns what `do` returns
+        """
+        if self.quiet or self.closed:
+            return None
+        try:
+            if touches and self.learn is not None:
+                check_free(self.learn, "this")
+            self.say("")
+            out = do()
+            if done:
+                self.say(done, "good")
+        except Exception as e:
+            out = None
+            self.say_error(e)
+        if self.learn is None:
+            self.refresh()
+        else:
+            refresh_all(self.learn)
+        return out
+
+    def close(self):
+        "Free the widgets and what they observe"
+        if self.closed:
+            return
+        self.closed = True
+        _panels.discard(self)
+        for c in list(descendants(self)):
+            c.unobserve_all()
+            c.close()
+        self.unobserve_all()
+        w.VBox.close(self)
 
 # %% ../../nbs/api/panels/01_panel.ipynb #1def64d2
-def _say(self: Panel,
-    text: str,            # HTML is escaped
-    kind: str = "",       # '', 'good', 'warn' or 'error'
-):
-    "Write a sentence below the controls; `''` clears it"
-    self.said_busy = False
-    sign = {"error": "✖ ", "warn": "⚠ ", "good": "✔ "}.get(kind, "")
-    role = "alert" if kind=="error" else "status"
-    self.say_box.value = f'<div role="{role}" class="ftl-say {"ftl-"+kind if kind else ""}">{sign}{esc(text)}</div>' if text else ""
-
-def _say_error(self: Panel, e: BaseException):
-    "An error and its cure; what is not the kit's own is named by its type"
-    from fastai_tl.core.errors import KitError
-    text = str(e) or type(e).__name__
-    self.say(text if isinstance(e, KitError) else f"{type(e).__name__}: {text}", "error")
-    self.said_busy = isinstance(e, Busy)
-
-def _act(self: Panel,
-    do: Callable,        # a call of the kit's public functions, which leave the Learner as it was where they fail
-    done: str = "",      # what to say then
-    touches: bool = True,   # whether it needs a Learner that nothing else is using
-):
-    "Carry out what a control asks for: an error is shown here, and every panel of the Learner shows what it is now; returns what `do` returns"
-    if self.quiet or self.closed: return None
-    try:
-        if touches and self.learn is not None: check_free(self.learn, "this")
-        self.say("")
-        out = do()
-        if done: self.say(done, "good")
-    except Exception as e:
-        out = None
-        self.say_error(e)
-    if self.learn is None: self.refresh()
-    else: refresh_all(self.learn)
-    return out
-
-def _close(self: Panel):
-    "Free the widgets and what they observe"
-    if self.closed: return
-    self.closed = True
-    _panels.discard(self)
-    for c in list(descendants(self)): c.unobserve_all(); c.close()
-    self.unobserve_all(); w.VBox.close(self)
-
 def _widgets_in(v, depth=2):
     "Widgets in a value, and in lists and dicts of them"
-    if isinstance(v, w.Widget): yield v
-    elif depth and isinstance(v, (list, tuple)): yield from (c for x in v for c in _widgets_in(x, depth-1))
-    elif depth and isinstance(v, dict): yield from (c for x in v.values() for c in _widgets_in(x, depth-1))
+    if isinstance(v, w.Widget):
+        yield v
+    elif depth and isinstance(v, (list, tuple)):
+        yield from (c for x in v for c in _widgets_in(x, depth - 1))
+    elif depth and isinstance(v, dict):
+        yield from (c for x in v.values() for c in _widgets_in(x, depth - 1))
+
 
 def descendants(box: w.Widget):
     "All widgets that it holds, shown or not, each once"
     seen, todo = {id(box)}, [box]
     while todo:
-        for c in (c for v in list(vars(todo.pop()).values()) for c in _widgets_in(v)):   # traits are in there, too
-            if id(c) not in seen: seen.add(id(c)); todo.append(c); yield c
-
-Panel.say, Panel.say_error, Panel.act, Panel.close = _say, _say_error, _act, _close
+        for c in (c for v in list(vars(todo.pop()).values()) for c in _widgets_in(v)):  # traits are in there, too
+            if id(c) not in seen:
+                seen.add(id(c))
+                todo.append(c)
+                yield c

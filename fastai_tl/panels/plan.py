@@ -7,13 +7,41 @@ from __future__ import annotations
 import itertools, re
 from dataclasses import fields, replace
 import ipywidgets as w
+from fastcore.basics import patch
 from ..core.errors import InputError
 from ..freezing.layer_groups import layer_groups
 from .panel import CodeView, Panel, esc
-from .plan_form import FIXED, PLAN_STYLE, TITLES, YamlView, checked_plan, culprit, fill_cells, group_named, help_html, icon_button
+from fastai_tl.panels.plan_form import (
+    FIXED,
+    PLAN_STYLE,
+    TITLES,
+    YamlView,
+    checked_plan,
+    culprit,
+    fill_cells,
+    group_named,
+    help_html,
+    icon_button,
+)
 from .plan_form import option_value, preset_words
-from .plan_summary import (HELP, SIMPLE, Reading, freeze_map, names_in, plan_code, plan_total, preset_of, preset_options, rate_words,
-    read_entry, row_height, trains_words, write_entry, write_number, yaml_line)
+from fastai_tl.panels.plan_summary import (
+    HELP,
+    SIMPLE,
+    Reading,
+    freeze_map,
+    names_in,
+    plan_code,
+    plan_total,
+    preset_of,
+    preset_options,
+    rate_words,
+    read_entry,
+    row_height,
+    trains_words,
+    write_entry,
+    write_number,
+    yaml_line,
+)
 from ..training.plan import PRESETS, Plan
 from ..training.stage import CHECKS, PlanError, Stage
 
@@ -23,17 +51,23 @@ __all__ = ['PlanPanel']
 # %% ../../nbs/api/panels/09_plan.ipynb #fdebc0ba
 class PlanPanel(Panel):
     "The stages of a plan as a timeline, to add, move and edit; presets; YAML; the Python that gives the plan"
+
     heading = "Training plan"
 
-    def __init__(self,
-        learn,                     # a fastai `Learner`; only read
-        plan: Plan | None = None,  # to begin with; `None`: `Plan.lp_ft()`. Raises `PlanError` if it does not fit `learn`
-        name: str = "learn",       # what the Learner is called in the notebook, for `.code`
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`; only read
+        # to begin with; `None`: `Plan.lp_ft()`. Raises `PlanError` if it does not fit `learn`
+        plan: Plan | None = None,
+        name: str = "learn",  # what the Learner is called in the notebook, for `.code`
     ):
         self._plan = checked_plan(learn, Plan.lp_ft() if plan is None else plan)
-        self.on_change = []        # called with the plan after each change of it
-        self.selected = 0          # number of the stage that is edited
-        self._drafts, self._past, self._note, self._known = [{} for _ in self._plan.stages], [], {}, (None, None)
+        self.on_change = []  # called with the plan after each change of it
+        self.selected = 0  # number of the stage that is edited
+        self._drafts = [{} for _ in self._plan.stages]
+        self._past = []
+        self._note = {}
+        self._known = (None, None)
         self._picked, self._acting = False, False
         super().__init__(learn, name)
         self.children = [*self.children[:-2], self.say_box, _views(self)]
@@ -47,10 +81,11 @@ class PlanPanel(Panel):
     def plan(self, plan: Plan):
         plan = checked_plan(self.learn, plan)
         self._picked = False
-        self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages)-1))
+        self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages) - 1))
 
     @property
-    def code(self) -> str: return f"plan = {plan_code(self._plan)}\n# history = run_plan({self.name}, plan)"
+    def code(self) -> str:
+        return f"plan = {plan_code(self._plan)}\n# history = run_plan({self.name}, plan)"
 
     def to_code(self) -> str:
         "The same in calls of fastai and of the kit, see `Plan.to_code`"
@@ -58,165 +93,231 @@ class PlanPanel(Panel):
 
     def act(self, do, done="", touches=False):
         "As in `Panel`; also while something trains the Learner, which a plan does not touch"
-        if self.quiet or self.closed: return None
+        if self.quiet or self.closed:
+            return None
         self._note, self._acting = {}, True
-        try: return Panel.act(self, do, done, touches)
-        finally: self._acting = False
+        try:
+            return Panel.act(self, do, done, touches)
+        finally:
+            self._acting = False
 
-    def _show(self): self._acting or self.refresh()
+    def _show(self):
+        self._acting or self.refresh()
 
 # %% ../../nbs/api/panels/09_plan.ipynb #5e8f4591
+@patch
 def _take(self: PlanPanel, plan, drafts, selected, past=None):
     "From now on this is the plan"
-    changed = plan!=self._plan
-    if changed: self._past = [*self._past[-49:], (self._plan, self.selected)] if past is None else past
-    self._plan, self._drafts, self.selected, self._note = plan, drafts, selected, {}
+    changed = plan != self._plan
+    if changed:
+        self._past = [*self._past[-49:], (self._plan, self.selected)] if past is None else past
+    self._plan = plan
+    self._drafts = drafts
+    self.selected = selected
+    self._note = {}
     self._show()
     if changed:
-        for f in list(self.on_change): f(plan)
+        for f in list(self.on_change):
+            f(plan)
 
+
+@patch
 def _trial(self: PlanPanel, i, entries, reading):
     "The plan with these entries in stage `i`; raises `PlanError`"
     old, stages = self._plan.stages[i], list(self._plan.stages)
-    stages[i] = replace(old, **{f: read_entry(f, v) for f,v in entries.items()})
-    if (e := reading.problem(stages[i])) and (e.field in entries or reading.problem(old) is None): raise e
+    stages[i] = replace(old, **{f: read_entry(f, v) for f, v in entries.items()})
+    if (e := reading.problem(stages[i])) and (e.field in entries or reading.problem(old) is None):
+        raise e
     plan = Plan(tuple(stages))
     plan.expand(list(reading.groups))
     return plan
 
-def _enter(self: PlanPanel,
-    field: str,   # of `Stage`
-    value,        # as typed or chosen: text, number, or for `train` a tuple
+
+@patch
+def enter(
+    self: PlanPanel,
+    field: str,  # of `Stage`
+    value,  # as typed or chosen: text, number, or for `train` a tuple
 ):
     "Put an entry into the selected stage; what cannot be used stays as a draft, and the plan as it was"
     i, r = self.selected, Reading(self.learn)
     drafts = {**self._drafts[i], field: value}
     for tried in (drafts, {field: value}):
-        try: plan = self._trial(i, tried, r)
-        except PlanError: continue
-        self._drafts[i] = {k: v for k,v in drafts.items() if k not in tried}
+        try:
+            plan = self._trial(i, tried, r)
+        except PlanError:
+            continue
+        self._drafts[i] = {k: v for k, v in drafts.items() if k not in tried}
         return self._take(plan, self._drafts, i)
     self._drafts[i] = drafts
     self._show()
 
+
+@patch
 def _messages(self: PlanPanel, i, reading):
     "What is wrong with stage `i`, by field"
     drafts, out = self._drafts[i], {}
-    def note(entries, field):
-        try: self._trial(i, entries, reading)
-        except PlanError as e:
-            own = e.stage==entries.get("name", self._plan.stages[i].name) and e.field in CHECKS
-            out.setdefault(e.field if own else field, str(e.args[0]))
-    for f,v in drafts.items(): note({f: v}, f)
-    if drafts and not out: note(drafts, list(drafts)[-1])
-    at = ", ".join(out)
-    for f in drafts: out.setdefault(f, f"Not in the plan yet: see {at}.")
-    if (e := reading.problem(self._plan.stages[i])) and e.field not in out: out[e.field] = str(e.args[0])
-    return {**out, **(self._note if i==self.selected else {})}
 
-def _revert(self: PlanPanel):
+    def note(entries, field):
+        try:
+            self._trial(i, entries, reading)
+        except PlanError as e:
+            own = e.stage == entries.get("name", self._plan.stages[i].name) and e.field in CHECKS
+            out.setdefault(e.field if own else field, str(e.args[0]))
+
+    for f, v in drafts.items():
+        note({f: v}, f)
+    if drafts and not out:
+        note(drafts, list(drafts)[-1])
+    at = ", ".join(out)
+    for f in drafts:
+        out.setdefault(f, f"Not in the plan yet: see {at}.")
+    if (e := reading.problem(self._plan.stages[i])) and e.field not in out:
+        out[e.field] = str(e.args[0])
+    return {**out, **(self._note if i == self.selected else {})}
+
+
+@patch
+def revert(self: PlanPanel):
     "Forget the entries of the selected stage that are not in the plan"
     self._drafts[self.selected] = {}
     self._show()
 
-PlanPanel._take, PlanPanel._trial, PlanPanel.enter, PlanPanel._messages, PlanPanel.revert = _take, _trial, _enter, _messages, _revert
-
 # %% ../../nbs/api/panels/09_plan.ipynb #4fa6d23e
-def _select(self: PlanPanel,
-    i: int,       # number of a stage
+@patch
+def select(
+    self: PlanPanel,
+    i: int,  # number of a stage
 ):
     "Edit this stage"
-    if not 0<=i<len(self._plan.stages): raise InputError(f"There is no stage {i}: give a number from 0 to {len(self._plan.stages)-1}.")
+    if not 0 <= i < len(self._plan.stages):
+        raise InputError(f"There is no stage {i}: give a number from 0 to {len(self._plan.stages) - 1}.")
     self.selected, self._picked, self._note = i, True, {}
     self._show()
 
+
+@patch
 def _restage(self: PlanPanel, stages, drafts, selected):
     "Take these stages, or say beside a field why not"
-    try: plan = Plan(tuple(stages)); plan.expand(list(layer_groups(self.learn)))
+    try:
+        plan = Plan(tuple(stages))
+        plan.expand(list(layer_groups(self.learn)))
     except PlanError as e:
-        at = [i for i,s in enumerate(self._plan.stages) if s.name==e.stage]
-        if at: self.selected, self._note = at[0], {e.field: str(e.args[0])}
+        at = [i for i, s in enumerate(self._plan.stages) if s.name == e.stage]
+        if at:
+            self.selected, self._note = at[0], {e.field: str(e.args[0])}
         self._show()
         raise
     self._picked = True
     self._take(plan, drafts, selected)
 
+
+@patch
 def _own_name(self: PlanPanel, base):
     names = {s.name for s in self._plan.stages}
     stem = re.sub(r" \d+$", "", base)
     return base if base not in names else next(n for k in itertools.count(2) if (n := f"{stem} {k}") not in names)
 
-def _add(self: PlanPanel,
-    stage: Stage | None = None,   # `None`: the head for 5 epochs, at a rate that is found
+
+@patch
+def add(
+    self: PlanPanel,
+    stage: Stage | None = None,  # `None`: the head for 5 epochs, at a rate that is found
 ):
     "Put a stage after the selected one, and select it"
-    i = self.selected+1
-    s = Stage(self._own_name(f"stage {len(self._plan.stages)+1}")) if stage is None else stage
-    if e := Reading(self.learn).problem(s): raise e
+    i = self.selected + 1
+    s = Stage(self._own_name(f"stage {len(self._plan.stages) + 1}")) if stage is None else stage
+    if e := Reading(self.learn).problem(s):
+        raise e
     self._restage([*self._plan.stages[:i], s, *self._plan.stages[i:]], [*self._drafts[:i], {}, *self._drafts[i:]], i)
 
-def _duplicate(self: PlanPanel):
+
+@patch
+def duplicate(self: PlanPanel):
     "Put a copy of the selected stage after it, and select it"
     s = self._plan.stages[self.selected]
     self.add(replace(s, name=self._own_name(s.name)))
 
-def _remove(self: PlanPanel):
+
+@patch
+def remove(self: PlanPanel):
     "Take the selected stage out of the plan"
     i, rest = self.selected, list(self._plan.stages)
     del rest[i]
-    self._restage(rest, [d for j,d in enumerate(self._drafts) if j!=i], max(min(i, len(rest)-1), 0))
+    self._restage(rest, [d for j, d in enumerate(self._drafts) if j != i], max(min(i, len(rest) - 1), 0))
 
-def _move(self: PlanPanel,
-    by: int,    # places: -1 earlier, 1 later
+
+@patch
+def move(
+    self: PlanPanel,
+    by: int,  # places: -1 earlier, 1 later
 ):
     "Move the selected stage"
-    i, j, stages, drafts = self.selected, self.selected+by, list(self._plan.stages), list(self._drafts)
-    if not 0<=j<len(stages): raise InputError(f"Stage {stages[i].name!r} is the {'first' if by<0 else 'last'} already.")
-    stages.insert(j, stages.pop(i)); drafts.insert(j, drafts.pop(i))
+    i = self.selected
+    j = self.selected + by
+    stages = list(self._plan.stages)
+    drafts = list(self._drafts)
+    if not 0 <= j < len(stages):
+        raise InputError(f"Stage {stages[i].name!r} is the {'first' if by < 0 else 'last'} already.")
+    stages.insert(j, stages.pop(i))
+    drafts.insert(j, drafts.pop(i))
     self._restage(stages, drafts, j)
 
-def _undo(self: PlanPanel):
+
+@patch
+def undo(self: PlanPanel):
     "Back to the plan before the last change"
-    if not self._past: raise InputError("Nothing to undo: this is the plan that the panel began with.")
+    if not self._past:
+        raise InputError("Nothing to undo: this is the plan that the panel began with.")
     *past, (plan, at) = self._past
     self._take(plan, [{} for _ in plan.stages], at, past)
 
-def _use_rate(self: PlanPanel,
-    lr: float | slice | dict,   # a learning rate that was found
-) -> str:                       # name of the stage that has it now
+
+@patch
+def use_rate(
+    self: PlanPanel,
+    lr: float | slice | dict,  # a learning rate that was found
+) -> str:  # name of the stage that has it now
     "Put a rate into the stage that was selected, else the first that has lr='find', else the first"
-    i = self.selected if self._picked else next((i for i,s in enumerate(self._plan.stages) if s.lr=="find"), 0)
+    i = self.selected if self._picked else next((i for i, s in enumerate(self._plan.stages) if s.lr == "find"), 0)
     lr = float(lr) if not isinstance(lr, (slice, dict)) else lr
     plan = self._trial(i, dict(lr=write_entry("lr", lr)), Reading(self.learn))
     self._drafts[i].pop("lr", None)
     self._take(plan, self._drafts, i)
     return plan.stages[i].name
 
-PlanPanel.select, PlanPanel._restage, PlanPanel._own_name, PlanPanel.add, PlanPanel.duplicate = _select, _restage, _own_name, _add, _duplicate
-PlanPanel.remove, PlanPanel.move, PlanPanel.undo, PlanPanel.use_rate = _remove, _move, _undo, _use_rate
-
 # %% ../../nbs/api/panels/09_plan.ipynb #77575394
+@patch
 def _draw_line(self: PlanPanel, reading, trains):
     n, h = len(self._plan.stages), row_height(reading)
-    names = "".join(f'<i style="height:{h}px">{esc(g)}</i>' for g in reversed(reading.groups)) if h>8 else ""
+    names = "".join(f'<i style="height:{h}px">{esc(g)}</i>' for g in reversed(reading.groups)) if h > 8 else ""
     self.names.value = names
-    while len(self.blocks)<n: self.blocks.append(_block(self, len(self.blocks)))
-    for i,(s,parts) in enumerate(zip(self._plan.stages, trains)):
+    while len(self.blocks) < n:
+        self.blocks.append(_block(self, len(self.blocks)))
+    for i, (s, parts) in enumerate(zip(self._plan.stages, trains)):
         box, (button, text) = self.blocks[i], self.blocks[i].children
-        epochs = s.epochs*len(parts or [1])
-        many = f"{len(parts)} × "*(len(parts)>1)+f"{s.epochs} epoch{'s'*(s.epochs>1)}"
+        epochs = s.epochs * len(parts or [1])
+        many = f"{len(parts)} × " * (len(parts) > 1) + f"{s.epochs} epoch{'s' * (s.epochs > 1)}"
         bad = self._messages(i, reading)
         what, count = trains_words(parts, reading) if parts else ("does not fit the network", "")
-        button.description = ("✖ " if bad else "")+f"{i+1} {s.name}"
-        button.tooltip = (f"Stage {i+1} of {n}, {s.name}: {many}, {what}{f' ({count} parameters)' if count else ''}, {rate_words(s)}."
-                          +(f" Not right: {'; '.join(bad)}." if bad else "")
-                          +(" Selected: its fields are below." if i==self.selected else " Select it to edit it."))
-        button.value = i==self.selected
-        text.value = (freeze_map(parts, reading) if parts else "")+f"<b>{many}</b> · {esc(rate_words(s))}<br>{esc(what)}"+\
-            ('<br><b>✖ an entry is not right</b>' if bad else "")
+        button.description = ("✖ " if bad else "") + f"{i + 1} {s.name}"
+        button.tooltip = (
+            f"Stage {i + 1} of {n}, {s.name}: {many}, {what}{f' ({count} parameters)' if count else ''}, "
+            f"{rate_words(s)}."
+            + (f" Not right: {'; '.join(bad)}." if bad else "")
+            + (" Selected: its fields are below." if i == self.selected else " Select it to edit it.")
+        )
+        button.value = i == self.selected
+        text.value = (
+            (freeze_map(parts, reading) if parts else "")
+            + f"<b>{many}</b> · {esc(rate_words(s))}<br>{esc(what)}"
+            + ('<br><b>✖ an entry is not right</b>' if bad else "")
+        )
         box.layout.flex = f"{epochs} 1 0%"
     shown = (self.names, *self.blocks[:n])
-    if self.line.children!=shown: self.line.children = shown
+    if self.line.children != shown:
+        self.line.children = shown
+
 
 def _block(self, i):
     button = w.ToggleButton()
@@ -225,91 +326,141 @@ def _block(self, i):
     box.add_class("ftl-stage")
     return box
 
-PlanPanel._draw_line = _draw_line
-
 # %% ../../nbs/api/panels/09_plan.ipynb #e11176b5
+@patch
 def _row(self: PlanPanel, field):
     "The control of a field, and room for what is wrong with it"
-    kw = dict(description=field, tooltip=f"{HELP[field]}: {CHECKS[field][1]}", style=dict(description_width="96px"),
-              layout=w.Layout(width="180px" if field=="epochs" else "290px"))
-    if field in ("train", "lr", "schedule", "bn", "monitor", "keep"): c = w.Dropdown(options=FIXED.get(field, []), **kw)
-    elif field in ("per_layer", "hold_stats"): c = w.Checkbox(**kw)
-    elif field=="epochs": c = w.IntText(**kw)
-    else: c = w.Text(continuous_update=False, **kw)
+    kw = dict(
+        description=field,
+        tooltip=f"{HELP[field]}: {CHECKS[field][1]}",
+        style=dict(description_width="96px"),
+        layout=w.Layout(width="180px" if field == "epochs" else "290px"),
+    )
+    if field in ("train", "lr", "schedule", "bn", "monitor", "keep"):
+        c = w.Dropdown(options=FIXED.get(field, []), **kw)
+    elif field in ("per_layer", "hold_stats"):
+        c = w.Checkbox(**kw)
+    elif field == "epochs":
+        c = w.IntText(**kw)
+    else:
+        c = w.Text(continuous_update=False, **kw)
     c.observe(lambda ch: self.act(lambda: self.enter(field, self._picked_value(field, ch.new))), "value")
     cells = [c]
     if field in ("train", "lr"):
-        hint = "names or patterns, such as layer1, *.bn1" if field=="train" else "0.003, or 1e-5 to 1e-3, or stem: 1e-5, head: 1e-3"
-        t = w.Text(continuous_update=False, placeholder=hint, tooltip=hint, description="layers" if field=="train" else "rate",
-                   style=dict(description_width="42px"), layout=w.Layout(width="270px"))
-        t.observe(lambda ch: self.act(lambda: self.enter(field, names_in(ch.new) if field=="train" else ch.new)), "value")
+        hint = (
+            "names or patterns, such as layer1, *.bn1"
+            if field == "train"
+            else "0.003, or 1e-5 to 1e-3, or stem: 1e-5, head: 1e-3"
+        )
+        t = w.Text(
+            continuous_update=False,
+            placeholder=hint,
+            tooltip=hint,
+            description="layers" if field == "train" else "rate",
+            style=dict(description_width="42px"),
+            layout=w.Layout(width="270px"),
+        )
+        t.observe(
+            lambda ch: self.act(lambda: self.enter(field, names_in(ch.new) if field == "train" else ch.new)), "value"
+        )
         cells.append(t)
     self.cells += cells
     box = w.HBox([c], layout=w.Layout(flex_flow="row wrap"))
     box.add_class("ftl-entry")
     return box, cells, w.HTML()
 
+
+@patch
 def _picked_value(self: PlanPanel, field, v):
     "What a choice stands for"
     s = self._plan.stages[self.selected]
-    if field=="lr" and v=="given": return write_entry("lr", next((o.lr for o in reversed(self._plan.stages[:self.selected+1]) if not isinstance(o.lr, str)),
-                                                             self.learn.lr if isinstance(self.learn.lr, float) else 1e-3))
-    if field=="train" and v=="[]": return s.train if isinstance(s.train, tuple) else (group_named(s.train, self.learn),)
+    if field == "lr" and v == "given":
+        return write_entry(
+            "lr",
+            next(
+                (o.lr for o in reversed(self._plan.stages[: self.selected + 1]) if not isinstance(o.lr, str)),
+                self.learn.lr if isinstance(self.learn.lr, float) else 1e-3,
+            ),
+        )
+    if field == "train" and v == "[]":
+        return s.train if isinstance(s.train, tuple) else (group_named(s.train, self.learn),)
     return v
 
+
+@patch
 def _draw_editor(self: PlanPanel, reading):
     i, drafts = self.selected, self._drafts[self.selected]
     s, bad = self._plan.stages[i], self._messages(i, reading)
-    if any(f not in SIMPLE for f in bad): self.more.value = True
+    if any(f not in SIMPLE for f in bad):
+        self.more.value = True
     shown, own = [f.name for f in fields(Stage) if f.name in SIMPLE or self.more.value], f"Stage {s.name!r}: "
     for f in shown:
-        if f not in self.rows: self.rows[f] = self._row(f)
+        if f not in self.rows:
+            self.rows[f] = self._row(f)
         box, cells, says = self.rows[f]
         value = drafts.get(f, write_entry(f, getattr(s, f)))
         fill_cells(f, cells, value, reading)
-        cells = cells if len(cells)>1 and cells[0].value in ("given", "[]") else cells[:1]
-        says.value = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(bad[f].removeprefix(own))}</div>' if f in bad else help_html(f)
+        cells = cells if len(cells) > 1 and cells[0].value in ("given", "[]") else cells[:1]
+        says.value = (
+            f'<div role="alert" class="ftl-say ftl-error">✖ {esc(bad[f].removeprefix(own))}</div>'
+            if f in bad
+            else help_html(f)
+        )
         shows = (*cells, says)
-        if box.children!=shows: box.children = shows
+        if box.children != shows:
+            box.children = shows
     names = [*SIMPLE, *(f for f in shown if f not in SIMPLE)]
     boxes = tuple(self.rows[f][0] for f in names)
-    if self.fields.children!=boxes: self.fields.children = boxes
-    self.title.value = f"<b>Stage {i+1} of {len(self._plan.stages)}: {esc(s.name)}</b>"
+    if self.fields.children != boxes:
+        self.fields.children = boxes
+    self.title.value = f"<b>Stage {i + 1} of {len(self._plan.stages)}: {esc(s.name)}</b>"
     self.revert_button.layout.display = None if drafts else "none"
-
-PlanPanel._row, PlanPanel._picked_value, PlanPanel._draw_editor = _row, _picked_value, _draw_editor
 
 # %% ../../nbs/api/panels/09_plan.ipynb #9ca06b4e
 def _option(self, preset, name, p):
     kw = dict(description=name.replace("_", " "), style=dict(description_width="initial"))
-    if isinstance(p.default, bool): c = w.Checkbox(indent=False, layout=w.Layout(width="auto"), **kw)
-    elif isinstance(p.default, int) and "epochs" in name: c = w.IntText(layout=w.Layout(width="150px"), **kw)
-    else: c = w.Text(continuous_update=False, layout=w.Layout(width="230px" if name=="groups" else "140px"), **kw)
+    if isinstance(p.default, bool):
+        c = w.Checkbox(indent=False, layout=w.Layout(width="auto"), **kw)
+    elif isinstance(p.default, int) and "epochs" in name:
+        c = w.IntText(layout=w.Layout(width="150px"), **kw)
+    else:
+        c = w.Text(continuous_update=False, layout=w.Layout(width="230px" if name == "groups" else "140px"), **kw)
     c.tooltip = f"Plan.{preset}: {name}"
     self.options[preset, name] = c
     return c
 
+
+@patch
 def _show_preset(self: PlanPanel, kw=None):
     "The options of the chosen preset, at `kw` or their defaults, and where it comes from"
     name = self.preset.value
     self.use.disabled = not name
-    if not name: self.option_box.children, self.source.value = [], ""; return
-    for k,p in preset_options(name).items():
+    if not name:
+        self.option_box.children, self.source.value = [], ""
+        return
+    for k, p in preset_options(name).items():
         c = self.options.get((name, k)) or _option(self, name, k, p)
         v = (kw or {}).get(k, p.default if p.default is not p.empty else (next(iter(layer_groups(self.learn))),))
-        c.value = v if isinstance(c, (w.Checkbox, w.IntText)) else ", ".join(v) if isinstance(v, tuple) else write_number(v)
+        c.value = (
+            v if isinstance(c, (w.Checkbox, w.IntText)) else ", ".join(v) if isinstance(v, tuple) else write_number(v)
+        )
     self.option_box.children = [self.options[name, k] for k in preset_options(name)]
     self._say_preset()
 
+
+@patch
 def _say_preset(self: PlanPanel, error=""):
     bad = f'<div role="alert" class="ftl-say ftl-error">✖ {esc(error)}</div>' if error else ""
     self.source.value = f'{bad}<span class="ftl-dim">{preset_words(self.preset.value)}</span>'
 
-def _use_preset(self: PlanPanel):
+
+@patch
+def use_preset(self: PlanPanel):
     "Make the chosen preset, with its options as they stand, the plan"
     name = self.preset.value
     kw = {k: option_value(self.options[name, k], k) for k in preset_options(name)}
-    try: plan = checked_plan(self.learn, getattr(Plan, name)(**kw))
+    try:
+        plan = checked_plan(self.learn, getattr(Plan, name)(**kw))
     except (PlanError, TypeError, ZeroDivisionError) as e:
         self._say_preset(f"{culprit(self.learn, name, kw)}{e.args[0]}")
         return
@@ -317,84 +468,133 @@ def _use_preset(self: PlanPanel):
     self._picked = False
     self._take(plan, [{} for _ in plan.stages], 0)
 
+
+@patch
 def _draw_presets(self: PlanPanel):
     "Follow the plan, where it is new and a preset"
-    if self._known[0] is self._plan: return
+    if self._known[0] is self._plan:
+        return
     self._known = self._plan, preset_of(self._plan)
     self.preset.value, kw = self._known[1] or ("", {})
     self._show_preset(kw)
 
-PlanPanel._show_preset, PlanPanel._say_preset, PlanPanel.use_preset, PlanPanel._draw_presets = _show_preset, _say_preset, _use_preset, _draw_presets
-
 # %% ../../nbs/api/panels/09_plan.ipynb #c95c4aa5
-def _apply_yaml(self: PlanPanel):
+@patch
+def apply_yaml(self: PlanPanel):
     "Make the edited YAML the plan, or say in which line it is wrong"
     view, text = self.yaml, self.yaml.text.value
-    try: plan = checked_plan(self.learn, Plan.from_yaml(text+"\n"))
+    try:
+        plan = checked_plan(self.learn, Plan.from_yaml(text + "\n"))
     except PlanError as e:
         line, said = yaml_line(text, e.stage, e.field), str(e.args[0])
         at = f"Line {line}: " if line and not re.search(r"\bline \d", said) else ""
         view.says.value = f'<div role="alert" class="ftl-say ftl-error">✖ {at}{esc(said)}</div>'
         return
     self._picked = False
-    self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages)-1))
+    self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages) - 1))
     view.given = view.text.value = plan.to_yaml()
     view.says.value = '<div role="status" class="ftl-say ftl-good">✔ This is now the plan.</div>'
 
-PlanPanel.apply_yaml = _apply_yaml
-
 # %% ../../nbs/api/panels/09_plan.ipynb #f60de63f
-def _body(self: PlanPanel):
+@patch
+def body(self: PlanPanel):
     do = lambda f, *a: lambda: self.act(lambda: f(*a))
-    self.rows, self.options, self.blocks, self.cells = {}, {}, [], []
+    self.rows = {}
+    self.options = {}
+    self.blocks = []
+    self.cells = []
     presets = [("none: stages of your own", ""), *((f"{TITLES.get(n, n)} ({n})", n) for n in PRESETS)]
-    self.preset = w.Dropdown(options=presets, description="Preset", tooltip="A plan from the literature",
-                             style=dict(description_width="initial"), layout=w.Layout(width="300px"))
+    self.preset = w.Dropdown(
+        options=presets,
+        description="Preset",
+        tooltip="A plan from the literature",
+        style=dict(description_width="initial"),
+        layout=w.Layout(width="300px"),
+    )
     self.preset.observe(lambda ch: self.quiet or self._show_preset(), "value")
-    self.use = icon_button("Use it", "Make this preset the plan; Undo brings the old one back", do(self.use_preset), "check")
+    self.use = icon_button(
+        "Use it", "Make this preset the plan; Undo brings the old one back", do(self.use_preset), "check"
+    )
     self.option_box, self.source = w.HBox(layout=w.Layout(flex_flow="row wrap")), w.HTML()
     self.names, self.line, self.total_line = w.HTML(), w.HBox(), w.HTML()
-    self.names.add_class("ftl-names"); self.line.add_class("ftl-line")
-    self.buttons = dict(add=icon_button("Add", "A new stage after the selected one", do(self.add), "plus"),
+    self.names.add_class("ftl-names")
+    self.line.add_class("ftl-line")
+    self.buttons = dict(
+        add=icon_button("Add", "A new stage after the selected one", do(self.add), "plus"),
         duplicate=icon_button("Duplicate", "A copy of the selected stage after it", do(self.duplicate), "copy"),
         earlier=icon_button("Earlier", "Move the selected stage one place earlier", do(self.move, -1), "arrow-left"),
         later=icon_button("Later", "Move the selected stage one place later", do(self.move, 1), "arrow-right"),
         remove=icon_button("Remove", "Take the selected stage out of the plan", do(self.remove), "trash"),
-        undo=icon_button("Undo", "Back to the plan before the last change", do(self.undo), "undo"))
+        undo=icon_button("Undo", "Back to the plan before the last change", do(self.undo), "undo"),
+    )
     self.title, self.fields = w.HTML(), w.VBox()
-    self.more = w.ToggleButton(description="More fields", icon="sliders", tooltip="Rates by group, batch norm, early stopping", layout=w.Layout(width="auto"))
+    self.more = w.ToggleButton(
+        description="More fields",
+        icon="sliders",
+        tooltip="Rates by group, batch norm, early stopping",
+        layout=w.Layout(width="auto"),
+    )
     self.more.observe(lambda ch: self.quiet or self.refresh(), "value")
-    self.revert_button = icon_button("Revert entries", "Forget what was typed here and is not in the plan", do(self.revert), "undo")
+    self.revert_button = icon_button(
+        "Revert entries", "Forget what was typed here and is not in the plan", do(self.revert), "undo"
+    )
     self.yaml, self.calls = YamlView(do(self.apply_yaml)), CodeView()
-    self.calls.button.description, self.calls.button.tooltip = "fastai calls", "The same in calls of fastai and of the kit"
-    top, bar, foot = (w.HBox(o) for o in ([self.preset, self.option_box, self.use], list(self.buttons.values()), [self.more, self.revert_button]))
-    for o in (top, bar, foot): o.add_class("ftl-wrap")
+    self.calls.button.description, self.calls.button.tooltip = (
+        "fastai calls",
+        "The same in calls of fastai and of the kit",
+    )
+    top, bar, foot = (
+        w.HBox(o)
+        for o in (
+            [self.preset, self.option_box, self.use],
+            list(self.buttons.values()),
+            [self.more, self.revert_button],
+        )
+    )
+    for o in (top, bar, foot):
+        o.add_class("ftl-wrap")
     editor = w.VBox([self.title, self.fields, foot])
     editor.add_class("ftl-editor")
     return [w.HTML(PLAN_STYLE), top, self.source, self.line, self.total_line, bar, editor]
 
+
 def _views(self):
     out = w.HBox([self.yaml, self.calls, self.code_view])
-    out.add_class("ftl-wrap"); out.add_class("ftl-views")
+    out.add_class("ftl-wrap")
+    out.add_class("ftl-views")
     return out
 
-def _update(self: PlanPanel):
+
+@patch
+def update(self: PlanPanel):
     r = Reading(self.learn)
     fits = [r.problem(s) is None for s in self._plan.stages]
-    trains = r.trains(self._plan) if all(fits) else [r.trains(Plan((replace(s, lr="find"),)))[0] if ok else [] for s,ok in zip(self._plan.stages, fits)]
+    trains = (
+        r.trains(self._plan)
+        if all(fits)
+        else [r.trains(Plan((replace(s, lr="find"),)))[0] if ok else [] for s, ok in zip(self._plan.stages, fits)]
+    )
     self.total = plan_total(self._plan, trains, r)
-    self.total_line.value = ('<span class="ftl-chip ftl-trains">trains</span> <span class="ftl-chip ftl-frozen">frozen</span> '
-                             f'<span role="status">{esc(self.total)}</span>')
-    self._draw_line(r, trains); self._draw_editor(r); self._draw_presets()
+    self.total_line.value = (
+        '<span class="ftl-chip ftl-trains">trains</span> <span class="ftl-chip ftl-frozen">frozen</span> '
+        f'<span role="status">{esc(self.total)}</span>'
+    )
+    self._draw_line(r, trains)
+    self._draw_editor(r)
+    self._draw_presets()
     self.yaml.set(self._plan.to_yaml())
     self.calls.set(self.to_code())
     n = len(self._plan.stages)
-    for k,off in dict(remove=n==1, earlier=self.selected==0, later=self.selected==n-1, undo=not self._past).items(): self.buttons[k].disabled = off
+    for k, off in dict(
+        remove=n == 1, earlier=self.selected == 0, later=self.selected == n - 1, undo=not self._past
+    ).items():
+        self.buttons[k].disabled = off
 
-def _close(self: PlanPanel):
+
+@patch
+def close(self: PlanPanel):
     "Free the widgets and what they observe"
-    if self.closed: return
+    if self.closed:
+        return
     Panel.close(self)
     self.on_change.clear()
-
-PlanPanel.body, PlanPanel.update, PlanPanel.close = _body, _update, _close

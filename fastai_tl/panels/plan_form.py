@@ -21,31 +21,44 @@ __all__ = ['PLAN_STYLE', 'FIXED', 'TITLES', 'icon_button', 'checked_plan', 'culp
 PLAN_STYLE = """<style>
 .ftl-panel .ftl-line{overflow-x:auto;padding:3px;gap:4px;align-items:stretch}
 .ftl-panel .ftl-names{flex:0 0 auto;padding:29px 4px 0 0!important;margin:0!important}
-.ftl-panel .ftl-names i{font:10px/1 var(--jp-ui-font-family,sans-serif);display:flex;align-items:center;justify-content:flex-end;opacity:.8;
+.ftl-panel .ftl-names i{font:10px/1 var(--jp-ui-font-family,sans-serif);display:flex;align-items:center;
+  justify-content:flex-end;opacity:.8;
  white-space:nowrap;margin-bottom:1px}
-.ftl-panel .ftl-stage{position:relative;min-width:104px;border:1px solid var(--jp-border-color1,#8888);border-radius:4px;overflow:hidden;margin:0}
-.ftl-panel .ftl-stage>button{position:static;display:block;width:100%;height:26px;margin:0;padding:0 6px;background:none;line-height:26px;text-align:left;
- font-weight:600;color:inherit;box-shadow:none!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;outline:none!important}
-.ftl-panel .ftl-stage>button::after{content:"";position:absolute;inset:0;z-index:1} .ftl-panel .ftl-stage>button:hover::after{background:rgba(128,128,128,.14)}
-.ftl-panel .ftl-stage>button:focus-visible::after{outline:2px dashed var(--jp-ui-font-color1,currentColor);outline-offset:-5px}
+.ftl-panel .ftl-stage{position:relative;min-width:104px;border:1px solid var(--jp-border-color1,#8888);
+  border-radius:4px;overflow:hidden;margin:0}
+.ftl-panel .ftl-stage>button{position:static;display:block;width:100%;height:26px;margin:0;padding:0 6px;
+  background:none;line-height:26px;text-align:left;
+ font-weight:600;color:inherit;box-shadow:none!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
+   outline:none!important}
+.ftl-panel .ftl-stage>button::after{content:"";position:absolute;inset:0;z-index:1}
+.ftl-panel .ftl-stage>button:hover::after{background:rgba(128,128,128,.14)}
+.ftl-panel .ftl-stage>button:focus-visible::after{outline:2px dashed var(--jp-ui-font-color1,currentColor);
+  outline-offset:-5px}
 .ftl-panel .ftl-stage:has(>button.mod-active){outline:2px solid var(--jp-brand-color1,#1976d2);outline-offset:-2px}
 .ftl-panel .ftl-stage>.widget-html{margin:0;padding:0 6px 4px}
 .ftl-panel .ftl-stage .widget-html-content{font-size:12px;line-height:1.35}
 .ftl-panel .ftl-map{display:grid;gap:1px;margin:2px 0 4px} .ftl-panel .ftl-map i{display:block;border-radius:1px}
-.ftl-panel .ftl-map .ftl-partly{background:repeating-linear-gradient(90deg,rgba(235,140,30,.4) 0 5px,rgba(60,130,220,.3) 5px 10px)}
+.ftl-panel .ftl-map .ftl-partly{background:repeating-linear-gradient(90deg,rgba(235,140,30,.4) 0 5px,rgba(60,130,220,
+  .3) 5px 10px)}
 .ftl-panel .ftl-editor{border-top:1px solid var(--jp-border-color2,#8886);padding-top:6px;margin-top:4px}
-.ftl-panel .ftl-entry{align-items:center} .ftl-panel .ftl-entry>.widget-html{flex:1 1 220px;min-width:0;padding-left:6px}
+.ftl-panel .ftl-entry{align-items:center} .ftl-panel .ftl-entry>.widget-html{flex:1 1 220px;min-width:0;
+  padding-left:6px}
 .ftl-panel .ftl-entry .ftl-say{margin:0} .ftl-panel .ftl-views{align-items:flex-start}
 .ftl-panel a{color:var(--jp-content-link-color,#1976d2);text-decoration:underline}
-.ftl-panel .ftl-views>.widget-vbox{min-width:0;align-items:flex-start} .ftl-panel .ftl-views>.widget-vbox>.widget-html{align-self:stretch}
-.ftl-panel .ftl-views>.widget-vbox{margin:0} .ftl-panel .ftl-views>.widget-vbox:has(pre),.ftl-panel .ftl-views>.widget-vbox:has(textarea){flex:1 1 100%}
-.ftl-panel .ftl-views .widget-textarea{width:calc(100% - 4px)} .ftl-panel .ftl-views textarea{resize:vertical;white-space:pre;
+.ftl-panel .ftl-views>.widget-vbox{min-width:0;align-items:flex-start}
+.ftl-panel .ftl-views>.widget-vbox>.widget-html{align-self:stretch}
+.ftl-panel .ftl-views>.widget-vbox{margin:0} .ftl-panel .ftl-views>.widget-vbox:has(pre),
+  .ftl-panel .ftl-views>.widget-vbox:has(textarea){flex:1 1 100%}
+.ftl-panel .ftl-views .widget-textarea{width:calc(100% - 4px)}
+.ftl-panel .ftl-views textarea{resize:vertical;white-space:pre;
  font-family:var(--jp-code-font-family,monospace);font-size:12px}
 @media (forced-colors:active){.ftl-panel .ftl-map .ftl-trains{background:CanvasText}}
-@container (max-width:520px){.ftl-panel .ftl-line{flex-direction:column} .ftl-panel .ftl-line>.ftl-stage{width:auto!important;flex:0 0 auto!important}
+@container (max-width:520px){.ftl-panel .ftl-line{flex-direction:column}
+  .ftl-panel .ftl-line>.ftl-stage{width:auto!important;flex:0 0 auto!important}
  .ftl-panel .ftl-names{display:none} .ftl-panel .ftl-entry .widget-label{width:96px!important}
  .ftl-panel .ftl-entry>.widget-text:not(:first-child){width:290px!important}}
 </style>"""
+
 
 def icon_button(text, tip, do, icon=""):
     b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
@@ -54,94 +67,154 @@ def icon_button(text, tip, do, icon=""):
 
 # %% ../../nbs/api/panels/08_plan_form.ipynb #0636fe70
 def checked_plan(learn, plan):
-    if not isinstance(plan, Plan): raise InputError(f"{plan!r} is not a Plan. Give one, such as Plan.fine_tune(), or Plan.from_yaml(file).")
+    if not isinstance(plan, Plan):
+        raise InputError(f"{plan!r} is not a Plan. Give one, such as Plan.fine_tune(), or Plan.from_yaml(file).")
     r = Reading(learn)
-    if e := next(filter(None, map(r.problem, plan.stages)), None): raise e
+    if e := next(filter(None, map(r.problem, plan.stages)), None):
+        raise e
     plan.expand(list(r.groups))
     return plan
 
+
 def culprit(learn, name, kw):
     "The option that the error goes away without"
-    for k,p in preset_options(name).items():
-        if p.default is p.empty: continue
-        try: checked_plan(learn, getattr(Plan, name)(**{**kw, k: p.default})); return f"{k.replace('_', ' ')}: "
-        except (PlanError, TypeError, ZeroDivisionError): pass
+    for k, p in preset_options(name).items():
+        if p.default is p.empty:
+            continue
+        try:
+            checked_plan(learn, getattr(Plan, name)(**{**kw, k: p.default}))
+            return f"{k.replace('_', ' ')}: "
+        except (PlanError, TypeError, ZeroDivisionError):
+            pass
     return ""
 
 # %% ../../nbs/api/panels/08_plan_form.ipynb #ab5a8090
-FIXED = dict(lr=[("found by a sweep first", "find"), ("same as the stage before", "same"), ("given:", "given")], schedule=SCHEDULES, keep=KEEP,
-              bn=[("as the Learner has it", None), ("train", "train"), ("affine", "affine"), ("frozen", "frozen")])
+FIXED = dict(
+    lr=[("found by a sweep first", "find"), ("same as the stage before", "same"), ("given:", "given")],
+    schedule=SCHEDULES,
+    keep=KEEP,
+    bn=[("as the Learner has it", None), ("train", "train"), ("affine", "affine"), ("frozen", "frozen")],
+)
+
 
 def group_named(where, learn):
     names = list(layer_groups(learn))
-    return names[0] if where=="all" else names[-1] if where=="each" else names[first_group(where, names)]
+    return names[0] if where == "all" else names[-1] if where == "each" else names[first_group(where, names)]
+
 
 def _choices(field, value, reading):
     "What a list offers: fixed words, groups or metrics, and in any case what the stage has"
-    if field=="monitor": out = [(m, m) for m in reading.metrics]
-    elif field=="train":
+    if field == "monitor":
+        out = [(m, m) for m in reading.metrics]
+    elif field == "train":
         *before, last = reading.groups
-        out = [("the head" if last=="head" else f"the head, {last}", "head"), *((f"{g} and all after it", g) for g in reversed(before[1:])),
-               ("everything", "all"), ("one group more each time", "each"), ("exactly the layers:", "[]")]
-    else: return None
-    return out if value in [v for _,v in out] else [*out, (str(value), value)]
+        out = [
+            ("the head" if last == "head" else f"the head, {last}", "head"),
+            *((f"{g} and all after it", g) for g in reversed(before[1:])),
+            ("everything", "all"),
+            ("one group more each time", "each"),
+            ("exactly the layers:", "[]"),
+        ]
+    else:
+        return None
+    return out if value in [v for _, v in out] else [*out, (str(value), value)]
 
-def help_html(field): return f'<span class="ftl-dim ftl-wide">{esc(HELP[field])}</span>'
+
+def help_html(field):
+    return f'<span class="ftl-dim ftl-wide">{esc(HELP[field])}</span>'
+
 
 def fill_cells(field, cells, value, reading):
     "Write a value into the controls of a field"
     c = cells[0]
-    if field=="lr":
+    if field == "lr":
         c.value = value if value in ("find", "same") else "given"
-        if c.value=="given": cells[1].value = value
+        if c.value == "given":
+            cells[1].value = value
         return
     pick = "[]" if isinstance(value, tuple) else value
     choices = _choices(field, pick, reading)
-    if choices and c.options!=tuple(choices): c.options = choices
+    if choices and c.options != tuple(choices):
+        c.options = choices
     c.value = pick
-    if isinstance(value, tuple): cells[1].value = ", ".join(value)
+    if isinstance(value, tuple):
+        cells[1].value = ", ".join(value)
 
 # %% ../../nbs/api/panels/08_plan_form.ipynb #213a6348
-TITLES = dict(head_only="head only", fine_tune="fine-tune", gradual="gradual unfreezing", lp_ft="linear probe, then fine-tune", surgical="surgical",
-               layer_decay="rates that decay by layer")
+TITLES = dict(
+    head_only="head only",
+    fine_tune="fine-tune",
+    gradual="gradual unfreezing",
+    lp_ft="linear probe, then fine-tune",
+    surgical="surgical",
+    layer_decay="rates that decay by layer",
+)
+
 
 def preset_words(name: str) -> str:
     "What a preset is and where it is from, as HTML"
     doc = re.sub(r"\s+", " ", inspect.getdoc(PRESETS[name]) or "")
-    doc = re.sub(r"arXiv (\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1" target="_blank" rel="noopener">arXiv \1</a>', esc(doc))
+    doc = re.sub(
+        r"arXiv (\d{4}\.\d{4,5})",
+        r'<a href="https://arxiv.org/abs/\1" target="_blank" rel="noopener">arXiv \1</a>',
+        esc(doc),
+    )
     return re.sub("`([^`]+)`", r"<code>\1</code>", doc)
 
+
 def option_value(c, name):
-    if isinstance(c, (w.Checkbox, w.IntText)): return c.value
-    return list(names_in(c.value)) if name=="groups" else read_lr(c.value) if name=="lr" else read_number(c.value)
+    if isinstance(c, (w.Checkbox, w.IntText)):
+        return c.value
+    return list(names_in(c.value)) if name == "groups" else read_lr(c.value) if name == "lr" else read_number(c.value)
 
 # %% ../../nbs/api/panels/08_plan_form.ipynb #763ddc8a
 class YamlView(w.VBox):
     "A plan's YAML, to read and to edit"
+
     def __init__(self, apply):
-        self.button = w.ToggleButton(description="YAML", icon="file-text-o", tooltip="Show and edit the plan as YAML", layout=w.Layout(width="auto"))
-        self.given, self.text, self.says, self.bar = "", None, w.HTML(), None
+        self.button = w.ToggleButton(
+            description="YAML",
+            icon="file-text-o",
+            tooltip="Show and edit the plan as YAML",
+            layout=w.Layout(width="auto"),
+        )
+        self.given = ""
+        self.text = None
+        self.says = w.HTML()
+        self.bar = None
         super().__init__([self.button])
         self.apply = apply
         self.button.observe(self._draw, "value")
 
     def _draw(self, _=None):
         if self.button.value and self.text is None:
-            self.text = w.Textarea(value=self.given, continuous_update=False, tooltip="YAML of the plan", layout=w.Layout(height="270px"))
-            self.bar = w.HBox([icon_button("Apply", "Make this text the plan", self.apply, "check"),
-                               icon_button("Revert", "Show the plan's own YAML again", self.revert, "undo")])
+            self.text = w.Textarea(
+                value=self.given, continuous_update=False, tooltip="YAML of the plan", layout=w.Layout(height="270px")
+            )
+            self.bar = w.HBox(
+                [
+                    icon_button("Apply", "Make this text the plan", self.apply, "check"),
+                    icon_button("Revert", "Show the plan's own YAML again", self.revert, "undo"),
+                ]
+            )
         self.children = [self.button, *([self.text, self.says, self.bar] if self.button.value else [])]
 
-    def set(self,
-        text: str,   # YAML of the plan; a text that was edited, and not applied, stays
+    def set(
+        self,
+        text: str,  # YAML of the plan; a text that was edited, and not applied, stays
     ):
         "Show this"
-        edited = self.text is not None and self.text.value.strip()!=self.given.strip()
-        if text!=self.given and edited: self.says.value = '<div class="ftl-say ftl-warn">⚠ The plan has changed meanwhile; this text is of before.</div>'
+        edited = self.text is not None and self.text.value.strip() != self.given.strip()
+        if text != self.given and edited:
+            self.says.value = (
+                '<div class="ftl-say ftl-warn">⚠ The plan has changed meanwhile; this text is of before.</div>'
+            )
         self.given = text
-        if self.text is not None and not edited: self.text.value = text
+        if self.text is not None and not edited:
+            self.text.value = text
 
     def revert(self):
         "Show the plan's own YAML again"
         self.says.value = ""
-        if self.text is not None: self.text.value = self.given
+        if self.text is not None:
+            self.text.value = self.given

@@ -25,154 +25,216 @@ __all__ = ['SIMPLE', 'HELP', 'Reading', 'first_group', 'preset_of', 'preset_opti
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #c2a920db
 class Reading:
     "Names, parameters and metrics of a Learner as it is now: what a plan is checked against and drawn with"
-    def __init__(self,
-        learn,   # a fastai `Learner`
+
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`
     ):
         self.learn, m, pins = learn, unwrap_model(learn.model), set(pinned(learn) or ())
         self.groups, self.metrics = layer_groups(learn), _metric_names(learn)
-        self.layers = [n for n,_ in m.named_modules() if n]+[n for n,_ in m.named_parameters()]
-        self.pins = {id(p) for n,p in m.named_parameters(remove_duplicate=False) if n in pins}
+        self.layers = [n for n, _ in m.named_modules() if n] + [n for n, _ in m.named_parameters()]
+        self.pins = {id(p) for n, p in m.named_parameters(remove_duplicate=False) if n in pins}
         self.norms, self.bn = {id(p) for p in norm_parameters(m)}, bn_policy(learn) or "frozen"
         self.total = sum(p.numel() for ps in self.groups.values() for p in ps)
 
-    def problem(self,
+    def problem(
+        self,
         stage: Stage,
     ) -> PlanError | None:
         "Why the stage does not fit the Learner"
         try:
             check_stage(stage, list(self.groups), self.layers, self.metrics)
-            if isinstance(stage.train, tuple): find_parameters(self.learn, list(stage.train))
-        except PlanError as e: return e
-        except InputError as e: return PlanError(f"Stage {stage.name!r}: {e.args[0]}", stage=stage.name, field="train", allowed=None)
+            if isinstance(stage.train, tuple):
+                find_parameters(self.learn, list(stage.train))
+        except PlanError as e:
+            return e
+        except InputError as e:
+            return PlanError(f"Stage {stage.name!r}: {e.args[0]}", stage=stage.name, field="train", allowed=None)
 
-    def parts(self,
+    def parts(
+        self,
         plan: Plan,
-        i: int,            # number of a stage
-    ) -> list[Stage]:      # itself, or one stage for each group that `train='each'` frees
+        i: int,  # number of a stage
+    ) -> list[Stage]:  # itself, or one stage for each group that `train='each'` frees
         "The stages that stage `i` stands for"
-        s, after = plan.stages[i], plan.stages[i+1:i+2]
-        if s.train!="each": return [s]
-        nxt = Stage(s.name+"'", "all" if after and after[0].train=="all" else "head")
+        s, after = plan.stages[i], plan.stages[i + 1 : i + 2]
+        if s.train != "each":
+            return [s]
+        nxt = Stage(s.name + "'", "all" if after and after[0].train == "all" else "head")
         return list(Plan((replace(s, lr="find") if same_by(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1])
 
-    def trains(self,
+    def trains(
+        self,
         plan: Plan,
-    ) -> list[list[dict]]:   # by stage and part: by group, how many of its parameters train
+    ) -> list[list[dict]]:  # by stage and part: by group, how many of its parameters train
         "What each stage of a plan that fits would train"
         out, bn = [], self.bn
-        for i,s in enumerate(plan.stages):
-            bn = s.bn or bn   # a policy stays until another is given
+        for i, s in enumerate(plan.stages):
+            bn = s.bn or bn  # a policy stays until another is given
             out.append([self._counts(p, bn) for p in self.parts(plan, i)])
         return out
 
     def _counts(self, s, bn):
-        if isinstance(s.train, tuple): ids = {id(p) for p in find_parameters(self.learn, list(s.train)).values()}
+        if isinstance(s.train, tuple):
+            ids = {id(p) for p in find_parameters(self.learn, list(s.train)).values()}
         else:
             names = list(self.groups)
-            first = 0 if s.train=="all" else first_group(s.train, names)
-            ids = {id(p) for n in names[first:] for p in self.groups[n]} | (self.norms if bn!="frozen" else set())
-        return {n: sum(p.numel() for p in ps if id(p) in ids-self.pins) for n,ps in self.groups.items()}
+            first = 0 if s.train == "all" else first_group(s.train, names)
+            ids = {id(p) for n in names[first:] for p in self.groups[n]} | (self.norms if bn != "frozen" else set())
+        return {n: sum(p.numel() for p in ps if id(p) in ids - self.pins) for n, ps in self.groups.items()}
+
 
 def first_group(where, names):
-    if isinstance(where, int): return where%len(names)
-    return next((i for i,n in enumerate(names) if n==where or n.startswith(where+".")), len(names)-1)
+    if isinstance(where, int):
+        return where % len(names)
+    return next((i for i, n in enumerate(names) if n == where or n.startswith(where + ".")), len(names) - 1)
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #25c358ce
 def preset_of(
     plan: Plan,
-) -> tuple[str, dict] | None:   # its name, and the options that differ from their defaults; `None`: no preset gives this plan
+    # its name, and the options that differ from their defaults; `None`: no preset gives this plan
+) -> tuple[str, dict] | None:
     "The preset that gives exactly this plan"
     a, z = plan.stages[0], plan.stages[-1]
-    many = len(plan.stages)>1
-    more = [a.lr*k for k in (2, 10, 20)] if isinstance(a.lr, (int, float)) else []
-    may = dict(epochs=[a.epochs if a.train=="each" else z.epochs], last_epochs=[z.epochs], lr=[a.lr, *more],
-        freeze_epochs=[a.epochs if many else 0], head_epochs=[a.epochs if many else 0], lr_mult=[z.lr_mult], hold_stats=[z.hold_stats],
-        factor=[z.lr_decay], groups=[z.train])
+    many = len(plan.stages) > 1
+    more = [a.lr * k for k in (2, 10, 20)] if isinstance(a.lr, (int, float)) else []
+    may = dict(
+        epochs=[a.epochs if a.train == "each" else z.epochs],
+        last_epochs=[z.epochs],
+        lr=[a.lr, *more],
+        freeze_epochs=[a.epochs if many else 0],
+        head_epochs=[a.epochs if many else 0],
+        lr_mult=[z.lr_mult],
+        hold_stats=[z.hold_stats],
+        factor=[z.lr_decay],
+        groups=[z.train],
+    )
     for name in PRESETS:
         ps = preset_options(name)
-        if any(p.default is p.empty and not isinstance(z.train, tuple) for p in ps.values()): continue
-        for vs in itertools.product(*[may.get(k, [p.default]) for k,p in ps.items()]):
+        if any(p.default is p.empty and not isinstance(z.train, tuple) for p in ps.values()):
+            continue
+        for vs in itertools.product(*[may.get(k, [p.default]) for k, p in ps.items()]):
             kw = dict(zip(ps, vs))
-            try: same = getattr(Plan, name)(**kw)==plan
-            except (PlanError, TypeError, ZeroDivisionError): continue
-            if same: return name, {k: v for k,v in kw.items() if v!=ps[k].default}
+            try:
+                same = getattr(Plan, name)(**kw) == plan
+            except (PlanError, TypeError, ZeroDivisionError):
+                continue
+            if same:
+                return name, {k: v for k, v in kw.items() if v != ps[k].default}
 
-def preset_options(name): return dict(list(inspect.signature(PRESETS[name]).parameters.items())[1:])
+
+def preset_options(name):
+    return dict(list(inspect.signature(PRESETS[name]).parameters.items())[1:])
+
 
 def plan_code(
     plan: Plan,
-) -> str:        # 'Plan.lp_ft(epochs=3)', or the plan with all its stages
+) -> str:  # 'Plan.lp_ft(epochs=3)', or the plan with all its stages
     "The shortest Python that gives this plan"
     if found := preset_of(plan):
         name, kw = found
-        return f"Plan.{name}({', '.join(f'{k}={v!r}' for k,v in kw.items())})"
+        return f"Plan.{name}({', '.join(f'{k}={v!r}' for k, v in kw.items())})"
     return repr(plan).replace("\n", "\n       ")
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #c1ff2e7d
 def yaml_line(
-    text: str,                # YAML of a plan
-    stage: str | None,        # name of the stage that an error names
-    field: str | None,        # and its field
-) -> int | None:              # from 1; `None`: there is no such line
+    text: str,  # YAML of a plan
+    stage: str | None,  # name of the stage that an error names
+    field: str | None,  # and its field
+) -> int | None:  # from 1; `None`: there is no such line
     "The line of a plan's YAML that an error is about"
-    try: top = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as e: return e.problem_mark.line+1 if getattr(e, "problem_mark", None) else None
-    if not isinstance(top, yaml.MappingNode): return 1
-    found = [(k, v) for k,v in top.value if k.value=="stages"]
-    if not found: return top.start_mark.line+1
+    try:
+        top = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as e:
+        return e.problem_mark.line + 1 if getattr(e, "problem_mark", None) else None
+    if not isinstance(top, yaml.MappingNode):
+        return 1
+    found = [(k, v) for k, v in top.value if k.value == "stages"]
+    if not found:
+        return top.start_mark.line + 1
     key, seq = found[0]
-    if not isinstance(seq, yaml.SequenceNode): return key.start_mark.line+1
+    if not isinstance(seq, yaml.SequenceNode):
+        return key.start_mark.line + 1
     maps = [n for n in seq.value if isinstance(n, yaml.MappingNode)]
-    entry = lambda n, f: next(((k, v) for k,v in reversed(n.value) if k.value==f), None)
-    if stage is None: here = [n for n in maps if entry(n, "name") is None] or [n for n in seq.value if n not in maps]
-    else: here = [n for n in maps if (e := entry(n, "name")) and getattr(e[1], "value", None)==str(stage)]
-    if not here: return key.start_mark.line+1
+    entry = lambda n, f: next(((k, v) for k, v in reversed(n.value) if k.value == f), None)
+    if stage is None:
+        here = [n for n in maps if entry(n, "name") is None] or [n for n in seq.value if n not in maps]
+    else:
+        here = [n for n in maps if (e := entry(n, "name")) and getattr(e[1], "value", None) == str(stage)]
+    if not here:
+        return key.start_mark.line + 1
     at = entry(here[-1], field) if isinstance(here[-1], yaml.MappingNode) else None
-    return (at[0] if at else here[-1]).start_mark.line+1
+    return (at[0] if at else here[-1]).start_mark.line + 1
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #4ca79d2a
 SIMPLE = ("name", "train", "epochs", "lr", "schedule")
-HELP = dict(name="shown in tables and plots", train="what learns; all else is frozen", epochs="passes over the training data",
-    lr="of the head, or of each group", lr_mult="rate at the stem = rate of the head divided by this",
-    lr_decay="each group's rate = the next one's divided by this", per_layer="lr_decay goes by layer, not by group",
-    schedule="how the rate moves over the stage", pct_start="one_cycle: share of the stage in which the rate rises",
-    div="one_cycle: starts at the rate divided by this", bn="batch norm of frozen layers",
-    hold_stats="keep the pretrained batch-norm statistics where the body trains", keep="weights at the end of the stage",
-    patience="stop after so many epochs without improvement; empty: never", monitor="what patience and keep look at")
+HELP = dict(
+    name="shown in tables and plots",
+    train="what learns; all else is frozen",
+    epochs="passes over the training data",
+    lr="of the head, or of each group",
+    lr_mult="rate at the stem = rate of the head divided by this",
+    lr_decay="each group's rate = the next one's divided by this",
+    per_layer="lr_decay goes by layer, not by group",
+    schedule="how the rate moves over the stage",
+    pct_start="one_cycle: share of the stage in which the rate rises",
+    div="one_cycle: starts at the rate divided by this",
+    bn="batch norm of frozen layers",
+    hold_stats="keep the pretrained batch-norm statistics where the body trains",
+    keep="weights at the end of the stage",
+    patience="stop after so many epochs without improvement; empty: never",
+    monitor="what patience and keep look at",
+)
+
 
 def names_in(text):
     "Names in a list that is typed"
     return tuple(n for o in text.strip("[]").split(",") if (n := o.strip(" '\"")))
 
+
 def read_number(v):
     "A number or a fraction from text; what is neither stays as it is"
     a, *b = str(v).strip().split("/", 1)
-    try: return float(a)/float(b[0]) if b else int(a) if re.fullmatch(r"[+-]?\d+", a) else float(a)
-    except (ValueError, ZeroDivisionError): return v
+    try:
+        return float(a) / float(b[0]) if b else int(a) if re.fullmatch(r"[+-]?\d+", a) else float(a)
+    except (ValueError, ZeroDivisionError):
+        return v
+
 
 def read_lr(text):
     text = str(text).strip()
-    if m := re.fullmatch(r"(\S+)\s+to\s+(\S+)", text): return lr_from(f"slice({m[1]}, {m[2]})")
+    if m := re.fullmatch(r"(\S+)\s+to\s+(\S+)", text):
+        return lr_from(f"slice({m[1]}, {m[2]})")
     if ":" in text:
         pairs = [o.split(":", 1) for o in text.strip("{}").split(",") if o.strip()]
-        if all(len(o)==2 for o in pairs): return {int(k) if (k := o[0].strip(" '\"")).isdigit() else k: read_number(o[1]) for o in pairs}
-    return text if text=="find" or same_by(text) else lr_from(text) if "slice" in text else read_number(text)
+        if all(len(o) == 2 for o in pairs):
+            return {int(k) if (k := o[0].strip(" '\"")).isdigit() else k: read_number(o[1]) for o in pairs}
+    return text if text == "find" or same_by(text) else lr_from(text) if "slice" in text else read_number(text)
+
 
 def read_entry(field, raw):
     "What a control holds, as a value of the field"
-    if field=="lr": return read_lr(raw)
-    if field=="patience": return None if raw in ("", None) else read_number(raw)
+    if field == "lr":
+        return read_lr(raw)
+    if field == "patience":
+        return None if raw in ("", None) else read_number(raw)
     return read_number(raw) if field in ("lr_mult", "lr_decay", "pct_start", "div") else raw
 
+
 def write_number(v):
-    if isinstance(v, str): return v
-    return f"{v:g}" if float(f"{v:g}")==v else repr(float(v))
+    if isinstance(v, str):
+        return v
+    return f"{v:g}" if float(f"{v:g}") == v else repr(float(v))
+
 
 def write_entry(field, v):
     "A value of the field, as its control shows it"
-    if isinstance(v, slice): return f"{write_number(v.start)} to {write_number(v.stop)}"
-    if isinstance(v, dict): return ", ".join(f"{k}: {write_number(o)}" for k,o in v.items())
-    if field=="patience": return "" if v is None else str(v)
+    if isinstance(v, slice):
+        return f"{write_number(v.start)} to {write_number(v.stop)}"
+    if isinstance(v, dict):
+        return ", ".join(f"{k}: {write_number(o)}" for k, o in v.items())
+    if field == "patience":
+        return "" if v is None else str(v)
     return write_number(v) if field in ("lr", "lr_mult", "lr_decay", "pct_start", "div") else v
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #a8d3d2fa
@@ -180,39 +242,72 @@ def span(names, every):
     "Names of groups as ranges: 'stem … layer2, head'"
     runs = []
     for n in names:
-        if runs and every.index(n)==every.index(runs[-1][-1])+1: runs[-1].append(n)
-        else: runs.append([n])
-    return ", ".join(r[0] if len(r)==1 else f"{r[0]}, {r[1]}" if len(r)==2 else f"{r[0]} … {r[-1]}" for r in runs)
+        if runs and every.index(n) == every.index(runs[-1][-1]) + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ", ".join(r[0] if len(r) == 1 else f"{r[0]}, {r[1]}" if len(r) == 2 else f"{r[0]} … {r[-1]}" for r in runs)
+
 
 def trains_words(parts, reading):
     "What trains, in words, with the number of parameters"
     every, a, z = list(reading.groups), parts[0], parts[-1]
-    size = {n: sum(p.numel() for p in ps) for n,ps in reading.groups.items()}
-    full, some = [n for n in every if z[n]==size[n]], [n for n in every if 0<z[n]<size[n]]
-    what = "all groups" if len(full)==len(every) else span(full, every)
-    if some: what += (", " if what else "")+"part of "+span(some, every)
+    size = {n: sum(p.numel() for p in ps) for n, ps in reading.groups.items()}
+    full, some = [n for n in every if z[n] == size[n]], [n for n in every if 0 < z[n] < size[n]]
+    what = "all groups" if len(full) == len(every) else span(full, every)
+    if some:
+        what += (", " if what else "") + "part of " + span(some, every)
     n = number(sum(z.values()))
-    if len(parts)>1:
-        return f"trains one group more each time: {span([n for n in every if a[n]], every)}, then back to {full[0]}", f"{number(sum(a.values()))} to {n}"
+    if len(parts) > 1:
+        return (
+            f"trains one group more each time: {span([n for n in every if a[n]], every)}, then back to {full[0]}",
+            f"{number(sum(a.values()))} to {n}",
+        )
     return f"trains {what or 'nothing'}", n
 
+
 def rate_words(s):
-    lr = {"find": "rate from a sweep", "same": "rate as before"}.get(s.lr if isinstance(s.lr, str) else "", f"rate {write_entry('lr', s.lr)}")
-    return lr+(f", stem ÷{s.lr_mult:g}" if s.lr_mult>1 else f", each {'layer' if s.per_layer else 'group'} ÷{s.lr_decay:.3g}" if s.lr_decay>1 else "")
+    lr = {"find": "rate from a sweep", "same": "rate as before"}.get(
+        s.lr if isinstance(s.lr, str) else "", f"rate {write_entry('lr', s.lr)}"
+    )
+    return lr + (
+        f", stem ÷{s.lr_mult:g}"
+        if s.lr_mult > 1
+        else f", each {'layer' if s.per_layer else 'group'} ÷{s.lr_decay:.3g}"
+        if s.lr_decay > 1
+        else ""
+    )
+
 
 def freeze_map(parts, reading):
     "Groups as rows, the head on top; parts as columns"
-    size, h = {n: sum(p.numel() for p in ps) for n,ps in reading.groups.items()}, row_height(reading)
-    kind = lambda p, n: "ftl-frozen" if not p[n] and size[n] else "ftl-trains" if p[n]==size[n] else "ftl-partly"
+    size, h = {n: sum(p.numel() for p in ps) for n, ps in reading.groups.items()}, row_height(reading)
+    kind = lambda p, n: "ftl-frozen" if not p[n] and size[n] else "ftl-trains" if p[n] == size[n] else "ftl-partly"
     cells = "".join(f'<i class="{kind(p, n)}"></i>' for n in reversed(reading.groups) for p in parts)
-    return f'<div class="ftl-map" aria-hidden="true" style="grid-template-columns:repeat({len(parts)},1fr);grid-auto-rows:{h}px">{cells}</div>'
+    return (
+        f'<div class="ftl-map" aria-hidden="true" style="grid-template-columns:repeat({len(parts)},1fr);'
+        f'grid-auto-rows:{h}px">{cells}</div>'
+    )
 
-def row_height(reading): return max(2, min(11, 72//len(reading.groups)))
+
+def row_height(reading):
+    return max(2, min(11, 72 // len(reading.groups)))
+
 
 def plan_total(plan, trains, reading):
     "Epochs, stages, and the parameters that train in each"
-    epochs = sum(s.epochs*max(len(p), 1) for s,p in zip(plan.stages, trains))
-    share = lambda p: f"{sum(p.values())/max(reading.total, 1):.2%}" if sum(p.values())<.01*reading.total else f"{sum(p.values())/max(reading.total, 1):.0%}"
-    each = "; ".join(f"{s.name} {trains_words(p, reading)[1]} ({share(p[-1])})" if p else f"{s.name} does not fit" for s,p in zip(plan.stages, trains))
+    epochs = sum(s.epochs * max(len(p), 1) for s, p in zip(plan.stages, trains))
+    share = lambda p: (
+        f"{sum(p.values()) / max(reading.total, 1):.2%}"
+        if sum(p.values()) < 0.01 * reading.total
+        else f"{sum(p.values()) / max(reading.total, 1):.0%}"
+    )
+    each = "; ".join(
+        f"{s.name} {trains_words(p, reading)[1]} ({share(p[-1])})" if p else f"{s.name} does not fit"
+        for s, p in zip(plan.stages, trains)
+    )
     n = len(plan.stages)
-    return f"{epochs} epoch{'s'*(epochs>1)} in {n} stage{'s'*(n>1)}. Of {number(reading.total)} parameters train: {each}."
+    return (
+        f"{epochs} epoch{'s' * (epochs > 1)} in {n} stage{'s' * (n > 1)}. Of {number(reading.total)} parameters "
+        f"train: {each}."
+    )

@@ -14,21 +14,25 @@ __all__ = ['CHART_CSS', 'nice_ticks', 'decades', 'tick_text', 'thinned', 'Chart'
 
 # %% ../../nbs/api/panels/02_svg_chart.ipynb #c620782a
 def nice_ticks(
-    lo: float, hi: float,
-    n: int = 5,             # at most so many
-    whole: bool = False,    # whole numbers only
+    lo: float,
+    hi: float,
+    n: int = 5,  # at most so many
+    whole: bool = False,  # whole numbers only
 ) -> list[float]:
     "Round numbers between `lo` and `hi`, in equal steps"
-    steps = (m*10.**e for e in range(math.floor(math.log10(hi-lo))-1, 99) for m in (1, 2, 5))
-    step = next(t for t in steps if (hi-lo)/t<n and (t>=1 or not whole))
-    return [round(k*step, 12) for k in range(math.ceil(lo/step-1e-9), math.floor(hi/step+1e-9)+1)]
+    steps = (m * 10.0**e for e in range(math.floor(math.log10(hi - lo)) - 1, 99) for m in (1, 2, 5))
+    step = next(t for t in steps if (hi - lo) / t < n and (t >= 1 or not whole))
+    return [round(k * step, 12) for k in range(math.ceil(lo / step - 1e-9), math.floor(hi / step + 1e-9) + 1)]
+
 
 def decades(lo: float, hi: float) -> list[float]:
     "Powers of ten between `lo` and `hi`; twos and fives too where there are few"
-    powers = [10.**k for k in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi))+1)]
-    ticks = [t for t in powers if lo<=t<=hi]
-    if len(ticks)<2: ticks = [m*p for p in powers for m in (1, 2, 5) if lo<=m*p<=hi]
-    return ticks[::max(len(ticks)//4, 1)]
+    powers = [10.0**k for k in range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)]
+    ticks = [t for t in powers if lo <= t <= hi]
+    if len(ticks) < 2:
+        ticks = [m * p for p in powers for m in (1, 2, 5) if lo <= m * p <= hi]
+    return ticks[:: max(len(ticks) // 4, 1)]
+
 
 def tick_text(v: float, log: bool = False) -> str:
     "1e-3 on a logarithmic axis, else at most four digits"
@@ -38,34 +42,48 @@ def tick_text(v: float, log: bool = False) -> str:
 CHART_CSS = """<style>
 .ftl-chart svg{width:100%;max-width:340px;height:auto;display:block;color:var(--jp-ui-font-color1,currentColor)}
 .ftl-chart text{font:10px var(--jp-ui-font-family,sans-serif);fill:currentColor;opacity:.8}
-.ftl-chart .a{stroke:#2a7fc4;fill:none;stroke-width:1.6;stroke-linejoin:round} .ftl-chart .b{stroke:#e07b00;fill:none;stroke-width:1.6}
-.ftl-chart .dot{fill:#e07b00} .ftl-chart .axis{stroke:currentColor;opacity:.5} .ftl-chart .grid{stroke:currentColor;opacity:.15}
+.ftl-chart .a{stroke:#2a7fc4;fill:none;stroke-width:1.6;stroke-linejoin:round}
+.ftl-chart .b{stroke:#e07b00;fill:none;stroke-width:1.6}
+.ftl-chart .dot{fill:#e07b00} .ftl-chart .axis{stroke:currentColor;opacity:.5}
+.ftl-chart .grid{stroke:currentColor;opacity:.15}
 .ftl-chart .ka{color:#2a7fc4;letter-spacing:-2px} .ftl-chart .kb{color:#e07b00}
 </style>"""
-_W, _H, _LEFT, _TOP, _BOTTOM = 300, 150, 40, 6, 20
-_MOST = 150   # points in a line
+_W = 300
+_H = 150
+_LEFT = 40
+_TOP = 6
+_BOTTOM = 20
+_MOST = 150  # points in a line
+
 
 def thinned(xs, ys):
     "At most some 150 of the points, the last among them"
-    n = len(xs); keep = np.unique(np.append(np.arange(0, n, max(n//_MOST, 1)), n-1)) if n else []
+    n = len(xs)
+    keep = np.unique(np.append(np.arange(0, n, max(n // _MOST, 1)), n - 1)) if n else []
     return np.array(xs, float)[keep], np.array(ys, float)[keep]
+
 
 class Chart(w.HTML):
     "A plain line and a line with points, either of which may be missing, over epochs"
-    def __init__(self,
+
+    def __init__(
+        self,
         title: str,
-        line: str = "",     # what the plain line is
-        points: str = "",   # what the one with points is
+        line: str = "",  # what the plain line is
+        points: str = "",  # what the one with points is
         log: bool = False,  # logarithmic
     ):
-        self.title, self.names, self.logy, self.series = title, (line, points), log, [(np.array([]), np.array([])) for _ in range(2)]
+        self.title = title
+        self.names = (line, points)
+        self.logy = log
+        self.series = [(np.array([]), np.array([])) for _ in range(2)]
         super().__init__()
         self.add_class("ftl-chart")
 
     def set(self, i: int, x, y):
         "Points of the plain line (0) or of the one with points (1); what cannot be drawn is left out"
         x, y = np.asarray(x, float), np.asarray(y, float)
-        ok = np.isfinite(y)&((y>0)|(not self.logy))
+        ok = np.isfinite(y) & ((y > 0) | (not self.logy))
         self.series[i] = (x[ok], y[ok])
 
     def show(self, end: float):
@@ -74,28 +92,42 @@ class Chart(w.HTML):
 
 # %% ../../nbs/api/panels/02_svg_chart.ipynb #517acd81
 def _range(series, log):
-    ys = np.concatenate([y for _,y in series])
-    if not len(ys): return None
-    lo,hi = float(ys.min()), float(np.quantile(ys, .995))   # a peak of one batch must not flatten the rest
-    pad = .06*(hi-lo) or .05*abs(hi) or .05
-    return (lo/1.3, hi*1.3) if log else (lo-pad, hi+pad)
+    ys = np.concatenate([y for _, y in series])
+    if not len(ys):
+        return None
+    lo, hi = float(ys.min()), float(np.quantile(ys, 0.995))  # a peak of one batch must not flatten the rest
+    pad = 0.06 * (hi - lo) or 0.05 * abs(hi) or 0.05
+    return (lo / 1.3, hi * 1.3) if log else (lo - pad, hi + pad)
+
 
 def chart_html(title, names, series, end, log=False) -> str:
     "The chart as HTML: heading with a key, and SVG"
-    key = "".join(f' <span class="k{c}" aria-hidden="true">{s}</span> {esc(n)}' for c,s,n in zip("ab", ("━━", "●"), names) if n)
+    key = "".join(
+        f' <span class="k{c}" aria-hidden="true">{s}</span> {esc(n)}' for c, s, n in zip("ab", ("━━", "●"), names) if n
+    )
     head, r = f"<b>{esc(title)}</b>{key}", _range(series, log)
-    if r is None: return head
-    lo,hi = r; f = math.log10 if log else float
-    sx = lambda v: _LEFT+(_W-_LEFT-6)*v/end
-    sy = lambda v: _H-_BOTTOM-(_H-_BOTTOM-_TOP)*(f(v)-f(lo))/(f(hi)-f(lo))
-    base, out = _H-_BOTTOM, []
+    if r is None:
+        return head
+    lo, hi = r
+    f = math.log10 if log else float
+    sx = lambda v: _LEFT + (_W - _LEFT - 6) * v / end
+    sy = lambda v: _H - _BOTTOM - (_H - _BOTTOM - _TOP) * (f(v) - f(lo)) / (f(hi) - f(lo))
+    base, out = _H - _BOTTOM, []
     for v in decades(lo, hi) if log else nice_ticks(lo, hi):
-        out.append(f'<path class="grid" d="M{_LEFT} {sy(v):.1f}H{_W-6}"/><text x="{_LEFT-5}" y="{sy(v)+3:.1f}" text-anchor="end">{tick_text(v, log)}</text>')
-    out += [f'<text x="{sx(v):.1f}" y="{base+13}" text-anchor="middle">{v:g}</text>' for v in nice_ticks(0, end, whole=True)]
-    out.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{base}H{_W-6}" fill="none"/>')
-    for (x,y),c in zip(series, "ab"):
-        pts = [(sx(a), min(max(sy(b), _TOP), base)) for a,b in zip(x, y)]
-        if len(pts)>1: out.append(f'<polyline class="{c}" points="{" ".join(f"{a:.1f},{b:.1f}" for a,b in pts)}"/>')
-        if c=="b": out += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a,b in pts]
-    said = "; ".join(f"{n or title} {y[-1]:.3g} at epoch {x[-1]:.3g}" for n,(x,y) in zip(names, series) if len(x))
+        out.append(
+            f'<path class="grid" d="M{_LEFT} {sy(v):.1f}H{_W - 6}"/>'
+            f'<text x="{_LEFT - 5}" y="{sy(v) + 3:.1f}" text-anchor="end">{tick_text(v, log)}</text>'
+        )
+    out += [
+        f'<text x="{sx(v):.1f}" y="{base + 13}" text-anchor="middle">{v:g}</text>'
+        for v in nice_ticks(0, end, whole=True)
+    ]
+    out.append(f'<path class="axis" d="M{_LEFT} {_TOP}V{base}H{_W - 6}" fill="none"/>')
+    for (x, y), c in zip(series, "ab"):
+        pts = [(sx(a), min(max(sy(b), _TOP), base)) for a, b in zip(x, y)]
+        if len(pts) > 1:
+            out.append(f'<polyline class="{c}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in pts)}"/>')
+        if c == "b":
+            out += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in pts]
+    said = "; ".join(f"{n or title} {y[-1]:.3g} at epoch {x[-1]:.3g}" for n, (x, y) in zip(names, series) if len(x))
     return f'{head}<svg viewBox="0 0 {_W} {_H}" role="img" aria-label="{esc(title)}: {esc(said)}">{"".join(out)}</svg>'

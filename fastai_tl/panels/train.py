@@ -7,6 +7,7 @@ from __future__ import annotations
 import math, time, weakref
 import ipywidgets as w
 import numpy as np
+from fastcore.basics import patch
 from ..training.run_control import Control
 from ..core.errors import StateError
 from ..core.learner_lock import owner_of
@@ -22,8 +23,17 @@ __all__ = ['Feed', 'TrainJob', 'TrainPanel']
 # %% ../../nbs/api/panels/10_train.ipynb #f72b1eaa
 class Feed:
     "Losses, metrics and rates of a run so far"
+
     def __init__(self):
-        self.at, self.loss, self.lr, self.stages, self.done, self.total, self.note, self.per, self.first = [], [], [], {}, 0, 1, "", 1, 0
+        self.at = []
+        self.loss = []
+        self.lr = []
+        self.stages = {}
+        self.done = 0
+        self.total = 1
+        self.note = ""
+        self.per = 1
+        self.first = 0
         self.begun = False
 
     def goes_on(self, other: Feed) -> Feed:
@@ -33,119 +43,188 @@ class Feed:
 
     def add(self, learn, done, total, note):
         "Note what the Learner says after a batch"
-        more, self.done, self.total, self.note = done>self.done, done, total, note
-        if getattr(learn, "rate_sweep", None) is not None or not more: return   # a sweep is not training, nor is the storing of features
+        more = done > self.done
+        self.done = done
+        self.total = total
+        self.note = note
+        if getattr(learn, "rate_sweep", None) is not None or not more:
+            return  # a sweep is not training, nor is the storing of features
         rec = learn.recorder
-        self.per = max(len(learn.dls.train)+(len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0), 1)
+        self.per = max(len(learn.dls.train) + (len(learn.dls.loaders[1]) if len(learn.dls.loaders) > 1 else 0), 1)
         if learn.training and hasattr(learn, "smooth_loss"):
-            self.first = (done-1)//self.per-learn.epoch   # epochs of the stages before
-            now = self.first+learn.epoch+(learn.iter+1)/len(learn.dls.train)
-            if not self.begun:   # what is trained again is drawn again
-                n, self.begun = sum(a<now for a in self.at), True
+            self.first = (done - 1) // self.per - learn.epoch  # epochs of the stages before
+            now = self.first + learn.epoch + (learn.iter + 1) / len(learn.dls.train)
+            if not self.begun:  # what is trained again is drawn again
+                n, self.begun = sum(a < now for a in self.at), True
                 del self.at[n:], self.loss[n:], self.lr[n:]
-            self.at.append(now); self.loss.append(float(learn.smooth_loss)); self.lr.append(learn.opt.hypers[-1]["lr"])
+            self.at.append(now)
+            self.loss.append(float(learn.smooth_loss))
+            self.lr.append(learn.opt.hypers[-1]["lr"])
         self.look(rec)
 
     def look(self, rec):
         "Note the epochs that are complete"
-        if getattr(rec, "values", None) is None: return   # still empty: kept all the same, as the last row comes when the next stage has begun
+        if getattr(rec, "values", None) is None:
+            return  # still empty: kept all the same, as the last row comes when the next stage has begun
         names = [n for n in rec.metric_names if n not in ("epoch", "time")]
         self.stages[self.first] = (rec.values, names)
 
     @property
     def epochs_shown(self) -> int:
         "How far the horizontal axis goes: to the end of the plan, or to twice as far as the run is"
-        planned, now = max(round(self.total/self.per), 1), math.ceil(self.done/self.per)
-        return min(planned, max(2**math.ceil(math.log2(max(now, 1))+.5), 5))
+        planned, now = max(round(self.total / self.per), 1), math.ceil(self.done / self.per)
+        return min(planned, max(2 ** math.ceil(math.log2(max(now, 1)) + 0.5), 5))
 
     def epochs(self) -> list[tuple[int, dict]]:
         "For each complete epoch its number, from 1, and losses and metrics by name"
-        return [(first+i+1, dict(zip(names, map(_plain, v)))) for first,(vals,names) in sorted(self.stages.items()) for i,v in enumerate(list(vals))]
+        return [
+            (first + i + 1, dict(zip(names, map(_plain, v))))
+            for first, (vals, names) in sorted(self.stages.items())
+            for i, v in enumerate(list(vals))
+        ]
 
-def _plain(v): return float(v) if v is not None else float("nan")
+
+def _plain(v):
+    return float(v) if v is not None else float("nan")
+
 
 class TrainJob(Job):
     "A run of a plan in a thread, which panels watch"
+
     def __init__(self, learn, plan, seed=None, **kw):
-        self.plan, self.seed, self.kw, self.control, self.feed = plan, seed, kw, Control(), Feed()
-        self.viewers, self.starter, self.due, self.asked_pause = weakref.WeakSet(), lambda: None, 0., False
+        self.plan = plan
+        self.seed = seed
+        self.kw = kw
+        self.control = Control()
+        self.feed = Feed()
+        self.viewers = weakref.WeakSet()
+        self.starter = lambda: None
+        self.due = 0.0
+        self.asked_pause = False
         old = _last.get(learn)
-        if old is not None and old.plan==plan and (old.result is None or not old.result.finished): self.feed.goes_on(old.feed)
+        if old is not None and old.plan == plan and (old.result is None or not old.result.finished):
+            self.feed.goes_on(old.feed)
         super().__init__(learn, "TrainPanel", TrainJob.train, TrainJob.ended, stop=self.control.stop)
 
     def train(self):
-        if self.seed is not None: reseed(self.learn, self.seed)
+        if self.seed is not None:
+            reseed(self.learn, self.seed)
         return run_plan(self.learn, self.plan, control=self.control, on_progress=self.report, **self.kw)
 
     def report(self, done, total, note):
         self.note = note
-        if self.asked and getattr(self.learn, "rate_sweep", None) is not None: raise Cancelled("Stopped while the rate was looked for.")   # between two batches
+        if self.asked and getattr(self.learn, "rate_sweep", None) is not None:
+            raise Cancelled("Stopped while the rate was looked for.")  # between two batches
         self.feed.add(self.learn, done, total, note)
         now = time.perf_counter()
-        if now<self.due: return
-        for v in list(self.viewers): v.draw()
+        if now < self.due:
+            return
+        for v in list(self.viewers):
+            v.draw()
         end = time.perf_counter()
-        self.due = end+max(.1, 200*(end-now))
+        self.due = end + max(0.1, 200 * (end - now))
 
     def ended(self):
         self.feed.look(getattr(self.learn, "recorder", None))
         _last[self.learn] = self
         for v in list(self.viewers):
-            v.job = self; v.ended(self)
-            for f in list(v.on_end) if v is self.starter() else []: f(self)
+            v.job = self
+            v.ended(self)
+            for f in list(v.on_end) if v is self.starter() else []:
+                f(self)
         refresh_all(self.learn)
 
-_last = weakref.WeakKeyDictionary()   # by Learner: its last run, for panels that are opened later
+
+_last = weakref.WeakKeyDictionary()  # by Learner: its last run, for panels that are opened later
 
 # %% ../../nbs/api/panels/10_train.ipynb #f2fade44
 _CSS = """<style>
-.ftl-TrainPanel .ftl-charts{flex-flow:row wrap;gap:6px;overflow:hidden} .ftl-TrainPanel .ftl-charts>*{flex:1 1 250px;min-width:0}
-.ftl-TrainPanel table.ftl-table td,.ftl-TrainPanel table.ftl-table th{text-align:right;font-variant-numeric:tabular-nums}
+.ftl-TrainPanel .ftl-charts{flex-flow:row wrap;gap:6px;overflow:hidden}
+.ftl-TrainPanel .ftl-charts>*{flex:1 1 250px;min-width:0}
+.ftl-TrainPanel table.ftl-table td,.ftl-TrainPanel table.ftl-table th{text-align:right;
+  font-variant-numeric:tabular-nums}
 </style>"""
+
 
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
+
     heading = "Training"
 
-    def __init__(self,
-        learn,                                   # a fastai `Learner`
-        plan: Plan | None = None,                # what to run; `None`: `Plan.fine_tune()`
-        checkpoint=None,                         # a folder, as in `run_plan`
-        checkpoint_every: str | int = "epoch",   # as in `run_plan`
-        seed: int | None = None,                 # `reseed` with it before each run, so that the same numbers come again; `None`: not
-        name: str = "learn",                     # what the Learner is called in the notebook, for `.code`
+    def __init__(
+        self,
+        learn,  # a fastai `Learner`
+        plan: Plan | None = None,  # what to run; `None`: `Plan.fine_tune()`
+        checkpoint=None,  # a folder, as in `run_plan`
+        checkpoint_every: str | int = "epoch",  # as in `run_plan`
+        seed: int | None = None,  # `reseed` with it before each run, so that the same numbers come again; `None`: not
+        name: str = "learn",  # what the Learner is called in the notebook, for `.code`
     ):
-        self.on_end, self.seed = [], seed   # `on_end`: called with the job after each run, in its thread
-        self._plan, self.kw, self.job = plan or Plan.fine_tune(), dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every), None
+        self.on_end, self.seed = [], seed  # `on_end`: called with the job after each run, in its thread
+        self._plan, self.kw, self.job = (
+            plan or Plan.fine_tune(),
+            dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every),
+            None,
+        )
         super().__init__(learn, name)
-        if isinstance(j := job_of(learn) or _last.get(learn), TrainJob) and (j.running or plan in (None, j.plan)):   # it is under way, or was
-            self.job = j; self._plan = plan or j.plan
-            if j.running: j.viewers.add(self)
-            self.draw(); self.refresh()
+        # it is under way, or was
+        if isinstance(j := job_of(learn) or _last.get(learn), TrainJob) and (j.running or plan in (None, j.plan)):
+            self.job = j
+            self._plan = plan or j.plan
+            if j.running:
+                j.viewers.add(self)
+            self.draw()
+            self.refresh()
 
     def body(self):
         def button(text, tip, do, icon, done=""):
             b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
             b.on_click(lambda _: self.act(do, done, touches=False))
             return b
+
         self.start_button = button("Start", "Run the plan, or go on with it", self.start, "play")
         self.pause_button = button("Pause", "Wait after the batch in flight, or go on", self.pause, "pause")
         self.stop_button = button("Stop", "End after the batch in flight; Start goes on from there", self.stop, "stop")
-        self.last_button = button("Stop after epoch", "End after this epoch and its validation", lambda: self._steer("stop_after_epoch"), "step-forward")
-        self.free_button = button("Unfreeze next", "Train one more group of layers from the next batch on", lambda: self._steer("unfreeze_next"), "unlock",
-                                  "One more group trains from the next batch on, if one is frozen.")
-        self.rate = w.FloatText(value=1e-3, step=0, description="Head rate", tooltip="New peak rate of the head; the others in proportion",
-                                layout=w.Layout(width="190px"))
-        self.rate_button = button("Change rate", "From the next batch on", lambda: self._steer("set_lr", self.rate.value), "exchange",
-                                  "The rate changes with the next batch.")
+        self.last_button = button(
+            "Stop after epoch",
+            "End after this epoch and its validation",
+            lambda: self._steer("stop_after_epoch"),
+            "step-forward",
+        )
+        self.free_button = button(
+            "Unfreeze next",
+            "Train one more group of layers from the next batch on",
+            lambda: self._steer("unfreeze_next"),
+            "unlock",
+            "One more group trains from the next batch on, if one is frozen.",
+        )
+        self.rate = w.FloatText(
+            value=1e-3,
+            step=0,
+            description="Head rate",
+            tooltip="New peak rate of the head; the others in proportion",
+            layout=w.Layout(width="190px"),
+        )
+        self.rate_button = button(
+            "Change rate",
+            "From the next batch on",
+            lambda: self._steer("set_lr", self.rate.value),
+            "exchange",
+            "The rate changes with the next batch.",
+        )
         self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
         self.about, self.meter, self.table = w.HTML(), Meter(), w.HTML()
         self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
-        self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox()   # they are put in when there is something to draw
+        # they are put in when there is something to draw
+        self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox()
         self.charts.add_class("ftl-charts")
-        rows = [w.HBox([self.start_button, *self.controls[:3]]), w.HBox([self.free_button, self.rate, self.rate_button])]
-        for r in rows: r.add_class("ftl-wrap")
-        return [w.HTML(_CSS+CHART_CSS), self.about, *rows, self.meter, self.charts, self.table]
+        rows = [
+            w.HBox([self.start_button, *self.controls[:3]]),
+            w.HBox([self.free_button, self.rate, self.rate_button]),
+        ]
+        for r in rows:
+            r.add_class("ftl-wrap")
+        return [w.HTML(_CSS + CHART_CSS), self.about, *rows, self.meter, self.charts, self.table]
 
     @property
     def plan(self) -> Plan:
@@ -154,11 +233,14 @@ class TrainPanel(Panel):
 
     @plan.setter
     def plan(self, plan: Plan):
-        if self.running: raise StateError("A plan is being run. Stop it first: panel.stop().")
-        self._plan = plan; self.refresh()
+        if self.running:
+            raise StateError("A plan is being run. Stop it first: panel.stop().")
+        self._plan = plan
+        self.refresh()
 
     @property
-    def running(self) -> bool: return self.job is not None and self.job.running
+    def running(self) -> bool:
+        return self.job is not None and self.job.running
 
     @property
     def history(self):
@@ -166,125 +248,177 @@ class TrainPanel(Panel):
         return self.job.result if self.job else None
 
 # %% ../../nbs/api/panels/10_train.ipynb #69e93b2d
-def _start(self: TrainPanel) -> TrainJob:
+@patch
+def start(self: TrainPanel) -> TrainJob:
     "Run the plan in a thread, from where it was stopped if it was; returns the job"
     job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
     job.starter = weakref.ref(self)
     job.viewers.add(self)
-    for p in panels_of(self.learn):   # other open ones with this plan show it, and can stop it
-        if isinstance(p, TrainPanel) and p._plan==self._plan: job.viewers.add(p)
+    for p in panels_of(self.learn):  # other open ones with this plan show it, and can stop it
+        if isinstance(p, TrainPanel) and p._plan == self._plan:
+            job.viewers.add(p)
     job.start()
-    for p in list(job.viewers): p.job = job; p.drawn = 0
+    for p in list(job.viewers):
+        p.job = job
+        p.drawn = 0
     return job
 
-def _pause(self: TrainPanel):
+
+@patch
+def pause(self: TrainPanel):
     "Wait after the batch in flight; or, if that is so already, go on"
     self._check_running()
     job = self.job
     (job.control.resume if job.asked_pause else job.control.pause)()
     job.asked_pause = not job.asked_pause
 
-def _stop(self: TrainPanel):
+
+@patch
+def stop(self: TrainPanel):
     "End after the batch in flight"
     self._check_running()
     self.job.stop()
 
-def _wait(self: TrainPanel, seconds: float | None = None):
+
+@patch
+def wait(self: TrainPanel, seconds: float | None = None):
     "Wait for the end, and return the history; Ctrl-C meanwhile stops the training at a batch boundary"
-    if self.job is not None: self.job.wait(seconds)
+    if self.job is not None:
+        self.job.wait(seconds)
     return self.history
 
+
+@patch
 def _steer(self: TrainPanel, what, *args):
     self._check_running()
     getattr(self.job.control, what)(*args)
 
-def _check_running(self: TrainPanel):
-    if not self.running: raise StateError("Nothing is being trained. Press Start.")
 
-TrainPanel.start, TrainPanel.pause, TrainPanel.stop, TrainPanel.wait = _start, _pause, _stop, _wait
-TrainPanel._steer, TrainPanel._check_running = _steer, _check_running
+@patch
+def _check_running(self: TrainPanel):
+    if not self.running:
+        raise StateError("Nothing is being trained. Press Start.")
 
 # %% ../../nbs/api/panels/10_train.ipynb #04f3c773
-def _draw(self: TrainPanel):
+@patch
+def draw(self: TrainPanel):
     "Write what the run has noted into the charts"
     job = self.job
-    if job is None or self.closed: return
+    if job is None or self.closed:
+        return
     with self.writing():
         f = job.feed
         self.meter.tell(f.done, f.total, f.note)
         if f.at:
             put(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
-            self.loss.set(0, *thinned(f.at[:n], f.loss[:n])); self.lr.set(0, *thinned(f.at[:n], f.lr[:n]))
+            self.loss.set(0, *thinned(f.at[:n], f.loss[:n]))
+            self.lr.set(0, *thinned(f.at[:n], f.lr[:n]))
             self._draw_epochs(f.epochs())
-            for c in self.charts.children: c.show(f.epochs_shown)
-        put(self.pause_button, description="Continue" if job.asked_pause else "Pause", icon="play" if job.asked_pause else "pause")
+            for c in self.charts.children:
+                c.show(f.epochs_shown)
+        put(
+            self.pause_button,
+            description="Continue" if job.asked_pause else "Pause",
+            icon="play" if job.asked_pause else "pause",
+        )
     frozen = sum(not p.requires_grad for p in self.learn.model.parameters())
-    if frozen!=getattr(job, "frozen", frozen): refresh_all(self.learn)   # a stage began, or one more group was released
+    if frozen != getattr(job, "frozen", frozen):
+        refresh_all(self.learn)  # a stage began, or one more group was released
     job.frozen = frozen
 
+
+@patch
 def _draw_epochs(self: TrainPanel, epochs):
-    if len(epochs)==getattr(self, "drawn", 0) or not epochs: return
+    if len(epochs) == getattr(self, "drawn", 0) or not epochs:
+        return
     self.drawn = len(epochs)
     names = list(epochs[-1][1])
-    column = lambda k: (np.array([e for e,_ in epochs], float), np.array([v.get(k, np.nan) for _,v in epochs]))
-    if "valid_loss" in names: self.loss.set(1, *column("valid_loss"))
+    column = lambda k: (np.array([e for e, _ in epochs], float), np.array([v.get(k, np.nan) for _, v in epochs]))
+    if "valid_loss" in names:
+        self.loss.set(1, *column("valid_loss"))
     if metrics := [n for n in names if not n.endswith("loss")]:
-        self.metric.title = metrics[0]; self.metric.set(1, *column(metrics[0]))
+        self.metric.title = metrics[0]
+        self.metric.set(1, *column(metrics[0]))
     head = "".join(f"<th>{esc(n)}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
-    rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e,v in epochs[-8:])
-    more = f'<p class="ftl-dim">The last 8 of {len(epochs)} epochs.</p>' if len(epochs)>8 else ""
+    rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e, v in epochs[-8:])
+    more = f'<p class="ftl-dim">The last 8 of {len(epochs)} epochs.</p>' if len(epochs) > 8 else ""
     put(self.table, value=f'<table class="ftl-table"><tr>{head}</tr>{rows}</table>{more}')
 
-TrainPanel.draw, TrainPanel._draw_epochs = _draw, _draw_epochs
-
 # %% ../../nbs/api/panels/10_train.ipynb #6f876049
-def _ended(self: TrainPanel, job):
+@patch
+def ended(self: TrainPanel, job):
     "The run is over, one way or another"
-    if self.closed: return
+    if self.closed:
+        return
     self.draw()
     with self.writing():
         self.meter.hide()
-        if isinstance(job.error, Cancelled): self.say("Stopped while the rate was looked for. Start looks for it again.")
-        elif job.error is not None: self.say_error(job.error)
-        elif job.result.finished: self.say(f"Finished. {job.result.summary}".strip(), "good")
-        else: self.say("Stopped. Go on continues from there.")
+        if isinstance(job.error, Cancelled):
+            self.say("Stopped while the rate was looked for. Start looks for it again.")
+        elif job.error is not None:
+            self.say_error(job.error)
+        elif job.result.finished:
+            self.say(f"Finished. {job.result.summary}".strip(), "good")
+        else:
+            self.say("Stopped. Go on continues from there.")
 
-def _update(self: TrainPanel):
+
+@patch
+def update(self: TrainPanel):
     j = job_of(self.learn)
-    if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers): self.job = j; j.viewers.add(self)   # its own panel is gone
+    if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers):
+        self.job = j
+        j.viewers.add(self)  # its own panel is gone
     run = self.running
     put(self.start_button, disabled=run, description="Go on" if not run and self._can_go_on() else "Start")
-    for b in self.controls: put(b, disabled=not run)
+    for b in self.controls:
+        put(b, disabled=not run)
     paused = run and self.job.asked_pause
     put(self.pause_button, description="Continue" if paused else "Pause", icon="play" if paused else "pause")
     own = owner_of(self.learn)
-    other = f'<div class="ftl-say ftl-warn">⚠ {esc(own.who)} is using this Learner.</div>' if own is not None and not run else ""
-    stages = "; ".join(f"<b>{esc(s.name)}</b> {s.epochs} epoch{'s'*(s.epochs>1)}, {_trains(s.train)}, rate {_rate(s.lr)}" for s in self._plan.stages)
+    other = (
+        f'<div class="ftl-say ftl-warn">⚠ {esc(own.who)} is using this Learner.</div>'
+        if own is not None and not run
+        else ""
+    )
+    stages = "; ".join(
+        f"<b>{esc(s.name)}</b> {s.epochs} epoch{'s' * (s.epochs > 1)}, {_trains(s.train)}, rate {_rate(s.lr)}"
+        for s in self._plan.stages
+    )
     put(self.about, value=f"<p>{stages}.</p>{other}")
 
-def _can_go_on(self: TrainPanel) -> bool:
-    return self.history is not None and not self.history.finished and self.job.plan==self._plan
 
-TrainPanel._can_go_on = _can_go_on
+@patch
+def _can_go_on(self: TrainPanel) -> bool:
+    return self.history is not None and not self.history.finished and self.job.plan == self._plan
+
 
 def _trains(t):
-    if isinstance(t, tuple): return ", ".join(t)
+    if isinstance(t, tuple):
+        return ", ".join(t)
     return {"all": "all layers", "each": "one group after another", "head": "the head"}.get(t, f"from {t} on")
 
+
 def _rate(lr):
-    if isinstance(lr, dict): return "by group"
-    if isinstance(lr, slice): return f"{lr.start:g} to {lr.stop:g}"
+    if isinstance(lr, dict):
+        return "by group"
+    if isinstance(lr, slice):
+        return f"{lr.start:g} to {lr.stop:g}"
     return {"find": "from a sweep", "same": "as before"}.get(lr, lr) if isinstance(lr, str) else f"{lr:g}"
 
-def _code(self: TrainPanel) -> str:
+
+@patch(as_prop=True)
+def code(self: TrainPanel) -> str:
     "The run as a call; what was changed while it ran is in comments"
-    args = "".join(f", {k}={v!r}" for k,v in self.kw.items() if v not in (None, "epoch"))
+    args = "".join(f", {k}={v!r}" for k, v in self.kw.items() if v not in (None, "epoch"))
     done = self.history.actions if self.history is not None else []
-    said = "".join(f"\n# while it ran, stage {a['stage']+1}, epoch {a['epoch']+1}, batch {a['batch']}: {a['action']}"
-                   +(f"({a['value']!r})" if a["value"] is not None else "") for a in done if a["action"] not in ("pause", "resume"))
+    said = "".join(
+        f"\n# while it ran, stage {a['stage'] + 1}, epoch {a['epoch'] + 1}, batch {a['batch']}: {a['action']}"
+        + (f"({a['value']!r})" if a["value"] is not None else "")
+        for a in done
+        if a["action"] not in ("pause", "resume")
+    )
     seed = f"reseed({self.name}, {self.seed})\n" if self.seed is not None else ""
     return f"{seed}plan = {self._plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"
-
-TrainPanel.ended, TrainPanel.update, TrainPanel.code = _ended, _update, property(_code)

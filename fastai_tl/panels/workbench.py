@@ -34,24 +34,58 @@ __all__ = ['STEPS', 'Done', 'Workbench', 'w_note']
 
 # %% ../../nbs/api/panels/15_workbench.ipynb #7c1f099c
 STEPS = (
-    ("Backbone", "A network that has learned to see on many pictures knows edges, textures and shapes that your pictures have, too. "
-                 "Choose a small one to try things out, and a larger one when everything else works."),
-    ("Head", "The last layers name the classes of the old task, so they are replaced by new ones for yours. "
-             "The new head starts from random weights; everything before it keeps what it knows."),
-    ("Freeze", "A random head sends large, wrong gradients backwards, which would spoil what the layers before it know. "
-               "So they are frozen first: neither their weights nor their running statistics move."),
-    ("Train the head", "With the body frozen only the head learns, which is quick and safe. "
-                       "The learning rate matters most: look for it, and then train for a few epochs."),
-    ("Fine-tune", "Now that the head makes sense, layers before it may adapt to your pictures, the early ones in smaller steps than the late ones. "
-                  "It helps when your pictures differ from the old ones; watch the validation loss, for it can also hurt."),
-    ("Evaluate, export", "Accuracy on pictures that were not trained on, with its interval, says how good the model is; its worst mistakes say why. "
-                         "What is exported holds weights and a manifest, runs no code when it is loaded, and is checked before it is called done."),
+    (
+        "Backbone",
+        (
+            "A network that has learned to see on many pictures knows edges, textures and shapes that your pictures "
+            "have, too. Choose a small one to try things out, and a larger one when everything else works."
+        ),
+    ),
+    (
+        "Head",
+        (
+            "The last layers name the classes of the old task, so they are replaced by new ones for yours. The new "
+            "head starts from random weights; everything before it keeps what it knows."
+        ),
+    ),
+    (
+        "Freeze",
+        (
+            "A random head sends large, wrong gradients backwards, which would spoil what the layers before it know. "
+            "So they are frozen first: neither their weights nor their running statistics move."
+        ),
+    ),
+    (
+        "Train the head",
+        (
+            "With the body frozen only the head learns, which is quick and safe. The learning rate matters most: look "
+            "for it, and then train for a few epochs."
+        ),
+    ),
+    (
+        "Fine-tune",
+        (
+            "Now that the head makes sense, layers before it may adapt to your pictures, the early ones in smaller "
+            "steps than the late ones. It helps when your pictures differ from the old ones; watch the validation "
+            "loss, for it can also hurt."
+        ),
+    ),
+    (
+        "Evaluate, export",
+        (
+            "Accuracy on pictures that were not trained on, with its interval, says how good the model is; its worst "
+            "mistakes say why. What is exported holds weights and a manifest, runs no code when it is loaded, and is "
+            "checked before it is called done."
+        ),
+    ),
 )
+
 
 @dataclass(frozen=True)
 class Done:
     "Something that was done in the workbench, and the Python that does it again"
-    step: int      # of `STEPS`, from 0
+
+    step: int  # of `STEPS`, from 0
     code: str
     note: str = ""
 
@@ -62,89 +96,311 @@ _CSS = """<style>
 .ftl-Workbench .ftl-why{max-width:68em} .ftl-Workbench .ftl-Workbench-page>.ftl-panel{margin:6px 0;max-width:none}
 .ftl-Workbench .ftl-Workbench-page{overflow:hidden}
 </style>"""
-_FAMILIES = ("On this machine", "VGG", "ResNet", "MobileNet", "EfficientNet", "ConvNeXt", "DenseNet", "RegNet", "ViT", "Swin")
+_FAMILIES = (
+    "On this machine",
+    "VGG",
+    "ResNet",
+    "MobileNet",
+    "EfficientNet",
+    "ConvNeXt",
+    "DenseNet",
+    "RegNet",
+    "ViT",
+    "Swin",
+)
 _HEADS = (("fastai's: pooling, two layers, dropout", None), ("linear: pooling and one layer", "linear"))
-_BN = (("frozen: stands still where layers are frozen", "frozen"), ("affine: only its weights train", "affine"), ("train: as in fastai", "train"))
+_BN = (
+    ("frozen: stands still where layers are frozen", "frozen"),
+    ("affine: only its weights train", "affine"),
+    ("train: as in fastai", "train"),
+)
+
 
 class Workbench(Panel):
     "Six steps from pictures to an exported model, over the same panels that work alone"
+
     heading = "Workbench"
 
-    def __init__(self,
-        data: DataLoaders | Path | str,   # fastai `DataLoaders`, or a folder with one subfolder for each class (see `folder_dls`)
-        size: int | None = None,          # side of the pictures of a folder, in pixels; `None`: as in `settings.ini`
-        bs: int | None = None,            # pictures in a batch of a folder; `None`: as in `settings.ini`
-        seed: int = 0,                    # of the new head and of each training
-        data_code: str | None = None,     # Python that makes the DataLoaders, for `save_notebook`; `None`: known for the kit's own
-        name: str = "learn",              # what the Learner is called in the Python
+    def __init__(
+        self,
+        # fastai `DataLoaders`, or a folder with one subfolder for each class (see `folder_dls`)
+        data: DataLoaders | Path | str,
+        size: int | None = None,  # side of the pictures of a folder, in pixels; `None`: as in `settings.ini`
+        bs: int | None = None,  # pictures in a batch of a folder; `None`: as in `settings.ini`
+        seed: int = 0,  # of the new head and of each training
+        # Python that makes the DataLoaders, for `save_notebook`; `None`: known for the kit's own
+        data_code: str | None = None,
+        name: str = "learn",  # what the Learner is called in the Python
     ):
         if not isinstance(data, (DataLoaders, Path, str)):
-            raise InputError(f"{type(data).__name__}: give fastai DataLoaders, or a folder with one subfolder of pictures for each class.")
-        self.data, self.size, self.bs, self.seed, self.done, self.pages, self.made = data, size, bs, seed, [], {}, None
+            raise InputError(
+                f"{type(data).__name__}: give fastai DataLoaders, or a folder with one subfolder of pictures for each "
+                "class."
+            )
+        self.data = data
+        self.size = size
+        self.bs = bs
+        self.seed = seed
+        self.done = []
+        self.pages = {}
+        self.made = None
         self.dls = data if isinstance(data, DataLoaders) else None
         self.data_code = data_code or getattr(self.dls, "made_by", None)
         super().__init__(None, name)
 
     def body(self):
-        self.steps = w.ToggleButtons(options=[(f"{i+1} {n}", i) for i,(n,_) in enumerate(STEPS)], tooltips=[n for n,_ in STEPS])
+        self.steps = w.ToggleButtons(
+            options=[(f"{i + 1} {n}", i) for i, (n, _) in enumerate(STEPS)], tooltips=[n for n, _ in STEPS]
+        )
         self.steps.observe(lambda ch: (self.say(""), self.refresh()), "value")
-        self.back, self.next = (w.Button(description=d, icon=i, layout=w.Layout(width="auto")) for d,i in (("Back", "arrow-left"), ("Next", "arrow-right")))
-        self.back.on_click(lambda _: self.go(self.steps.value-1)); self.next.on_click(lambda _: self.go(self.steps.value+1))
-        self.about, self.why, self.page = w.HTML(), w.HTML(), w.VBox(); self.page.add_class("ftl-Workbench-page")
+        self.back, self.next = (
+            w.Button(description=d, icon=i, layout=w.Layout(width="auto"))
+            for d, i in (("Back", "arrow-left"), ("Next", "arrow-right"))
+        )
+        self.back.on_click(lambda _: self.go(self.steps.value - 1))
+        self.next.on_click(lambda _: self.go(self.steps.value + 1))
+        self.about, self.why, self.page = w.HTML(), w.HTML(), w.VBox()
+        self.page.add_class("ftl-Workbench-page")
         self.path = w.Text(value="session.ipynb", description="Notebook", layout=w.Layout(width="300px"))
-        self.save = w.Button(description="Save notebook", icon="save", tooltip="Write what was done here as a notebook that does it again",
-                             layout=w.Layout(width="auto"))
-        self.save.on_click(lambda _: self.act(lambda: self.save_notebook(self.path.value), f"Written: {self.path.value}", touches=False))
+        self.save = w.Button(
+            description="Save notebook",
+            icon="save",
+            tooltip="Write what was done here as a notebook that does it again",
+            layout=w.Layout(width="auto"),
+        )
+        self.save.on_click(
+            lambda _: self.act(
+                lambda: self.save_notebook(self.path.value), f"Written: {self.path.value}", touches=False
+            )
+        )
         steps, foot = w.HBox([self.steps]), w.HBox([self.back, self.next, self.path, self.save])
-        steps.add_class("ftl-steps"); foot.add_class("ftl-wrap")
+        steps.add_class("ftl-steps")
+        foot.add_class("ftl-wrap")
         return [w.HTML(_CSS), self.about, steps, self.why, self.page, foot]
 
     def go(self, step: int):
         "Show a step, 0 to 5"
-        self.steps.value = min(max(step, 0), len(STEPS)-1)
+        self.steps.value = min(max(step, 0), len(STEPS) - 1)
 
     @property
     def head_plan(self) -> Plan:
         "One stage that trains what is not frozen now, at the rates that are set now, or at a rate that is looked for"
         lrs, groups = next_lrs(self.learn), layer_groups(self.learn)
-        live = {g: lrs[g] for g,ps in groups.items() if any(p.requires_grad for p in ps)}
-        lr = "find" if not rate_lines(self.learn) else next(iter(live.values())) if len(set(live.values()))==1 else live
+        live = {g: lrs[g] for g, ps in groups.items() if any(p.requires_grad for p in ps)}
+        lr = (
+            "find"
+            if not rate_lines(self.learn)
+            else next(iter(live.values()))
+            if len(set(live.values())) == 1
+            else live
+        )
         return Plan((Stage("head", trains_now(self.learn), self.pages["epochs"].value, lr, bn=bn_policy(self.learn)),))
 
+    def update(self):
+        step = self.steps.value
+        all_train = step == 3 and self.learn is not None and trains_now(self.learn) == "all"
+        note = (
+            (
+                '<div class="ftl-say ftl-warn">⚠ Nothing is frozen now, so this would train everything. '
+                'Step 3 freezes it again.</div>'
+            )
+            if all_train
+            else ""
+        )
+        put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>{note}')
+        put(self.about, value=self._about_html())
+        put(self.back, disabled=step == 0)
+        put(self.next, disabled=step == len(STEPS) - 1)
+        if step > 1 and self.learn is None:
+            page = [w_note("Make the Learner first: steps 1 and 2.")]
+        else:
+            page = self._page(step)
+        put(self.page, children=tuple(page))
+        if self.learn is not None and "train4" in self.pages and not self.pages["train4"].running:
+            if self.pages["train4"]._plan != self.head_plan:
+                self.pages["train4"].plan = self.head_plan
+
+    def _about_html(self):
+        if self.dls is None:
+            data = f"Pictures: {self.data}"
+        else:
+            data = (
+                f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, "
+                f"{len(self.dls.vocab)} classes"
+            )
+        model = (
+            f"; {self.made['arch']}, {number(sum(p.numel() for p in self.learn.model.parameters()))} parameters"
+            if self.learn is not None
+            else ""
+        )
+        return f'<p>{esc(data)}{esc(model)}.</p>'
+
+    def _page(self, step):
+        "The widgets of a step, made when it is first shown"
+        if step not in self.pages:
+            self.pages[step] = (_backbone_page, _head_page, _freeze_page, _train_page, _tune_page, _deploy_page)[step](
+                self
+            )
+        return self.pages[step]
+
+    def _forget_pages(self):
+        "A new Learner gets new panels"
+        for k in [k for k in self.pages if k not in (0, 1) and not isinstance(k, str)]:
+            for c in self.pages.pop(k):
+                c.close()
+        for k in ("train4", "train5", "plan5", "ev"):
+            self.pages.pop(k, None)
+
+    def make(self) -> Job:
+        "Make the Learner from what was chosen, in a thread; what was done with an earlier one is forgotten"
+        for s in (0, 1):
+            self._page(s)
+        want = dict(arch=self.arch.value, head=self.head.value, bn=self.bn.value)
+        args = f", head={want['head']!r}" * (want["head"] is not None) + f", bn={want['bn']!r}" * (
+            want["bn"] != "frozen"
+        )
+        put(self.make_button, disabled=True)
+        self.make_meter.tell(0, 1, "reading the pictures and the weights")
+
+        def work(job):
+            dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
+            reseed(dls, self.seed)
+            return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
+
+        def heard(job):
+            with warnings.catch_warnings(record=True) as said:  # unreadable pictures, what the doctor finds
+                warnings.simplefilter("always", KitWarning)
+                return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
+
+        def done(job):
+            with self.writing():
+                self.make_meter.hide()
+                put(self.make_button, disabled=False)
+            if job.error is not None:
+                return self.say_error(job.error)
+            self.dls, learn, said = job.result
+            if self.data_code is None:
+                self.data_code = getattr(self.dls, "made_by", None)
+            with self.writing():
+                self._forget_pages()
+            self.learn, self.made = learn, want
+            self.done = [
+                Done(0, f"dls = {self.data_code or '…   # the DataLoaders that the Workbench was given'}"),
+                Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})"),
+            ]
+            self.mark = fingerprint(learn)
+            self.refresh()
+            self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
+
+        return Job(None, "Workbench", heard, done).start()
+
+    def _note_done(self, step, code, note=""):
+        self.done.append(Done(step, code, note))
+        self.mark = fingerprint(self.learn)
+        self.code_view.set(self.code)
+
+    def _trained(self, step, panel, job):
+        "Note a run that has ended; one that was stopped is noted when it has been gone on with"
+        if job.error is not None or not job.result.finished:
+            return
+        steered = sorted({a["action"] for a in job.result.actions} - {"pause", "resume", "stop", "stop_after_epoch"})
+        note = (
+            (
+                f"While it ran, {', '.join(steered)} was used, which this notebook does not repeat: the model will be "
+                "another."
+            )
+            if steered
+            else ""
+        )
+        self._note_done(step, panel.code, note)
+
+    def export(self) -> Job:
+        "Export the model into the folder that is given, in a thread"
+        if self.learn is None:
+            raise StateError("There is no Learner yet: make one in step 2.")
+        self._page(5)
+        folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
+        if not folder:
+            raise InputError("Give a folder to export into.")
+        put(self.export_button, disabled=True)
+        self.export_meter.tell(0, 1, "writing and checking")
+
+        def done(job):
+            with self.writing():
+                self.export_meter.hide()
+                put(self.export_button, disabled=False)
+            if job.error is not None:
+                self.say_error(job.error)
+                if "force=True" in self.say_box.value:
+                    put(
+                        self.say_box,
+                        value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"),
+                    )
+                return
+            self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True' * force})")
+            self.say(
+                f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good"
+            )
+
+        return Job(self.learn, "Workbench (export)", lambda job: export(self.learn, folder, force=force), done).start()
+
+    @property
+    def code(self) -> str:
+        "All that was done, as Python"
+        return "\n\n".join(
+            ["from fastai_tl.all import *", *((f"# {d.note}\n" if d.note else "") + d.code for d in self.done)]
+        )
+
+    def save_notebook(
+        self,
+        path: Path | str,  # a file that ends with .ipynb
+    ) -> Path:
+        """Write the session as a notebook that runs by itself and makes the same model (on the CPU, with
+        `num_workers=0` and as many threads). Raises `StateError` where that could not be so, saying why
+        """
+        import nbformat
+
+        path = Path(path).expanduser()
+        if path.suffix != ".ipynb":
+            raise InputError(f"{path}: give a name that ends with .ipynb.")
+        if not self.done:
+            raise StateError("Nothing has been done yet: make a Learner in step 2.")
+        if self.data_code is None:
+            raise StateError(
+                "How the DataLoaders were made is not known. Give it: Workbench(dls, "
+                "data_code=\"ImageDataLoaders.from_…\")."
+            )
+        if fingerprint(self.learn) != self.mark:
+            raise StateError(
+                "The Learner has been changed since the last step that was noted: by a cell of the notebook, or by a "
+                "training that was stopped. Go on with the training to its end; or make the Learner anew in step 2."
+            )
+        md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+        cells = [
+            md("# Transfer learning in six steps\n\nWritten by the Workbench of fastai_tl."),
+            code("from fastai_tl.all import *"),
+        ]
+        at = set()
+        for d in self.done:  # in the order in which it was done
+            if d.step > 2 and not at & {2, 3, 4, 5}:
+                cells += [
+                    md(f"## 3 {STEPS[2][0]}\n\n{STEPS[2][1]}"),
+                    md("The stages below say what trains; everything else is frozen."),
+                ]
+            name, why = STEPS[d.step]
+            cells.append(
+                md(f"## {d.step + 1} {name}\n\n{why}" if d.step not in at else f"## {d.step + 1} {name}, again")
+            )
+            at.add(d.step)
+            cells += [*([md(d.note)] if d.note else []), code(d.code)]
+        nb = nbformat.v4.new_notebook(
+            cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python"))
+        )
+        return _write(path, nbformat.writes(nb))
+
 # %% ../../nbs/api/panels/15_workbench.ipynb #09bab50a
-def _update(self: Workbench):
-    step = self.steps.value
-    all_train = step==3 and self.learn is not None and trains_now(self.learn)=="all"
-    note = '<div class="ftl-say ftl-warn">⚠ Nothing is frozen now, so this would train everything. Step 3 freezes it again.</div>' if all_train else ""
-    put(self.why, value=f'<p class="ftl-why">{esc(STEPS[step][1])}</p>{note}')
-    put(self.about, value=self._about_html())
-    put(self.back, disabled=step==0); put(self.next, disabled=step==len(STEPS)-1)
-    if step>1 and self.learn is None: page = [w_note("Make the Learner first: steps 1 and 2.")]
-    else: page = self._page(step)
-    put(self.page, children=tuple(page))
-    if self.learn is not None and "train4" in self.pages and not self.pages["train4"].running:
-        if self.pages["train4"]._plan!=self.head_plan: self.pages["train4"].plan = self.head_plan
-
-def w_note(text): return w.HTML(f'<div class="ftl-say">{esc(text)}</div>')
-
-def _about_html(self: Workbench):
-    if self.dls is None: data = f"Pictures: {self.data}"
-    else: data = f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, {len(self.dls.vocab)} classes"
-    model = f"; {self.made['arch']}, {number(sum(p.numel() for p in self.learn.model.parameters()))} parameters" if self.learn is not None else ""
-    return f'<p>{esc(data)}{esc(model)}.</p>'
-
-def _page(self: Workbench, step):
-    "The widgets of a step, made when it is first shown"
-    if step not in self.pages: self.pages[step] = (_backbone_page, _head_page, _freeze_page, _train_page, _tune_page, _deploy_page)[step](self)
-    return self.pages[step]
-
-def _forget_pages(self: Workbench):
-    "A new Learner gets new panels"
-    for k in [k for k in self.pages if k not in (0, 1) and not isinstance(k, str)]:
-        for c in self.pages.pop(k): c.close()
-    for k in ("train4", "train5", "plan5", "ev"): self.pages.pop(k, None)
-
-Workbench.update, Workbench._about_html, Workbench._page, Workbench._forget_pages = _update, _about_html, _page, _forget_pages
+def w_note(text):
+    return w.HTML(f'<div class="ftl-say">{esc(text)}</div>')
 
 # %% ../../nbs/api/panels/15_workbench.ipynb #412afa62
 def _backbone_page(wb):
@@ -156,22 +412,45 @@ def _backbone_page(wb):
     _list_backbones(wb)
     return [w.HBox([wb.family, wb.arch], layout=w.Layout(flex_flow="row wrap")), wb.facts]
 
+
 def _list_backbones(wb):
-    here = wb.family.value==_FAMILIES[0]
+    here = wb.family.value == _FAMILIES[0]
     wb.table = backbones(None, True, "kit") if here else backbones(wb.family.value)
     mine, names = load_settings().backbone, list(wb.table.name)
-    wb.arch.options = [(f"{r.name}   {number(r.params)} parameters, {r.gmacs:.2g} GMACs"+("" if r.offline else ", weights are downloaded"), r.name)
-                       for r in wb.table.itertuples()]
+    wb.arch.options = [
+        (
+            f"{r.name}   {number(r.params)} parameters, {r.gmacs:.2g} GMACs"
+            + ("" if r.offline else ", weights are downloaded"),
+            r.name,
+        )
+        for r in wb.table.itertuples()
+    ]
     wb.arch.value = mine if mine in names else names[0]
 
+
 def _show_facts(wb):
-    if wb.arch.value is None: return
-    r = wb.table[wb.table.name==wb.arch.value].iloc[0]
-    top = f"{r.top1:.1f} % on ImageNet" if r.top1==r.top1 else "no ImageNet figure published with it"
-    licence = (r.licence or "licence not stated")+(": not for commercial use" if r.noncommercial else "")
-    rows = [("family", r.family), ("parameters", f"{r.params:,}"), ("GMACs of a picture", f"{r.gmacs:.3g} at {r.input_size} px"), ("accuracy", top),
-            ("weights", licence), ("groups of layers", r.groups), ("on this machine", "yes" if r.offline else "no: they are downloaded"), ("note", r.note)]
-    put(wb.facts, value='<table class="ftl-table">'+"".join(f"<tr><th>{esc(k)}</th><td>{esc(v)}</td></tr>" for k,v in rows if v not in ("", None))+"</table>")
+    if wb.arch.value is None:
+        return
+    r = wb.table[wb.table.name == wb.arch.value].iloc[0]
+    top = f"{r.top1:.1f} % on ImageNet" if r.top1 == r.top1 else "no ImageNet figure published with it"
+    licence = (r.licence or "licence not stated") + (": not for commercial use" if r.noncommercial else "")
+    rows = [
+        ("family", r.family),
+        ("parameters", f"{r.params:,}"),
+        ("GMACs of a picture", f"{r.gmacs:.3g} at {r.input_size} px"),
+        ("accuracy", top),
+        ("weights", licence),
+        ("groups of layers", r.groups),
+        ("on this machine", "yes" if r.offline else "no: they are downloaded"),
+        ("note", r.note),
+    ]
+    put(
+        wb.facts,
+        value='<table class="ftl-table">'
+        + "".join(f"<tr><th>{esc(k)}</th><td>{esc(v)}</td></tr>" for k, v in rows if v not in ("", None))
+        + "</table>",
+    )
+
 
 def _head_page(wb):
     wide = w.Layout(width="430px", max_width="100%")
@@ -182,146 +461,75 @@ def _head_page(wb):
     wb.make_button.on_click(lambda _: wb.act(wb.make))
     return [wb.head, wb.bn, wb.make_button, wb.make_meter]
 
-# %% ../../nbs/api/panels/15_workbench.ipynb #cf39e7ab
-def _make(self: Workbench) -> Job:
-    "Make the Learner from what was chosen, in a thread; what was done with an earlier one is forgotten"
-    for s in (0, 1): self._page(s)
-    want = dict(arch=self.arch.value, head=self.head.value, bn=self.bn.value)
-    args = f", head={want['head']!r}"*(want["head"] is not None)+f", bn={want['bn']!r}"*(want["bn"]!="frozen")
-    put(self.make_button, disabled=True)
-    self.make_meter.tell(0, 1, "reading the pictures and the weights")
-    def work(job):
-        dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
-        reseed(dls, self.seed)
-        return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
-    def heard(job):
-        with warnings.catch_warnings(record=True) as said:   # unreadable pictures, what the doctor finds
-            warnings.simplefilter("always", KitWarning)
-            return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
-    def done(job):
-        with self.writing(): self.make_meter.hide(); put(self.make_button, disabled=False)
-        if job.error is not None: return self.say_error(job.error)
-        self.dls, learn, said = job.result
-        if self.data_code is None: self.data_code = getattr(self.dls, "made_by", None)
-        with self.writing(): self._forget_pages()
-        self.learn, self.made = learn, want
-        self.done = [Done(0, f"dls = {self.data_code or '…   # the DataLoaders that the Workbench was given'}"),
-                     Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})")]
-        self.mark = fingerprint(learn)
-        self.refresh()
-        self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
-    return Job(None, "Workbench", heard, done).start()
-
-def _note_done(self: Workbench, step, code, note=""):
-    self.done.append(Done(step, code, note)); self.mark = fingerprint(self.learn)
-    self.code_view.set(self.code)
-
-Workbench.make, Workbench._note_done = _make, _note_done
-
 # %% ../../nbs/api/panels/15_workbench.ipynb #ccfbfde4
-def _freeze_page(wb): return [FreezePanel(wb.learn, wb.name)]
+def _freeze_page(wb):
+    return [FreezePanel(wb.learn, wb.name)]
+
 
 def _train_page(wb):
-    wb.pages["epochs"] = w.BoundedIntText(value=load_settings().epochs, min=1, max=1000, description="Epochs", layout=w.Layout(width="180px"))
+    wb.pages["epochs"] = w.BoundedIntText(
+        value=load_settings().epochs, min=1, max=1000, description="Epochs", layout=w.Layout(width="180px")
+    )
     wb.pages["epochs"].observe(lambda ch: wb.refresh(), "value")
     wb.pages["train4"] = t = TrainPanel(wb.learn, wb.head_plan, seed=wb.seed, name=wb.name)
     t.on_end.append(lambda job: wb._trained(3, t, job))
     return [LRFinderPanel(wb.learn, name=wb.name), wb.pages["epochs"], t]
 
+
 def _tune_page(wb):
     wb.pages["plan5"] = p = PlanPanel(wb.learn, _tune_plan(wb), name=wb.name)
-    wb.pages["train5"] = t = TrainPanel(wb.learn, p.plan, seed=wb.seed+1, name=wb.name)
+    wb.pages["train5"] = t = TrainPanel(wb.learn, p.plan, seed=wb.seed + 1, name=wb.name)
+
     def follow(plan):
-        if not t.running: t.plan = plan
+        if not t.running:
+            t.plan = plan
+
     p.on_change.append(follow)
     t.on_end.append(lambda job: (wb._trained(4, t, job), follow(p.plan)))
     return [p, t]
 
+
 def _tune_plan(wb):
-    "The second stage of fastai's fine-tuning: everything trains, the early layers slowly, at half the rate of the head; that failing, at one from a sweep"
+    """The second stage of fastai's fine-tuning: everything trains, the early layers slowly, at half the rate of the
+    head; that failing, at one from a sweep
+    """
     last, head = Plan.fine_tune(epochs=load_settings().epochs, lr=1e-3).stages[-1], wb.pages.get("train4")
-    lr = float(f"{max(head.history.stages[-1].lrs)/2:.2g}") if head is not None and head.history is not None else "find"
+    lr = (
+        float(f"{max(head.history.stages[-1].lrs) / 2:.2g}")
+        if head is not None and head.history is not None
+        else "find"
+    )
     return Plan((replace(last, name="fine-tune", lr=lr),))
-
-def _trained(self: Workbench, step, panel, job):
-    "Note a run that has ended; one that was stopped is noted when it has been gone on with"
-    if job.error is not None or not job.result.finished: return
-    steered = sorted({a["action"] for a in job.result.actions}-{"pause", "resume", "stop", "stop_after_epoch"})
-    note = f"While it ran, {', '.join(steered)} was used, which this notebook does not repeat: the model will be another." if steered else ""
-    self._note_done(step, panel.code, note)
-
-Workbench._trained = _trained
 
 # %% ../../nbs/api/panels/15_workbench.ipynb #9ab0f5dd
 def _deploy_page(wb):
     wb.pages["ev"] = EvaluatePanel(wb.learn, name=wb.name)
     wb.folder = w.Text(value="model", description="Folder", layout=w.Layout(width="300px"))
-    wb.replace = w.Checkbox(value=False, description="replace an earlier export", indent=False, layout=w.Layout(width="auto"))
-    wb.export_button = w.Button(description="Export", icon="download", tooltip="Write weights and manifest, and check that they give the same predictions",
-                                layout=w.Layout(width="auto"))
+    wb.replace = w.Checkbox(
+        value=False, description="replace an earlier export", indent=False, layout=w.Layout(width="auto")
+    )
+    wb.export_button = w.Button(
+        description="Export",
+        icon="download",
+        tooltip="Write weights and manifest, and check that they give the same predictions",
+        layout=w.Layout(width="auto"),
+    )
     wb.export_meter = Meter()
     wb.export_button.on_click(lambda _: wb.act(wb.export))
-    row = w.HBox([wb.folder, wb.replace, wb.export_button]); row.add_class("ftl-wrap")
+    row = w.HBox([wb.folder, wb.replace, wb.export_button])
+    row.add_class("ftl-wrap")
     return [wb.pages["ev"], row, wb.export_meter]
 
-def _export(self: Workbench) -> Job:
-    "Export the model into the folder that is given, in a thread"
-    if self.learn is None: raise StateError("There is no Learner yet: make one in step 2.")
-    self._page(5)
-    folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
-    if not folder: raise InputError("Give a folder to export into.")
-    put(self.export_button, disabled=True); self.export_meter.tell(0, 1, "writing and checking")
-    def done(job):
-        with self.writing(): self.export_meter.hide(); put(self.export_button, disabled=False)
-        if job.error is not None:
-            self.say_error(job.error)
-            if "force=True" in self.say_box.value: put(self.say_box, value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"))
-            return
-        self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True'*force})")
-        self.say(f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good")
-    return Job(self.learn, "Workbench (export)", lambda job: export(self.learn, folder, force=force), done).start()
-
-Workbench.export = _export
-
 # %% ../../nbs/api/panels/15_workbench.ipynb #84dadf6c
-def _code(self: Workbench) -> str:
-    "All that was done, as Python"
-    return "\n\n".join(["from fastai_tl.all import *", *((f"# {d.note}\n" if d.note else "")+d.code for d in self.done)])
-
-def _save_notebook(self: Workbench,
-    path: Path | str,   # a file that ends with .ipynb
-) -> Path:
-    """Write the session as a notebook that runs by itself and makes the same model (on the CPU, with `num_workers=0` and as many threads).
-    Raises `StateError` where that could not be so, saying why"""
-    import nbformat
-    path = Path(path).expanduser()
-    if path.suffix!=".ipynb": raise InputError(f"{path}: give a name that ends with .ipynb.")
-    if not self.done: raise StateError("Nothing has been done yet: make a Learner in step 2.")
-    if self.data_code is None: raise StateError("How the DataLoaders were made is not known. Give it: Workbench(dls, data_code=\"ImageDataLoaders.from_…\").")
-    if fingerprint(self.learn)!=self.mark:
-        raise StateError("The Learner has been changed since the last step that was noted: by a cell of the notebook, or by a training that was stopped. "
-                         "Go on with the training to its end; or make the Learner anew in step 2.")
-    md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
-    cells = [md("# Transfer learning in six steps\n\nWritten by the Workbench of fastai_tl."), code("from fastai_tl.all import *")]
-    at = set()
-    for d in self.done:   # in the order in which it was done
-        if d.step>2 and not at & {2, 3, 4, 5}:
-            cells += [md(f"## 3 {STEPS[2][0]}\n\n{STEPS[2][1]}"), md("The stages below say what trains; everything else is frozen.")]
-        name, why = STEPS[d.step]
-        cells.append(md(f"## {d.step+1} {name}\n\n{why}" if d.step not in at else f"## {d.step+1} {name}, again"))
-        at.add(d.step)
-        cells += [*([md(d.note)] if d.note else []), code(d.code)]
-    nb = nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="Python 3", language="python")))
-    return _write(path, nbformat.writes(nb))
-
 def _write(path, text):
     "All of it, or nothing"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd,tmp = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(fd, "w", encoding="utf-8") as f: f.write(text)
-        os.chmod(tmp, 0o644); os.replace(tmp, path)
-    except OSError as e: raise FileError(f"{path} could not be written: {e.strerror or e}. Give another folder.", file=str(path)) from e
+        fd, tmp = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(fd, "w", encoding="utf-8") as f:
+            f.write(text)
+        os.chmod(tmp, 0o644)
+        os.replace(tmp, path)
+    except OSError as e:
+        raise FileError(f"{path} could not be written: {e.strerror or e}. Give another folder.", file=str(path)) from e
     return path
-
-Workbench.code, Workbench.save_notebook = property(_code), _save_notebook

@@ -21,8 +21,10 @@ __all__ = ['FORMAT', 'VERSION', 'CheckpointError', 'CheckpointMismatch', 'Unpack
 FORMAT = "fastai_tl checkpoint"
 VERSION = 1
 
+
 class CheckpointError(FileError):
     "A checkpoint that is missing, damaged, of another format, or cannot be written; has the fields `file` and `why`"
+
 
 class CheckpointMismatch(StateError):
     "A checkpoint of another plan, other data or another model; has the field `differences`, a list of lines"
@@ -31,202 +33,302 @@ class CheckpointMismatch(StateError):
 class Unpackable(TypeError):
     "A value that is no nest of plain values, arrays and tensors"
 
+
 def pack(
-    v,                                   # None, bool, number, text, list, tuple, dict, array, tensor, nested
-    tensors: dict[str, torch.Tensor],    # arrays and tensors are put here
-    at: str = "",                        # where in the nest; becomes part of the tensors' names
-):                                       # JSON-able
+    v,  # None, bool, number, text, list, tuple, dict, array, tensor, nested
+    tensors: dict[str, torch.Tensor],  # arrays and tensors are put here
+    at: str = "",  # where in the nest; becomes part of the tensors' names
+):  # JSON-able
     "Split a nest into JSON and tensors; raises `Unpackable` on anything else"
-    if v is None or isinstance(v, (bool, int, str)): return v
-    if isinstance(v, np.generic): return {"n": [v.dtype.str, v.item()]}
-    if isinstance(v, float): return v
+    if v is None or isinstance(v, (bool, int, str)):
+        return v
+    if isinstance(v, np.generic):
+        return {"n": [v.dtype.str, v.item()]}
+    if isinstance(v, float):
+        return v
     if isinstance(v, torch.Tensor):
-        if v.is_sparse or v.is_quantized or v.is_meta or type(v).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__: raise Unpackable(f"{at}: {type(v)}")
+        if (
+            v.is_sparse
+            or v.is_quantized
+            or v.is_meta
+            or type(v).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+        ):
+            raise Unpackable(f"{at}: {type(v)}")
         tensors[at] = v.detach().as_subclass(torch.Tensor)
         return {"T": at}
     if isinstance(v, np.ndarray):
-        if v.dtype.hasobject or v.dtype.kind not in "biuf": raise Unpackable(f"{at}: array of {v.dtype}")
+        if v.dtype.hasobject or v.dtype.kind not in "biuf":
+            raise Unpackable(f"{at}: array of {v.dtype}")
         tensors[at] = torch.from_numpy(np.ascontiguousarray(v))
         return {"A": [at, v.dtype.str]}
     if isinstance(v, dict):
-        if not all(isinstance(k, (str, int, float, bool, type(None))) for k in v): raise Unpackable(f"{at}: keys")
-        return {"d": [[k, pack(o, tensors, f"{at}.{k}")] for k,o in v.items()]}
-    if type(v) is tuple: return {"t": [pack(o, tensors, f"{at}.{i}") for i,o in enumerate(v)]}
+        if not all(isinstance(k, (str, int, float, bool, type(None))) for k in v):
+            raise Unpackable(f"{at}: keys")
+        return {"d": [[k, pack(o, tensors, f"{at}.{k}")] for k, o in v.items()]}
+    if type(v) is tuple:
+        return {"t": [pack(o, tensors, f"{at}.{i}") for i, o in enumerate(v)]}
     if type(v) is list:
-        if len(v)>1 and all(isinstance(o, torch.Tensor) and o.ndim==0 and o.dtype==v[0].dtype and o.device==v[0].device for o in v):
+        if len(v) > 1 and all(
+            isinstance(o, torch.Tensor) and o.ndim == 0 and o.dtype == v[0].dtype and o.device == v[0].device for o in v
+        ):
             tensors[at] = torch.stack([o.detach().as_subclass(torch.Tensor) for o in v])
             return {"s": at}
-        return [pack(o, tensors, f"{at}.{i}") for i,o in enumerate(v)]
+        return [pack(o, tensors, f"{at}.{i}") for i, o in enumerate(v)]
     raise Unpackable(f"{at}: {type(v).__name__}")
 
+
 def unpack(
-    v,                                  # what `pack` returned
+    v,  # what `pack` returned
     tensors: dict[str, torch.Tensor],
 ):
     "The nest that was packed"
-    if isinstance(v, list): return [unpack(o, tensors) for o in v]
-    if not isinstance(v, dict): return v
+    if isinstance(v, list):
+        return [unpack(o, tensors) for o in v]
+    if not isinstance(v, dict):
+        return v
     kind, o = next(iter(v.items()))
-    if kind=="T": return tensors[o]
-    if kind=="A": return tensors[o[0]].numpy().astype(o[1], copy=False)
-    if kind=="s": return list(tensors[o].unbind())
-    if kind=="n": return np.dtype(o[0]).type(o[1])
-    if kind=="d": return {k: unpack(x, tensors) for k,x in o}
+    if kind == "T":
+        return tensors[o]
+    if kind == "A":
+        return tensors[o[0]].numpy().astype(o[1], copy=False)
+    if kind == "s":
+        return list(tensors[o].unbind())
+    if kind == "n":
+        return np.dtype(o[0]).type(o[1])
+    if kind == "d":
+        return {k: unpack(x, tensors) for k, x in o}
     return tuple(unpack(x, tensors) for x in o)
 
 # %% ../../nbs/api/training/08_checkpoint.ipynb #fbb55754
 def checksum(
     tensors: dict[str, torch.Tensor],
-    text: str,                          # JSON of the rest
-) -> str:                               # 32 hexadecimal digits
+    text: str,  # JSON of the rest
+) -> str:  # 32 hexadecimal digits
     "A hash of all names, types, shapes, values and of the text"
     h = hashlib.blake2b(text.encode(), digest_size=16)
     for k in sorted(tensors):
         t = tensors[k].detach().cpu().contiguous()
         h.update(f"{k}{t.dtype}{tuple(t.shape)}".encode())
-        if t.numel(): h.update(t.flatten().view(torch.uint8).numpy().data)
+        if t.numel():
+            h.update(t.flatten().view(torch.uint8).numpy().data)
     return h.hexdigest()
 
+
 def write_checkpoint(
-    file: Path,                         # its folder must exist
+    file: Path,  # its folder must exist
     tensors: dict[str, torch.Tensor],
-    state,                              # JSON-able
-    keep: Path | None = None,           # what was in `file` is kept under this name; `None`: it is replaced
+    state,  # JSON-able
+    keep: Path | None = None,  # what was in `file` is kept under this name; `None`: it is replaced
 ):
-    "Write atomically: whatever happens, `file` (or `keep`) is a whole checkpoint afterwards. Raises `CheckpointError`; nothing has changed then"
+    """Write atomically: whatever happens, `file` (or `keep`) is a whole checkpoint afterwards.
+
+    Raises `CheckpointError`; nothing has changed then
+    """
     file, new = Path(file), Path(file).with_suffix(".partial")
     text = json.dumps(state)
-    own = {k: o.clone() if _shares(v, tensors) else o for k,v in tensors.items() if (o := v.detach().to("cpu").contiguous()) is not None}
+    own = {
+        k: o.clone() if _shares(v, tensors) else o
+        for k, v in tensors.items()
+        if (o := v.detach().to("cpu").contiguous()) is not None
+    }
     try:
         save_file(own, new, {"format": FORMAT, "version": str(VERSION), "state": text, "checksum": checksum(own, text)})
-        mask = os.umask(0); os.umask(mask)
-        new.chmod(0o666 & ~mask)   # safetensors writes for the owner alone
-        with open(new, "rb+") as f: os.fsync(f.fileno())
-        if keep is not None and file.exists(): os.replace(file, keep)
+        mask = os.umask(0)
+        os.umask(mask)
+        new.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
+        with open(new, "rb+") as f:
+            os.fsync(f.fileno())
+        if keep is not None and file.exists():
+            os.replace(file, keep)
         os.replace(new, file)
         _sync_folder(file.parent)
     except (OSError, SafetensorError) as e:
-        try: new.unlink(missing_ok=True)
-        except OSError: pass
+        try:
+            new.unlink(missing_ok=True)
+        except OSError:
+            pass
         why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        raise CheckpointError(f"{file} could not be written: {why}. The checkpoint before it, if there is one, is whole. Free some space, or choose "
-                              "another folder.", file=str(file), why=why) from e
+        raise CheckpointError(
+            f"{file} could not be written: {why}. The checkpoint before it, if there is one, is whole. Free some "
+            "space, or choose another folder.",
+            file=str(file),
+            why=why,
+        ) from e
+
 
 def _shares(v, tensors):
     "safetensors refuses tensors that share memory, as tied weights do"
-    return v.device.type=="cpu" and sum(o.device.type=="cpu" and o.untyped_storage().data_ptr()==v.untyped_storage().data_ptr() for o in tensors.values())>1
+    return (
+        v.device.type == "cpu"
+        and sum(
+            o.device.type == "cpu" and o.untyped_storage().data_ptr() == v.untyped_storage().data_ptr()
+            for o in tensors.values()
+        )
+        > 1
+    )
+
 
 def _sync_folder(folder):
-    try: fd = os.open(folder, os.O_RDONLY)
-    except OSError: return   # Windows cannot open folders
-    try: os.fsync(fd)
-    except OSError: pass
-    finally: os.close(fd)
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows cannot open folders
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 # %% ../../nbs/api/training/08_checkpoint.ipynb #c967ef6e
 def read_checkpoint(
     file: Path,
-) -> tuple[dict[str, torch.Tensor], object]:   # tensors, state
+) -> tuple[dict[str, torch.Tensor], object]:  # tensors, state
     "Read and verify a file; raises `CheckpointError` that says what is wrong with it"
-    def bad(why): return CheckpointError(f"{file}: {why}.", file=str(file), why=why)
-    if not Path(file).is_file(): raise bad("there is no such file")
+
+    def bad(why):
+        return CheckpointError(f"{file}: {why}.", file=str(file), why=why)
+
+    if not Path(file).is_file():
+        raise bad("there is no such file")
     try:
         with safe_open(str(file), "pt") as f:
             meta = f.metadata() or {}
-            if meta.get("format")!=FORMAT: raise bad("it is not a checkpoint of this kit")
-            if meta.get("version")!=str(VERSION): raise bad(f"its format is {meta.get('version')}, this version of fastai_tl reads {VERSION}")
+            if meta.get("format") != FORMAT:
+                raise bad("it is not a checkpoint of this kit")
+            if meta.get("version") != str(VERSION):
+                raise bad(f"its format is {meta.get('version')}, this version of fastai_tl reads {VERSION}")
             tensors = {k: f.get_tensor(k) for k in f.keys()}
         state = json.loads(meta["state"])
-    except CheckpointError: raise
-    except (SafetensorError, KeyError, ValueError, OSError) as e: raise bad(f"it is damaged ({e})") from None
-    if checksum(tensors, meta["state"])!=meta.get("checksum"): raise bad("it is damaged: its checksum does not fit")
+    except CheckpointError:
+        raise
+    except (SafetensorError, KeyError, ValueError, OSError) as e:
+        raise bad(f"it is damaged ({e})") from None
+    if checksum(tensors, meta["state"]) != meta.get("checksum"):
+        raise bad("it is damaged: its checksum does not fit")
     return tensors, state
 
 # %% ../../nbs/api/training/08_checkpoint.ipynb #06303760
 @dataclass
 class FolderStore:
     "Checkpoints in a folder: last, previous and best"
+
     folder: Path
-    refused: list[str] = field(default_factory=list)   # what was wrong with those that `load` passed over
+    refused: list[str] = field(default_factory=list)  # what was wrong with those that `load` passed over
 
-    def __post_init__(self): self.folder = Path(self.folder).expanduser()
+    def __post_init__(self):
+        self.folder = Path(self.folder).expanduser()
 
-    def file(self, name): return self.folder/f"{name}.safetensors"
+    def file(self, name):
+        return self.folder / f"{name}.safetensors"
 
     def open(self):
         "Make the folder, and see that it can be written; raises `CheckpointError`"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder/".probe").write_bytes(b"1"); (self.folder/".probe").unlink()
+            (self.folder / ".probe").write_bytes(b"1")
+            (self.folder / ".probe").unlink()
         except OSError as e:
-            raise CheckpointError(f"Checkpoints cannot be written to {self.folder}: {e.strerror or e}. Give another folder, or checkpoint=None.",
-                                  file=str(self.folder), why=e.strerror or str(e)) from None
+            raise CheckpointError(
+                f"Checkpoints cannot be written to {self.folder}: {e.strerror or e}. Give another folder, or "
+                "checkpoint=None.",
+                file=str(self.folder),
+                why=e.strerror or str(e),
+            ) from None
 
     def save(self, tensors, state, name="last"):
         "Write one; the one that was 'last' becomes 'previous'"
-        write_checkpoint(self.file(name), tensors, state, self.file("previous") if name=="last" else None)
+        write_checkpoint(self.file(name), tensors, state, self.file("previous") if name == "last" else None)
 
     def load(self, name="last"):
-        """Tensors and state; a last one that cannot be read gives way to the previous, see `refused`. `None`: there is none.
-        Raises `CheckpointError` if none is whole"""
+        """Tensors and state; a last one that cannot be read gives way to the previous, see `refused`.
+
+        `None`: there is none. Raises `CheckpointError` if none is whole
+        """
         self.refused = []
-        for n in (name, "previous") if name=="last" else (name,):
-            if not self.file(n).exists(): continue
-            try: return read_checkpoint(self.file(n))
-            except CheckpointError as e: self.refused.append(str(e))
-        if self.refused: raise CheckpointError(f"No checkpoint in {self.folder} can be read. {' '.join(self.refused)} Start over with resume=False.",
-                                               file=str(self.folder), why=self.refused[0])
+        for n in (name, "previous") if name == "last" else (name,):
+            if not self.file(n).exists():
+                continue
+            try:
+                return read_checkpoint(self.file(n))
+            except CheckpointError as e:
+                self.refused.append(str(e))
+        if self.refused:
+            raise CheckpointError(
+                f"No checkpoint in {self.folder} can be read. {' '.join(self.refused)} Start over with resume=False.",
+                file=str(self.folder),
+                why=self.refused[0],
+            )
         return None
 
     def clear(self):
         "Remove them all"
-        for n in ("last", "previous", "best"): self.file(n).unlink(missing_ok=True)
+        for n in ("last", "previous", "best"):
+            self.file(n).unlink(missing_ok=True)
 
 # %% ../../nbs/api/training/08_checkpoint.ipynb #aa763374
 class MemoryStore:
     "Checkpoints in memory: last and best"
-    def __init__(self): self.kept, self.refused = {}, []
+
+    def __init__(self):
+        self.kept, self.refused = {}, []
+
     folder = None
 
-    def open(self): "Nothing to do"
+    def open(self):
+        "Nothing to do"
 
     def save(self, tensors, state, name="last"):
         "Keep a copy"
-        self.kept[name] = ({k: v.detach().clone() for k,v in tensors.items()}, json.dumps(state))
+        self.kept[name] = ({k: v.detach().clone() for k, v in tensors.items()}, json.dumps(state))
 
     def load(self, name="last"):
         "Tensors and state; `None`: there is none"
-        if name not in self.kept: return None
+        if name not in self.kept:
+            return None
         tensors, text = self.kept[name]
-        return {k: v.clone() for k,v in tensors.items()}, json.loads(text)
+        return {k: v.clone() for k, v in tensors.items()}, json.loads(text)
 
-    def clear(self): self.kept.clear()
+    def clear(self):
+        self.kept.clear()
 
 # %% ../../nbs/api/training/08_checkpoint.ipynb #dcd82fe5
 _UNITS = dict(s=1, sec=1, second=1, min=60, minute=60, h=3600, hour=3600)
 
+
 @dataclass(frozen=True)
 class Interval:
     "When a checkpoint is due"
-    batches: int | None = None     # every so many training batches
-    seconds: float | None = None   # or as soon as so many seconds have passed; neither: at the end of an epoch
+
+    batches: int | None = None  # every so many training batches
+    seconds: float | None = None  # or as soon as so many seconds have passed; neither: at the end of an epoch
 
     @classmethod
-    def of(cls,
-        every: str | int,   # 'epoch'; a number of batches; or a time, such as '5 min', '30 s', '1 h'
+    def of(
+        cls,
+        every: str | int,  # 'epoch'; a number of batches; or a time, such as '5 min', '30 s', '1 h'
     ) -> Interval:
         "Read `checkpoint_every`"
-        if every=="epoch": return cls()
-        if isinstance(every, int) and not isinstance(every, bool) and every>0: return cls(batches=every)
+        if every == "epoch":
+            return cls()
+        if isinstance(every, int) and not isinstance(every, bool) and every > 0:
+            return cls(batches=every)
         if isinstance(every, str):
             num, _, unit = every.strip().partition(" ")
             unit = unit.strip().removesuffix("s") or unit.strip()
-            try: value = float(num)
-            except ValueError: value = 0
-            if value>0 and unit in _UNITS: return cls(seconds=value*_UNITS[unit])
-        raise InputError(f"checkpoint_every={every!r}: give 'epoch', a number of batches, or a time such as '5 min' or '30 s'.",
-                         allowed=("epoch", "a number of batches", "a time"))
+            try:
+                value = float(num)
+            except ValueError:
+                value = 0
+            if value > 0 and unit in _UNITS:
+                return cls(seconds=value * _UNITS[unit])
+        raise InputError(
+            f"checkpoint_every={every!r}: give 'epoch', a number of batches, or a time such as '5 min' or '30 s'.",
+            allowed=("epoch", "a number of batches", "a time"),
+        )
 
     def due(self, batches, seconds):
         "Whether that many batches or seconds since the last are enough"
-        return self.batches is not None and batches>=self.batches or self.seconds is not None and seconds>=self.seconds
+        return (
+            self.batches is not None and batches >= self.batches or self.seconds is not None and seconds >= self.seconds
+        )

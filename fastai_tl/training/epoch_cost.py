@@ -21,82 +21,135 @@ __all__ = ['EpochCost', 'epoch_cost']
 @dataclass(frozen=True)
 class EpochCost:
     "What a training batch costs, by part and by layer; made by `epoch_cost`. All times in seconds"
-    batches: int        # training batches in an epoch
-    valid_batches: int  # validation batches in an epoch
-    load: float         # a batch of training data
-    forward: float      # the forward pass of a batch
-    backward: float     # its backward pass and the step, with everything unfrozen
-    layers: tuple       # in the order of the forward pass: (names of its parameters, share of the forward pass 0..1)
-    valid_load: float = 0.   # a batch of validation data
 
-    def backward_for(self,
-        trains,          # names of the parameters that train
+    batches: int  # training batches in an epoch
+    valid_batches: int  # validation batches in an epoch
+    load: float  # a batch of training data
+    forward: float  # the forward pass of a batch
+    backward: float  # its backward pass and the step, with everything unfrozen
+    layers: tuple  # in the order of the forward pass: (names of its parameters, share of the forward pass 0..1)
+    valid_load: float = 0.0  # a batch of validation data
+
+    def backward_for(
+        self,
+        trains,  # names of the parameters that train
     ) -> float:
         "Seconds of the backward pass of a batch if these parameters train"
-        trains, begun, out = set(trains), False, 0.
-        for names,share in self.layers:
+        trains, begun, out = set(trains), False, 0.0
+        for names, share in self.layers:
             live = any(n in trains for n in names)
             begun = begun or live
-            if begun: out += share*(1 if live or not names else .5)
-        return self.backward*out
+            if begun:
+                out += share * (1 if live or not names else 0.5)
+        return self.backward * out
 
-    def seconds(self,
-        learn,           # the Learner that was measured, frozen in any way
+    def seconds(
+        self,
+        learn,  # the Learner that was measured, frozen in any way
     ) -> float:
         "Seconds that an epoch takes, validation included, as it is frozen now"
-        back = self.backward_for(n for n,p in learn.model.named_parameters(remove_duplicate=False) if p.requires_grad)
-        return self.batches*(self.load+self.forward+back)+self.valid_batches*(self.valid_load+self.forward)
+        back = self.backward_for(n for n, p in learn.model.named_parameters(remove_duplicate=False) if p.requires_grad)
+        return self.batches * (self.load + self.forward + back) + self.valid_batches * (self.valid_load + self.forward)
 
 # %% ../../nbs/api/training/13_epoch_cost.ipynb #0b48f82a
 def _sync(learn):
-    if torch.cuda.is_available() and any(p.is_cuda for p in learn.model.parameters()): torch.cuda.synchronize()
+    if torch.cuda.is_available() and any(p.is_cuda for p in learn.model.parameters()):
+        torch.cuda.synchronize()
+
 
 def _timed(learn, f):
-    _sync(learn); t = time.perf_counter(); out = f(); _sync(learn)
-    return time.perf_counter()-t, out
+    _sync(learn)
+    t = time.perf_counter()
+    out = f()
+    _sync(learn)
+    return time.perf_counter() - t, out
+
 
 def _layer_times(learn, xb):
     "Seconds of the forward pass in each module without children, in order"
-    spans, began, hooks, names = [], {}, [], {id(p): n for n,p in learn.model.named_parameters()}
-    def before(m, args): _sync(learn); began[m] = time.perf_counter()
-    def after(m, args, out): _sync(learn); spans.append((m, time.perf_counter()-began.pop(m)))
+    spans, began, hooks = [], {}, []
+    names = {id(p): n for n, p in learn.model.named_parameters()}
+
+    def before(m, args):
+        _sync(learn)
+        began[m] = time.perf_counter()
+
+    def after(m, args, out):
+        _sync(learn)
+        spans.append((m, time.perf_counter() - began.pop(m)))
+
     for m in learn.model.modules():
-        if not any(True for _ in m.children()): hooks += [m.register_forward_pre_hook(before), m.register_forward_hook(after)]
+        if not any(True for _ in m.children()):
+            hooks += [m.register_forward_pre_hook(before), m.register_forward_hook(after)]
     try:
-        with torch.no_grad(): learn.model(*xb)
+        with torch.no_grad():
+            learn.model(*xb)
     finally:
-        for h in hooks: h.remove()
-    return [(tuple(names[id(p)] for p in m.parameters() if id(p) in names), s) for m,s in spans]
+        for h in hooks:
+            h.remove()
+    return [(tuple(names[id(p)] for p in m.parameters() if id(p) in names), s) for m, s in spans]
+
 
 def _step(learn, xb, yb):
     learn.model.zero_grad()
     loss = learn.loss_func(learn.model(*xb), *yb)
-    loss.backward(); learn.opt.step()
+    loss.backward()
+    learn.opt.step()
+
 
 def epoch_cost(
-    learn,                                # a fastai `Learner`
-    repeats: int = 3,                     # batches that are timed; the median counts
+    learn,  # a fastai `Learner`
+    repeats: int = 3,  # batches that are timed; the median counts
     *,
     on_progress: Reporter | None = None,  # called with (steps done, steps in all, note); `None`: shows a bar
 ) -> EpochCost:
     "Time a few batches with everything unfrozen; the Learner and all random states are as before, whatever happens"
     check_trains(learn)
-    dl, total, at = learn.dls.train, 3*repeats+3, [0]
-    with nullcontext(on_progress) if on_progress else bar(total) as report, owned(learn, "epoch_cost"), preserved(learn), quiet(learn):
-        def tick(note): at[0] += 1; report(at[0], total, note)
-        def load(it): out = _timed(learn, lambda: next(it)); tick("loading a batch"); return out
-        if learn.opt is None: learn.create_opt()
-        for p in learn.model.parameters(): p.requires_grad_(True)
+    dl, total, at = learn.dls.train, 3 * repeats + 3, [0]
+    with (
+        nullcontext(on_progress) if on_progress else bar(total) as report,
+        owned(learn, "epoch_cost"),
+        preserved(learn),
+        quiet(learn),
+    ):
+
+        def tick(note):
+            at[0] += 1
+            report(at[0], total, note)
+
+        def load(it):
+            out = _timed(learn, lambda: next(it))
+            tick("loading a batch")
+            return out
+
+        if learn.opt is None:
+            learn.create_opt()
+        for p in learn.model.parameters():
+            p.requires_grad_(True)
         learn.model.train()
-        it = iter(dl); batches = [load(it) for _ in range(min(repeats+1, len(dl)))]
+        it = iter(dl)
+        batches = [load(it) for _ in range(min(repeats + 1, len(dl)))]
         b = learn._set_device(batches[-1][1])
-        xb,yb = learn._split(b) or (learn.xb, learn.yb)
-        _step(learn, xb, yb); tick("warming up")
-        steps = [(_timed(learn, lambda: _step(learn, xb, yb))[0], tick("forward and backward"))[0] for _ in range(repeats)]
-        with torch.no_grad(): fwd = [(_timed(learn, lambda: learn.model(*xb))[0], tick("forward"))[0] for _ in range(repeats)]
-        layers = _layer_times(learn, xb); tick("layer by layer")
-        valid = learn.dls.loaders[1] if len(learn.dls.loaders)>1 and len(learn.dls.loaders[1]) else None
-        vload = _timed(learn, lambda: next(iter(valid)))[0] if valid else 0.
-    f, whole = median(fwd), sum(s for _,s in layers)
-    loads = [t for t,_ in batches[1:]] or [batches[0][0]]
-    return EpochCost(len(dl), len(valid) if valid else 0, median(loads), f, max(median(steps)-f, 0.), tuple((n, s/whole) for n,s in layers), vload)
+        xb, yb = learn._split(b) or (learn.xb, learn.yb)
+        _step(learn, xb, yb)
+        tick("warming up")
+        steps = [
+            (_timed(learn, lambda: _step(learn, xb, yb))[0], tick("forward and backward"))[0] for _ in range(repeats)
+        ]
+        with torch.no_grad():
+            fwd = [(_timed(learn, lambda: learn.model(*xb))[0], tick("forward"))[0] for _ in range(repeats)]
+        layers = _layer_times(learn, xb)
+        tick("layer by layer")
+        valid = learn.dls.loaders[1] if len(learn.dls.loaders) > 1 and len(learn.dls.loaders[1]) else None
+        vload = _timed(learn, lambda: next(iter(valid)))[0] if valid else 0.0
+    f, whole = median(fwd), sum(s for _, s in layers)
+    loads = [t for t, _ in batches[1:]] or [batches[0][0]]
+    return EpochCost(
+        len(dl),
+        len(valid) if valid else 0,
+        median(loads),
+        f,
+        max(median(steps) - f, 0.0),
+        tuple((n, s / whole) for n, s in layers),
+        vload,
+    )

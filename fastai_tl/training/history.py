@@ -17,45 +17,72 @@ __all__ = ['StageRecord', 'RunHistory', 'finder_values', 'finder_from', 'record_
 @dataclass(frozen=True, repr=False)
 class StageRecord:
     "What happened in one stage"
+
     stage: Stage
-    lrs: tuple[float, ...]                # peak learning rate of each group at the end of the stage, stem first; 0 where frozen
-    names: tuple[str, ...]                # columns of `values`
-    values: list[list[float]]             # one row an epoch: train_loss, valid_loss, metrics
-    losses: np.ndarray                    # shape (n_batches,), smoothed training loss
-    lr_curve: np.ndarray                  # shape (n_batches,), the head's learning rate
-    seconds: float                        # training only, without the sweep
+    lrs: tuple[float, ...]  # peak learning rate of each group at the end of the stage, stem first; 0 where frozen
+    names: tuple[str, ...]  # columns of `values`
+    values: list[list[float]]  # one row an epoch: train_loss, valid_loss, metrics
+    losses: np.ndarray  # shape (n_batches,), smoothed training loss
+    lr_curve: np.ndarray  # shape (n_batches,), the head's learning rate
+    seconds: float  # training only, without the sweep
     finder: LRFinderResult | None = None  # the sweep, where the stage asked for one
-    best: int | None = None               # epoch, from 0, whose weights were kept; `None`: the last
-    ended: str = ""                       # why before its last epoch; `""`: it did not
-    epoch_lrs: tuple[float, ...] = ()     # one an epoch: the highest of the peak rates that trained
-    cache: str = ""                       # what was cached of frozen layers, or why nothing was; `""`: it was not asked for
+    best: int | None = None  # epoch, from 0, whose weights were kept; `None`: the last
+    ended: str = ""  # why before its last epoch; `""`: it did not
+    epoch_lrs: tuple[float, ...] = ()  # one an epoch: the highest of the peak rates that trained
+    cache: str = ""  # what was cached of frozen layers, or why nothing was; `""`: it was not asked for
 
     def __repr__(self):
-        last = ", ".join(f"{k} {v:.4g}" for k,v in zip(self.names, self.values[-1])) if self.values else "no epoch was finished"
+        last = (
+            ", ".join(f"{k} {v:.4g}" for k, v in zip(self.names, self.values[-1]))
+            if self.values
+            else "no epoch was finished"
+        )
         n = len(self.values)
-        return f"StageRecord({self.stage.name!r}: {n} epoch{'s'*(n!=1)}, lr {max(self.lrs, default=0):.2g}, {last}, {self.seconds:.0f} s)"
+        return (
+            f"StageRecord({self.stage.name!r}: {n} epoch{'s' * (n != 1)}, lr {max(self.lrs, default=0):.2g}, {last}, "
+            f"{self.seconds:.0f} s)"
+        )
 
 # %% ../../nbs/api/training/07_history.ipynb #28773e99
 def _rate_in(record, i):
     "Highest peak rate that trained in epoch `i`, from 0"
-    return record.epoch_lrs[i] if i<len(record.epoch_lrs) else max(record.lrs)
+    return record.epoch_lrs[i] if i < len(record.epoch_lrs) else max(record.lrs)
+
 
 def _action(a, records):
     "What a `Control` did, in words"
     v, i = a["value"], a["stage"]
-    lr = ", ".join(f"{k} to {x:.2g}" for k,x in v.items()) if isinstance(v, dict) else f"to {v:.2g}" if isinstance(v, float) else ""
-    what = dict(pause="paused", resume="resumed", stop="stopped", stop_after_epoch="stop after this epoch", set_lr=f"lr {lr}",
-                unfreeze_next=f"{v} freed" if v else "nothing to free, as no group is frozen").get(a["action"], a["action"])
-    return f"{records[i].stage.name if i<len(records) else f'stage {i+1}'}, epoch {a['epoch']+1}, batch {a['batch']}: {what}"
+    lr = (
+        ", ".join(f"{k} to {x:.2g}" for k, x in v.items())
+        if isinstance(v, dict)
+        else f"to {v:.2g}"
+        if isinstance(v, float)
+        else ""
+    )
+    what = dict(
+        pause="paused",
+        resume="resumed",
+        stop="stopped",
+        stop_after_epoch="stop after this epoch",
+        set_lr=f"lr {lr}",
+        unfreeze_next=f"{v} freed" if v else "nothing to free, as no group is frozen",
+    ).get(a["action"], a["action"])
+    return (
+        f"{records[i].stage.name if i < len(records) else f'stage {i + 1}'}, epoch {a['epoch'] + 1}, batch "
+        f"{a['batch']}: {what}"
+    )
+
 
 @dataclass(frozen=True, repr=False)
 class RunHistory:
     "What happened in a run: one `StageRecord` for each stage"
+
     stages: list[StageRecord] = field(default_factory=list)
-    finished: bool = True                                # `False`: it was stopped, and can be resumed
-    sessions: list[dict] = field(default_factory=list)   # each: `start` (stage, epoch, batch; from 0) and `batches` trained
-    actions: list[dict] = field(default_factory=list)    # what `Control` did: stage, epoch, batch, action, value
-    notes: list[str] = field(default_factory=list)       # what went wrong without stopping the run
+    finished: bool = True  # `False`: it was stopped, and can be resumed
+    # each: `start` (stage, epoch, batch; from 0) and `batches` trained
+    sessions: list[dict] = field(default_factory=list)
+    actions: list[dict] = field(default_factory=list)  # what `Control` did: stage, epoch, batch, action, value
+    notes: list[str] = field(default_factory=list)  # what went wrong without stopping the run
 
     @property
     def seconds(self) -> float:
@@ -63,82 +90,117 @@ class RunHistory:
         return sum(s.seconds for s in self.stages)
 
     def to_frame(self):
-        "One row an epoch: stage, epoch, losses, metrics, and the highest of the peak learning rates that trained, as a `pandas.DataFrame`"
+        """One row an epoch: stage, epoch, losses, metrics, and the highest of the peak learning rates that trained,
+        as a `pandas.DataFrame`
+        """
         import pandas as pd
-        rows = [dict(stage=s.stage.name, epoch=i+1, **dict(zip(s.names, v)), lr=_rate_in(s, i)) for s in self.stages for i,v in enumerate(s.values)]
+
+        rows = [
+            dict(stage=s.stage.name, epoch=i + 1, **dict(zip(s.names, v)), lr=_rate_in(s, i))
+            for s in self.stages
+            for i, v in enumerate(s.values)
+        ]
         return pd.DataFrame(rows)
 
     @property
     def summary(self) -> str:
         "What a reader of the table should know besides; `\"\"`: nothing"
         out = [] if self.finished else ["stopped before its end; the same run_plan(…) goes on"]
-        if len(self.sessions)>1: out.append(f"in {len(self.sessions)} sessions")
+        if len(self.sessions) > 1:
+            out.append(f"in {len(self.sessions)} sessions")
         out += [f"{s.stage.name}: {s.ended}" for s in self.stages if s.ended]
-        out += [f"{s.stage.name}: {unreliable(s.finder, s.finder.suggested or _rate_in(s, 0))}"
-                for s in self.stages if s.finder is not None and not s.finder.reliable]
-        out += [f"{s.stage.name}: weights of epoch {s.best+1} kept" for s in self.stages if s.best is not None]
-        return "; ".join(out+[_action(a, self.stages) for a in self.actions]+self.notes)
+        out += [
+            f"{s.stage.name}: {unreliable(s.finder, s.finder.suggested or _rate_in(s, 0))}"
+            for s in self.stages
+            if s.finder is not None and not s.finder.reliable
+        ]
+        out += [f"{s.stage.name}: weights of epoch {s.best + 1} kept" for s in self.stages if s.best is not None]
+        return "; ".join(out + [_action(a, self.stages) for a in self.actions] + self.notes)
 
-    def __repr__(self): return self.to_frame().to_string(index=False, float_format="{:.4g}".format)+("\n"+self.summary if self.summary else "")
+    def __repr__(self):
+        return self.to_frame().to_string(index=False, float_format="{:.4g}".format) + (
+            "\n" + self.summary if self.summary else ""
+        )
 
     def _repr_html_(self):
         from html import escape
-        return self.to_frame().to_html(index=False, float_format="{:.4g}".format, border=0)+(f"<p>{escape(self.summary)}</p>" if self.summary else "")
+
+        return self.to_frame().to_html(index=False, float_format="{:.4g}".format, border=0) + (
+            f"<p>{escape(self.summary)}</p>" if self.summary else ""
+        )
+
+    def plot_losses(
+        self,
+        ax,  # matplotlib axes
+    ):
+        "Training and validation loss over the epochs of all stages"
+        x0 = 0
+        for i, s in enumerate(self.stages):
+            n = len(s.values)
+            names = ("_", "_") if i else ("training", "validation")  # one legend entry for all stages
+            ax.plot(x0 + np.linspace(0, n, len(s.losses) + 1)[1:], s.losses, color="C0", lw=1.2, label=names[0])
+            ax.plot(
+                x0 + np.arange(1, len(s.values) + 1), [v[1] for v in s.values], "o-", ms=3, color="C1", label=names[1]
+            )
+            x0 += n
+        _mark_stages(self, ax)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss")
+        ax.legend(frameon=False)
+
+    def plot(
+        self,
+        axes=None,  # two matplotlib axes, for losses and for the first metric; `None`: new ones
+    ):  # the axes
+        "Losses, and the first metric, over the epochs of all stages"
+        if axes is None:
+            from matplotlib import pyplot as plt
+
+            _, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+        self.plot_losses(axes[0])
+        x0, many = 0, len(self.stages) > 6
+        for i, s in enumerate(self.stages):
+            if len(s.names) > 2:
+                style = dict(color="C2", label="_") if many else dict(color=f"C{i + 2}", label=s.stage.name)
+                axes[1].plot(x0 + np.arange(1, len(s.values) + 1), [v[2] for v in s.values], "o-", ms=3, **style)
+            x0 += len(s.values)
+        _mark_stages(self, axes[1])
+        axes[1].set_xlabel("epoch")
+        axes[1].set_ylabel(next((s.names[2] for s in self.stages if len(s.names) > 2), ""))
+        if not many:
+            axes[1].legend(frameon=False)
+        return axes
 
 # %% ../../nbs/api/training/07_history.ipynb #614e3780
-def _plot_losses(self,
-    ax,   # matplotlib axes
-):
-    "Training and validation loss over the epochs of all stages"
-    x0 = 0
-    for i,s in enumerate(self.stages):
-        n = len(s.values)
-        names = ("_", "_") if i else ("training", "validation")   # one legend entry for all stages
-        ax.plot(x0+np.linspace(0, n, len(s.losses)+1)[1:], s.losses, color="C0", lw=1.2, label=names[0])
-        ax.plot(x0+np.arange(1, len(s.values)+1), [v[1] for v in s.values], "o-", ms=3, color="C1", label=names[1])
-        x0 += n
-    _mark_stages(self, ax)
-    ax.set_xlabel("epoch"); ax.set_ylabel("loss"); ax.legend(frameon=False)
-
 def _mark_stages(self, ax):
     x0 = 0
-    for i,s in enumerate(self.stages):
-        if i: ax.axvline(x0, color="gray", lw=.8, ls=":")
+    for i, s in enumerate(self.stages):
+        if i:
+            ax.axvline(x0, color="gray", lw=0.8, ls=":")
         x0 += len(s.values)
-
-def _plot(self,
-    axes=None,   # two matplotlib axes, for losses and for the first metric; `None`: new ones
-):               # the axes
-    "Losses, and the first metric, over the epochs of all stages"
-    if axes is None:
-        from matplotlib import pyplot as plt
-        _,axes = plt.subplots(1, 2, figsize=(9, 3.2))
-    self.plot_losses(axes[0])
-    x0, many = 0, len(self.stages)>6
-    for i,s in enumerate(self.stages):
-        if len(s.names)>2:
-            style = dict(color="C2", label="_") if many else dict(color=f"C{i+2}", label=s.stage.name)
-            axes[1].plot(x0+np.arange(1, len(s.values)+1), [v[2] for v in s.values], "o-", ms=3, **style)
-        x0 += len(s.values)
-    _mark_stages(self, axes[1])
-    axes[1].set_xlabel("epoch"); axes[1].set_ylabel(next((s.names[2] for s in self.stages if len(s.names)>2), ""))
-    if not many: axes[1].legend(frameon=False)
-    return axes
-
-RunHistory.plot_losses, RunHistory.plot = _plot_losses, _plot
 
 # %% ../../nbs/api/training/07_history.ipynb #dc0561d0
-def finder_values(res: LRFinderResult | None): return None if res is None else {f.name: getattr(res, f.name) for f in fields(res)}
-def finder_from(d: dict | None): return None if d is None else LRFinderResult(**d)
+def finder_values(res: LRFinderResult | None):
+    return None if res is None else {f.name: getattr(res, f.name) for f in fields(res)}
+
+
+def finder_from(d: dict | None):
+    return None if d is None else LRFinderResult(**d)
+
 
 def record_values(
     r: StageRecord,
-) -> dict:             # for `pack`
+) -> dict:  # for `pack`
     "A record as plain values and arrays"
-    return {**{f.name: getattr(r, f.name) for f in fields(r)}, "stage": stage_to_plain(r.stage), "finder": finder_values(r.finder)}
+    return {
+        **{f.name: getattr(r, f.name) for f in fields(r)},
+        "stage": stage_to_plain(r.stage),
+        "finder": finder_values(r.finder),
+    }
+
 
 def record_from(
-    d: dict,           # of `record_values`
+    d: dict,  # of `record_values`
 ) -> StageRecord:
     "The record again"
     return StageRecord(**{**d, "stage": stage_from(d["stage"]), "finder": finder_from(d["finder"])})

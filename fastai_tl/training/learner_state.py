@@ -26,23 +26,31 @@ __all__ = ['random_values', 'set_random_values', 'prime', 'rest_of_epoch', 'opti
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #40d4579a
 def random_values(
-    loaders=(),   # `DataLoader`s whose `rng` counts too
-) -> dict:        # plain values and tensors
+    loaders=(),  # `DataLoader`s whose `rng` counts too
+) -> dict:  # plain values and tensors
     "Random states of Python, NumPy, torch, CUDA where it is in use, and the loaders"
-    return dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.random.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-                loaders=[getattr(unwrap_loader(dl), "rng", random).getstate() for dl in loaders])
+    return dict(
+        python=random.getstate(),
+        numpy=np.random.get_state(),
+        torch=torch.random.get_rng_state(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        loaders=[getattr(unwrap_loader(dl), "rng", random).getstate() for dl in loaders],
+    )
+
 
 def set_random_values(
-    values: dict,   # of `random_values`
-    loaders=(),     # the same loaders, in the same order
+    values: dict,  # of `random_values`
+    loaders=(),  # the same loaders, in the same order
 ):
     "Put random states back"
-    random.setstate(values["python"]); np.random.set_state(values["numpy"]); torch.random.set_rng_state(values["torch"].cpu())
-    if values["cuda"] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([t.cpu() for t in values["cuda"]])
-    for dl,s in zip(loaders, values["loaders"]):
-        if isinstance(getattr(unwrap_loader(dl), "rng", None), random.Random): unwrap_loader(dl).rng.setstate(s)
-
+    random.setstate(values["python"])
+    np.random.set_state(values["numpy"])
+    torch.random.set_rng_state(values["torch"].cpu())
+    if values["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([t.cpu() for t in values["cuda"]])
+    for dl, s in zip(loaders, values["loaders"]):
+        if isinstance(getattr(unwrap_loader(dl), "rng", None), random.Random):
+            unwrap_loader(dl).rng.setstate(s)
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #cdf26508
 def prime(loaders):
@@ -50,8 +58,10 @@ def prime(loaders):
     state = random_values(loaders)
     try:
         for dl in loaders:
-            if hasattr(dl, "_one_pass") and not getattr(dl, "_types", None) and len(dl.dataset): dl._one_pass()
-    finally: set_random_values(state, loaders)
+            if hasattr(dl, "_one_pass") and not getattr(dl, "_types", None) and len(dl.dataset):
+                dl._one_pass()
+    finally:
+        set_random_values(state, loaders)
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #2f1ca87e
 @contextmanager
@@ -59,188 +69,271 @@ def _in_place_of(obj, **methods):
     "Methods of one object are others inside"
     old = {k: vars(obj)[k] for k in methods if k in vars(obj)}
     try:
-        for k,f in methods.items(): setattr(obj, k, f)
+        for k, f in methods.items():
+            setattr(obj, k, f)
         yield
     finally:
         for k in methods:
-            if k in old: setattr(obj, k, old[k])
-            elif k in vars(obj): delattr(obj, k)
+            if k in old:
+                setattr(obj, k, old[k])
+            elif k in vars(obj):
+                delattr(obj, k)
+
 
 def rest_of_epoch(
-    dl,             # a fastai `DataLoader`
-    done: int,      # batches that were seen
-    at_start: dict, # `random_values` at the epoch's start
-    now: dict,      # `random_values` at the interruption
-    loaders,        # the loaders that both hold
+    dl,  # a fastai `DataLoader`
+    done: int,  # batches that were seen
+    at_start: dict,  # `random_values` at the epoch's start
+    now: dict,  # `random_values` at the interruption
+    loaders,  # the loaders that both hold
 ):
     "Iterate over the batches of `dl` that are left"
     set_random_values(at_start, loaders)
-    if isinstance(dl, torch.utils.data.DataLoader):   # torch's own has no order to cut: read and drop
-        for i,b in enumerate(dl):
-            if i==done: set_random_values(now, loaders)
-            if i>=done: yield b
+    if isinstance(dl, torch.utils.data.DataLoader):  # torch's own has no order to cut: read and drop
+        for i, b in enumerate(dl):
+            if i == done:
+                set_random_values(now, loaders)
+            if i >= done:
+                yield b
         return
     order, create, inside = dl.get_idxs, dl.create_batches, dict(done=False)
-    def left(): return list(order())[done*(dl.bs or 1):]
+
+    def left():
+        return list(order())[done * (dl.bs or 1) :]
+
     def batches(samples):
-        if not inside["done"]: set_random_values(now, loaders); inside["done"] = True
-        if hasattr(dl, "world_size"): dl.i += done*(dl.bs or 1)
+        if not inside["done"]:
+            set_random_values(now, loaders)
+            inside["done"] = True
+        if hasattr(dl, "world_size"):
+            dl.i += done * (dl.bs or 1)
         yield from create(samples)
+
     with _in_place_of(dl, get_idxs=left, create_batches=batches):
-        if dl.fake_l.num_workers>0: set_random_values(now, loaders)
+        if dl.fake_l.num_workers > 0:
+            set_random_values(now, loaders)
         yield from dl
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #e6a2e532
 def optimizer_values(opt) -> dict:
     "Moments, counters and hyper-parameters of a fastai optimizer, or of a torch one inside fastai's wrapper"
-    if (inner := getattr(opt, "opt", None)) is not None: return dict(torch=inner.state_dict())
-    return dict(state=[dict(opt.state[p]) for ps in opt.param_lists for p in ps], hypers=[{k: _float(v) for k,v in h.items()} for h in opt.hypers])
+    if (inner := getattr(opt, "opt", None)) is not None:
+        return dict(torch=inner.state_dict())
+    return dict(
+        state=[dict(opt.state[p]) for ps in opt.param_lists for p in ps],
+        hypers=[{k: _float(v) for k, v in h.items()} for h in opt.hypers],
+    )
 
-def _float(v): return v.item() if isinstance(v, (np.generic, torch.Tensor)) and np.ndim(v)==0 else v
+
+def _float(v):
+    return v.item() if isinstance(v, (np.generic, torch.Tensor)) and np.ndim(v) == 0 else v
+
 
 def load_optimizer(opt, values: dict):
     "Put them into an optimizer with the same groups"
-    if "torch" in values: opt.opt.load_state_dict(values["torch"]); return
-    for p,s in zip((p for ps in opt.param_lists for p in ps), values["state"], strict=True):
-        opt.state[p] = {k: v.to(p.device, copy=True) if isinstance(v, torch.Tensor) else v for k,v in s.items()}
-    for h,s in zip(opt.hypers, values["hypers"], strict=True): h.clear(); h.update(s)
+    if "torch" in values:
+        opt.opt.load_state_dict(values["torch"])
+        return
+    for p, s in zip((p for ps in opt.param_lists for p in ps), values["state"], strict=True):
+        opt.state[p] = {k: v.to(p.device, copy=True) if isinstance(v, torch.Tensor) else v for k, v in s.items()}
+    for h, s in zip(opt.hypers, values["hypers"], strict=True):
+        h.clear()
+        h.update(s)
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #7070a968
-_SKIP = {"learn", "start_epoch", "log", "before", "frozen", "name"}   # times of day; fingerprints that are taken anew
+_SKIP = {"learn", "start_epoch", "log", "before", "frozen", "name"}  # times of day; fingerprints that are taken anew
+
 
 def _attributes(obj, tensors, at):
     out = {}
-    for k,v in vars(obj).items():
-        if k in _SKIP: continue
+    for k, v in vars(obj).items():
+        if k in _SKIP:
+            continue
         part = {}
-        try: out[k] = _pack_object(v, part, f"{at}.{k}")
-        except Unpackable: continue
+        try:
+            out[k] = _pack_object(v, part, f"{at}.{k}")
+        except Unpackable:
+            continue
         tensors.update(part)
     return out
 
+
 def _pack_object(v, tensors, at):
-    if isinstance(v, Metric): return {"O": _attributes(v, tensors, at)}
-    if hasattr(v, "state_dict") and hasattr(v, "load_state_dict") and not is_learner(v): return {"S": pack(dict(v.state_dict()), tensors, at)}
-    if isinstance(v, L): return {"L": [_pack_object(o, tensors, f"{at}.{i}") for i,o in enumerate(v)]}
-    if type(v) is list and any(isinstance(o, L) for o in v): return {"M": [_pack_object(o, tensors, f"{at}.{i}") for i,o in enumerate(v)]}
+    if isinstance(v, Metric):
+        return {"O": _attributes(v, tensors, at)}
+    if hasattr(v, "state_dict") and hasattr(v, "load_state_dict") and not is_learner(v):
+        return {"S": pack(dict(v.state_dict()), tensors, at)}
+    if isinstance(v, L):
+        return {"L": [_pack_object(o, tensors, f"{at}.{i}") for i, o in enumerate(v)]}
+    if type(v) is list and any(isinstance(o, L) for o in v):
+        return {"M": [_pack_object(o, tensors, f"{at}.{i}") for i, o in enumerate(v)]}
     return pack(v, tensors, at)
 
+
 def _unpack_object(v, tensors, old):
-    if not isinstance(v, dict): return unpack(v, tensors)
+    if not isinstance(v, dict):
+        return unpack(v, tensors)
     kind, o = next(iter(v.items()))
-    if kind=="O":
-        if old is not None: _set_attributes(old, o, tensors)
+    if kind == "O":
+        if old is not None:
+            _set_attributes(old, o, tensors)
         return old
-    if kind=="S":
-        if hasattr(old, "load_state_dict"): old.load_state_dict(unpack(o, tensors))
+    if kind == "S":
+        if hasattr(old, "load_state_dict"):
+            old.load_state_dict(unpack(o, tensors))
         return old
-    if kind in ("L", "M"): return (L if kind=="L" else list)([_unpack_object(x, tensors, None) for x in o])
+    if kind in ("L", "M"):
+        return (L if kind == "L" else list)([_unpack_object(x, tensors, None) for x in o])
     return unpack(v, tensors)
 
+
 def _set_attributes(obj, values, tensors):
-    for k,v in values.items(): obj.__dict__[k] = _unpack_object(v, tensors, vars(obj).get(k))
+    for k, v in values.items():
+        obj.__dict__[k] = _unpack_object(v, tensors, vars(obj).get(k))
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #fd12e95d
 def callback_values(
-    learn,                               # a fastai `Learner`
-    tensors: dict[str, torch.Tensor],    # tensors are put here
-    skip: Sequence[type] = (),           # callbacks of these classes look after themselves
-) -> dict:                               # JSON-able
+    learn,  # a fastai `Learner`
+    tensors: dict[str, torch.Tensor],  # tensors are put here
+    skip: Sequence[type] = (),  # callbacks of these classes look after themselves
+) -> dict:  # JSON-able
     "What the callbacks of a Learner remember, by class and number; with training metrics, what these have gathered"
     out, n = {}, {}
     for cb in learn.cbs:
-        if isinstance(cb, (ProgressCallback, *skip)): continue
-        k = type(cb).__name__; n[k] = n.get(k, -1)+1
+        if isinstance(cb, (ProgressCallback, *skip)):
+            continue
+        k = type(cb).__name__
+        n[k] = n.get(k, -1) + 1
         out[f"{k} {n[k]}"] = _attributes(cb, tensors, f"cb.{k}.{n[k]}")
     if getattr(getattr(learn, "recorder", None), "train_metrics", False):
-        for i,m in enumerate(learn.metrics): out[f"metric {i}"] = _attributes(m, tensors, f"metric.{i}")
+        for i, m in enumerate(learn.metrics):
+            out[f"metric {i}"] = _attributes(m, tensors, f"metric.{i}")
     return out
+
 
 def load_callbacks(learn, values: dict, tensors: dict, skip: Sequence[type] = ()):
     "Put it back into the callbacks of the same class and number; what is not there is passed over"
     n = {}
     for cb in learn.cbs:
-        if isinstance(cb, (ProgressCallback, *skip)): continue
-        k = type(cb).__name__; n[k] = n.get(k, -1)+1
-        if (v := values.get(f"{k} {n[k]}")) is not None: _set_attributes(cb, v, tensors)
-    for i,m in enumerate(learn.metrics):
-        if (v := values.get(f"metric {i}")) is not None: _set_attributes(m, v, tensors)
+        if isinstance(cb, (ProgressCallback, *skip)):
+            continue
+        k = type(cb).__name__
+        n[k] = n.get(k, -1) + 1
+        if (v := values.get(f"{k} {n[k]}")) is not None:
+            _set_attributes(cb, v, tensors)
+    for i, m in enumerate(learn.metrics):
+        if (v := values.get(f"metric {i}")) is not None:
+            _set_attributes(m, v, tensors)
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #27d2d89a
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     "Parameters and buffers by name, as they are; shared ones once"
     model = unwrap_model(model)
-    return {f"model.{n}": t for n,t in [*model.named_parameters(), *model.named_buffers()]}
+    return {f"model.{n}": t for n, t in [*model.named_parameters(), *model.named_buffers()]}
+
 
 def load_model_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]):
     "Copy values into the model's own tensors"
     with torch.no_grad():
-        for n,t in model_tensors(model).items(): t.copy_(tensors[n])
+        for n, t in model_tensors(model).items():
+            t.copy_(tensors[n])
+
 
 def gradient_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
     "Gradients that are not zero go to `tensors`; returns the names of all parameters that have one"
     have = []
-    for n,p in unwrap_model(model).named_parameters():
-        if p.grad is None: continue
+    for n, p in unwrap_model(model).named_parameters():
+        if p.grad is None:
+            continue
         have.append(n)
-        if p.grad.count_nonzero(): tensors[f"grad.{n}"] = p.grad
+        if p.grad.count_nonzero():
+            tensors[f"grad.{n}"] = p.grad
     return have
+
 
 def load_gradients(model: nn.Module, names: Sequence[str], tensors: dict[str, torch.Tensor]):
     "Gradients as they were: none, zeros or values"
     names = set(names)
-    for n,p in unwrap_model(model).named_parameters():
-        p.grad = None if n not in names else tensors[f"grad.{n}"].to(p.device, p.dtype, copy=True) if f"grad.{n}" in tensors else torch.zeros_like(p)
+    for n, p in unwrap_model(model).named_parameters():
+        p.grad = (
+            None
+            if n not in names
+            else tensors[f"grad.{n}"].to(p.device, p.dtype, copy=True)
+            if f"grad.{n}" in tensors
+            else torch.zeros_like(p)
+        )
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #2afcbd4d
 def model_facts(model: nn.Module) -> dict:
     "Name, shape and type of each tensor"
-    return {n.removeprefix("model."): f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for n,t in model_tensors(model).items()}
+    return {
+        n.removeprefix("model."): f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}"
+        for n, t in model_tensors(model).items()
+    }
+
 
 def _item(x):
-    if isinstance(x, (str, Path)): return "/".join(Path(x).parts[-2:])
-    if isinstance(x, torch.Tensor): x = x.detach().cpu().numpy()
-    if isinstance(x, np.ndarray): return str(x.shape)+blake2b(np.ascontiguousarray(x).tobytes(), digest_size=8).hexdigest()
-    if isinstance(x, (list, tuple)): return "("+",".join(map(_item, x))+")"
+    if isinstance(x, (str, Path)):
+        return "/".join(Path(x).parts[-2:])
+    if isinstance(x, torch.Tensor):
+        x = x.detach().cpu().numpy()
+    if isinstance(x, np.ndarray):
+        return str(x.shape) + blake2b(np.ascontiguousarray(x).tobytes(), digest_size=8).hexdigest()
+    if isinstance(x, (list, tuple)):
+        return "(" + ",".join(map(_item, x)) + ")"
     return re.sub(r"0x[0-9a-f]+", "", repr(x))
+
 
 def _items_hash(ds):
     items = getattr(ds, "items", None)
-    if items is None: items = getattr(ds, "tensors", None)
-    if hasattr(items, "to_csv"): items = [items.to_csv()]
-    if items is None: return "unknown"
+    if items is None:
+        items = getattr(ds, "tensors", None)
+    if hasattr(items, "to_csv"):
+        items = [items.to_csv()]
+    if items is None:
+        return "unknown"
     h = blake2b(digest_size=8)
-    for x in items: h.update(_item(x).encode())
+    for x in items:
+        h.update(_item(x).encode())
     return h.hexdigest()
+
 
 def _transforms(dl):
     names = []
     for k in ("after_item", "before_batch", "after_batch"):
         for f in getattr(getattr(dl, k, None), "fs", []):
             name, text = type(f).__name__, str(getattr(f, "size", "") or "")
-            names.append(name+(" "+text if text else ""))
+            names.append(name + (" " + text if text else ""))
     return names
+
 
 def data_facts(dls) -> dict:
     "Counts, order and names of the items, classes, transforms and batch size"
     out = {}
-    for what,dl in zip(("training", "validation"), map(unwrap_loader, dls.loaders[:2])):
+    for what, dl in zip(("training", "validation"), map(unwrap_loader, dls.loaders[:2])):
         ds = getattr(dl, "dataset", None)
         n = len(ds) if hasattr(ds, "__len__") else None
         out |= {f"{what} items": n, f"{what} items' names": _items_hash(ds), f"{what} transforms": _transforms(dl)}
-        if what=="training": out |= {"batch size": getattr(dl, "bs", None) or getattr(dl, "batch_size", None), "drop_last": getattr(dl, "drop_last", None)}
+        if what == "training":
+            out |= {
+                "batch size": getattr(dl, "bs", None) or getattr(dl, "batch_size", None),
+                "drop_last": getattr(dl, "drop_last", None),
+            }
     vocab = getattr(dls, "vocab", None)
     return out | {"classes": None if vocab is None else [str(v) for v in vocab][:1000]}
 
+
 def facts_differences(
-    what: str,    # 'data' or 'model'
-    a: dict,      # there
-    b: dict,      # here
+    what: str,  # 'data' or 'model'
+    a: dict,  # there
+    b: dict,  # here
 ) -> list[str]:
     "One line for each entry that differs, at most five"
     none = object()
     pairs = [(k, a.get(k, none), b.get(k, none)) for k in dict.fromkeys([*a, *b])]
-    out = [f"{what}: {k} was {_short(x, none)}, is {_short(y, none)}" for k,x,y in pairs if x!=y]
-    return out[:5]+([f"{what}: … and {len(out)-5} more"] if len(out)>5 else [])
+    out = [f"{what}: {k} was {_short(x, none)}, is {_short(y, none)}" for k, x, y in pairs if x != y]
+    return out[:5] + ([f"{what}: … and {len(out) - 5} more"] if len(out) > 5 else [])
 
-def _short(v, none): return "not there" if v is none else s if len(s := str(v))<120 else s[:117]+"…"
+
+def _short(v, none):
+    return "not there" if v is none else s if len(s := str(v)) < 120 else s[:117] + "…"

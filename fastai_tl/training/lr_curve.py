@@ -13,87 +13,109 @@ __all__ = ['MIN_POINTS', 'MIN_DROP', 'MIN_SIGMA', 'CAUTION', 'WIDTH', 'sweep_lrs
 
 # %% ../../nbs/api/training/01_lr_curve.ipynb #75fb3785
 def sweep_lrs(
-    start_lr: float,   # first learning rate, > 0
-    end_lr: float,     # last learning rate, > `start_lr`
-    num_it: int,       # batches, at least 2
-) -> np.ndarray:       # shape (num_it,)
+    start_lr: float,  # first learning rate, > 0
+    end_lr: float,  # last learning rate, > `start_lr`
+    num_it: int,  # batches, at least 2
+) -> np.ndarray:  # shape (num_it,)
     "Learning rates in equal ratios from `start_lr` to `end_lr`, one for each batch"
-    if not 0<start_lr<end_lr: raise InputError(f"start_lr={start_lr}, end_lr={end_lr}: give 0 < start_lr < end_lr.")
-    if num_it<2: raise InputError(f"num_it={num_it}: a sweep needs at least 2 batches; 100 is usual.")
+    if not 0 < start_lr < end_lr:
+        raise InputError(f"start_lr={start_lr}, end_lr={end_lr}: give 0 < start_lr < end_lr.")
+    if num_it < 2:
+        raise InputError(f"num_it={num_it}: a sweep needs at least 2 batches; 100 is usual.")
     return np.geomspace(start_lr, end_lr, num_it)
 
 # %% ../../nbs/api/training/01_lr_curve.ipynb #5b0e41d2
 def smooth(
-    losses,               # shape (n,), one loss a batch
-    width: float = .04,   # standard deviation of the Gaussian window, as a share of the sweep, 0..1
-) -> np.ndarray:          # shape (n,)
+    losses,  # shape (n,), one loss a batch
+    width: float = 0.04,  # standard deviation of the Gaussian window, as a share of the sweep, 0..1
+) -> np.ndarray:  # shape (n,)
     "Losses averaged over their neighbours on both sides"
     y = np.asarray(losses, dtype=float)
-    if y.size<3: return y
+    if y.size < 3:
+        return y
     x = np.arange(y.size)
-    w = np.exp(-.5*((x[:, None]-x)/max(width*y.size, .5))**2)
-    return (w@y)/w.sum(1)
+    w = np.exp(-0.5 * ((x[:, None] - x) / max(width * y.size, 0.5)) ** 2)
+    return (w @ y) / w.sum(1)
 
 # %% ../../nbs/api/training/01_lr_curve.ipynb #47450d08
-MIN_POINTS = 20   # fewer batches than this do not make a curve
+MIN_POINTS = 20  # fewer batches than this do not make a curve
+
 
 def exploded(
-    losses,    # one loss a batch, so far
+    losses,  # one loss a batch, so far
 ) -> bool:
     "Whether a sweep may stop: the mean of the last 5 losses is 4 times the lowest such mean and 3 times the first"
-    if len(losses)<MIN_POINTS: return False
-    m = np.convolve(losses, np.full(5, .2), "valid")
-    return bool(m[-1]>4*m.min() and m[-1]>3*m[0])
+    if len(losses) < MIN_POINTS:
+        return False
+    m = np.convolve(losses, np.full(5, 0.2), "valid")
+    return bool(m[-1] > 4 * m.min() and m[-1] > 3 * m[0])
 
 # %% ../../nbs/api/training/01_lr_curve.ipynb #2ebe7339
 @dataclass(frozen=True)
 class Fall:
     "What a learning-rate curve says; rates are `None` if it says nothing"
-    low: float | None       # smallest rate that makes sense
-    best: float | None      # the rate to use
-    high: float | None      # largest rate that makes sense; where there is no fall, the one at which the loss rises
-    drop: float             # plateau minus lowest point, as a share of the plateau
-    reason: str             # why it cannot be trusted; `""` if it can
 
-MIN_DROP = .05    # the loss must fall by this share of the plateau …
-MIN_SIGMA = 5     # … and by so many standard errors of the smoothed curve
-CAUTION = 10      # a rate that the curve does not show is what is known to be the edge, divided by this
-WIDTH = .04       # of the smoothing window, as a share of the sweep
+    low: float | None  # smallest rate that makes sense
+    best: float | None  # the rate to use
+    high: float | None  # largest rate that makes sense; where there is no fall, the one at which the loss rises
+    drop: float  # plateau minus lowest point, as a share of the plateau
+    reason: str  # why it cannot be trusted; `""` if it can
+
+
+MIN_DROP = 0.05  # the loss must fall by this share of the plateau …
+MIN_SIGMA = 5  # … and by so many standard errors of the smoothed curve
+CAUTION = 10  # a rate that the curve does not show is what is known to be the edge, divided by this
+WIDTH = 0.04  # of the smoothing window, as a share of the sweep
+
 
 def _standard_error(y):
     "Of the smoothed curve, from the differences of neighbouring batches on the plateau"
-    d = np.diff(y[:max(y.size//3, 10)])
-    return 1.4826*np.median(np.abs(d-np.median(d)))/2**.5/max(2*np.pi**.5*WIDTH*y.size, 1)**.5
+    d = np.diff(y[: max(y.size // 3, 10)])
+    return 1.4826 * np.median(np.abs(d - np.median(d))) / 2**0.5 / max(2 * np.pi**0.5 * WIDTH * y.size, 1) ** 0.5
+
 
 def _crossing(x, y, level):
     "Where `y` first falls to `level`, in `x`, between two points if need be"
-    i = int(np.argmax(y<=level))
-    if i==0: return float(x[0])
-    t = (y[i-1]-level)/(y[i-1]-y[i]) if y[i-1]!=y[i] else 1.
-    return float(x[i-1]+t*(x[i]-x[i-1]))
+    i = int(np.argmax(y <= level))
+    if i == 0:
+        return float(x[0])
+    t = (y[i - 1] - level) / (y[i - 1] - y[i]) if y[i - 1] != y[i] else 1.0
+    return float(x[i - 1] + t * (x[i] - x[i - 1]))
 
 # %% ../../nbs/api/training/01_lr_curve.ipynb #c77090c3
 def read_fall(
-    lrs,      # shape (n,), increasing
-    losses,   # shape (n,), one loss a batch; what follows a NaN or infinite loss is ignored
+    lrs,  # shape (n,), increasing
+    losses,  # shape (n,), one loss a batch; what follows a NaN or infinite loss is ignored
 ) -> Fall:
     "Find the rate to use; never raises on a strange curve, says in `reason` what is wrong"
     lrs, y = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     bad = ~np.isfinite(y)
-    if bad.any(): lrs, y = lrs[:bad.argmax()], y[:bad.argmax()]
-    if y.size<MIN_POINTS:
-        why, cure = ("the loss became infinite at once", "try a smaller start_lr") if bad.any() else ("too few batches", "raise num_it")
-        return Fall(None, None, None, 0., f"{why}: {y.size} points, {MIN_POINTS} are needed; {cure}")
+    if bad.any():
+        lrs, y = lrs[: bad.argmax()], y[: bad.argmax()]
+    if y.size < MIN_POINTS:
+        why, cure = (
+            ("the loss became infinite at once", "try a smaller start_lr")
+            if bad.any()
+            else ("too few batches", "raise num_it")
+        )
+        return Fall(None, None, None, 0.0, f"{why}: {y.size} points, {MIN_POINTS} are needed; {cure}")
     s, se, x = smooth(y, WIDTH), _standard_error(y), np.log10(lrs)
-    start, i = float(np.median(s[:max(y.size//10, 3)])), int(np.argmin(s))
-    fall = start-s[i]; drop = float(fall/max(abs(start), 1e-12))
-    if drop>=MIN_DROP and fall>=MIN_SIGMA*se and i>=3:
-        low,best = (10**_crossing(x[:i+1], s[:i+1], start-f*fall) for f in (.5, .9))
+    start, i = float(np.median(s[: max(y.size // 10, 3)])), int(np.argmin(s))
+    fall = start - s[i]
+    drop = float(fall / max(abs(start), 1e-12))
+    if drop >= MIN_DROP and fall >= MIN_SIGMA * se and i >= 3:
+        low, best = (10 ** _crossing(x[: i + 1], s[: i + 1], start - f * fall) for f in (0.5, 0.9))
         return Fall(low, best, float(lrs[i]), drop, "")
-    up = np.nonzero(s<=start+max(MIN_SIGMA*se, MIN_DROP*abs(start)))[0][-1]+1   # from here on the loss is above its plateau
-    if i<3 and up<=y.size//4: return Fall(None, None, None, drop, "the loss rises from the start: try a smaller start_lr")
-    reason = "the loss does not fall: the network may fit this data already, or nothing that trains matters" if drop<MIN_DROP else \
-             f"the fall of the loss ({drop:.0%}) is within the noise of the batches"
-    if up>=y.size: return Fall(None, None, None, drop, reason)
-    best = float(lrs[up])/CAUTION
-    return Fall(best/10, best, float(lrs[up]), drop, reason)
+    # from here on the loss is above its plateau
+    up = np.nonzero(s <= start + max(MIN_SIGMA * se, MIN_DROP * abs(start)))[0][-1] + 1
+    if i < 3 and up <= y.size // 4:
+        return Fall(None, None, None, drop, "the loss rises from the start: try a smaller start_lr")
+    reason = (
+        "the loss does not fall: the network may fit this data already, or nothing that trains matters"
+        if drop < MIN_DROP
+        else f"the fall of the loss ({drop:.0%}) is within the noise of the batches"
+    )
+    if up >= y.size:
+        return Fall(None, None, None, drop, reason)
+    best = float(lrs[up]) / CAUTION
+    return Fall(best / 10, best, float(lrs[up]), drop, reason)

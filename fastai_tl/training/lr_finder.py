@@ -28,190 +28,287 @@ __all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains', 'top_rate',
 # %% ../../nbs/api/training/02_lr_finder.ipynb #51cacacd
 class RateSweep(Callback):
     "Set one learning rate after another, record the loss of each batch, and stop at the end or when the loss explodes"
-    order = 58
-    def __init__(self, lrs, scale, report=None): self.lrs, self.scale, self.report, self.seen = lrs, scale, report, []
 
-    def before_batch(self): self.opt.set_hypers(lr=[s*self.lrs[len(self.seen)] for s in self.scale])
+    order = 58
+
+    def __init__(self, lrs, scale, report=None):
+        self.lrs = lrs
+        self.scale = scale
+        self.report = report
+        self.seen = []
+
+    def before_batch(self):
+        self.opt.set_hypers(lr=[s * self.lrs[len(self.seen)] for s in self.scale])
 
     def after_batch(self):
-        loss = mean(self.learn.loss.item())   # over the processes, which must stop together and find the same rate
+        loss = mean(self.learn.loss.item())  # over the processes, which must stop together and find the same rate
         self.seen.append(loss)
-        if self.report: self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen)-1]:.1e}, loss {loss:.3f}")
-        if len(self.seen)==len(self.lrs) or not np.isfinite(loss) or exploded(self.seen): raise CancelFitException()
+        if self.report:
+            self.report(len(self.seen), len(self.lrs), f"lr {self.lrs[len(self.seen) - 1]:.1e}, loss {loss:.3f}")
+        if len(self.seen) == len(self.lrs) or not np.isfinite(loss) or exploded(self.seen):
+            raise CancelFitException()
+
 
 class _NoValidation(Callback):
-    order = -100   # before anything is prepared for it
-    def before_validate(self): raise CancelValidException()
+    order = -100  # before anything is prepared for it
+
+    def before_validate(self):
+        raise CancelValidException()
+
 
 def _one_sweep(learn, lrs, scale, seed, report, cache):
     cb = RateSweep(lrs, scale, report)
-    cbs = [cb, _NoValidation()]+([FusedStep()] if cache is not None and not cache.off and not learn._grab_cbs(FusedStep) else [])
+    cbs = [cb, _NoValidation()] + (
+        [FusedStep()] if cache is not None and not cache.off and not learn._grab_cbs(FusedStep) else []
+    )
     with preserved(learn), quiet(learn):
         if seed is not None:
-            random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
             for dl in learn.dls.loaders:
-                if isinstance(getattr(dl, "rng", None), random.Random): dl.rng = random.Random(seed)
-        learn.fit(len(lrs)//len(learn.dls.train)+1, cbs=cbs)
+                if isinstance(getattr(dl, "rng", None), random.Random):
+                    dl.rng = random.Random(seed)
+        learn.fit(len(lrs) // len(learn.dls.train) + 1, cbs=cbs)
     return np.array(cb.seen)
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #851f4b45
 @dataclass(frozen=True)
 class LRFinderResult:
     "Outcome of `find_lr`"
-    lrs: np.ndarray                      # shape (n,), learning rate of each batch of the longest sweep
-    losses: np.ndarray                   # shape (n,), raw loss of each batch, averaged over the sweeps
-    sweeps: list[np.ndarray]             # raw losses of each sweep
-    suggestions: dict[str, float]        # by method: 'fall' is ours, 'valley', 'slide', 'minimum', 'steep' are fastai's
-    suggested: float | None              # the rate to use; `None` if the curve gives none
-    band: tuple[float, float] | None     # lowest and highest rate that make sense
-    reason: str = ""                     # why the curve cannot be trusted, `""` if it can
-    group: str | None = None             # the only group that was trained; `None`: all that are not frozen
-    rule: str = ""                       # where `suggested` is from if the curve does not show it; `""`: it does
+
+    lrs: np.ndarray  # shape (n,), learning rate of each batch of the longest sweep
+    losses: np.ndarray  # shape (n,), raw loss of each batch, averaged over the sweeps
+    sweeps: list[np.ndarray]  # raw losses of each sweep
+    suggestions: dict[str, float]  # by method: 'fall' is ours, 'valley', 'slide', 'minimum', 'steep' are fastai's
+    suggested: float | None  # the rate to use; `None` if the curve gives none
+    band: tuple[float, float] | None  # lowest and highest rate that make sense
+    reason: str = ""  # why the curve cannot be trusted, `""` if it can
+    group: str | None = None  # the only group that was trained; `None`: all that are not frozen
+    rule: str = ""  # where `suggested` is from if the curve does not show it; `""`: it does
 
     @property
-    def reliable(self) -> bool: return not self.reason
+    def reliable(self) -> bool:
+        return not self.reason
 
     @property
     def trust(self) -> str:
         "How far to trust the rate, in words"
-        return "reliable" if self.reliable else f"not reliable: {self.reason}"+(f"; the rate is {self.rule}" if self.rule else "")
+        return (
+            "reliable"
+            if self.reliable
+            else f"not reliable: {self.reason}" + (f"; the rate is {self.rule}" if self.rule else "")
+        )
 
     def __repr__(self):
-        s = "no suggestion" if self.suggested is None else f"suggested lr {self.suggested:.2g}, band {self.band[0]:.2g} to {self.band[1]:.2g}"
-        return f"LRFinderResult({s}; {self.trust}; {len(self.sweeps)} sweep{'s'*(len(self.sweeps)>1)})"
+        s = (
+            "no suggestion"
+            if self.suggested is None
+            else f"suggested lr {self.suggested:.2g}, band {self.band[0]:.2g} to {self.band[1]:.2g}"
+        )
+        return f"LRFinderResult({s}; {self.trust}; {len(self.sweeps)} sweep{'s' * (len(self.sweeps) > 1)})"
 
-# %% ../../nbs/api/training/02_lr_finder.ipynb #497d199f
-def _plot(self,
-    ax=None,   # matplotlib axes; `None`: new ones
-):             # the axes
-    "Raw and smoothed loss over the learning rate, with the suggestion and its band"
-    if ax is None:
-        from matplotlib import pyplot as plt
-        _,ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    for s in self.sweeps: ax.plot(self.lrs[:len(s)], s, lw=.8, alpha=.35, color="C0")
-    ax.plot(self.lrs, smooth(self.losses), color="C0", label="loss, smoothed")
-    if self.suggested is not None:
-        ax.axvspan(*self.band, color="C1", alpha=.15, lw=0, label="band")
-        ax.axvline(self.suggested, color="C1", label=f"suggested {self.suggested:.1e}")
-    ok = self.losses[np.isfinite(self.losses)]
-    if ok.size: ax.set_ylim(top=min(ok.max(), 2*np.median(ok[:max(ok.size//10, 1)]))*1.05, bottom=min(0, ok.min()))
-    ax.set_xscale("log"); ax.set_xlabel("learning rate"); ax.set_ylabel("loss of a batch"); ax.legend(frameon=False)
-    return ax
+    def plot(
+        self,
+        ax=None,  # matplotlib axes; `None`: new ones
+    ):  # the axes
+        "Raw and smoothed loss over the learning rate, with the suggestion and its band"
+        if ax is None:
+            from matplotlib import pyplot as plt
 
-LRFinderResult.plot = _plot
+            _, ax = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        for s in self.sweeps:
+            ax.plot(self.lrs[: len(s)], s, lw=0.8, alpha=0.35, color="C0")
+        ax.plot(self.lrs, smooth(self.losses), color="C0", label="loss, smoothed")
+        if self.suggested is not None:
+            ax.axvspan(*self.band, color="C1", alpha=0.15, lw=0, label="band")
+            ax.axvline(self.suggested, color="C1", label=f"suggested {self.suggested:.1e}")
+        ok = self.losses[np.isfinite(self.losses)]
+        if ok.size:
+            ax.set_ylim(top=min(ok.max(), 2 * np.median(ok[: max(ok.size // 10, 1)])) * 1.05, bottom=min(0, ok.min()))
+        ax.set_xscale("log")
+        ax.set_xlabel("learning rate")
+        ax.set_ylabel("loss of a batch")
+        ax.legend(frameon=False)
+        return ax
+
+    def _repr_html_(self):
+        "The curve, the suggestions by method, and how far to trust them"
+        import base64, io
+        from html import escape
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        fig = Figure(figsize=(5.2, 3), layout="constrained")
+        FigureCanvasAgg(fig)
+        self.plot(fig.subplots())
+        buf = io.BytesIO()
+        fig.savefig(buf, format="png", dpi=80)
+        say = (
+            "No suggestion"
+            if self.suggested is None
+            else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
+        )
+        rows = "".join(
+            f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>"
+            for k, v in self.suggestions.items()
+        )
+        return (
+            f"<p><b>{say}</b>, {escape(self.trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' "
+            f"src='data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"
+            + (f"<table><tbody>{rows}</tbody></table>" if rows else "")
+        )
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #e1dd1272
-def _repr_html_(self):
-    "The curve, the suggestions by method, and how far to trust them"
-    import base64, io
-    from html import escape
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(5.2, 3), layout="constrained"); FigureCanvasAgg(fig)
-    self.plot(fig.subplots())
-    buf = io.BytesIO(); fig.savefig(buf, format="png", dpi=80)
-    say = "No suggestion" if self.suggested is None else f"Suggested: {self.suggested:.2g}, between {self.band[0]:.2g} and {self.band[1]:.2g}"
-    rows = "".join(f"<tr><td>{escape(_METHODS.get(k, k))}</td><td style='text-align:right'>{v:.2g}</td></tr>" for k,v in self.suggestions.items())
-    return (f"<p><b>{say}</b>, {escape(self.trust)}.</p><img alt='Loss over the learning rate. {escape(say)}.' src='data:image/png;base64,"
-            f"{base64.b64encode(buf.getvalue()).decode()}' style='max-width:100%'>"+(f"<table><tbody>{rows}</tbody></table>" if rows else ""))
-
-_METHODS = dict(fall="fall (ours)", valley="valley (fastai)", slide="slide (fastai)", minimum="minimum / 10 (fastai)", steep="steep (fastai)")
-LRFinderResult._repr_html_ = _repr_html_
+_METHODS = dict(
+    fall="fall (ours)",
+    valley="valley (fastai)",
+    slide="slide (fastai)",
+    minimum="minimum / 10 (fastai)",
+    steep="steep (fastai)",
+)
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #52f86a0d
 def _suggestions(lrs, losses, best):
     out, ok = {}, np.isfinite(losses)
     n = len(losses) if ok.all() else int((~ok).argmax())
-    x,y = torch.tensor(lrs[:n]), torch.tensor(smooth(losses[:n]))
-    if best: out["fall"] = best
-    if n<20: return out
-    x,y = x[n//10:-5], y[n//10:-5]
+    x, y = torch.tensor(lrs[:n]), torch.tensor(smooth(losses[:n]))
+    if best:
+        out["fall"] = best
+    if n < 20:
+        return out
+    x, y = x[n // 10 : -5], y[n // 10 : -5]
     for f in (valley, slide, minimum, steep):
-        try: out[f.__name__] = float(f(x, y, n)[0])
-        except (IndexError, ValueError, ZeroDivisionError): continue
+        try:
+            out[f.__name__] = float(f(x, y, n)[0])
+        except (IndexError, ValueError, ZeroDivisionError):
+            continue
     return out
+
 
 def _result(lrs, sweeps, group):
     n = max(map(len, sweeps))
-    losses = np.array([np.mean([s[i] for s in sweeps if i<len(s)]) for i in range(n)])
-    falls = [read_fall(lrs[:len(s)], s) for s in sweeps]
+    losses = np.array([np.mean([s[i] for s in sweeps if i < len(s)]) for i in range(n)])
+    falls = [read_fall(lrs[: len(s)], s) for s in sweeps]
     good = [f for f in falls if f.best and not f.reason] or [f for f in falls if f.best]
     best = float(np.exp(np.mean([np.log(f.best) for f in good]))) if good else None
     band = (min(f.low for f in good), max(f.high for f in good)) if good else None
     reason = "" if good and not good[0].reason else falls[0].reason
-    if not reason and 2*len(good)<=len(falls) and len(falls)>1: reason = f"only {len(good)} of {len(falls)} sweeps shows a fall of the loss"
-    if not reason and (r := max(f.best for f in good)/min(f.best for f in good))>5: reason = f"the sweeps disagree by a factor of {r:.1f}"
+    if not reason and 2 * len(good) <= len(falls) and len(falls) > 1:
+        reason = f"only {len(good)} of {len(falls)} sweeps shows a fall of the loss"
+    if not reason and (r := max(f.best for f in good) / min(f.best for f in good)) > 5:
+        reason = f"the sweeps disagree by a factor of {r:.1f}"
     rule = f"a tenth of the one at which the loss rises, {good[0].high:.1e}" if good and good[0].reason else ""
     return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group, rule)
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #14862447
 def find_lr(
-    learn,                         # a fastai `Learner`
-    start_lr: float = 1e-7,        # first learning rate
-    end_lr: float = 10,            # last learning rate
-    num_it: int = 100,             # batches in a sweep
-    seeds: int = 1,                # sweeps; more than one shows how much chance there is in the suggestion
+    learn,  # a fastai `Learner`
+    start_lr: float = 1e-7,  # first learning rate
+    end_lr: float = 10,  # last learning rate
+    num_it: int = 100,  # batches in a sweep
+    seeds: int = 1,  # sweeps; more than one shows how much chance there is in the suggestion
     group: str | int | None = None,  # train only this group of layers; `None`: all that are not frozen
-    cache: str | bool = "auto",    # use stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
+    # use stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`:
+    # not
+    cache: str | bool = "auto",
     *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
     "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"
-    for k,v,lo in (("num_it", num_it, 2), ("seeds", seeds, 1)):
-        if isinstance(v, bool) or not isinstance(v, int) or v<lo: raise InputError(f"{k}={v!r}: give a whole number, {lo} or more.")
+    for k, v, lo in (("num_it", num_it, 2), ("seeds", seeds, 1)):
+        if isinstance(v, bool) or not isinstance(v, int) or v < lo:
+            raise InputError(f"{k}={v!r}: give a whole number, {lo} or more.")
     lrs = sweep_lrs(start_lr, end_lr, num_it)
     names = list(layer_groups(learn))
-    scale = [1.]*len(names) if group is None else [float(i==group_index(names, group)) for i in range(len(names))]
+    scale = [1.0] * len(names) if group is None else [float(i == group_index(names, group)) for i in range(len(names))]
     check_free(learn, "find_lr")
     check_trains(learn)
-    if group is not None and not any(p.requires_grad for p in list(layer_groups(learn).values())[group_index(names, group)]):
-        raise StateError(f"The group {group!r} is frozen, so no rate of it would matter. Release it first: set_frozen(learn, {group!r}, False).")
-    done = lambda i, report: lambda d, t, note: report(i*num_it+d, seeds*num_it, note)
-    def run(report, features): return [_one_sweep(learn, lrs, scale, None if seeds==1 else s, done(s, report), features) for s in range(seeds)]
-    with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds*num_it) as report:
-        making = lambda d, n, note: report(0, seeds*num_it, f"{note} ({d}/{n})")
-        with cached(learn, cache, making, planned=seeds*num_it) as features: sweeps = run(report, features)
+    if group is not None and not any(
+        p.requires_grad for p in list(layer_groups(learn).values())[group_index(names, group)]
+    ):
+        raise StateError(
+            f"The group {group!r} is frozen, so no rate of it would matter. Release it first: set_frozen(learn, "
+            f"{group!r}, False)."
+        )
+    done = lambda i, report: lambda d, t, note: report(i * num_it + d, seeds * num_it, note)
+
+    def run(report, features):
+        return [
+            _one_sweep(learn, lrs, scale, None if seeds == 1 else s, done(s, report), features) for s in range(seeds)
+        ]
+
+    with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds * num_it) as report:
+        making = lambda d, n, note: report(0, seeds * num_it, f"{note} ({d}/{n})")
+        with cached(learn, cache, making, planned=seeds * num_it) as features:
+            sweeps = run(report, features)
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
+
 
 def check_trains(learn):
     "Raise `StateError` if a fit would train nothing: no batches, or no parameter that requires a gradient"
-    if not len(learn.dls.train): raise StateError(f"There are no batches to train on: {len(learn.dls.train_ds)} items are fewer than the batch size "
-        f"{learn.dls.train.bs}, and incomplete batches are dropped. Make the batch smaller: bs={max(len(learn.dls.train_ds)//2, 2)}.")
+    if not len(learn.dls.train):
+        raise StateError(
+            f"There are no batches to train on: {len(learn.dls.train_ds)} items are fewer than the batch size "
+            f"{learn.dls.train.bs}, and incomplete batches are dropped. Make the batch smaller: "
+            f"bs={max(len(learn.dls.train_ds) // 2, 2)}."
+        )
     if not any(p.requires_grad for p in learn.model.parameters()):
-        raise StateError("Every parameter is frozen, so nothing would be trained. Release the head: freeze_to(learn, 'head').")
+        raise StateError(
+            "Every parameter is frozen, so nothing would be trained. Release the head: freeze_to(learn, 'head')."
+        )
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #b4bd5f48
 def top_rate(lr) -> float | None:
     "The highest number in a stage's rate: a number, `slice(low, high)` or numbers by group; `None`: there is none"
     return lr.stop if isinstance(lr, slice) else max(lr.values()) if isinstance(lr, dict) else lr
 
+
 def cautious(
     res: LRFinderResult,
-    before: float | None,   # highest rate of the stage before; `None`: there is none
+    before: float | None,  # highest rate of the stage before; `None`: there is none
 ) -> LRFinderResult:
     "The same, but never a rate above a tenth of `before` unless the curve shows it"
-    most = before and before/CAUTION
-    if res.reliable or not most or res.suggested is not None and res.suggested<=most: return res
-    return replace(res, suggested=most, band=(most/10, max(res.band[1] if res.band else 0, most)), rule=f"a tenth of that of the stage before, {before:.1e}")
+    most = before and before / CAUTION
+    if res.reliable or not most or res.suggested is not None and res.suggested <= most:
+        return res
+    return replace(
+        res,
+        suggested=most,
+        band=(most / 10, max(res.band[1] if res.band else 0, most)),
+        rule=f"a tenth of that of the stage before, {before:.1e}",
+    )
+
 
 def suggest_lr(
-    learn,                                # a fastai `Learner`
+    learn,  # a fastai `Learner`
     *,
-    after: float | slice | dict | None = None,   # `lr` of the stage that was trained before; `None`: none was
-    stage: str = "this stage",            # for what is said
+    after: float | slice | dict | None = None,  # `lr` of the stage that was trained before; `None`: none was
+    stage: str = "this stage",  # for what is said
     on_progress: Reporter | None = None,  # as in `find_lr`; `None`: a bar, and a line if the sweep is not reliable
-    full: bool = False,                   # give the sweep, too
-) -> float:                               # or (rate, `LRFinderResult`)
-    "A learning rate for what trains now, from a sweep (1e-6 to 10, about 11 batches a decade); if nothing gives one, the Learner's own, with a warning"
+    full: bool = False,  # give the sweep, too
+) -> float:  # or (rate, `LRFinderResult`)
+    """A learning rate for what trains now, from a sweep (1e-6 to 10, about 11 batches a decade); if nothing gives
+    one, the Learner's own, with a warning
+    """
     res = cautious(find_lr(learn, start_lr=1e-6, num_it=75, on_progress=on_progress), top_rate(after))
     lr = res.suggested
     if lr is None:
         lr = list(next_lrs(learn).values())[-1]
-        warnings.warn(f"Stage {stage!r}: no learning rate could be found ({res.reason}); the Learner's own, {lr:g}, is used.", KitWarning, stacklevel=2)
-    elif not res.reliable and on_progress is None: print(f"{stage}: {unreliable(res, lr)}")
+        warnings.warn(
+            f"Stage {stage!r}: no learning rate could be found ({res.reason}); the Learner's own, {lr:g}, is used.",
+            KitWarning,
+            stacklevel=2,
+        )
+    elif not res.reliable and on_progress is None:
+        print(f"{stage}: {unreliable(res, lr)}")
     return (lr, res) if full else lr
+
 
 def unreliable(res: LRFinderResult, lr: float) -> str:
     "What to say of a rate that a sweep did not show, with the cure"
-    return (f"the sweep is not reliable ({res.reason}); lr {lr:.1e} is used"+(f", {res.rule}" if res.rule else "")+
-            ". Give lr=… in the stage, or look at more batches: find_lr(learn, num_it=300, seeds=3)")
+    return (
+        f"the sweep is not reliable ({res.reason}); lr {lr:.1e} is used"
+        + (f", {res.rule}" if res.rule else "")
+        + ". Give lr=… in the stage, or look at more batches: find_lr(learn, num_it=300, seeds=3)"
+    )

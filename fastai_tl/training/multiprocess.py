@@ -16,27 +16,40 @@ __all__ = ['trainer_of', 'check_distributed', 'CPULoaders']
 # %% ../../nbs/api/training/14_multiprocess.ipynb #17393d3b
 def trainer_of(learn):
     "fastai's callback for several processes, if it is there"
-    return next((cb for cb in learn.cbs if type(cb).__name__=="DistributedTrainer"), None)
+    return next((cb for cb in learn.cbs if type(cb).__name__ == "DistributedTrainer"), None)
+
 
 def check_distributed(learn):
     "Raise `StateError` if frozen batch norms are about to be replaced by ones that follow the batches"
     t = trainer_of(learn)
-    if t is None or not t.sync_bn: return
+    if t is None or not t.sync_bn:
+        return
     if n := sum((h := hook_of(m)) is not None and h.holds(m) for m in batch_norms(learn.model).values()):
-        raise StateError(f"distrib_ctx() replaces all batch norms by SyncBatchNorm, and the statistics of {n} frozen layers would move. Write "
-                         "with learn.distrib_ctx(sync_bn=False): …")
+        raise StateError(
+            f"distrib_ctx() replaces all batch norms by SyncBatchNorm, and the statistics of {n} frozen layers would "
+            "move. Write with learn.distrib_ctx(sync_bn=False): …"
+        )
+
 
 class CPULoaders(Callback):
     "Several processes without CUDA: loaders that send the order of the items as it is"
-    order = 10   # before fastai's own, which leaves them alone
+
+    order = 10  # before fastai's own, which leaves them alone
 
     def before_fit(self):
-        if trainer_of(self.learn) is None or not process_group() or torch.distributed.get_backend()=="nccl": return
+        if trainer_of(self.learn) is None or not process_group() or torch.distributed.get_backend() == "nccl":
+            return
         from fastai.distributed import DistributedDL
+
         class GlooDL(DistributedDL):
-            def _broadcast(self, t, rank): return from_first(list(t))
+            def _broadcast(self, t, rank):
+                return from_first(list(t))
+
         self.had = list(self.dls.loaders)
-        self.learn.dls.loaders = [dl if isinstance(dl, DistributedDL) else GlooDL(dl, device=torch.device("cpu")) for dl in self.dls.loaders]
+        self.learn.dls.loaders = [
+            dl if isinstance(dl, DistributedDL) else GlooDL(dl, device=torch.device("cpu")) for dl in self.dls.loaders
+        ]
 
     def after_fit(self):
-        if had := self.__dict__.pop("had", None): self.learn.dls.loaders = had
+        if had := self.__dict__.pop("had", None):
+            self.learn.dls.loaders = had

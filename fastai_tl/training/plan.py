@@ -19,310 +19,505 @@ __all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stag
 @dataclass(frozen=True, repr=False)
 class Plan:
     "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
-    stages: tuple[Stage, ...]   # or one `Stage`
+
+    stages: tuple[Stage, ...]  # or one `Stage`
 
     def __post_init__(self):
         one = (self.stages,) if isinstance(self.stages, Stage) else self.stages
         if isinstance(one, (str, bytes)) or not hasattr(one, "__iter__"):
-            raise PlanError(f"Plan({one!r}): a plan takes stages, Plan((Stage(…), Stage(…))). Plan.from_yaml reads one from a file.", stage=None,
-                            field="stages", allowed="Stage objects")
+            raise PlanError(
+                f"Plan({one!r}): a plan takes stages, Plan((Stage(…), Stage(…))). Plan.from_yaml reads one from a "
+                "file.",
+                stage=None,
+                field="stages",
+                allowed="Stage objects",
+            )
         object.__setattr__(self, "stages", tuple(one))
-        if not self.stages: raise PlanError("A plan needs at least one stage.", stage=None, field="stages", allowed="Stage objects")
+        if not self.stages:
+            raise PlanError("A plan needs at least one stage.", stage=None, field="stages", allowed="Stage objects")
         seen = set()
-        for i,s in enumerate(self.stages):
-            if not isinstance(s, Stage): raise PlanError(f"{s!r} is not a Stage.", stage=None, field="stages", allowed="Stage objects")
-            if s.name in seen: raise PlanError(f"Two stages have the name {s.name!r}. Give each its own, so that tables and errors can tell them apart.",
-                                               stage=s.name, field="name", allowed="a name that no other stage has")
-            if same_by(s.lr) and i==0: raise PlanError(f"Stage {s.name!r}: lr={s.lr!r} is the rate of the stage before, and this is the first. Give a number "
-                                                      "or 'find'.", stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
-            if same_by(s.lr) and isinstance(self.stages[i-1].lr, dict):
-                raise PlanError(f"Stage {s.name!r}: lr={s.lr!r} after rates by group is not clear, as other groups may train. Give the rates again.",
-                                stage=s.name, field="lr", allowed="a number above 0, slice, numbers by group, or 'find'")
+        for i, s in enumerate(self.stages):
+            if not isinstance(s, Stage):
+                raise PlanError(f"{s!r} is not a Stage.", stage=None, field="stages", allowed="Stage objects")
+            if s.name in seen:
+                raise PlanError(
+                    f"Two stages have the name {s.name!r}. Give each its own, so that tables and errors can tell them "
+                    "apart.",
+                    stage=s.name,
+                    field="name",
+                    allowed="a name that no other stage has",
+                )
+            if same_by(s.lr) and i == 0:
+                raise PlanError(
+                    f"Stage {s.name!r}: lr={s.lr!r} is the rate of the stage before, and this is the first. Give a "
+                    "number or 'find'.",
+                    stage=s.name,
+                    field="lr",
+                    allowed="a number above 0, slice, numbers by group, or 'find'",
+                )
+            if same_by(s.lr) and isinstance(self.stages[i - 1].lr, dict):
+                raise PlanError(
+                    f"Stage {s.name!r}: lr={s.lr!r} after rates by group is not clear, as other groups may train. "
+                    "Give the rates again.",
+                    stage=s.name,
+                    field="lr",
+                    allowed="a number above 0, slice, numbers by group, or 'find'",
+                )
             seen.add(s.name)
 
-    def __repr__(self): return "Plan(("+",\n      ".join(map(repr, self.stages))+("," if len(self.stages)==1 else "")+"))"
+    def __repr__(self):
+        return "Plan((" + ",\n      ".join(map(repr, self.stages)) + ("," if len(self.stages) == 1 else "") + "))"
 
     @property
     def epochs(self) -> int:
         "Of all stages; one with train='each' counts once, see `Plan.expand`"
         return sum(s.epochs for s in self.stages)
 
+    @classmethod
+    def head_only(
+        cls,
+        epochs: int = 5,  # epochs
+        lr: float | str = "find",  # learning rate, or 'find'
+    ) -> Plan:
+        "Train the head on a frozen body, also called a linear probe when the head is linear"
+        return cls(_probe(epochs, lr))
+
+    @classmethod
+    def fine_tune(
+        cls,
+        epochs: int = 5,  # epochs with everything trainable
+        lr: float | str = "find",  # rate of the head stage, or 'find': by a sweep before it
+        # epochs with only the head before; 0: none, for a head that is trained already ('find' then sweeps with
+        # everything trainable)
+        freeze_epochs: int = 1,
+        lr_mult: float = 100,  # the stem's rate is that of the head divided by this
+        # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
+        hold_stats: bool = True,
+    ) -> Plan:
+        """fastai's `fine_tune` (Howard and Gugger 2020, arXiv 2002.04688): head first, then everything at half the
+        rate, smaller towards the stem
+        """
+        return cls(
+            (
+                *_probe(freeze_epochs, lr, pct_start=0.99),
+                Stage(
+                    "fine-tune",
+                    "all",
+                    epochs,
+                    _part(lr, 2, freeze_epochs),
+                    lr_mult=lr_mult,
+                    pct_start=0.3,
+                    div=5.0,
+                    hold_stats=hold_stats,
+                ),
+            )
+        )
+
+    @classmethod
+    def gradual(
+        cls,
+        epochs: int = 1,  # epochs after each group that is freed, from the head back
+        last_epochs: int = 3,  # epochs at the end, with everything trainable
+        lr: float | str = "find",  # of the head; 'find': one sweep, before the first stage
+        factor: float = 2.6,  # each earlier group's rate is divided by this
+    ) -> Plan:
+        """Gradual unfreezing with discriminative rates (ULMFiT: Howard and Ruder 2018, arXiv 1801.06146): one more
+        group trains at each step
+        """
+        return cls(
+            (
+                Stage("unfreeze", "each", epochs, lr, lr_decay=factor, hold_stats=True),
+                Stage("all layers", "all", last_epochs, "same", lr_decay=factor, hold_stats=True),
+            )
+        )
+
+    @classmethod
+    def lp_ft(
+        cls,
+        head_epochs: int = 5,  # epochs of the probe
+        epochs: int = 5,  # epochs with everything trainable
+        # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
+        lr: float | str = "find",
+    ) -> Plan:
+        """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): with SGD, as
+        theirs, a head that fits already keeps the features; with Adam the small rate does. Theirs is a linear head:
+        `transfer_learner(…, head='linear')`
+        """
+        return cls(
+            (*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True))
+        )
+
+    @classmethod
+    def surgical(
+        cls,
+        groups: str | Sequence[str],  # names of groups, or patterns of layers: these train, nothing else
+        epochs: int = 5,  # epochs on them
+        lr: float | str = "find",  # learning rate, or 'find': each stage runs a sweep of its own
+        head_epochs: int = 1,  # epochs of the head before; 0: none, for a head that is trained already
+    ) -> Plan:
+        """Surgical fine-tuning (Lee and others 2022, arXiv 2210.11466): only the part that the shift of the data
+        concerns, early layers for other kinds of pictures
+        """
+        ps = (groups,) if isinstance(groups, str) else tuple(groups)
+        return cls((*_probe(head_epochs, lr), Stage("operate", ps, epochs, lr, hold_stats=True)))
+
+    @classmethod
+    def layer_decay(
+        cls,
+        epochs: int = 5,  # epochs with everything trainable
+        lr: float | str = "find",  # of the head
+        factor: float = 1 / 0.75,  # each layer's rate is that of the next divided by this
+        freeze_epochs: int = 1,  # epochs with only the head before; 0: none
+    ) -> Plan:
+        """Layer-wise decay of the learning rate (Clark and others 2020, arXiv 2003.10555; usual for vision
+        transformers): an optimizer group for each layer
+        """
+        return cls(
+            (
+                *_probe(freeze_epochs, lr),
+                Stage("fine-tune", "all", epochs, lr, lr_decay=factor, per_layer=True, hold_stats=True),
+            )
+        )
+
+    def expand(
+        self,
+        groups: Sequence[str],  # names, stem first
+    ) -> Plan:
+        "The plan with every `train='each'` written out, one stage for each group"
+        out = []
+        for i, s in enumerate(self.stages):
+            if s.train != "each":
+                out.append(s)
+                continue
+            stop = 0 if i + 1 < len(self.stages) and self.stages[i + 1].train == "all" and len(groups) > 1 else -1
+            for j in range(len(groups) - 1, stop, -1):
+                first = j == len(groups) - 1
+                out.append(replace(s, name=f"{s.name} {groups[j]}", train=groups[j], lr=s.lr if first else "same"))
+        return Plan(tuple(out))
+
+    def check(
+        self,
+        groups: Sequence[str],  # as in `check_stage`, for all three
+        layers: Sequence[str] = (),
+        metrics: Sequence[str] | None = None,
+    ):
+        "Raise `PlanError` if a stage does not fit a network with these groups, layers and metrics"
+        for s in self.stages:
+            check_stage(s, groups, layers, metrics)
+
+    def to_yaml(
+        self,
+        file: str | Path | None = None,  # written there too; `None`: not
+    ) -> str:
+        "The plan as YAML, with comments"
+        lines, told = (
+            ["# A training plan for fastai_tl: run_plan(learn, Plan.from_yaml(file)). Stages run in order.", "stages:"],
+            set(),
+        )
+        for s in self.stages:
+            for i, (k, v) in enumerate(stage_values(s).items()):
+                note = "" if k in told or k == "name" else f"# {_NOTES[k]}"
+                told.add(k)
+                lines.append(
+                    f"{'- ' if i == 0 else '  '}{k}: {_scalar(v)}".ljust(34 if note else 0)
+                    + (" " + note if note else "")
+                )
+        if rest := [f for f in _NOTES if f not in told]:
+            lines += [
+                "",
+                "# What a stage can have besides:",
+                *(f"#   {k}: {_scalar(_DEFAULTS[k])}".ljust(34) + f" {_NOTES[k]}" for k in rest),
+            ]
+        text = "\n".join(lines) + "\n"
+        if file is not None:
+            try:
+                Path(file).write_text(text, encoding="utf-8")
+            except OSError as e:
+                raise FileError(
+                    f"The plan could not be written to {file}: {e.strerror or e}. Choose another place.", file=str(file)
+                ) from None
+        return text
+
+    @classmethod
+    def from_yaml(
+        cls,
+        source: str | Path,  # a file, or YAML itself
+    ) -> Plan:
+        """Read a plan; raises `PlanError` that names the stage, the field and what is allowed, or the line that is
+        no YAML
+        """
+        text, where = source, "The plan"
+        if isinstance(source, Path) or "\n" not in str(source) and str(source).endswith((".yaml", ".yml")):
+            where = str(source)
+            try:
+                text = Path(source).read_text(encoding="utf-8")
+            except OSError as e:
+                raise FileError(
+                    f"{source}: {e.strerror or e}. Give the file of a plan, as Plan.to_yaml(file) writes it.",
+                    file=where,
+                ) from None
+        if bad := _unspaced(text):
+            k, _, v = bad[1].partition(":")
+            raise PlanError(
+                f"{where}, line {bad[0]}: {bad[1]} needs a space after the colon, {k}: {v}",
+                stage=None,
+                field=k,
+                allowed=CHECKS[k][1] if k in CHECKS else None,
+            )
+        try:
+            data = yaml.load(text, _OneEach)
+        except yaml.YAMLError as e:
+            at = f", line {e.problem_mark.line + 1}" if getattr(e, "problem_mark", None) else ""
+            if "stands twice" in (p := str(getattr(e, "problem", ""))):
+                raise PlanError(
+                    f"{where}{at}: {p}.", stage=None, field=p.split()[0], allowed="each field once"
+                ) from None
+            raise PlanError(
+                f"{where}{at} is not YAML: {getattr(e, 'problem', None) or e}.", stage=None, field=None, allowed="YAML"
+            ) from None
+        if not isinstance(data, dict) or set(data) != {"stages"} or not isinstance(data["stages"], list):
+            raise PlanError(
+                f"{where} needs one entry, stages, with a list of stages below it; print(Plan.fine_tune().to_yaml()) "
+                "shows one.",
+                stage=None,
+                field="stages",
+                allowed="a list of stages",
+            )
+        return cls(tuple(stage_from(d, i) for i, d in enumerate(data["stages"])))
+
+    def to_code(
+        self,
+        groups: Sequence[str] | None = None,  # names of the network's groups, needed for a plan with `train='each'`
+    ) -> str:
+        "Python that does the same on `learn`, with plain fastai where fastai has it"
+        plan = self.expand(groups) if groups is not None else self
+        if any(s.train == "each" for s in plan.stages):
+            raise PlanError(
+                "train='each' stands for one stage a group: give the groups, plan.to_code(list(layer_groups(learn))).",
+                stage=None,
+                field="train",
+                allowed=None,
+            )
+        head = ["from fastai_tl.all import *"]
+        needs = dict(
+            EarlyStoppingCallback=any(s.patience for s in plan.stages),
+            SaveModelCallback=any(s.keep == "best" for s in plan.stages),
+        )
+        track = [n for n, on in needs.items() if on]
+        if track:
+            head.append(f"from fastai.callback.tracker import {', '.join(track)}")
+        head.append("from fastai.callback.schedule import *")
+        body, before = [], None
+        for s in plan.stages:
+            body += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
+            before = before if same_by(s.lr) else s.lr
+        return "\n".join(head + body) + "\n"
+
 # %% ../../nbs/api/training/04_plan.ipynb #51a6e7c5
-def _probe(epochs, lr, **kw): return (Stage("train the head", "head", epochs, lr, **kw),) if epochs else ()
+def _probe(epochs, lr, **kw):
+    return (Stage("train the head", "head", epochs, lr, **kw),) if epochs else ()
+
 
 def _part(lr, by, probe):
     "`lr` divided by `by`; of a rate that the probe finds, that of the rate it found"
-    return lr/by if isinstance(lr, (int, float)) else f"same/{by}" if lr=="find" and probe else lr
-
-def _head_only(cls,
-    epochs: int = 5,            # epochs
-    lr: float | str = "find",   # learning rate, or 'find'
-) -> Plan:
-    "Train the head on a frozen body, also called a linear probe when the head is linear"
-    return cls(_probe(epochs, lr))
-
-def _fine_tune(cls,
-    epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # rate of the head stage, or 'find': by a sweep before it
-    freeze_epochs: int = 1,     # epochs with only the head before; 0: none, for a head that is trained already ('find' then sweeps with everything trainable)
-    lr_mult: float = 100,       # the stem's rate is that of the head divided by this
-    hold_stats: bool = True,    # keep the pretrained batch-norm statistics; `False`: they follow the batches, as in fastai
-) -> Plan:
-    "fastai's `fine_tune` (Howard and Gugger 2020, arXiv 2002.04688): head first, then everything at half the rate, smaller towards the stem"
-    return cls((*_probe(freeze_epochs, lr, pct_start=.99),
-                Stage("fine-tune", "all", epochs, _part(lr, 2, freeze_epochs), lr_mult=lr_mult, pct_start=.3, div=5., hold_stats=hold_stats)))
-
-def _gradual(cls,
-    epochs: int = 1,            # epochs after each group that is freed, from the head back
-    last_epochs: int = 3,       # epochs at the end, with everything trainable
-    lr: float | str = "find",   # of the head; 'find': one sweep, before the first stage
-    factor: float = 2.6,        # each earlier group's rate is divided by this
-) -> Plan:
-    "Gradual unfreezing with discriminative rates (ULMFiT: Howard and Ruder 2018, arXiv 1801.06146): one more group trains at each step"
-    return cls((Stage("unfreeze", "each", epochs, lr, lr_decay=factor, hold_stats=True),
-                Stage("all layers", "all", last_epochs, "same", lr_decay=factor, hold_stats=True)))
+    return lr / by if isinstance(lr, (int, float)) else f"same/{by}" if lr == "find" and probe else lr
 
 # %% ../../nbs/api/training/04_plan.ipynb #1b1444db
-def _lp_ft(cls,
-    head_epochs: int = 5,       # epochs of the probe
-    epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
-) -> Plan:
-    """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): with SGD, as theirs, a head that
-    fits already keeps the features; with Adam the small rate does. Theirs is a linear head: `transfer_learner(…, head='linear')`"""
-    return cls((*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True)))
-
-def _surgical(cls,
-    groups: str | Sequence[str],  # names of groups, or patterns of layers: these train, nothing else
-    epochs: int = 5,              # epochs on them
-    lr: float | str = "find",     # learning rate, or 'find': each stage runs a sweep of its own
-    head_epochs: int = 1,         # epochs of the head before; 0: none, for a head that is trained already
-) -> Plan:
-    "Surgical fine-tuning (Lee and others 2022, arXiv 2210.11466): only the part that the shift of the data concerns, early layers for other kinds of pictures"
-    ps = (groups,) if isinstance(groups, str) else tuple(groups)
-    return cls((*_probe(head_epochs, lr), Stage("operate", ps, epochs, lr, hold_stats=True)))
-
-def _layer_decay(cls,
-    epochs: int = 5,            # epochs with everything trainable
-    lr: float | str = "find",   # of the head
-    factor: float = 1/.75,      # each layer's rate is that of the next divided by this
-    freeze_epochs: int = 1,     # epochs with only the head before; 0: none
-) -> Plan:
-    "Layer-wise decay of the learning rate (Clark and others 2020, arXiv 2003.10555; usual for vision transformers): an optimizer group for each layer"
-    return cls((*_probe(freeze_epochs, lr), Stage("fine-tune", "all", epochs, lr, lr_decay=factor, per_layer=True, hold_stats=True)))
-
-PRESETS = dict(head_only=_head_only, fine_tune=_fine_tune, gradual=_gradual, lp_ft=_lp_ft, surgical=_surgical, layer_decay=_layer_decay)
-for _name,_f in PRESETS.items():
-    _f.__name__, _f.__qualname__ = _name, f"Plan.{_name}"
-    setattr(Plan, _name, classmethod(_f))
-
-# %% ../../nbs/api/training/04_plan.ipynb #364c1810
-def _expand(self: Plan,
-    groups: Sequence[str],   # names, stem first
-) -> Plan:
-    "The plan with every `train='each'` written out, one stage for each group"
-    out = []
-    for i,s in enumerate(self.stages):
-        if s.train!="each": out.append(s); continue
-        stop = 0 if i+1<len(self.stages) and self.stages[i+1].train=="all" and len(groups)>1 else -1
-        for j in range(len(groups)-1, stop, -1):
-            first = j==len(groups)-1
-            out.append(replace(s, name=f"{s.name} {groups[j]}", train=groups[j], lr=s.lr if first else "same"))
-    return Plan(tuple(out))
-
-def _check(self: Plan,
-    groups: Sequence[str],                 # as in `check_stage`, for all three
-    layers: Sequence[str] = (),
-    metrics: Sequence[str] | None = None,
-):
-    "Raise `PlanError` if a stage does not fit a network with these groups, layers and metrics"
-    for s in self.stages: check_stage(s, groups, layers, metrics)
-
-Plan.expand, Plan.check = _expand, _check
+PRESETS = {
+    name: vars(Plan)[name].__func__
+    for name in ("head_only", "fine_tune", "gradual", "lp_ft", "surgical", "layer_decay")
+}
 
 # %% ../../nbs/api/training/04_plan.ipynb #fa4cba87
-_NOTES = dict(name="for tables and plots", train="a group and all after it; all; each; or a [list of layers]: exactly these",
-    epochs="passes over the training data", lr="a number; slice(low, high); {group: number}; find; same, as the stage before; or same/10",
-    lr_mult="the first group's rate is the head's divided by this", lr_decay="each group's rate is the next one's divided by this",
-    per_layer="lr_decay goes by layer", schedule="one_cycle, flat_cos or constant", pct_start="share of the stage in which the rate rises",
-    div="the rate starts at lr divided by this", bn="batch norm of frozen layers: train, affine or frozen",
-    hold_stats="keep the pretrained batch-norm statistics", patience="epochs without a better `monitor` after which the stage ends",
-    monitor="a loss or metric", keep="weights of the last or the best epoch")
+_NOTES = dict(
+    name="for tables and plots",
+    train="a group and all after it; all; each; or a [list of layers]: exactly these",
+    epochs="passes over the training data",
+    lr="a number; slice(low, high); {group: number}; find; same, as the stage before; or same/10",
+    lr_mult="the first group's rate is the head's divided by this",
+    lr_decay="each group's rate is the next one's divided by this",
+    per_layer="lr_decay goes by layer",
+    schedule="one_cycle, flat_cos or constant",
+    pct_start="share of the stage in which the rate rises",
+    div="the rate starts at lr divided by this",
+    bn="batch norm of frozen layers: train, affine or frozen",
+    hold_stats="keep the pretrained batch-norm statistics",
+    patience="epochs without a better `monitor` after which the stage ends",
+    monitor="a loss or metric",
+    keep="weights of the last or the best epoch",
+)
+
 
 def _scalar(v):
-    if isinstance(v, slice): return f"slice({v.start!r}, {v.stop!r})"
-    if isinstance(v, dict): return "{"+", ".join(f"{_inner(k)}: {_inner(o)}" for k,o in v.items())+"}"
-    if isinstance(v, tuple): return "["+", ".join(map(_inner, v))+"]"
-    if isinstance(v, float): return repr(v) if "e" not in (r := repr(v)) or "." in r else r.replace("e", ".0e")   # YAML 1.1 reads 1e-05 as a text
+    if isinstance(v, slice):
+        return f"slice({v.start!r}, {v.stop!r})"
+    if isinstance(v, dict):
+        return "{" + ", ".join(f"{_inner(k)}: {_inner(o)}" for k, o in v.items()) + "}"
+    if isinstance(v, tuple):
+        return "[" + ", ".join(map(_inner, v)) + "]"
+    if isinstance(v, float):
+        # YAML 1.1 reads 1e-05 as a text
+        return repr(v) if "e" not in (r := repr(v)) or "." in r else r.replace("e", ".0e")
     return yaml.safe_dump(v, default_flow_style=True, width=1000, allow_unicode=True).replace("\n...", "").strip()
+
 
 def _inner(v):
     "Inside brackets, where fewer signs can stand without quotes"
-    if isinstance(v, str) and not re.fullmatch(r"[A-Za-z_][\w.]*", v): return json.dumps(v, ensure_ascii=False)   # YAML reads JSON's quoted texts
+    if isinstance(v, str) and not re.fullmatch(r"[A-Za-z_][\w.]*", v):
+        return json.dumps(v, ensure_ascii=False)  # YAML reads JSON's quoted texts
     return _scalar(v)
 
-def _to_yaml(self: Plan,
-    file: str | Path | None = None,  # written there too; `None`: not
-) -> str:
-    "The plan as YAML, with comments"
-    lines, told = ["# A training plan for fastai_tl: run_plan(learn, Plan.from_yaml(file)). Stages run in order.", "stages:"], set()
-    for s in self.stages:
-        for i,(k,v) in enumerate(stage_values(s).items()):
-            note = "" if k in told or k=="name" else f"# {_NOTES[k]}"
-            told.add(k)
-            lines.append(f"{'- ' if i==0 else '  '}{k}: {_scalar(v)}".ljust(34 if note else 0)+(" "+note if note else ""))
-    if rest := [f for f in _NOTES if f not in told]:
-        lines += ["", "# What a stage can have besides:", *(f"#   {k}: {_scalar(_DEFAULTS[k])}".ljust(34)+f" {_NOTES[k]}" for k in rest)]
-    text = "\n".join(lines)+"\n"
-    if file is not None:
-        try: Path(file).write_text(text, encoding="utf-8")
-        except OSError as e: raise FileError(f"The plan could not be written to {file}: {e.strerror or e}. Choose another place.", file=str(file)) from None
-    return text
 
 _DEFAULTS = {f.name: f.default for f in fields(Stage)}
-Plan.to_yaml = _to_yaml
 
 # %% ../../nbs/api/training/04_plan.ipynb #9f4ba638
 _SLICE = re.compile(r"slice\(\s*([^,\s]+)\s*,\s*([^,\s]+)\s*\)$")
 
+
 def _maybe_number(v):
     if isinstance(v, str):
-        try: return float(v)   # 1e-3 is a text in YAML 1.1
-        except ValueError: pass
+        try:
+            return float(v)  # 1e-3 is a text in YAML 1.1
+        except ValueError:
+            pass
     return v
+
 
 def lr_from(v):
     "A learning rate from text, a number or a dict"
-    if isinstance(v, str) and (m := _SLICE.match(v.strip())): return slice(*(_maybe_number(o) for o in m.groups()))
-    return {k: _maybe_number(o) for k,o in v.items()} if isinstance(v, dict) else _maybe_number(v)
+    if isinstance(v, str) and (m := _SLICE.match(v.strip())):
+        return slice(*(_maybe_number(o) for o in m.groups()))
+    return {k: _maybe_number(o) for k, o in v.items()} if isinstance(v, dict) else _maybe_number(v)
+
 
 def _from_plain(field, v):
-    if field=="lr": return lr_from(v)
-    if field in ("lr_mult", "lr_decay", "pct_start", "div"): return _maybe_number(v)
-    return tuple(v) if field=="train" and isinstance(v, list) else v
+    if field == "lr":
+        return lr_from(v)
+    if field in ("lr_mult", "lr_decay", "pct_start", "div"):
+        return _maybe_number(v)
+    return tuple(v) if field == "train" and isinstance(v, list) else v
+
 
 def stage_from(
-    d: dict,      # values by field
-    i: int = 0,   # its number, for errors
+    d: dict,  # values by field
+    i: int = 0,  # its number, for errors
 ) -> Stage:
     "A stage from plain values, as they come out of YAML or JSON"
-    who = f"Stage {i+1}" if not isinstance(d, dict) or "name" not in d else f"Stage {d['name']!r}"
+    who = f"Stage {i + 1}" if not isinstance(d, dict) or "name" not in d else f"Stage {d['name']!r}"
     if not isinstance(d, dict):
-        raise PlanError(f"{who} is {d!r}; it takes lines of the form field: value.", stage=None, field="stages", allowed=tuple(_DEFAULTS))
+        raise PlanError(
+            f"{who} is {d!r}; it takes lines of the form field: value.",
+            stage=None,
+            field="stages",
+            allowed=tuple(_DEFAULTS),
+        )
     if bad := [k for k in d if k not in _DEFAULTS]:
-        raise PlanError(f"{who}: there is no field {bad[0]!r}.{did_you_mean(bad[0], _DEFAULTS)} A stage has {', '.join(_DEFAULTS)}.",
-                        stage=d.get("name"), field=str(bad[0]), allowed=tuple(_DEFAULTS))
-    if "name" not in d: raise PlanError(f"{who} has no name.", stage=None, field="name", allowed=CHECKS["name"][1])
-    return Stage(**{k: _from_plain(k, v) for k,v in d.items()})
+        raise PlanError(
+            f"{who}: there is no field {bad[0]!r}.{did_you_mean(bad[0], _DEFAULTS)} A stage has "
+            f"{', '.join(_DEFAULTS)}.",
+            stage=d.get("name"),
+            field=str(bad[0]),
+            allowed=tuple(_DEFAULTS),
+        )
+    if "name" not in d:
+        raise PlanError(f"{who} has no name.", stage=None, field="name", allowed=CHECKS["name"][1])
+    return Stage(**{k: _from_plain(k, v) for k, v in d.items()})
 
 # %% ../../nbs/api/training/04_plan.ipynb #a71b7a86
 def _unspaced(text):
-    "Line and text of the first field whose colon has no space after it, which YAML takes for a part of the text before; `None`: there is none"
+    """Line and text of the first field whose colon has no space after it, which YAML takes for a part of the text
+    before; `None`: there is none
+    """
     names = "|".join(["stages", *_DEFAULTS])
-    return next(((i, m[1]) for i,s in enumerate(text.splitlines(), 1) if (m := re.match(rf"\s*(?:-\s+)?((?:{names}):[^\s:#]\S*)", s))), None)
+    return next(
+        (
+            (i, m[1])
+            for i, s in enumerate(text.splitlines(), 1)
+            if (m := re.match(rf"\s*(?:-\s+)?((?:{names}):[^\s:#]\S*)", s))
+        ),
+        None,
+    )
+
 
 class _OneEach(yaml.SafeLoader):
     "Safe YAML in which no key may stand twice"
+
     def construct_mapping(self, node, deep=False):
         seen = {}
-        for k,_ in node.value:
+        for k, _ in node.value:
             if k.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{k.value} stands twice, first in line {seen[k.value]}; leave one", k.start_mark)
-            seen[k.value] = k.start_mark.line+1
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{k.value} stands twice, first in line {seen[k.value]}; leave one", k.start_mark
+                )
+            seen[k.value] = k.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
-def _from_yaml(cls,
-    source: str | Path,  # a file, or YAML itself
-) -> Plan:
-    "Read a plan; raises `PlanError` that names the stage, the field and what is allowed, or the line that is no YAML"
-    text, where = source, "The plan"
-    if isinstance(source, Path) or "\n" not in str(source) and str(source).endswith((".yaml", ".yml")):
-        where = str(source)
-        try: text = Path(source).read_text(encoding="utf-8")
-        except OSError as e: raise FileError(f"{source}: {e.strerror or e}. Give the file of a plan, as Plan.to_yaml(file) writes it.", file=where) from None
-    if bad := _unspaced(text):
-        k,_,v = bad[1].partition(":")
-        raise PlanError(f"{where}, line {bad[0]}: {bad[1]} needs a space after the colon, {k}: {v}", stage=None, field=k,
-                        allowed=CHECKS[k][1] if k in CHECKS else None)
-    try: data = yaml.load(text, _OneEach)
-    except yaml.YAMLError as e:
-        at = f", line {e.problem_mark.line+1}" if getattr(e, "problem_mark", None) else ""
-        if "stands twice" in (p := str(getattr(e, "problem", ""))):
-            raise PlanError(f"{where}{at}: {p}.", stage=None, field=p.split()[0], allowed="each field once") from None
-        raise PlanError(f"{where}{at} is not YAML: {getattr(e, 'problem', None) or e}.", stage=None, field=None, allowed="YAML") from None
-    if not isinstance(data, dict) or set(data)!={"stages"} or not isinstance(data["stages"], list):
-        raise PlanError(f"{where} needs one entry, stages, with a list of stages below it; print(Plan.fine_tune().to_yaml()) shows one.",
-                        stage=None, field="stages", allowed="a list of stages")
-    return cls(tuple(stage_from(d, i) for i,d in enumerate(data["stages"])))
-
-Plan.from_yaml = classmethod(_from_yaml)
-
 # %% ../../nbs/api/training/04_plan.ipynb #b5d0186b
-def _shown(v): return f"slice({v.start!r}, {v.stop!r})" if isinstance(v, slice) else repr(v)
+def _shown(v):
+    return f"slice({v.start!r}, {v.stop!r})" if isinstance(v, slice) else repr(v)
+
 
 def _freeze_code(s):
     bn = f", bn={s.bn!r}" if s.bn else ""
-    where = "0" if s.train=="all" else repr(list(s.train)) if isinstance(s.train, tuple) else repr(s.train)
+    where = "0" if s.train == "all" else repr(list(s.train)) if isinstance(s.train, tuple) else repr(s.train)
     out = [f"train_only(learn, {where}{bn})" if isinstance(s.train, tuple) else f"freeze_to(learn, {where}{bn})"]
-    return out+["hold_stats(learn)"]*s.hold_stats
+    return out + ["hold_stats(learn)"] * s.hold_stats
+
 
 def _rate_code(s, before):
     "`before`: the rate that the last stage with one of its own was given; `None`: this is the first"
     lr = before if same_by(s.lr) else s.lr
-    first = ["split_layers(learn)"]*s.per_layer
-    if s.lr=="find": first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={s.name!r})")
-    elif (by := same_by(s.lr)) is None: first.append(f"lr = {_shown(s.lr)}")
-    elif by!=1: first.append(f"lr = slice(lr.start/{by:g}, lr.stop/{by:g})" if isinstance(lr, slice) else f"lr = lr/{by:g}")
-    if isinstance(s.lr, dict): return first+["lrs = list(set_lrs(learn, lr).values())"]
+    first = ["split_layers(learn)"] * s.per_layer
+    if s.lr == "find":
+        first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={s.name!r})")
+    elif (by := same_by(s.lr)) is None:
+        first.append(f"lr = {_shown(s.lr)}")
+    elif by != 1:
+        first.append(f"lr = slice(lr.start/{by:g}, lr.stop/{by:g})" if isinstance(lr, slice) else f"lr = lr/{by:g}")
+    if isinstance(s.lr, dict):
+        return first + ["lrs = list(set_lrs(learn, lr).values())"]
     n = "len(layer_groups(learn))"
-    if isinstance(lr, slice): return first+[f"lrs = spread_lrs(lr.start, lr.stop, {n})"]
-    if s.lr_decay>1: return first+[f"lrs = decayed_lrs(lr, {n}, {s.lr_decay!r})"]
-    if s.lr_mult>1: return first+[f"lrs = spread_lrs(lr/{s.lr_mult:g}, lr, {n})"]
-    return first+["lrs = lr"]
+    if isinstance(lr, slice):
+        return first + [f"lrs = spread_lrs(lr.start, lr.stop, {n})"]
+    if s.lr_decay > 1:
+        return first + [f"lrs = decayed_lrs(lr, {n}, {s.lr_decay!r})"]
+    if s.lr_mult > 1:
+        return first + [f"lrs = spread_lrs(lr/{s.lr_mult:g}, lr, {n})"]
+    return first + ["lrs = lr"]
+
 
 def _fit_code(s):
     cbs = ["FreezeGuard()"]
-    if s.patience: cbs.append(f"EarlyStoppingCallback(monitor={s.monitor!r}, patience={s.patience})")
-    if s.keep=="best": cbs.append(f"SaveModelCallback(monitor={s.monitor!r}, fname='best')")
-    more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule=="one_cycle" else ""
-    return [f"learn.{dict(one_cycle='fit_one_cycle', flat_cos='fit_flat_cos', constant='fit')[s.schedule]}({s.epochs}, lrs{more}, cbs=[{', '.join(cbs)}])"]+\
-           ["hold_stats(learn, False)"]*s.hold_stats
-
-def _to_code(self: Plan,
-    groups: Sequence[str] | None = None,  # names of the network's groups, needed for a plan with `train='each'`
-) -> str:
-    "Python that does the same on `learn`, with plain fastai where fastai has it"
-    plan = self.expand(groups) if groups is not None else self
-    if any(s.train=="each" for s in plan.stages):
-        raise PlanError("train='each' stands for one stage a group: give the groups, plan.to_code(list(layer_groups(learn))).",
-                        stage=None, field="train", allowed=None)
-    head = ["from fastai_tl.all import *"]
-    needs = dict(EarlyStoppingCallback=any(s.patience for s in plan.stages), SaveModelCallback=any(s.keep=="best" for s in plan.stages))
-    track = [n for n,on in needs.items() if on]
-    if track: head.append(f"from fastai.callback.tracker import {', '.join(track)}")
-    head.append("from fastai.callback.schedule import *")
-    body, before = [], None
-    for s in plan.stages:
-        body += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
-        before = before if same_by(s.lr) else s.lr
-    return "\n".join(head+body)+"\n"
-
-Plan.to_code = _to_code
+    if s.patience:
+        cbs.append(f"EarlyStoppingCallback(monitor={s.monitor!r}, patience={s.patience})")
+    if s.keep == "best":
+        cbs.append(f"SaveModelCallback(monitor={s.monitor!r}, fname='best')")
+    more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule == "one_cycle" else ""
+    return [
+        (
+            f"learn.{dict(one_cycle='fit_one_cycle', flat_cos='fit_flat_cos', constant='fit')[s.schedule]}({s.epochs},"
+            f" lrs{more}, cbs=[{', '.join(cbs)}])"
+        )
+    ] + ["hold_stats(learn, False)"] * s.hold_stats
 
 # %% ../../nbs/api/training/04_plan.ipynb #22fa9053
 def plan_differences(
     a: Plan,
     b: Plan,
-) -> list[str]:    # one line for each field; empty: they are equal
+) -> list[str]:  # one line for each field; empty: they are equal
     "In which stages and fields two plans differ"
-    out = [f"{len(a.stages)} stages there, {len(b.stages)} here"] if len(a.stages)!=len(b.stages) else []
-    for i,(s,t) in enumerate(zip(a.stages, b.stages)):
+    out = [f"{len(a.stages)} stages there, {len(b.stages)} here"] if len(a.stages) != len(b.stages) else []
+    for i, (s, t) in enumerate(zip(a.stages, b.stages)):
         pairs = [(f.name, getattr(s, f.name), getattr(t, f.name)) for f in fields(Stage)]
-        out += [f"stage {i+1} {s.name!r}: {n} was {x!r}, is {y!r}" for n,x,y in pairs if x!=y]
+        out += [f"stage {i + 1} {s.name!r}: {n} was {x!r}, is {y!r}" for n, x, y in pairs if x != y]
     return out
+
 
 def stage_to_plain(
     stage: Stage,
-) -> dict:          # `stage_from` reads it
+) -> dict:  # `stage_from` reads it
     "Every field, as text, numbers, lists and dicts"
-    return {k: _shown(v) if isinstance(v, slice) else list(v) if isinstance(v, tuple) else v for k,v in asdict(stage).items()}
+    return {
+        k: _shown(v) if isinstance(v, slice) else list(v) if isinstance(v, tuple) else v
+        for k, v in asdict(stage).items()
+    }

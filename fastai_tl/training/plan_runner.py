@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
 from fastai.callback.schedule import ParamScheduler
+from fastcore.basics import patch
 from .checkpoint import CheckpointError, unpack
 from .multiprocess import CPULoaders
 from ..core.distributed import agree, barrier, from_first, rank
@@ -25,7 +26,16 @@ from ..freezing.layer_groups import layer_groups
 from ..freezing.guard import FreezeGuard
 from .history import RunHistory, StageRecord
 from ..core.distributed import unwrap_loader
-from .learner_state import data_facts, load_model_tensors, model_facts, model_tensors, prime, random_values, rest_of_epoch, set_random_values
+from fastai_tl.training.learner_state import (
+    data_facts,
+    load_model_tensors,
+    model_facts,
+    model_tensors,
+    prime,
+    random_values,
+    rest_of_epoch,
+    set_random_values,
+)
 from .plan import stage_to_plain
 from ..cache.split_point import NoCache
 from .run_checkpoint import capture, counters, load, put, put_counters, stage_from_saved
@@ -39,357 +49,594 @@ __all__ = ['noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch'
 # %% ../../nbs/api/training/11_plan_runner.ipynb #5fb446e3
 @contextmanager
 def noted_interrupts():
-    "Inside, a first Ctrl-C is put into the list that this gives, a second one raises `KeyboardInterrupt` at once (main thread; elsewhere none arrives)"
+    """Inside, a first Ctrl-C is put into the list that this gives, a second one raises `KeyboardInterrupt` at once
+    (main thread; elsewhere none arrives)
+    """
     came, old = [], signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(old): yield came; return
+    if threading.current_thread() is not threading.main_thread() or not callable(old):
+        yield came
+        return
+
     def note(*args):
-        if came: old(*args)
+        if came:
+            old(*args)
         came.append(args)
+
     signal.signal(signal.SIGINT, note)
-    try: yield came
-    finally: signal.signal(signal.SIGINT, old)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, old)
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #07befd8d
 class NotFinite(StateError):
-    "The loss became NaN or infinite; the Learner is back at the last good state. Has the fields `stage`, `epoch`, `batch`, `lr`, `causes`"
+    """The loss became NaN or infinite; the Learner is back at the last good state.
+
+    Has the fields `stage`, `epoch`, `batch`, `lr`, `causes`
+    """
+
 
 class OutOfMemory(StateError):
     "A batch did not fit in memory; the Learner is back at the last good state. Has the field `batch_size`"
 
+
 def is_oom(e):
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or isinstance(e, RuntimeError) and any(
-        t in str(e).lower() for t in ("out of memory", "not enough memory", "can't allocate memory"))
+    return (
+        isinstance(e, (torch.OutOfMemoryError, MemoryError))
+        or isinstance(e, RuntimeError)
+        and any(t in str(e).lower() for t in ("out of memory", "not enough memory", "can't allocate memory"))
+    )
+
 
 def _causes(learn, lr):
     "What may have made a loss that is no number, the likely first"
-    half = torch.is_autocast_enabled() or any(p.dtype==torch.float16 for p in learn.model.parameters())
-    bad = any(isinstance(x, torch.Tensor) and x.is_floating_point() and not torch.isfinite(x).all() for x in (*learn.xb, *learn.yb))
-    out = ["the batch itself holds values that are no numbers: look at the items and the transforms (a division by a standard deviation of 0?)"] if bad else []
-    out.append(f"the learning rate, {lr:.1e} at that moment, is too high: try {lr/10:.0e}, or lr='find'")
-    if half: out.append("half precision overflows: try bfloat16, or learn.to_fp32()")
+    half = torch.is_autocast_enabled() or any(p.dtype == torch.float16 for p in learn.model.parameters())
+    bad = any(
+        isinstance(x, torch.Tensor) and x.is_floating_point() and not torch.isfinite(x).all()
+        for x in (*learn.xb, *learn.yb)
+    )
+    out = (
+        [
+            (
+                "the batch itself holds values that are no numbers: look at the items and the transforms (a division "
+                "by a standard deviation of 0?)"
+            )
+        ]
+        if bad
+        else []
+    )
+    out.append(f"the learning rate, {lr:.1e} at that moment, is too high: try {lr / 10:.0e}, or lr='find'")
+    if half:
+        out.append("half precision overflows: try bfloat16, or learn.to_fp32()")
     return [*out, "the loss function takes the logarithm or the root of 0: add a small number"]
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #6c21f81d
 class PlanWatch(Callback):
     "Tell a `PlanRun` of losses, batches and epochs"
+
     order = 1000
-    def __init__(self, job): self.job = job
-    def before_train(self): self.job.epoch_starts()
-    def after_loss(self): self.job.loss_seen()
-    def after_batch(self): self.job.batch_done()
-    def after_train(self): self.job.trained()
-    def after_epoch(self): self.job.epoch_done()
+
+    def __init__(self, job):
+        self.job = job
+
+    def before_train(self):
+        self.job.epoch_starts()
+
+    def after_loss(self):
+        self.job.loss_seen()
+
+    def after_batch(self):
+        self.job.batch_done()
+
+    def after_train(self):
+        self.job.trained()
+
+    def after_epoch(self):
+        self.job.epoch_done()
+
 
 class PlanRun:
     "A run of a plan: where it is, how it stops and how it goes on; use `run_plan`"
-    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)   # callbacks that a checkpoint does not hold
+
+    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)  # callbacks that a checkpoint does not hold
+
     def __init__(self, learn, plan, store, every, control):
-        self.learn, self.plan, self.store, self.every, self.control = learn, plan, store, every, control
-        self.cache, self.sweeping = None, False   # a `FrozenCache`, if there may be one
-        self.report, self.say = lambda *a: None, lambda text: None   # how far it is; a line for the person
-        self.facts = dict(plan=[stage_to_plain(s) for s in plan.stages], data=data_facts(learn.dls), model=model_facts(learn.model))
-        self.records, self.actions, self.notes, self.sessions = [], [], [], []
-        self.at, self.lr, self.seconds_before, self.finished = [0, 0, 0], None, 0., False
+        self.learn = learn
+        self.plan = plan
+        self.store = store
+        self.every = every
+        self.control = control
+        self.cache, self.sweeping = None, False  # a `FrozenCache`, if there may be one
+        self.report, self.say = lambda *a: None, lambda text: None  # how far it is; a line for the person
+        self.facts = dict(
+            plan=[stage_to_plain(s) for s in plan.stages], data=data_facts(learn.dls), model=model_facts(learn.model)
+        )
+        self.records = []
+        self.actions = []
+        self.notes = []
+        self.sessions = []
+        self.at = [0, 0, 0]
+        self.lr = None
+        self.seconds_before = 0.0
+        self.finished = False
         self.session = dict(start=[0, 0, 0], batches=0)
         self.loaders = [unwrap_loader(dl) for dl in learn.dls.loaders]
         prime(self.loaders)
         self.trains = [will_train(learn, s) for s in plan.stages]
-        self.n_train, self.n_valid = len(learn.dls.train), len(learn.dls.loaders[1]) if len(learn.dls.loaders)>1 else 0
+        self.n_train, self.n_valid = (
+            len(learn.dls.train),
+            len(learn.dls.loaders[1]) if len(learn.dls.loaders) > 1 else 0,
+        )
 
     @property
-    def stage(self) -> Stage: return self.plan.stages[self.at[0]]
+    def stage(self) -> Stage:
+        return self.plan.stages[self.at[0]]
 
     @property
     def where(self) -> str:
-        s,e,b = self.at
+        s, e, b = self.at
         part = f", batch {b} of {self.n_train}" if b else ""
-        return f"stage {s+1} of {len(self.plan.stages)} {self.plan.stages[s].name!r}, epoch {min(e+1, self.stage.epochs)} of {self.stage.epochs}{part}"
+        return (
+            f"stage {s + 1} of {len(self.plan.stages)} {self.plan.stages[s].name!r}, epoch "
+            f"{min(e + 1, self.stage.epochs)} of {self.stage.epochs}{part}"
+        )
 
-    def history(self, finished) -> RunHistory: return RunHistory(list(self.records), finished, [*self.sessions, self.session], self.actions, self.notes)
+    def history(self, finished) -> RunHistory:
+        return RunHistory(list(self.records), finished, [*self.sessions, self.session], self.actions, self.notes)
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #082edc13
-def _save(self: PlanRun, light=None):
+@patch
+def save(self: PlanRun, light=None):
     "Write a checkpoint, with `counters` of earlier if given; a failure is a warning, for the one before it is whole"
     self.since, self.since_time = 0, time.monotonic()
     state = capture(self, light)
-    if rank(): return
-    try: self.store.save(*state)
+    if rank():
+        return
+    try:
+        self.store.save(*state)
     except CheckpointError as e:
         self.notes.append(f"at {self.where}: no checkpoint, {e.why}")
-        warnings.warn(f"Training goes on, but no checkpoint could be written at {self.where}: {e}", KitWarning, stacklevel=2)
+        warnings.warn(
+            f"Training goes on, but no checkpoint could be written at {self.where}: {e}", KitWarning, stacklevel=2
+        )
 
-def _note(self: PlanRun, text):
+
+@patch
+def note(self: PlanRun, text):
     "Say it now, and in the history"
     self.notes.append(text)
     self.say(text)
 
-PlanRun.save, PlanRun.note = _save, _note
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #804cae74
-def _epoch_starts(self: PlanRun): self.random_at_start, self.drained = random_values(self.loaders), False
+@patch
+def epoch_starts(self: PlanRun):
+    self.random_at_start, self.drained = random_values(self.loaders), False
 
-def _loss_seen(self: PlanRun):
-    if not self.learn.training: return
-    if not agree(not torch.isfinite(self.learn.loss.detach()).all())[0]: return
+
+@patch
+def loss_seen(self: PlanRun):
+    if not self.learn.training:
+        return
+    if not agree(not torch.isfinite(self.learn.loss.detach()).all())[0]:
+        return
     lr = self.learn.opt.hypers[-1]["lr"]
     causes = _causes(self.learn, lr)
-    text = "; ".join(f"{i+1}) {c}" for i,c in enumerate(causes))
+    text = "; ".join(f"{i + 1}) {c}" for i, c in enumerate(causes))
     loss = float(self.learn.loss.detach().mean())
-    self.fault = NotFinite(f"The loss became {loss} in stage {self.stage.name!r}, epoch {self.learn.epoch+1}, batch {self.learn.iter+1}. "
-        f"Likely causes: {text}.", stage=self.stage.name, epoch=self.learn.epoch+1, batch=self.learn.iter+1, lr=lr, causes=causes)
+    self.fault = NotFinite(
+        f"The loss became {loss} in stage {self.stage.name!r}, epoch {self.learn.epoch + 1}, batch "
+        f"{self.learn.iter + 1}. Likely causes: {text}.",
+        stage=self.stage.name,
+        epoch=self.learn.epoch + 1,
+        batch=self.learn.iter + 1,
+        lr=lr,
+        causes=causes,
+    )
     raise CancelFitException()
 
-def _batch_done(self: PlanRun):
+
+@patch
+def batch_done(self: PlanRun):
     learn = self.learn
     if learn.training:
-        self.at[1:] = [learn.epoch, learn.iter+1]
-        self.session["batches"] += 1; self.since += 1
+        self.at[1:] = [learn.epoch, learn.iter + 1]
+        self.session["batches"] += 1
+        self.since += 1
     self.tell()
-    due = learn.training and self.every.due(self.since, time.monotonic()-self.since_time)
+    due = learn.training and self.every.due(self.since, time.monotonic() - self.since_time)
     stop, asked, due = agree(bool(self.came), self.control.pending if not rank() else 0, due if not rank() else 0)
-    if asked: stop = self.obey(from_first(self.control._take())) or stop
-    if stop and not learn.training: self.save(self.before_validation)   # which begins anew
-    elif stop or due: self.save()
-    if stop: self.stopped = True; raise CancelFitException()
+    if asked:
+        stop = self.obey(from_first(self.control._take())) or stop
+    if stop and not learn.training:
+        self.save(self.before_validation)  # which begins anew
+    elif stop or due:
+        self.save()
+    if stop:
+        self.stopped = True
+        raise CancelFitException()
 
-def _trained(self: PlanRun):
+
+@patch
+def trained(self: PlanRun):
     self.at[1:], self.drained = [self.learn.epoch, self.n_train], True
-    self.before_validation = counters(self, keep=True)   # all that validation changes
+    self.before_validation = counters(self, keep=True)  # all that validation changes
 
-def _making(self: PlanRun, done, n, note):
+
+@patch
+def making(self: PlanRun, done, n, note):
     "Features are being made, which is as long as an epoch: a stop does not wait for it"
     self.report(self.done_before(), self.total(), f"{note} ({done}/{n})")
-    if self.sweeping or not (self.came or self.control.stops): return   # a sweep is not cut short
-    if isinstance(self.learn.dl, LeanLoader): raise NoCache("the run is being stopped.")   # between two batches; the next one has pictures
+    if self.sweeping or not (self.came or self.control.stops):
+        return  # a sweep is not cut short
+    if isinstance(self.learn.dl, LeanLoader):
+        raise NoCache("the run is being stopped.")  # between two batches; the next one has pictures
     self.obey(self.control._take())
-    if self.drained: self.save(self.before_validation)   # else the checkpoint of the epoch before holds all
+    if self.drained:
+        self.save(self.before_validation)  # else the checkpoint of the epoch before holds all
     self.stopped = True
     raise CancelFitException()
 
-def _obey(self: PlanRun, requests):
+
+@patch
+def obey(self: PlanRun, requests):
     "Carry out requests of a `Control`; `True`: stop now. While paused, wait for more"
     pause = False
     while True:
-        for what,*args in requests:
-            if what=="pause": pause = True
-            elif what=="resume": pause = False
-            elif what=="set_lr": self.set_peaks(args[0])
-            elif what=="unfreeze_next": args = [self.unfreeze_next()]
-            elif what=="stop_after_epoch": self.last_epoch = True
-            self.actions.append(dict(stage=self.at[0], epoch=self.at[1], batch=self.at[2], action=what, value=args[0] if args else None))
-            if what=="stop": self.control._mark("running"); return True
-        if not pause: self.control._mark("running"); return False
-        if self.learn.training and self.control.state!="paused": self.save()
-        self.control._wait(.2)
-        if agree(bool(self.came))[0]: self.control._mark("running"); return True
+        for what, *args in requests:
+            if what == "pause":
+                pause = True
+            elif what == "resume":
+                pause = False
+            elif what == "set_lr":
+                self.set_peaks(args[0])
+            elif what == "unfreeze_next":
+                args = [self.unfreeze_next()]
+            elif what == "stop_after_epoch":
+                self.last_epoch = True
+            self.actions.append(
+                dict(stage=self.at[0], epoch=self.at[1], batch=self.at[2], action=what, value=args[0] if args else None)
+            )
+            if what == "stop":
+                self.control._mark("running")
+                return True
+        if not pause:
+            self.control._mark("running")
+            return False
+        if self.learn.training and self.control.state != "paused":
+            self.save()
+        self.control._wait(0.2)
+        if agree(bool(self.came))[0]:
+            self.control._mark("running")
+            return True
         requests = from_first(self.control._take())
 
-def _unfreeze_next(self: PlanRun):
+
+@patch
+def unfreeze_next(self: PlanRun):
     "Train one more group, nearest to the head; its name, or `None` if all train"
-    for name,ps in reversed(layer_groups(self.learn).items()):
-        if any(not p.requires_grad for p in ps): set_frozen(self.learn, name, False); return name
+    for name, ps in reversed(layer_groups(self.learn).items()):
+        if any(not p.requires_grad for p in ps):
+            set_frozen(self.learn, name, False)
+            return name
     self.say(f"At {self.where}: unfreeze_next has nothing to free, as no group is frozen.")
 
-def _set_peaks(self: PlanRun, lr):
+
+@patch
+def set_peaks(self: PlanRun, lr):
     "New peak rates from now on, for a next stage with lr='same', too"
     if isinstance(lr, dict):
-        self.peaks = [float(lr.get(n, p)) for n,p in zip(self.groups, self.peaks)]
+        self.peaks = [float(lr.get(n, p)) for n, p in zip(self.groups, self.peaks)]
         self.lr = dict(zip(self.groups, self.peaks))
-        if off := [n for n,t in zip(self.groups, which_train(self.learn)) if n in lr and not t]:
-            self.note(f"at {self.where}: set_lr for {', '.join(off)}, which {'is' if len(off)==1 else 'are'} frozen; the rate waits until it is freed, as by "
-                      "unfreeze_next")
-    else: self.peaks, self.lr = [p*lr/self.peaks[-1] for p in self.peaks], lr if isinstance(self.lr, (int, float)) else divided(self.lr, self.peaks[-1]/lr)
+        if off := [n for n, t in zip(self.groups, which_train(self.learn)) if n in lr and not t]:
+            self.note(
+                f"at {self.where}: set_lr for {', '.join(off)}, which {'is' if len(off) == 1 else 'are'} frozen; the "
+                "rate waits until it is freed, as by unfreeze_next"
+            )
+    else:
+        self.peaks, self.lr = (
+            [p * lr / self.peaks[-1] for p in self.peaks],
+            lr if isinstance(self.lr, (int, float)) else divided(self.lr, self.peaks[-1] / lr),
+        )
     self.scheduler.scheds.update(schedules_for(self.learn, self.stage, self.peaks))
-    if not self.scheduler.scheds: self.learn.opt.set_hypers(lr=self.peaks)
-
-PlanRun.epoch_starts, PlanRun.loss_seen, PlanRun.batch_done, PlanRun.trained = _epoch_starts, _loss_seen, _batch_done, _trained
-PlanRun.obey, PlanRun.set_peaks, PlanRun.unfreeze_next, PlanRun.making = _obey, _set_peaks, _unfreeze_next, _making
+    if not self.scheduler.scheds:
+        self.learn.opt.set_hypers(lr=self.peaks)
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #42d3b8ba
-def _epoch_done(self: PlanRun):
+@patch
+def epoch_done(self: PlanRun):
     rec, s = self.learn.recorder, self.stage
     names = [n for n in rec.metric_names if n not in ("epoch", "time")]
     value = dict(zip(names, map(_plain, rec.values[-1]))).get(s.monitor) if rec.values else None
     if value is not None:
         if better(value, self.best and self.best["value"], s.monitor):
             self.best, self.wait = dict(epoch=self.learn.epoch, value=value, monitor=s.monitor, stage=self.at[0]), 0
-            if s.keep=="best" or self.store.folder is not None: self.save_best()
-        else: self.wait += 1
+            if s.keep == "best" or self.store.folder is not None:
+                self.save_best()
+        else:
+            self.wait += 1
     self.epoch_lrs.append(self.top())
-    ended = s.patience is not None and self.wait>=s.patience
-    self.at[1:] = [self.learn.epoch+1, 0]
-    if ended and self.at[1]<s.epochs: self.over = f"ended after epoch {self.at[1]}, as {s.monitor} had not improved for {self.wait} epoch{'s'*(self.wait>1)}"
+    ended = s.patience is not None and self.wait >= s.patience
+    self.at[1:] = [self.learn.epoch + 1, 0]
+    if ended and self.at[1] < s.epochs:
+        self.over = (
+            f"ended after epoch {self.at[1]}, as {s.monitor} had not improved for {self.wait} "
+            f"epoch{'s' * (self.wait > 1)}"
+        )
     stop = agree(bool(self.came) or self.last_epoch)[0]
     self.save()
-    if stop and not (self.at[0]==len(self.plan.stages)-1 and (self.over or self.at[1]==s.epochs)): self.stopped = True
-    if ended or self.stopped: raise CancelFitException()
+    if stop and not (self.at[0] == len(self.plan.stages) - 1 and (self.over or self.at[1] == s.epochs)):
+        self.stopped = True
+    if ended or self.stopped:
+        raise CancelFitException()
 
-def _top(self: PlanRun): return max((p for p,t in zip(self.peaks, which_train(self.learn)) if t), default=0.)
 
-def _plain(v): return v.item() if isinstance(v, (torch.Tensor, np.generic)) else v
+@patch
+def top(self: PlanRun):
+    return max((p for p, t in zip(self.peaks, which_train(self.learn)) if t), default=0.0)
 
-def _save_best(self: PlanRun):
-    if rank(): return
-    try: self.store.save(model_tensors(self.learn.model), self.best, "best")
+
+def _plain(v):
+    return v.item() if isinstance(v, (torch.Tensor, np.generic)) else v
+
+
+@patch
+def save_best(self: PlanRun):
+    if rank():
+        return
+    try:
+        self.store.save(model_tensors(self.learn.model), self.best, "best")
     except CheckpointError as e:
         self.notes.append(f"at {self.where}: the best weights could not be kept, {e.why}")
-        warnings.warn(f"Training goes on, but the best weights could not be kept at {self.where}: {e}", KitWarning, stacklevel=2)
+        warnings.warn(
+            f"Training goes on, but the best weights could not be kept at {self.where}: {e}", KitWarning, stacklevel=2
+        )
 
-def _take_best(self: PlanRun):
+
+@patch
+def take_best(self: PlanRun):
     "At the end of a stage with keep='best'"
     barrier()
-    if self.stage.keep!="best" or self.best is None or self.best["epoch"]==self.at[1]-1: return None
+    if self.stage.keep != "best" or self.best is None or self.best["epoch"] == self.at[1] - 1:
+        return None
     saved = self.store.load("best")
-    if saved is None or saved[1]!=self.best: return None
+    if saved is None or saved[1] != self.best:
+        return None
     load_model_tensors(self.learn.model, saved[0])
     return self.best["epoch"]
 
-PlanRun.epoch_done, PlanRun.save_best, PlanRun.take_best, PlanRun.top = _epoch_done, _save_best, _take_best, _top
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #90fdc7b9
-def _total(self: PlanRun): return self.plan.epochs*(self.n_train+self.n_valid)
+@patch
+def total(self: PlanRun):
+    return self.plan.epochs * (self.n_train + self.n_valid)
 
-def _clock(seconds): return f"{int(seconds)//60}:{int(seconds)%60:02d}" if seconds<3600 else f"{int(seconds)//3600}:{int(seconds)//60%60:02d} h"
 
-def _tell(self: PlanRun):
+def _clock(seconds):
+    return (
+        f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        if seconds < 3600
+        else f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d} h"
+    )
+
+
+@patch
+def tell(self: PlanRun):
     "Report: batches done of all stages, and where, at which loss, and how long this stage and the whole still take"
-    learn, per = self.learn, self.n_train+self.n_valid
-    here = learn.epoch*per+(0 if learn.training else self.n_train)+learn.iter+1
-    done = sum(s.epochs for s in self.plan.stages[:self.at[0]])*per+here
-    self.worked = getattr(self, "worked", 0)+1
-    pace = (time.perf_counter()-self.first_batch-self.swept)/self.worked
-    left = [_clock(pace*max(n, 0)) for n in (self.stage.epochs*per-here, self.total()-done)]
+    learn, per = self.learn, self.n_train + self.n_valid
+    here = learn.epoch * per + (0 if learn.training else self.n_train) + learn.iter + 1
+    done = sum(s.epochs for s in self.plan.stages[: self.at[0]]) * per + here
+    self.worked = getattr(self, "worked", 0) + 1
+    pace = (time.perf_counter() - self.first_batch - self.swept) / self.worked
+    left = [_clock(pace * max(n, 0)) for n in (self.stage.epochs * per - here, self.total() - done)]
     loss = f", loss {float(learn.smooth_loss):.3f}" if hasattr(learn, "smooth_loss") else ""
-    many = len(self.plan.stages)>1
-    stage = f"stage {self.at[0]+1}/{len(self.plan.stages)} {self.stage.name}" if many else self.stage.name
-    self.report(done, self.total(), f"{stage}, epoch {learn.epoch+1}/{self.stage.epochs}{loss}, {left[0]} left"+(f", in all {left[1]}" if many else ""))
+    many = len(self.plan.stages) > 1
+    stage = f"stage {self.at[0] + 1}/{len(self.plan.stages)} {self.stage.name}" if many else self.stage.name
+    self.report(
+        done,
+        self.total(),
+        f"{stage}, epoch {learn.epoch + 1}/{self.stage.epochs}{loss}, {left[0]} left"
+        + (f", in all {left[1]}" if many else ""),
+    )
 
-def _place(self: PlanRun) -> dict:
+
+@patch
+def place(self: PlanRun) -> dict:
     "Where it is now, for whoever shows it: stage, number, stages, epoch, epochs; epochs count from 1"
     s = self.stage
-    return dict(stage=s.name, number=self.at[0]+1, stages=len(self.plan.stages), epoch=min(self.at[1]+1, s.epochs), epochs=s.epochs, sweep=self.sweeping)
-
-PlanRun.total, PlanRun.tell, PlanRun.place = _total, _tell, _place
+    return dict(
+        stage=s.name,
+        number=self.at[0] + 1,
+        stages=len(self.plan.stages),
+        epoch=min(self.at[1] + 1, s.epochs),
+        epochs=s.epochs,
+        sweep=self.sweeping,
+    )
 
 # %% ../../nbs/api/training/11_plan_runner.ipynb #2eb714aa
-def _begin_stage(self: PlanRun, saved):
+@patch
+def begin_stage(self: PlanRun, saved):
     "Freeze, find the rate, or take both from a checkpoint"
     learn, s = self.learn, self.stage
-    self.wait, self.best, self.over, self.finder, self.random_at_start, self.seconds_before, self.epoch_lrs = 0, None, "", None, None, 0., []
-    self.since, self.since_time, self.before_validation, self.drained = 0, time.monotonic(), None, False
+    self.wait = 0
+    self.best = None
+    self.over = ""
+    self.finder = None
+    self.random_at_start = None
+    self.seconds_before = 0.0
+    self.epoch_lrs = []
+    self.since, self.since_time = 0, time.monotonic()
+    self.before_validation, self.drained = None, False
     if saved is not None:
-        for earlier in self.plan.stages[:self.at[0]]:
-            if earlier.per_layer: freeze_for(learn, earlier)
+        for earlier in self.plan.stages[: self.at[0]]:
+            if earlier.per_layer:
+                freeze_for(learn, earlier)
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
-    if self.cache is not None:   # the same for a run that is resumed
-        later = sum(o.epochs for o in self.plan.stages[self.at[0]+1:])*self.n_train
-        self.cache.begin(Outlook(s.epochs*self.n_train+(75 if s.lr=="find" else 0), later, [o for o in self.trains[self.at[0]+1:] if o],
-                                 sum(map(bool, self.trains))>1))
+    if self.cache is not None:  # the same for a run that is resumed
+        later = sum(o.epochs for o in self.plan.stages[self.at[0] + 1 :]) * self.n_train
+        self.cache.begin(
+            Outlook(
+                s.epochs * self.n_train + (75 if s.lr == "find" else 0),
+                later,
+                [o for o in self.trains[self.at[0] + 1 :] if o],
+                sum(map(bool, self.trains)) > 1,
+            )
+        )
     if saved is None:
-        if s.lr=="find": self.sweep()
-        elif (by := same_by(s.lr)) is None: self.lr = s.lr
-        elif by!=1: self.lr = divided(self.lr, by)
+        if s.lr == "find":
+            self.sweep()
+        elif (by := same_by(s.lr)) is None:
+            self.lr = s.lr
+        elif by != 1:
+            self.lr = divided(self.lr, by)
         self.peaks = [float(p) for p in rates_for(learn, s, self.lr)]
-    else: stage_from_saved(self, *saved)
+    else:
+        stage_from_saved(self, *saved)
 
-def _sweep(self: PlanRun):
+
+@patch
+def sweep(self: PlanRun):
     "Find the rate, and say so if it is one that the curve does not show"
     t, s = time.perf_counter(), self.stage
     sweeping = lambda d, n, note: self.report(self.done_before(), self.total(), f"{s.name}: sweep {d}/{n}, {note}")
     self.sweeping = True
     self.lr, self.finder = suggest_lr(self.learn, after=self.lr, stage=s.name, full=True, on_progress=sweeping)
     self.sweeping = False
-    self.swept += time.perf_counter()-t
-    if self.finder.reliable: return
+    self.swept += time.perf_counter() - t
+    if self.finder.reliable:
+        return
     text = f"{s.name}: {unreliable(self.finder, self.lr)}"
     self.report(self.done_before(), self.total(), text)
     self.say(text)
 
-def _done_before(self: PlanRun): return sum(s.epochs for s in self.plan.stages[:self.at[0]])*(self.n_train+self.n_valid)
 
-def _epochs(self: PlanRun, saved):
+@patch
+def done_before(self: PlanRun):
+    return sum(s.epochs for s in self.plan.stages[: self.at[0]]) * (self.n_train + self.n_valid)
+
+
+@patch
+def epochs(self: PlanRun, saved):
     learn, n = self.learn, self.stage.epochs
-    if saved is None and self.at[0]==0: self.save()   # a state to come back to, and a proof that the folder takes it
+    if saved is None and self.at[0] == 0:
+        self.save()  # a state to come back to, and a proof that the folder takes it
     first, batch = self.at[1:]
     if saved is not None:
         random = unpack(saved[1]["random"], saved[0])[rank()]
-        if not batch: put_counters(self, *saved); set_random_values(random["now"], self.loaders)
+        if not batch:
+            put_counters(self, *saved)
+            set_random_values(random["now"], self.loaders)
     for epoch in range(n if self.over else first, n):
         learn.epoch = epoch
-        part = partial(self.part_of_epoch, saved, random, batch) if epoch==first and batch else learn._do_epoch
+        part = partial(self.part_of_epoch, saved, random, batch) if epoch == first and batch else learn._do_epoch
         learn._with_events(part, "epoch", CancelEpochException)
 
-def _part_of_epoch(self: PlanRun, saved, random, done):
+
+@patch
+def part_of_epoch(self: PlanRun, saved, random, done):
     "The batches of an epoch that are left, then its validation"
     learn, at_start = self.learn, random["start"]
     learn.dl = learn.dls.train
+
     def batches():
         put_counters(self, *saved)
         self.random_at_start = at_start
         learn.n_iter = len(learn.dl)
-        if saved[2]["drained"]: set_random_values(random["now"], self.loaders); return   # the loader has been asked for more already, see below
-        for o in enumerate(rest_of_epoch(learn.dl, done, at_start, random["now"], self.loaders), done): learn.one_batch(*o)
+        if saved[2]["drained"]:
+            set_random_values(random["now"], self.loaders)
+            return  # the loader has been asked for more already, see below
+        for o in enumerate(rest_of_epoch(learn.dl, done, at_start, random["now"], self.loaders), done):
+            learn.one_batch(*o)
+
     learn._with_events(batches, "train", CancelTrainException)
     learn._do_epoch_validate()
 
-PlanRun.begin_stage, PlanRun.sweep, PlanRun.done_before, PlanRun.epochs, PlanRun.part_of_epoch = _begin_stage, _sweep, _done_before, _epochs, _part_of_epoch
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #1b2b4a66
-def _fit(self: PlanRun, saved):
+@patch
+def fit(self: PlanRun, saved):
     "Train the stage, or what is left of it"
     learn, s = self.learn, self.stage
     self.scheduler = ParamScheduler(schedules_for(learn, s, self.peaks))
     cbs = [self.scheduler, PlanWatch(self), CPULoaders(), *([] if learn._grab_cbs(FreezeGuard) else [FreezeGuard()])]
     self.began = time.perf_counter()
-    if not getattr(self, "first_batch", None): self.first_batch, self.swept = self.began, 0.
+    if not getattr(self, "first_batch", None):
+        self.first_batch, self.swept = self.began, 0.0
     with learn.added_cbs(cbs), noted_interrupts() as self.came:
-        if learn.wd is not None: learn.opt.set_hypers(wd=learn.wd)
-        if saved is None: learn.opt.set_hypers(lr=self.peaks)
+        if learn.wd is not None:
+            learn.opt.set_hypers(wd=learn.wd)
+        if saved is None:
+            learn.opt.set_hypers(lr=self.peaks)
         learn.n_epoch = s.epochs
         learn._with_events(partial(self.epochs, saved), "fit", CancelFitException, learn._end_cleanup)
 
-def _record(self: PlanRun):
+
+@patch
+def record(self: PlanRun):
     "What the recorder has of the stage under way"
     rec, trains = self.learn.recorder, which_train(self.learn)
     names = tuple(n for n in rec.metric_names if n not in ("epoch", "time"))
-    return StageRecord(self.stage, tuple(p if t else 0. for p,t in zip(self.peaks, trains)), names, [[float(_nan(v)) for v in r] for r in rec.values],
-                       np.array([float(o) for o in rec.losses]), np.array(rec.lrs, dtype=float), self.seconds_before+time.perf_counter()-self.began,
-                       self.finder, ended=self.over, epoch_lrs=tuple(self.epoch_lrs), cache=self.cache.notes if self.cache is not None else "")
+    return StageRecord(
+        self.stage,
+        tuple(p if t else 0.0 for p, t in zip(self.peaks, trains)),
+        names,
+        [[float(_nan(v)) for v in r] for r in rec.values],
+        np.array([float(o) for o in rec.losses]),
+        np.array(rec.lrs, dtype=float),
+        self.seconds_before + time.perf_counter() - self.began,
+        self.finder,
+        ended=self.over,
+        epoch_lrs=tuple(self.epoch_lrs),
+        cache=self.cache.notes if self.cache is not None else "",
+    )
 
-def _nan(v): return float("nan") if v is None else v
 
-def _go(self: PlanRun, saved):
+def _nan(v):
+    return float("nan") if v is None else v
+
+
+@patch
+def go(self: PlanRun, saved):
     "Run the stages that are left; returns the history"
-    self.fault, self.stopped, self.last_epoch, self.swept = None, False, False, 0.
+    self.fault = None
+    self.stopped = False
+    self.last_epoch = False
+    self.swept = 0.0
     for i in range(self.at[0], len(self.plan.stages)):
-        if saved is None: self.at = [i, 0, 0]
+        if saved is None:
+            self.at = [i, 0, 0]
         self.begin_stage(saved)
         self.fit(saved)
         saved = None
-        if self.fault is not None: raise self.fault
-        if self.came and i+1<len(self.plan.stages): self.stopped = True   # it may have come after the last look
+        if self.fault is not None:
+            raise self.fault
+        if self.came and i + 1 < len(self.plan.stages):
+            self.stopped = True  # it may have come after the last look
         best = None if self.stopped else self.take_best()
         self.records.append(replace(self.record(), best=best))
-        if self.stopped: return self.history(False)
+        if self.stopped:
+            return self.history(False)
     self.finished = True
     self.save()
     return self.history(True)
 
-PlanRun.fit, PlanRun.record, PlanRun.go = _fit, _record, _go
-
 # %% ../../nbs/api/training/11_plan_runner.ipynb #d61ceea4
-def _fall_back(self: PlanRun, attrs, cbs, loaders):
+@patch
+def fall_back(self: PlanRun, attrs, cbs, loaders):
     learn = self.learn
     with deferred_interrupt():
         opt = learn.opt
-        learn.__dict__.clear(); learn.__dict__.update(attrs); learn.opt = opt
-        learn.cbs[:] = cbs; learn.dls.loaders = loaders
-        try: saved = self.store.load()
-        except CheckpointError: saved = None
-        if saved is None: return "as it was left by the error"
-        try: put(self, load(self, *saved), saved[0])
-        except ValueError: learn.opt.clear_state()   # groups that are no longer the same
+        learn.__dict__.clear()
+        learn.__dict__.update(attrs)
+        learn.opt = opt
+        learn.cbs[:] = cbs
+        learn.dls.loaders = loaders
+        try:
+            saved = self.store.load()
+        except CheckpointError:
+            saved = None
+        if saved is None:
+            return "as it was left by the error"
+        try:
+            put(self, load(self, *saved), saved[0])
+        except ValueError:
+            learn.opt.clear_state()  # groups that are no longer the same
         return f"at {self.where}"
-
-PlanRun.fall_back = _fall_back

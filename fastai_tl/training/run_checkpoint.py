@@ -10,7 +10,17 @@ from ..core.distributed import gather, rank
 from ..freezing.freeze import restore_frozen
 from .history import finder_from, finder_values, record_from, record_values
 from ..core.distributed import unwrap_model
-from .learner_state import callback_values, gradient_tensors, load_callbacks, load_gradients, load_model_tensors, load_optimizer, model_tensors, optimizer_values, random_values
+from fastai_tl.training.learner_state import (
+    callback_values,
+    gradient_tensors,
+    load_callbacks,
+    load_gradients,
+    load_model_tensors,
+    load_optimizer,
+    model_tensors,
+    optimizer_values,
+    random_values,
+)
 from .plan import lr_from
 
 # %% auto #0
@@ -18,63 +28,101 @@ __all__ = ['counters', 'capture', 'load', 'put', 'stage_from_saved', 'put_counte
 
 # %% ../../nbs/api/training/10_run_checkpoint.ipynb #bce5c367
 def counters(
-    run,           # a `PlanRun`
-    keep=False,    # copy the tensors, for a use after more batches
-) -> dict:         # small: no weights, no gradients
-    "What changes with every batch, validation included: random states, and what callbacks, the schedule and the recorder remember"
+    run,  # a `PlanRun`
+    keep=False,  # copy the tensors, for a use after more batches
+) -> dict:  # small: no weights, no gradients
+    """What changes with every batch, validation included: random states, and what callbacks, the schedule and the
+    recorder remember
+    """
     learn, ts = run.learn, {}
-    values = dict(random=random_values(run.loaders), learn={k: getattr(learn, k) for k in ("pct_train", "train_iter")},
-                  callbacks=callback_values(learn, ts, run.own), smooth=pack(getattr(learn, "smooth_loss", None), ts, "smooth"))
-    return dict(values, tensors={k: t.clone() for k,t in ts.items()} if keep else ts)
+    values = dict(
+        random=random_values(run.loaders),
+        learn={k: getattr(learn, k) for k in ("pct_train", "train_iter")},
+        callbacks=callback_values(learn, ts, run.own),
+        smooth=pack(getattr(learn, "smooth_loss", None), ts, "smooth"),
+    )
+    return dict(values, tensors={k: t.clone() for k, t in ts.items()} if keep else ts)
+
 
 def capture(
-    run,             # a `PlanRun`
-    light=None,      # `counters` of earlier; `None`: of now
-) -> tuple:          # tensors (the live ones), and the rest as JSON-able values
+    run,  # a `PlanRun`
+    light=None,  # `counters` of earlier; `None`: of now
+) -> tuple:  # tensors (the live ones), and the rest as JSON-able values
     "All that a checkpoint holds. Every process must call it at the same point"
     learn, c = run.learn, counters(run) if light is None else light
     ts = model_tensors(learn.model) | c["tensors"]
-    now = dict(facts=run.facts, at=list(run.at), drained=run.drained, finished=run.finished, sessions=[*run.sessions, dict(run.session)],
-        actions=run.actions, notes=run.notes,
-        frozen=[n for n,p in unwrap_model(learn.model).named_parameters() if not p.requires_grad], grads=gradient_tensors(learn.model, ts),
-        stage=dict(lr=f"slice({run.lr.start!r}, {run.lr.stop!r})" if isinstance(run.lr, slice) else run.lr, peaks=run.peaks, epoch_lrs=run.epoch_lrs,
-                   finder=finder_values(run.finder), wait=run.wait, best=run.best, over=run.over,
-                   seconds=run.seconds_before+time.perf_counter()-run.began),
-        learn=c["learn"], opt=optimizer_values(learn.opt), records=[record_values(r) for r in run.records])
+    now = dict(
+        facts=run.facts,
+        at=list(run.at),
+        drained=run.drained,
+        finished=run.finished,
+        sessions=[*run.sessions, dict(run.session)],
+        actions=run.actions,
+        notes=run.notes,
+        frozen=[n for n, p in unwrap_model(learn.model).named_parameters() if not p.requires_grad],
+        grads=gradient_tensors(learn.model, ts),
+        stage=dict(
+            lr=f"slice({run.lr.start!r}, {run.lr.stop!r})" if isinstance(run.lr, slice) else run.lr,
+            peaks=run.peaks,
+            epoch_lrs=run.epoch_lrs,
+            finder=finder_values(run.finder),
+            wait=run.wait,
+            best=run.best,
+            over=run.over,
+            seconds=run.seconds_before + time.perf_counter() - run.began,
+        ),
+        learn=c["learn"],
+        opt=optimizer_values(learn.opt),
+        records=[record_values(r) for r in run.records],
+    )
     random = gather(dict(start=run.random_at_start, now=c["random"]))
     values = pack(now, ts, "run")
     return ts, dict(values=values, random=pack(random, ts, "random"), callbacks=c["callbacks"], smooth=c["smooth"])
 
 # %% ../../nbs/api/training/10_run_checkpoint.ipynb #17e9340b
 def load(
-    run,         # a `PlanRun`
-    tensors,     # both as `capture` gave them
+    run,  # a `PlanRun`
+    tensors,  # both as `capture` gave them
     state,
-) -> dict:       # what is left to put back
+) -> dict:  # what is left to put back
     "Where the run was, before anything is trained"
     v = unpack(state["values"], tensors)
-    run.at, run.finished, run.actions, run.notes, run.sessions = v["at"], v["finished"], v["actions"], v["notes"], v["sessions"]
+    run.at = v["at"]
+    run.finished = v["finished"]
+    run.actions = v["actions"]
+    run.notes = v["notes"]
+    run.sessions = v["sessions"]
     run.records = [record_from(r) for r in v["records"]]
     run.session = dict(start=list(run.at), batches=0)
     return v
+
 
 def put(run, v, tensors):
     "Weights, freeze map, gradients and optimizer"
     load_model_tensors(run.learn.model, tensors)
     restore_frozen(run.learn, v["frozen"])
     load_gradients(run.learn.model, v["grads"], tensors)
-    if run.learn.opt is not None: load_optimizer(run.learn.opt, v["opt"])
+    if run.learn.opt is not None:
+        load_optimizer(run.learn.opt, v["opt"])
+
 
 def stage_from_saved(run, tensors, state, v):
     "What `begin_stage` would set, as it was, and `put`"
     s = v["stage"]
     run.lr, run.finder, run.epoch_lrs = lr_from(s["lr"]), finder_from(s["finder"]), s.get("epoch_lrs", [])
-    run.peaks, run.wait, run.best, run.over, run.seconds_before = s["peaks"], s["wait"], s["best"], s["over"], s["seconds"]
+    run.peaks = s["peaks"]
+    run.wait = s["wait"]
+    run.best = s["best"]
+    run.over = s["over"]
+    run.seconds_before = s["seconds"]
     run.random_at_start = unpack(state["random"], tensors)[rank()]["start"]
     put(run, v, tensors)
+
 
 def put_counters(run, tensors, state, v):
     "What callbacks, the schedule and the recorder remember; random states come from the caller"
     load_callbacks(run.learn, state["callbacks"], tensors, run.own)
-    for k,x in v["learn"].items(): setattr(run.learn, k, x)
-    if (s := unpack(state["smooth"], tensors)) is not None: run.learn.smooth_loss = s
+    for k, x in v["learn"].items():
+        setattr(run.learn, k, x)
+    if (s := unpack(state["smooth"], tensors)) is not None:
+        run.learn.smooth_loss = s

@@ -13,10 +13,15 @@ from ..freezing.layer_groups import group_index
 __all__ = ['Control']
 
 # %% ../../nbs/api/training/06_run_control.ipynb #9595a0ad
-_FIXED = "What trains cannot change during a stage that several processes train together. Make it a stage of its own in the plan."
+_FIXED = (
+    "What trains cannot change during a stage that several processes train together. Make it a stage of its own in "
+    "the plan."
+)
+
 
 class Control:
     "Requests to a run of `run_plan(…, control=…)`; every method can be called from any thread"
+
     def __init__(self):
         self._lock, self._asked = threading.Condition(), []
         self._groups, self._state, self._fixed = None, "ready", False
@@ -28,7 +33,7 @@ class Control:
 
     def __repr__(self):
         n = len(self._asked)
-        return f"Control({self._state}"+(f", {n} request{'s'*(n>1)} not yet taken up)" if n else ")")
+        return f"Control({self._state}" + (f", {n} request{'s' * (n > 1)} not yet taken up)" if n else ")")
 
     def pause(self):
         "Wait after the batch in flight, until `resume` or a stop"
@@ -47,61 +52,72 @@ class Control:
         self._ask("stop_after_epoch")
 
     def unfreeze_next(self):
-        """Train one more group of layers, the last that is frozen, from the next batch on; the history says if there was none. Raises `StateError` where
-        several processes train together"""
-        if self._fixed: raise StateError(_FIXED)
+        """Train one more group of layers, the last that is frozen, from the next batch on; the history says if there
+        was none. Raises `StateError` where several processes train together
+        """
+        if self._fixed:
+            raise StateError(_FIXED)
         self._ask("unfreeze_next")
 
-    def set_lr(self,
+    def set_lr(
+        self,
         lr: float | dict,  # of the head, the others in proportion; or by group name
     ):
-        """Change the peak rates of the stage under way; its schedule goes on from there, and so does a next stage with lr='same'. Of a group that is frozen,
-        the new rate waits until it is freed; the history says so. Raises `InputError`"""
+        """Change the peak rates of the stage under way; its schedule goes on from there, and so does a next stage with
+        lr='same'. Of a group that is frozen, the new rate waits until it is freed; the history says so. Raises
+        `InputError`
+        """
         for v in lr.values() if isinstance(lr, dict) else [lr]:
-            if isinstance(v, bool) or not isinstance(v, Real) or not math.isfinite(v) or v<=0:
+            if isinstance(v, bool) or not isinstance(v, Real) or not math.isfinite(v) or v <= 0:
                 raise InputError(f"set_lr({lr!r}): a learning rate is a number above 0, or such numbers by group.")
-        if isinstance(lr, dict) and self._groups is not None: lr = {self._groups[group_index(self._groups, k)]: float(v) for k,v in lr.items()}
+        if isinstance(lr, dict) and self._groups is not None:
+            lr = {self._groups[group_index(self._groups, k)]: float(v) for k, v in lr.items()}
         self._ask("set_lr", lr if isinstance(lr, dict) else float(lr))
 
     def _ask(self, *request):
         with self._lock:
-            if self._state=="finished": raise StateError("This run has ended; a new one takes a new Control.")
+            if self._state == "finished":
+                raise StateError("This run has ended; a new one takes a new Control.")
             self._asked.append(request)
             self._lock.notify_all()
 
-# %% ../../nbs/api/training/06_run_control.ipynb #af786df3
-def _attach(self: Control, groups, fixed=False):
-    "The run begins; requests made before are checked now. `fixed`: what trains cannot be changed"
-    with self._lock:
-        if self._state!="ready": raise StateError(f"This Control belongs to a run that is {self._state}. Each run takes one of its own.")
-        for name,*args in self._asked:
-            if name=="set_lr" and isinstance(args[0], dict): [group_index(groups, k) for k in args[0]]
-            if name=="unfreeze_next" and fixed: raise StateError(_FIXED)
-        self._groups, self._state, self._fixed = list(groups), "running", fixed
+    def _attach(self, groups, fixed=False):
+        "The run begins; requests made before are checked now. `fixed`: what trains cannot be changed"
+        with self._lock:
+            if self._state != "ready":
+                raise StateError(f"This Control belongs to a run that is {self._state}. Each run takes one of its own.")
+            for name, *args in self._asked:
+                if name == "set_lr" and isinstance(args[0], dict):
+                    [group_index(groups, k) for k in args[0]]
+                if name == "unfreeze_next" and fixed:
+                    raise StateError(_FIXED)
+            self._groups, self._state, self._fixed = list(groups), "running", fixed
 
-def _pending(self: Control) -> bool:
-    "Whether something was asked for that the run has not taken up yet"
-    return bool(self._asked)
-
-def _stops(self: Control) -> bool:
-    "Whether a stop was asked for that the run has not taken up yet"
-    return any(r[0]=="stop" for r in self._asked)
-
-def _take(self: Control) -> list[tuple]:
-    "All requests since the last call, in order"
-    with self._lock: asked, self._asked = self._asked, []
-    return asked
-
-def _wait(self: Control, seconds: float) -> bool:
-    "Wait for a request while paused; `False`: none came in time"
-    with self._lock:
-        self._state = "paused"
-        if not self._asked: self._lock.wait(seconds)
+    @property
+    def pending(self) -> bool:
+        "Whether something was asked for that the run has not taken up yet"
         return bool(self._asked)
 
-def _mark(self: Control, state: str):
-    "Say in which state the run is"
-    with self._lock: self._state = state
+    @property
+    def stops(self) -> bool:
+        "Whether a stop was asked for that the run has not taken up yet"
+        return any(r[0] == "stop" for r in self._asked)
 
-Control._attach, Control._take, Control._wait, Control._mark = _attach, _take, _wait, _mark
-Control.pending, Control.stops = property(_pending), property(_stops)
+    def _take(self) -> list[tuple]:
+        "All requests since the last call, in order"
+        with self._lock:
+            asked, self._asked = self._asked, []
+        return asked
+
+    def _wait(self, seconds: float) -> bool:
+        "Wait for a request while paused; `False`: none came in time"
+        with self._lock:
+            self._state = "paused"
+            if not self._asked:
+                self._lock.wait(seconds)
+            return bool(self._asked)
+
+    def _mark(self, state: str):
+        "Say in which state the run is"
+        with self._lock:
+            self._state = state

@@ -7,7 +7,14 @@ from __future__ import annotations
 import warnings, weakref
 from contextlib import ExitStack
 import torch
-from .checkpoint import CheckpointError, CheckpointMismatch, FolderStore, Interval, MemoryStore, unpack
+from fastai_tl.training.checkpoint import (
+    CheckpointError,
+    CheckpointMismatch,
+    FolderStore,
+    Interval,
+    MemoryStore,
+    unpack,
+)
 from .run_control import Control
 from ..core.distributed import barrier, rank
 from .multiprocess import check_distributed, trainer_of
@@ -31,67 +38,94 @@ from .stage_setup import freeze_for
 __all__ = ['run_plan']
 
 # %% ../../nbs/api/training/12_run_plan.ipynb #9d8829d6
-_unfinished = weakref.WeakKeyDictionary()   # by Learner: the store of a run without a folder that was stopped
+_unfinished = weakref.WeakKeyDictionary()  # by Learner: the store of a run without a folder that was stopped
+
 
 def _differences(saved, run):
     v = unpack(saved[1]["values"], saved[0])["facts"]
     there = Plan(tuple(stage_from(s) for s in v["plan"]))
-    return [*plan_differences(there, run.plan), *(line for k in ("data", "model") for line in facts_differences(k, v[k], run.facts[k]))]
+    return [
+        *plan_differences(there, run.plan),
+        *(line for k in ("data", "model") for line in facts_differences(k, v[k], run.facts[k])),
+    ]
+
 
 def _open(run, folder, resume):
     "The checkpoint to go on from, or `None`"
     if folder is None:
         store = _unfinished.pop(run.learn, None)
-        if resume is False or store is None: return None
+        if resume is False or store is None:
+            return None
         saved = store.load()
-        changed = any(not torch.equal(t, saved[0][n].to(t.device)) for n,t in model_tensors(run.learn.model).items())
+        changed = any(not torch.equal(t, saved[0][n].to(t.device)) for n, t in model_tensors(run.learn.model).items())
         if changed or _differences(saved, run):
             run.notes.append("begun anew: weights, data or plan have changed since it was stopped")
             return None
         run.store = store
         return saved
-    if not rank(): run.store.open()
+    if not rank():
+        run.store.open()
     barrier()
-    if resume is False: return None
+    if resume is False:
+        return None
     saved = run.store.load()
-    for why in run.store.refused: warnings.warn(f"The last checkpoint cannot be used; the one before it is. {why}", KitWarning, stacklevel=3)
+    for why in run.store.refused:
+        warnings.warn(f"The last checkpoint cannot be used; the one before it is. {why}", KitWarning, stacklevel=3)
     if saved is None:
-        if resume is True: raise CheckpointError(f"There is no checkpoint in {folder} to resume from. Use resume='auto' to begin one.",
-                                                 file=str(folder), why="none there")
+        if resume is True:
+            raise CheckpointError(
+                f"There is no checkpoint in {folder} to resume from. Use resume='auto' to begin one.",
+                file=str(folder),
+                why="none there",
+            )
         return None
     if diff := _differences(saved, run):
-        raise CheckpointMismatch(f"The checkpoint in {folder} is of another run: {'; '.join(diff)}. Start over with resume=False (it is then "
-                                 "replaced), or give another folder.", differences=diff)
+        raise CheckpointMismatch(
+            f"The checkpoint in {folder} is of another run: {'; '.join(diff)}. Start over with resume=False (it is "
+            "then replaced), or give another folder.",
+            differences=diff,
+        )
     return saved
 
 # %% ../../nbs/api/training/12_run_plan.ipynb #fe452342
 def run_plan(
-    learn,                                # a fastai `Learner`
-    plan: Plan | Stage,                   # stages to run, in order, or one alone
-    checkpoint=None,                      # a folder for checkpoints; `None`: in memory only, which outlives an interrupt but not the kernel
-    checkpoint_every: str | int = "epoch",   # 'epoch'; a number of training batches; or a time, such as '5 min'
-    resume: str | bool = "auto",          # 'auto': go on with an unfinished run of the same plan; `True`: there must be one; `False`: begin anew
-    cache: str | bool = "auto",           # stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
+    learn,  # a fastai `Learner`
+    plan: Plan | Stage,  # stages to run, in order, or one alone
+    checkpoint=None,  # a folder for checkpoints; `None`: in memory only, which outlives an interrupt but not the kernel
+    checkpoint_every: str | int = "epoch",  # 'epoch'; a number of training batches; or a time, such as '5 min'
+    # 'auto': go on with an unfinished run of the same plan; `True`: there must be one; `False`: begin anew
+    resume: str | bool = "auto",
+    # stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
+    cache: str | bool = "auto",
     *,
-    control: Control | None = None,       # to pause, stop and steer the run from another thread
+    control: Control | None = None,  # to pause, stop and steer the run from another thread
     on_progress: Reporter | None = None,  # called with (batches done, batches of all stages, note); `None`: shows a bar
 ) -> RunHistory:
-    """Train `learn` by `plan`. Frozen tensors are checked after every epoch. A plan that does not fit, data that nothing can be trained on
-    (see `diagnose`), or a checkpoint of another run is refused before anything is trained.
+    """Train `learn` by `plan`.
 
-    Ctrl-C ends the batch in flight, saves, and raises `KeyboardInterrupt`; the same call goes on from there. A second Ctrl-C stops at once. After that, or any
-    error, the Learner is back at its last checkpoint. A run that was resumed ends with the same weights, to the last bit, as one that was not interrupted (CPU,
-    `num_workers=0`, same number of threads). With `cache='auto'`, weights are those of `cache=False` but for roundings.
-    Raises `PlanError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`"""
+    Frozen tensors are checked after every epoch. A plan that does not fit, data that nothing can be trained on (see
+    `diagnose`), or a checkpoint of another run is refused before anything is trained.
+
+    Ctrl-C ends the batch in flight, saves, and raises `KeyboardInterrupt`; the same call goes on from there. A second
+    Ctrl-C stops at once. After that, or any error, the Learner is back at its last checkpoint. A run that was resumed
+    ends with the same weights, to the last bit, as one that was not interrupted (CPU, `num_workers=0`, same number of
+    threads). With `cache='auto'`, weights are those of `cache=False` but for roundings. Raises `PlanError`,
+    `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`
+    """
     plan = _plan(plan)
     check_free(learn, "run_plan")
-    if control is not None and not isinstance(control, Control): raise InputError(f"control={control!r}: give an object, control=Control().")
+    if control is not None and not isinstance(control, Control):
+        raise InputError(f"control={control!r}: give an object, control=Control().")
     groups, every, control = list(layer_groups(learn)), Interval.of(checkpoint_every), control or Control()
-    if resume not in ("auto", True, False): raise InputError(f"resume={resume!r}: give 'auto', True or False.", allowed=("auto", True, False))
+    if resume not in ("auto", True, False):
+        raise InputError(f"resume={resume!r}: give 'auto', True or False.", allowed=("auto", True, False))
     plan = plan.expand(groups)
-    mods = [n for n,_ in unwrap_model(learn.model).named_modules() if n]+[n for n,_ in unwrap_model(learn.model).named_parameters()]
+    mods = [n for n, _ in unwrap_model(learn.model).named_modules() if n] + [
+        n for n, _ in unwrap_model(learn.model).named_parameters()
+    ]
     plan.check(groups, mods, _metric_names(learn))
-    diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)   # the plan itself says what trains
+    # the plan itself says what trains
+    diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)
     check_distributed(learn)
     run = PlanRun(learn, plan, MemoryStore() if checkpoint is None else FolderStore(checkpoint), every, control)
     saved = _open(run, checkpoint, resume)
@@ -99,24 +133,39 @@ def run_plan(
     try:
         with ExitStack() as st:
             st.enter_context(owned(learn, "run_plan", lambda: run.where)).place = run.place
-            if on_progress is not None: run.report = on_progress
-            elif not rank(): run.report = st.enter_context(bar(run.total())); run.say = run.report.say
+            if on_progress is not None:
+                run.report = on_progress
+            elif not rank():
+                run.report = st.enter_context(bar(run.total()))
+                run.say = run.report.say
             st.enter_context(quiet(learn))
             st.callback(hold_stats, learn, False)
             run.cache = st.enter_context(cached(learn, cache, run.making, fused=True))
             return _run(run, saved, checkpoint)
-    finally: control._mark("finished")
+    finally:
+        control._mark("finished")
+
 
 def _plan(plan):
-    if isinstance(plan, Stage): return Plan((plan,))
-    if isinstance(plan, Plan): return plan
-    raise InputError(f"run_plan(learn, {plan!r}): give a plan, such as Plan.fine_tune(5), Plan((Stage(…), Stage(…))) or Plan.from_yaml(file), or one Stage.")
+    if isinstance(plan, Stage):
+        return Plan((plan,))
+    if isinstance(plan, Plan):
+        return plan
+    raise InputError(
+        f"run_plan(learn, {plan!r}): give a plan, such as Plan.fine_tune(5), Plan((Stage(…), Stage(…))) or "
+        "Plan.from_yaml(file), or one Stage."
+    )
+
 
 def _metric_names(learn):
     names = [m.name for m in learn.metrics]
     rec = getattr(learn, "recorder", None)
-    if rec is not None and rec.train_metrics: return ["train_loss", "valid_loss", *(f"{w}_{n}" for w in ("train", "valid") for n in names)]
-    return ["train_loss", *(["valid_loss", *names] if len(learn.dls.loaders)>1 and len(learn.dls.loaders[1].dataset) else [])]
+    if rec is not None and rec.train_metrics:
+        return ["train_loss", "valid_loss", *(f"{w}_{n}" for w in ("train", "valid") for n in names)]
+    return [
+        "train_loss",
+        *(["valid_loss", *names] if len(learn.dls.loaders) > 1 and len(learn.dls.loaders[1].dataset) else []),
+    ]
 
 # %% ../../nbs/api/training/12_run_plan.ipynb #589c7224
 def _run(run, saved, folder):
@@ -126,22 +175,34 @@ def _run(run, saved, folder):
         if saved is not None:
             saved = (*saved, load(run, *saved))
             if run.finished:
-                for s in run.plan.stages: freeze_for(learn, s)
+                for s in run.plan.stages:
+                    freeze_for(learn, s)
                 put(run, saved[2], saved[0])
                 run.say(f"This run is finished; its weights are loaded from {folder}. resume=False trains again.")
                 return RunHistory(run.records, True, run.sessions, run.actions, run.notes)
-            run.say(f"Going on at {run.where}"+(f", from {folder}." if folder is not None else "."))
+            run.say(f"Going on at {run.where}" + (f", from {folder}." if folder is not None else "."))
         history = run.go(saved)
     except BaseException as e:
         back = run.fall_back(attrs, cbs, loaders)
-        if folder is None and back.startswith("at"): _unfinished[learn] = run.store
-        if isinstance(e, NotFinite): e.args = (f"{e.args[0]} The Learner is back {back}.",); raise
+        if folder is None and back.startswith("at"):
+            _unfinished[learn] = run.store
+        if isinstance(e, NotFinite):
+            e.args = (f"{e.args[0]} The Learner is back {back}.",)
+            raise
         if is_oom(e):
             bs = getattr(learn.dls.train, "bs", None)
-            raise OutOfMemory(f"A batch of {bs} did not fit in memory in stage {run.stage.name!r}. The Learner is back {back}. Make the DataLoaders "
-                              f"with a smaller batch, bs={max((bs or 2)//2, 1)}, or with smaller pictures.", batch_size=bs) from e
+            raise OutOfMemory(
+                f"A batch of {bs} did not fit in memory in stage {run.stage.name!r}. The Learner is back {back}. Make "
+                f"the DataLoaders with a smaller batch, bs={max((bs or 2) // 2, 1)}, or with smaller pictures.",
+                batch_size=bs,
+            ) from e
         raise
-    if history.finished: return history
-    if folder is None: _unfinished[learn] = run.store
-    if run.came: raise KeyboardInterrupt(f"Stopped at {run.where}. The same run_plan(…) goes on from there; resume=False begins anew.")
+    if history.finished:
+        return history
+    if folder is None:
+        _unfinished[learn] = run.store
+    if run.came:
+        raise KeyboardInterrupt(
+            f"Stopped at {run.where}. The same run_plan(…) goes on from there; resume=False begins anew."
+        )
     return history

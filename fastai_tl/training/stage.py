@@ -7,7 +7,6 @@ from __future__ import annotations
 import math, re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import wraps
 from fnmatch import fnmatchcase
 from ..core.errors import InputError, did_you_mean
 
@@ -18,84 +17,112 @@ __all__ = ['SCHEDULES', 'KEEP', 'CHECKS', 'PlanError', 'Stage', 'same_by', 'shou
 SCHEDULES = ("one_cycle", "flat_cos", "constant")
 KEEP = ("last", "best")
 
+
 class PlanError(InputError):
     "A stage or plan that cannot be run; has the fields `stage`, `field` and `allowed`"
 
 # %% ../../nbs/api/training/03_stage.ipynb #1cd0a1c9
+class _FieldCheck:
+    "Refuses a keyword that is no field of the dataclass, with a `PlanError` that says which there are"
+
+    def __new__(cls, *args, **kw):
+        names = [f.name for f in fields(cls)]
+        if bad := [k for k in kw if k not in names]:
+            called = f"{cls.__name__}({', '.join(map(repr, args[:1]))}, {bad[0]}={kw[bad[0]]!r})"
+            raise PlanError(
+                f"{called}: there is no field {bad[0]!r}.{did_you_mean(bad[0], names)} A stage has {', '.join(names)}.",
+                stage=args[0] if args else kw.get("name"),
+                field=bad[0],
+                allowed=tuple(names),
+            )
+        return super().__new__(cls)
+
+
 @dataclass(frozen=True, repr=False)
-class Stage:
+class Stage(_FieldCheck):
     "One stretch of training with one freeze state; raises `PlanError`, naming the field, if it makes no sense"
-    name: str                              # for tables and plots; each stage of a plan has its own
-    train: str | int | tuple = "head"      # a group's name or number: it and all after it; 'all'; 'each'; or names and patterns: exactly these layers
-    epochs: int = 5                        # passes over the training data
-    lr: float | slice | dict | str = "find"  # of the head; slice(lo, hi), stem to head; by group; 'find': sweep first; 'same', 'same/10': by the stage before
-    lr_mult: float = 1.                    # the first group's rate is the head's divided by this, those between in equal ratios
-    lr_decay: float = 1.                   # instead: each group's rate is that of the next divided by this
-    per_layer: bool = False                # `lr_decay` goes by layer; the optimizer has a group for each layer from then on
-    schedule: str = "one_cycle"            # 'one_cycle', 'flat_cos' (flat, from 3/4 on falling) or 'constant'
-    pct_start: float = .25                 # 'one_cycle': share of the stage in which the rate rises, 0..1
-    div: float = 25.                       # 'one_cycle': starts at lr/div
-    bn: str | None = None                  # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'; `None`: the learner's
-    hold_stats: bool = False               # keep the body's running statistics also where it trains, for this stage
-    patience: int | None = None            # stop when `monitor` has not improved for so many epochs; `None`: never
-    monitor: str = "valid_loss"            # what `patience` and `keep` look at: a loss or error that should fall, or another metric that should rise
-    keep: str = "last"                     # weights at the end of the stage: of its 'last' or its 'best' epoch
+
+    name: str  # for tables and plots; each stage of a plan has its own
+    # a group's name or number: it and all after it; 'all'; 'each'; or names and patterns: exactly these layers
+    train: str | int | tuple = "head"
+    epochs: int = 5  # passes over the training data
+    # of the head; slice(lo, hi), stem to head; by group; 'find': sweep first; 'same', 'same/10': by the stage before
+    lr: float | slice | dict | str = "find"
+    lr_mult: float = 1.0  # the first group's rate is the head's divided by this, those between in equal ratios
+    lr_decay: float = 1.0  # instead: each group's rate is that of the next divided by this
+    per_layer: bool = False  # `lr_decay` goes by layer; the optimizer has a group for each layer from then on
+    schedule: str = "one_cycle"  # 'one_cycle', 'flat_cos' (flat, from 3/4 on falling) or 'constant'
+    pct_start: float = 0.25  # 'one_cycle': share of the stage in which the rate rises, 0..1
+    div: float = 25.0  # 'one_cycle': starts at lr/div
+    bn: str | None = None  # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'; `None`: the learner's
+    hold_stats: bool = False  # keep the body's running statistics also where it trains, for this stage
+    patience: int | None = None  # stop when `monitor` has not improved for so many epochs; `None`: never
+    # what `patience` and `keep` look at: a loss or error that should fall, or another metric that should rise
+    monitor: str = "valid_loss"
+    keep: str = "last"  # weights at the end of the stage: of its 'last' or its 'best' epoch
 
     def __post_init__(self):
-        if isinstance(self.train, list): object.__setattr__(self, "train", tuple(self.train))
-        _check_values(self); _check_together(self)
+        if isinstance(self.train, list):
+            object.__setattr__(self, "train", tuple(self.train))
+        _check_values(self)
+        _check_together(self)
 
     def __repr__(self):
-        more = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name)!=f.default]
+        more = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name) != f.default]
         return f"Stage({', '.join([repr(self.name), *more])})"
 
-
-_made = Stage.__init__
-
-@wraps(_made)
-def _init(self, *args, **kw):
-    names = [f.name for f in fields(Stage)]
-    if bad := [k for k in kw if k not in names]:
-        raise PlanError(f"Stage({', '.join(map(repr, args[:1]))}, {bad[0]}={kw[bad[0]]!r}): there is no field {bad[0]!r}.{did_you_mean(bad[0], names)} "
-                        f"A stage has {', '.join(names)}.", stage=args[0] if args else kw.get("name"), field=bad[0], allowed=tuple(names))
-    _made(self, *args, **kw)
-
-Stage.__init__ = _init
-
 # %% ../../nbs/api/training/03_stage.ipynb #7f959e43
-def _number(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-def _rate(v): return _number(v) and v>0
-def _whole(v, lo): return isinstance(v, int) and not isinstance(v, bool) and v>=lo
-def _flag(v): return isinstance(v, bool)
+def _number(v):
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
+
+
+def _rate(v):
+    return _number(v) and v > 0
+
+
+def _whole(v, lo):
+    return isinstance(v, int) and not isinstance(v, bool) and v >= lo
+
+
+def _flag(v):
+    return isinstance(v, bool)
+
 
 def _trains(v):
-    if isinstance(v, tuple): return bool(v) and all(isinstance(o, str) and o.strip() for o in v)
-    return isinstance(v, (str, int)) and not isinstance(v, bool) and v!=""
+    if isinstance(v, tuple):
+        return bool(v) and all(isinstance(o, str) and o.strip() for o in v)
+    return isinstance(v, (str, int)) and not isinstance(v, bool) and v != ""
+
 
 def _lr(v):
-    if isinstance(v, slice): return v.step is None and _rate(v.start) and _rate(v.stop) and v.start<=v.stop
-    if isinstance(v, dict): return bool(v) and all(isinstance(k, (str, int)) and _rate(o) for k,o in v.items())
-    return v=="find" or same_by(v) is not None if isinstance(v, str) else _rate(v)
+    if isinstance(v, slice):
+        return v.step is None and _rate(v.start) and _rate(v.stop) and v.start <= v.stop
+    if isinstance(v, dict):
+        return bool(v) and all(isinstance(k, (str, int)) and _rate(o) for k, o in v.items())
+    return v == "find" or same_by(v) is not None if isinstance(v, str) else _rate(v)
+
 
 def same_by(
-    lr,             # of a stage
+    lr,  # of a stage
 ) -> float | None:  # 1 for 'same', 10 for 'same/10'; `None`: it is something else
     "What the rate of the stage before is divided by"
-    if lr=="same": return 1.
+    if lr == "same":
+        return 1.0
     m = re.fullmatch(r"same/(\d+(?:\.\d+)?)", lr) if isinstance(lr, str) else None
-    return float(m[1]) if m and float(m[1])>0 else None
+    return float(m[1]) if m and float(m[1]) > 0 else None
+
 
 CHECKS = dict(
     name=(lambda v: isinstance(v, str) and v.strip(), "a name"),
     train=(_trains, "a group's name or number, 'head', 'all', 'each', or a list of layers' names and patterns"),
     epochs=(lambda v: _whole(v, 1), "a whole number, at least 1"),
     lr=(_lr, "a number above 0, slice(low, high), numbers by group, 'find', 'same' or 'same/10'"),
-    lr_mult=(lambda v: _number(v) and v>=1, "a number, at least 1"),
-    lr_decay=(lambda v: _number(v) and v>=1, "a number, at least 1"),
+    lr_mult=(lambda v: _number(v) and v >= 1, "a number, at least 1"),
+    lr_decay=(lambda v: _number(v) and v >= 1, "a number, at least 1"),
     per_layer=(_flag, "True or False"),
     schedule=(lambda v: v in SCHEDULES, " or ".join(SCHEDULES)),
-    pct_start=(lambda v: _number(v) and 0<=v<=1, "a number from 0 to 1"),
-    div=(lambda v: _number(v) and v>=1, "a number, at least 1"),
+    pct_start=(lambda v: _number(v) and 0 <= v <= 1, "a number from 0 to 1"),
+    div=(lambda v: _number(v) and v >= 1, "a number, at least 1"),
     bn=(lambda v: v in (None, "train", "affine", "frozen"), "'train', 'affine', 'frozen' or None"),
     hold_stats=(_flag, "True or False"),
     patience=(lambda v: v is None or _whole(v, 1), "a whole number of epochs, at least 1, or None"),
@@ -103,90 +130,157 @@ CHECKS = dict(
     keep=(lambda v: v in KEEP, " or ".join(KEEP)),
 )
 
+
 def _refuse(stage, field, why, allowed=None):
     allowed = allowed or CHECKS[field][1]
-    raise PlanError(f"Stage {stage.name!r}: {field}={getattr(stage, field)!r} {why}", stage=stage.name, field=field, allowed=allowed)
+    raise PlanError(
+        f"Stage {stage.name!r}: {field}={getattr(stage, field)!r} {why}", stage=stage.name, field=field, allowed=allowed
+    )
+
 
 def _check_values(stage):
-    for field,(ok,allowed) in CHECKS.items():
-        if not ok(getattr(stage, field)): _refuse(stage, field, f"cannot be used; {field} takes {allowed}.")
+    for field, (ok, allowed) in CHECKS.items():
+        if not ok(getattr(stage, field)):
+            _refuse(stage, field, f"cannot be used; {field} takes {allowed}.")
 
 # %% ../../nbs/api/training/03_stage.ipynb #3af6a666
 def _check_together(s):
-    if s.lr_mult>1 and s.lr_decay>1: _refuse(s, "lr_decay", f"and lr_mult={s.lr_mult:g} both say how rates fall towards the stem. Leave one of them at 1.")
+    if s.lr_mult > 1 and s.lr_decay > 1:
+        _refuse(
+            s,
+            "lr_decay",
+            f"and lr_mult={s.lr_mult:g} both say how rates fall towards the stem. Leave one of them at 1.",
+        )
     if isinstance(s.lr, (slice, dict)):
         for f in ("lr_mult", "lr_decay"):
-            if getattr(s, f)>1: _refuse(s, f, f"cannot go with lr={s.lr!r}, which gives the rates already. Give one number as lr, or leave {f} at 1.")
-    if s.per_layer and s.lr_decay==1: _refuse(s, "per_layer", "does nothing without lr_decay above 1; 1/.75 is usual.")
-    if s.train=="each" and (s.per_layer or isinstance(s.lr, dict)):
-        _refuse(s, "train", "frees one group after another, so it takes one rate for the head and lr_mult or lr_decay for the others, not rates by layer.")
-    if s.patience is not None and s.patience>=s.epochs:
-        n, below = s.epochs, f"a number below {s.epochs}, " if s.epochs>1 else ""
-        _refuse(s, "patience", f"can never stop a stage of {n} epoch{'s'*(n>1)}. Give {below}more epochs, or None.", f"1 to {n-1}, or None" if n>1 else "None")
+            if getattr(s, f) > 1:
+                _refuse(
+                    s,
+                    f,
+                    f"cannot go with lr={s.lr!r}, which gives the rates already. Give one number as lr, or leave {f} "
+                    "at 1.",
+                )
+    if s.per_layer and s.lr_decay == 1:
+        _refuse(s, "per_layer", "does nothing without lr_decay above 1; 1/.75 is usual.")
+    if s.train == "each" and (s.per_layer or isinstance(s.lr, dict)):
+        _refuse(
+            s,
+            "train",
+            "frees one group after another, so it takes one rate for the head and lr_mult or lr_decay for the others, "
+            "not rates by layer.",
+        )
+    if s.patience is not None and s.patience >= s.epochs:
+        n, below = s.epochs, f"a number below {s.epochs}, " if s.epochs > 1 else ""
+        _refuse(
+            s,
+            "patience",
+            f"can never stop a stage of {n} epoch{'s' * (n > 1)}. Give {below}more epochs, or None.",
+            f"1 to {n - 1}, or None" if n > 1 else "None",
+        )
     if isinstance(s.train, tuple):
-        for i,a in enumerate(s.train):
-            both = (o for o in s.train[:i] if fnmatchcase(a, o) or fnmatchcase(o, a) or a.startswith(o+".") or o.startswith(a+"."))
+        for i, a in enumerate(s.train):
+            both = (
+                o
+                for o in s.train[:i]
+                if fnmatchcase(a, o) or fnmatchcase(o, a) or a.startswith(o + ".") or o.startswith(a + ".")
+            )
             if b := next(both, None):
                 _refuse(s, "train", f"names layers twice: {a!r} overlaps {b!r}. Leave one of them out.")
 
 # %% ../../nbs/api/training/03_stage.ipynb #e6228431
 def should_fall(
-    monitor: str,   # name of a loss or metric
+    monitor: str,  # name of a loss or metric
 ) -> bool:
     "Whether lower is better, as fastai decides it: for names with 'loss' or 'error' in them"
     return "loss" in monitor or "error" in monitor
 
+
 def better(
     value: float,
-    best: float | None,   # `None`: nothing yet
-    monitor: str,         # its name
+    best: float | None,  # `None`: nothing yet
+    monitor: str,  # its name
 ) -> bool:
     "Whether `value` is an improvement; NaN never is"
-    if value!=value: return False
-    return best is None or (value<best if should_fall(monitor) else value>best)
+    if value != value:
+        return False
+    return best is None or (value < best if should_fall(monitor) else value > best)
 
 # %% ../../nbs/api/training/03_stage.ipynb #98d8db7b
 def check_stage(
     stage: Stage,
-    groups: Sequence[str],               # names of the groups, stem first
-    layers: Sequence[str] = (),          # names of the layers and parameters that patterns can match
+    groups: Sequence[str],  # names of the groups, stem first
+    layers: Sequence[str] = (),  # names of the layers and parameters that patterns can match
     metrics: Sequence[str] | None = None,  # what `monitor` can be; `None`: not known
 ):
-    "Raise `PlanError` if the stage names a group, layer or metric that is not there, or gives rates that do not fit what trains"
+    """Raise `PlanError` if the stage names a group, layer or metric that is not there, or gives rates that do not
+    fit what trains
+    """
     groups, s, listed = list(groups), stage, f"The groups are {', '.join(groups)}"
     known = lambda k: _position(k, groups) is not None
     if isinstance(s.train, tuple):
         have = [*groups, "head", *layers]
         for p in s.train:
-            if not any(n==p or fnmatchcase(n, p) or n.startswith(p+".") for n in have):
-                _refuse(s, "train", f"matches nothing with {p!r}.{did_you_mean(p, have)} {listed}; layer_table lists the layers.", tuple(have))
+            if not any(n == p or fnmatchcase(n, p) or n.startswith(p + ".") for n in have):
+                _refuse(
+                    s,
+                    "train",
+                    f"matches nothing with {p!r}.{did_you_mean(p, have)} {listed}; layer_table lists the layers.",
+                    tuple(have),
+                )
     elif s.train not in ("all", "each") and not known(s.train):
-        _refuse(s, "train", f"is not there.{did_you_mean(str(s.train), groups)} {listed}, numbered 0 to {len(groups)-1}; or 'all', or 'each'.", tuple(groups))
+        _refuse(
+            s,
+            "train",
+            f"is not there.{did_you_mean(str(s.train), groups)} {listed}, numbered 0 to {len(groups) - 1}; or 'all', "
+            "or 'each'.",
+            tuple(groups),
+        )
     if isinstance(s.lr, dict):
         if bad := [k for k in s.lr if not known(k)]:
-            _refuse(s, "lr", f"gives a rate for {bad[0]!r}, which is not there.{did_you_mean(str(bad[0]), groups)} {listed}.", tuple(groups))
+            _refuse(
+                s,
+                "lr",
+                f"gives a rate for {bad[0]!r}, which is not there.{did_you_mean(str(bad[0]), groups)} {listed}.",
+                tuple(groups),
+            )
         if not isinstance(s.train, tuple):
-            first = 0 if s.train=="all" else _position(s.train, groups)
+            first = 0 if s.train == "all" else _position(s.train, groups)
             at = {_position(k, groups) for k in s.lr}
-            given = {i for i,g in enumerate(groups) if i in at or any(isinstance(k, str) and g.startswith(k+".") for k in s.lr)}
-            if off := [groups[i] for i in sorted(given) if i<first]:
+            given = {
+                i
+                for i, g in enumerate(groups)
+                if i in at or any(isinstance(k, str) and g.startswith(k + ".") for k in s.lr)
+            }
+            if off := [groups[i] for i in sorted(given) if i < first]:
                 _refuse(s, "lr", f"gives a rate for {', '.join(off)}, frozen by train={s.train!r}. Leave it out.")
             if miss := [groups[i] for i in range(first, len(groups)) if i not in given]:
-                _refuse(s, "lr", f"has no rate for {', '.join(miss)}, which train{'s'*(len(miss)==1)} too.")
-    if metrics is not None and (s.patience or s.keep=="best") and s.monitor not in metrics:
-        _refuse(s, "monitor", f"is not measured.{did_you_mean(s.monitor, metrics)} There are {', '.join(metrics)}; give the Learner more metrics.",
-                tuple(metrics))
+                _refuse(s, "lr", f"has no rate for {', '.join(miss)}, which train{'s' * (len(miss) == 1)} too.")
+    if metrics is not None and (s.patience or s.keep == "best") and s.monitor not in metrics:
+        _refuse(
+            s,
+            "monitor",
+            f"is not measured.{did_you_mean(s.monitor, metrics)} There are {', '.join(metrics)}; give the Learner "
+            "more metrics.",
+            tuple(metrics),
+        )
+
 
 def _position(where, groups):
-    "Index of a group by name, 'head', number, or the beginning of names that were split by layers; `None` if it is not there"
-    if isinstance(where, int): return where%len(groups) if -len(groups)<=where<len(groups) else None
-    if where=="head": return len(groups)-1
-    return next((i for i,g in enumerate(groups) if g==where or g.startswith(where+".")), None)
+    """Index of a group by name, 'head', number, or the beginning of names that were split by layers; `None` if it is
+    not there
+    """
+    if isinstance(where, int):
+        return where % len(groups) if -len(groups) <= where < len(groups) else None
+    if where == "head":
+        return len(groups) - 1
+    return next((i for i, g in enumerate(groups) if g == where or g.startswith(where + ".")), None)
 
 # %% ../../nbs/api/training/03_stage.ipynb #24d459f9
 def stage_values(
     stage: Stage,
-) -> dict:         # by field, in the order of definition
+) -> dict:  # by field, in the order of definition
     "The fields that differ from their defaults, and those that a reader looks for in any case"
     always = ("name", "train", "epochs", "lr", "schedule")
-    return {f.name: getattr(stage, f.name) for f in fields(stage) if f.name in always or getattr(stage, f.name)!=f.default}
+    return {
+        f.name: getattr(stage, f.name) for f in fields(stage) if f.name in always or getattr(stage, f.name) != f.default
+    }

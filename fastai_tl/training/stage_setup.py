@@ -18,42 +18,64 @@ __all__ = ['freeze_for', 'will_train', 'divided', 'which_train', 'rates_for', 's
 # %% ../../nbs/api/training/05_stage_setup.ipynb #daf23ded
 def freeze_for(learn, stage: Stage):
     "Let exactly that train which the stage says"
-    if isinstance(stage.train, tuple): train_only(learn, list(stage.train), bn=stage.bn)
-    else: freeze_to(learn, 0 if stage.train=="all" else stage.train, bn=stage.bn)
+    if isinstance(stage.train, tuple):
+        train_only(learn, list(stage.train), bn=stage.bn)
+    else:
+        freeze_to(learn, 0 if stage.train == "all" else stage.train, bn=stage.bn)
     hold_stats(learn, stage.hold_stats)
-    if stage.per_layer: split_layers(learn)
+    if stage.per_layer:
+        split_layers(learn)
     check_trains(learn)
+
 
 def will_train(learn, stage: Stage) -> set[int]:
     "`id`s of the parameters that a stage is going to train, if not all"
-    if stage.train=="all": return set()
+    if stage.train == "all":
+        return set()
     groups = layer_groups(learn)
-    if isinstance(stage.train, tuple): ps = find_parameters(learn, list(stage.train)).values()
-    else: ps = [p for g in list(groups.values())[group_index(groups, stage.train):] for p in g]
+    if isinstance(stage.train, tuple):
+        ps = find_parameters(learn, list(stage.train)).values()
+    else:
+        ps = [p for g in list(groups.values())[group_index(groups, stage.train) :] for p in g]
     return {id(p) for p in ps}
 
 # %% ../../nbs/api/training/05_stage_setup.ipynb #613462d5
 def divided(lr, by: float):
     "A stage's rate, be it a number, `slice(low, high)` or numbers by group, divided by a number"
-    if isinstance(lr, slice): return slice(lr.start/by, lr.stop/by)
-    return {k: v/by for k,v in lr.items()} if isinstance(lr, dict) else lr/by
+    if isinstance(lr, slice):
+        return slice(lr.start / by, lr.stop / by)
+    return {k: v / by for k, v in lr.items()} if isinstance(lr, dict) else lr / by
+
 
 def which_train(learn) -> list[bool]:
     "Of each group, whether something in it trains; from the optimizer, as several processes wrap the model"
     return [any(p.requires_grad for p in ps) for ps in learn.opt.param_lists]
 
+
 def rates_for(learn, stage: Stage, lr) -> list[float]:
     "Peak rate of each group"
     n = len(layer_groups(learn))
-    if isinstance(lr, dict): return list(set_lrs(learn, lr).values())
-    if isinstance(lr, slice): return spread_lrs(lr.start, lr.stop, n)
-    if stage.lr_decay>1: return decayed_lrs(lr, n, stage.lr_decay)
-    if stage.lr_mult>1: return spread_lrs(lr/stage.lr_mult, lr, n)
-    return [float(lr)]*n
+    if isinstance(lr, dict):
+        return list(set_lrs(learn, lr).values())
+    if isinstance(lr, slice):
+        return spread_lrs(lr.start, lr.stop, n)
+    if stage.lr_decay > 1:
+        return decayed_lrs(lr, n, stage.lr_decay)
+    if stage.lr_mult > 1:
+        return spread_lrs(lr / stage.lr_mult, lr, n)
+    return [float(lr)] * n
+
 
 def schedules_for(learn, stage: Stage, peaks) -> dict:
-    "Functions of the share of the stage that is done, for `ParamScheduler`: the ones of `fit_one_cycle` and `fit_flat_cos`"
+    """Functions of the share of the stage that is done, for `ParamScheduler`: the ones of `fit_one_cycle` and
+    `fit_flat_cos`
+    """
     lrs = np.array(peaks)
-    if stage.schedule=="one_cycle": return dict(lr=combined_cos(stage.pct_start, lrs/stage.div, lrs, lrs/1e5), mom=combined_cos(stage.pct_start, *learn.moms))
-    if stage.schedule=="flat_cos": return dict(lr=combined_cos(.75, lrs, lrs, lrs/1e5))
+    if stage.schedule == "one_cycle":
+        return dict(
+            lr=combined_cos(stage.pct_start, lrs / stage.div, lrs, lrs / 1e5),
+            mom=combined_cos(stage.pct_start, *learn.moms),
+        )
+    if stage.schedule == "flat_cos":
+        return dict(lr=combined_cos(0.75, lrs, lrs, lrs / 1e5))
     return {}

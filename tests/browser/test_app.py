@@ -1,4 +1,7 @@
-"""The page of an exported model in a browser: pictures that are chosen and dropped, what is wrong with others, and `fastai-tl serve`."""
+"""The page of an exported model in a browser: pictures that are chosen and dropped, what is wrong with others, and
+`fastai-tl serve`.
+"""
+
 import os
 import signal
 import socket
@@ -22,12 +25,14 @@ from fastai_tl.models.transfer_learner import transfer_learner
 PICTURE = sample_path("clipart") / "bird" / "eagle_01.jpg"
 DROP = """(zone, files) => { const d = new DataTransfer();
   for (const [name, bytes] of files) d.items.add(new File([new Uint8Array(bytes)], name));
-  for (const e of ['dragenter', 'dragover', 'drop']) zone.dispatchEvent(new DragEvent(e, {dataTransfer: d, bubbles: true, cancelable: true})) }"""
+  for (const e of ['dragenter', 'dragover', 'drop']) zone.dispatchEvent(new DragEvent(e, {dataTransfer: d,
+    bubbles: true, cancelable: true})) }"""
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     import torch
+
     torch.manual_seed(0)
     learn = transfer_learner(sample_dls("clipart", size=48, n_per_class=2), "resnet_mini")
     return export(learn, tmp_path_factory.mktemp("models") / "clip <art> & é")
@@ -49,13 +54,16 @@ def answered(p, name):
     p.locator("figcaption", has_text=name).wait_for()
 
 
-def bars(p): return list(zip(p.locator(".ftl-name").all_inner_texts(), p.locator(".ftl-share").all_inner_texts()))
+def bars(p):
+    return list(zip(p.locator(".ftl-name").all_inner_texts(), p.locator(".ftl-share").all_inner_texts()))
 
 
-def expected(p: Prediction, k=5): return [(c, "under 0.1%" if v < .001 else f"{v:.1%}") for c, v in p.top(k)]
+def expected(p: Prediction, k=5):
+    return [(c, "under 0.1%" if v < 0.001 else f"{v:.1%}") for c, v in p.top(k)]
 
 
-def give(p, *files): p.locator(".ftl-file").set_input_files(files)
+def give(p, *files):
+    p.locator(".ftl-file").set_input_files(files)
 
 
 def test_a_picture_gets_the_models_answer(opened, model, page, shot):
@@ -64,10 +72,19 @@ def test_a_picture_gets_the_models_answer(opened, model, page, shot):
     opened.get_by_role("heading", name=want.label, exact=True).wait_for()
     assert bars(opened) == expected(want)
     widths = [float(b.evaluate("e => e.style.width.slice(0, -1)")) for b in opened.locator(".ftl-bar").all()]
-    assert widths == sorted(widths, reverse=True) and abs(widths[0] - 100 * want.probability) < .01
+    assert widths == sorted(widths, reverse=True) and abs(widths[0] - 100 * want.probability) < 0.01
     assert opened.get_by_role("list", name="Most probable classes").get_by_role("listitem").count() == 5
-    until(lambda: opened.get_by_role("status").first.inner_text().startswith(f"Most probable: {want.label}, {want.probability:.1%}"))
-    assert opened.locator("figure img").evaluate("i => i.naturalWidth") > 50 and "eagle_01.jpg" in opened.locator("figcaption").inner_text()
+    until(
+        lambda: (
+            opened.get_by_role("status")
+            .first.inner_text()
+            .startswith(f"Most probable: {want.label}, {want.probability:.1%}")
+        )
+    )
+    assert (
+        opened.locator("figure img").evaluate("i => i.naturalWidth") > 50
+        and "eagle_01.jpg" in opened.locator("figcaption").inner_text()
+    )
     assert opened.locator(".ftl-answer").count() == 1 and not opened.locator(".ftl-transport").is_visible()
     shot("app_wide")
     page.set_viewport_size(dict(width=NARROW, height=1000))
@@ -91,7 +108,8 @@ def test_the_example_and_the_same_picture_twice(opened, model):
         answered(opened, "sample.png")
         assert bars(opened) == expected(want)
     opened.get_by_text("About this model").click()
-    for text in ("It tells 8 classes apart", "was not noted", "no proof"): assert text in opened.inner_text()
+    for text in ("It tells 8 classes apart", "was not noted", "no proof"):
+        assert text in opened.inner_text()
 
 
 def test_dropping(opened, model):
@@ -100,7 +118,11 @@ def test_dropping(opened, model):
     answered(opened, "dropped.jpg")
     assert bars(opened) == expected(want)
     alert = opened.locator("label + .ftl-alert")
-    for files, text in [([["a.jpg", [1]], ["b.jpg", [2]]], "These are 2 files"), ([], "not a file"), ([["none.jpg", []]], "is empty")]:
+    for files, text in [
+        ([["a.jpg", [1]], ["b.jpg", [2]]], "These are 2 files"),
+        ([], "not a file"),
+        ([["none.jpg", []]], "is empty"),
+    ]:
         zone.evaluate(DROP, files)
         alert.get_by_text(text).wait_for()
     zone.evaluate(DROP, [["again.jpg", list(PICTURE.read_bytes())]])
@@ -112,7 +134,11 @@ def test_what_cannot_be_shown_says_so(opened, tmp_path, page, shot):
     (tmp_path / "torn <b>.jpg").write_bytes(PICTURE.read_bytes()[:900])
     (tmp_path / "words.png").write_text("words")
     Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png")
-    for name, text in [("torn <b>.jpg", "cannot be read as a picture"), ("words.png", "it is none"), ("huge.png", "more than 178,956,970 pixels")]:
+    for name, text in [
+        ("torn <b>.jpg", "cannot be read as a picture"),
+        ("words.png", "it is none"),
+        ("huge.png", "more than 178,956,970 pixels"),
+    ]:
         give(opened, tmp_path / name)
         alert = opened.get_by_role("alert").filter(has_text=name)
         alert.filter(has_text=text).wait_for()
@@ -121,7 +147,7 @@ def test_what_cannot_be_shown_says_so(opened, tmp_path, page, shot):
     give(opened, tmp_path / "large.bmp")
     opened.get_by_text("large.bmp has 9.1 MB, and at most 9 MB can be sent").wait_for()
     shot("app_error")
-    give(opened, PICTURE)   # and all is well again
+    give(opened, PICTURE)  # and all is well again
     answered(opened, "eagle_01.jpg")
     assert len(bars(opened)) == 5
 
@@ -129,8 +155,10 @@ def test_what_cannot_be_shown_says_so(opened, tmp_path, page, shot):
 def test_keyboard_alone(opened, page):
     for _ in range(10):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.className").startswith("ftl-file"): break
-    with page.expect_file_chooser() as chosen: page.keyboard.press("Enter")
+        if page.evaluate("document.activeElement.className").startswith("ftl-file"):
+            break
+    with page.expect_file_chooser() as chosen:
+        page.keyboard.press("Enter")
     chosen.value.set_files(PICTURE)
     answered(opened, "eagle_01.jpg")
 
@@ -152,12 +180,18 @@ def children(pid):
 def test_serve(model, page, tmp_path, how):
     port = free_port()
     args = [str(Path(sys.executable).parent / "fastai-tl"), "serve", str(model), "--port", str(port), "--no-browser"]
-    p = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "200", "PYTHONUNBUFFERED": "1",
-                                                                                                "TMPDIR": str(tmp_path)})
+    p = subprocess.Popen(
+        args,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)},
+    )
     try:
         line = next(s for s in p.stdout if "http://" in s)
         assert f"http://127.0.0.1:{port}" in line
-        page.allowed += [r"Content Security Policy", r"RUNTIME-012"]   # which refuses Voila's icons from elsewhere: they are not even asked for
+        # which refuses Voila's icons from elsewhere: they are not even asked for
+        page.allowed += [r"Content Security Policy", r"RUNTIME-012"]
         page.goto(f"http://127.0.0.1:{port}/", timeout=120000)
         served = page.locator(".ftl-page")
         served.wait_for(timeout=120000)
@@ -178,15 +212,21 @@ def test_serve(model, page, tmp_path, how):
         p.send_signal(how)
         rest = p.stdout.read()
         assert p.wait(20) == (0 if how == signal.SIGINT else 143) and "Traceback" not in rest, rest
-        assert not [k for k in kids if Path(f"/proc/{k}/cmdline").exists() and Path(f"/proc/{k}/cmdline").read_bytes()], "nothing is left running"
+        assert not [
+            k for k in kids if Path(f"/proc/{k}/cmdline").exists() and Path(f"/proc/{k}/cmdline").read_bytes()
+        ], "nothing is left running"
         assert not list(tmp_path.glob("fastai-tl-*")), "nor lying about"
-        with socket.socket() as s: assert s.connect_ex(("127.0.0.1", port))
+        with socket.socket() as s:
+            assert s.connect_ex(("127.0.0.1", port))
     finally:
-        if p.poll() is None: p.kill()
+        if p.poll() is None:
+            p.kill()
 
 
 def test_in_lab(lab, open_nb, page, model, shot):
-    page = open_nb(lab.notebook("page.ipynb", f"from fastai_tl.deploy.web_page import ModelPage\nModelPage({str(model)!r})"))
+    page = open_nb(
+        lab.notebook("page.ipynb", f"from fastai_tl.deploy.web_page import ModelPage\nModelPage({str(model)!r})")
+    )
     p, want = page.locator(".ftl-page"), load_predictor(model).predict(PICTURE)
     give(p, PICTURE)
     answered(p, "eagle_01.jpg")

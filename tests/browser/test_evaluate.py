@@ -1,4 +1,5 @@
 "EvaluatePanel in a browser: a click on a cell of the matrix, the keyboard, the pages, and Stop"
+
 from browser.harness import learner_cell, until
 
 PANEL = """
@@ -7,7 +8,10 @@ from fastai_tl.panels.evaluate import EvaluatePanel
 torch.manual_seed(0)
 panel = EvaluatePanel(learn); panel
 """
-STATE = "[m.true.value, m.predicted.value, len(m.gallery.all), m.gallery.page] if (m := panel.parts[0] if panel.parts else None) and panel.result else None"
+STATE = (
+    "[m.true.value, m.predicted.value, len(m.gallery.all), m.gallery.page] if (m := panel.parts[0] if panel.parts "
+    "else None) and panel.result else None"
+)
 
 
 def opened(lab, open_nb, kernel, name):
@@ -30,11 +34,11 @@ def test_cells_of_the_matrix(lab, open_nb, kernel, page, shot):
     panel, k = opened(lab, open_nb, kernel, "evaluate.ipynb")
     cm = k.ev("panel.result.confusion().tolist()")
     assert panel.locator(".heatmapcell").count() == 64
-    for i, j in [(0, 0), (7, 0), (2, 5)]:    # the first row of the drawing is the first class
+    for i, j in [(0, 0), (7, 0), (2, 5)]:  # the first row of the drawing is the first class
         panel.locator(".heatmapcell").nth(8 * i + j).click()
         shows(panel, k, i, j, cm[i][j])
     boxes = [panel.locator(".heatmapcell").nth(n).bounding_box() for n in (0, 63)]
-    assert boxes[0]["x"] < boxes[1]["x"] and boxes[0]["y"] < boxes[1]["y"]   # the diagonal goes down to the right
+    assert boxes[0]["x"] < boxes[1]["x"] and boxes[0]["y"] < boxes[1]["y"]  # the diagonal goes down to the right
     panel.get_by_label("True").select_option(index=3)
     panel.get_by_label("Said").select_option(index=4)
     shows(panel, k, 3, 4, cm[3][4])
@@ -74,7 +78,8 @@ torch.manual_seed(0)
 files = sorted(sample_path("clipart").glob("*/*.jpg"))[::20][:24]
 blocks = (ImageBlock, MultiCategoryBlock(vocab=["alive", "bird", "fruit", "round"]))
 label = lambda f: [n for n, k in (("alive", 2), ("bird", 3), ("fruit", 5), ("round", 4)) if files.index(f) % k == 0]
-dls = DataBlock(blocks, get_y=label, splitter=IndexSplitter(range(12)), item_tfms=Resize(48)).dataloaders(files, bs=6, num_workers=0, device="cpu")
+block = DataBlock(blocks, get_y=label, splitter=IndexSplitter(range(12)), item_tfms=Resize(48))
+dls = block.dataloaders(files, bs=6, num_workers=0, device="cpu")
 learn = Learner(dls, torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 4)))
 panel = EvaluatePanel(learn); panel
 """
@@ -89,7 +94,11 @@ def test_labels_have_figures_of_their_own(lab, open_nb, kernel, page, shot):
     assert panel.locator(".ftl-ev svg").count() == 1 and panel.locator(".ftl-ev img").count() > 3
     shot.all("evaluate_labels")
     figs = panel.locator(".ftl-ev")
-    assert figs.bounding_box()["x"] + figs.bounding_box()["width"] <= panel.bounding_box()["x"] + panel.bounding_box()["width"] + 1   # not cut off
+    # not cut off
+    assert (
+        figs.bounding_box()["x"] + figs.bounding_box()["width"]
+        <= panel.bounding_box()["x"] + panel.bounding_box()["width"] + 1
+    )
 
 
 def test_stop(lab, open_nb, kernel, page):

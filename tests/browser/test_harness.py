@@ -1,4 +1,7 @@
-"""What every panel rests on: clicks that reach Python, state that comes back, jobs that stop, and pages that survive a reload."""
+"""What every panel rests on: clicks that reach Python, state that comes back, jobs that stop, and pages that survive
+a reload.
+"""
+
 import pytest
 
 from browser.harness import learner_cell, until
@@ -11,7 +14,8 @@ class RatePanel(Panel):
     heading = "Learning rate of the head"
     def body(self):
         self.halve = w.Button(description="Halve", tooltip="Halve the learning rate")
-        self.halve.on_click(lambda _: self.act(lambda: set_lrs(self.learn, {"head": lrs_of(self.learn)["head"]/2}), "Halved."))
+        half = lambda: set_lrs(self.learn, {"head": lrs_of(self.learn)["head"]/2})
+        self.halve.on_click(lambda _: self.act(half, "Halved."))
         self.wrong = w.Button(description="Wrong", tooltip="Ask for something that does not exist")
         self.wrong.on_click(lambda _: self.act(lambda: set_lrs(self.learn, {"hed": 1.})))
         self.rate = w.HTML()
@@ -32,7 +36,8 @@ from fastai_tl.training.run_plan import run_plan
 class Trainer(Panel):
     heading = "Trainer"
     def body(self):
-        self.go, self.halt, self.meter, self.told = w.Button(description="Train"), w.Button(description="Stop"), Meter(), []
+        self.go, self.halt = w.Button(description="Train"), w.Button(description="Stop")
+        self.meter, self.told = Meter(), []
         self.ended, self.asked_at, self.job, self.run = None, None, None, 0
         self.go.on_click(lambda _: self.act(self.start)); self.halt.on_click(lambda _: self.stop())
         return [w.HBox([self.go, self.halt]), self.meter]
@@ -42,7 +47,8 @@ class Trainer(Panel):
         def tell(done, total, note=""):
             self.told.append(done); job.tell(done, total, note)
             self.meter.tell(done, total, f"run {self.run}, batch {done} of {total}")
-        def work(job): return run_plan(self.learn, Plan.head_only(epochs=500, lr=1e-3), control=control, on_progress=tell, resume=False)
+        plan = Plan.head_only(epochs=500, lr=1e-3)
+        def work(job): return run_plan(self.learn, plan, control=control, on_progress=tell, resume=False)
         def done(job): self.ended = [type(job.error).__name__, str(job.error or "")]; self.say("Ended.")
         job = self.job = Job(self.learn, "Trainer", work, done, stop).start()
     def stop(self): self.job.stop()
@@ -54,11 +60,16 @@ panel.start()
 try: time.sleep(600)
 except KeyboardInterrupt: caught = "KeyboardInterrupt"
 """
-STATE = "dict(ended=panel.ended, asked=panel.asked_at, batches=len(panel.told), free=job_of(learn) is None, running=panel.job.running)"
+STATE = (
+    "dict(ended=panel.ended, asked=panel.asked_at, batches=len(panel.told), free=job_of(learn) is None, "
+    "running=panel.job.running)"
+)
 
 
 def under_way(page, run=1):
-    page.wait_for_function(f"() => /run {run}, batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=60000)
+    page.wait_for_function(
+        f"() => /run {run}, batch [1-9]/.test(document.querySelector('.ftl-Trainer')?.innerText || '')", timeout=60000
+    )
 
 
 def start(page, run=1):
@@ -82,15 +93,15 @@ def test_click_reaches_python_and_state_comes_back(lab, open_nb, kernel, page, s
     open_nb(name)
     k, panel = kernel(name), page.locator(".ftl-panel")
     panel.get_by_role("button", name="Halve").click()
-    until(lambda: abs(k.ev("lrs_of(learn)['head']") - .008) < 1e-9)
+    until(lambda: abs(k.ev("lrs_of(learn)['head']") - 0.008) < 1e-9)
     panel.get_by_text("rate 0.008").wait_for()
     panel.get_by_role("status").get_by_text("Halved.").wait_for()
     panel.get_by_role("button", name="Wrong").click()
     alert = panel.get_by_role("alert")
     alert.wait_for()
     assert "hed" in alert.inner_text() and "Did you mean 'head'?" in alert.inner_text()
-    assert abs(k.ev("lrs_of(learn)['head']") - .008) < 1e-9
-    k.run("set_lrs(learn, {'head': .5})")   # a cell that is run moves the panel
+    assert abs(k.ev("lrs_of(learn)['head']") - 0.008) < 1e-9
+    k.run("set_lrs(learn, {'head': .5})")  # a cell that is run moves the panel
     panel.get_by_text("rate 0.5").wait_for()
     assert len({f.read_bytes() for f in shot.all("harness_rate")}) == 4
 
@@ -117,7 +128,7 @@ def test_stop_button_ends_a_job_within_a_batch(lab, open_nb, kernel, page):
     panel, k = start(page), kernel(name)
     panel.get_by_role("button", name="Stop").click()
     assert stopped(k)["ended"][0] == "NoneType"
-    k.run("learn.validate()")   # the Learner is free again
+    k.run("learn.validate()")  # the Learner is free again
 
 
 def test_interrupt_between_cells_stops_a_job(lab, open_nb, kernel, page):
@@ -128,7 +139,7 @@ def test_interrupt_between_cells_stops_a_job(lab, open_nb, kernel, page):
     k.interrupt()
     page.locator(".ftl-Trainer").get_by_text("Ended.").wait_for(timeout=20000)
     stopped(k)
-    k.interrupt()   # with no job there is nothing to stop, and the kernel goes on
+    k.interrupt()  # with no job there is nothing to stop, and the kernel goes on
     assert k.ev("1+1") == 2
     start(page, 2)  # a second job on the same kernel
     k.interrupt()
@@ -173,14 +184,14 @@ def test_widgets_are_there_again_after_a_reload(lab, open_nb, kernel, page):
     panel.get_by_text("rate 0.008").wait_for()
     panel.get_by_role("button", name="Halve").click()
     panel.get_by_text("rate 0.004").wait_for()
-    assert abs(k.ev("lrs_of(learn)['head']") - .004) < 1e-9
+    assert abs(k.ev("lrs_of(learn)['head']") - 0.004) < 1e-9
 
 
 def test_notebook_7(lab, open_nb, kernel, page, shot):
     name = lab.notebook("seven.ipynb", learner_cell(), PANEL)
     open_nb(name, app="notebook")
     page.locator(".ftl-panel").get_by_role("button", name="Halve").click()
-    until(lambda: abs(kernel(name).ev("lrs_of(learn)['head']") - .008) < 1e-9)
+    until(lambda: abs(kernel(name).ev("lrs_of(learn)['head']") - 0.008) < 1e-9)
     shot("harness_notebook7")
 
 
@@ -188,5 +199,5 @@ def test_voila(voila, page, shot):
     k = voila("rate.ipynb", learner_cell(), PANEL)
     page.locator(".ftl-panel").get_by_role("button", name="Halve").click()
     page.locator(".ftl-panel").get_by_text("rate 0.008").wait_for()
-    until(lambda: abs(k.ev("lrs_of(learn)['head']") - .008) < 1e-9)
+    until(lambda: abs(k.ev("lrs_of(learn)['head']") - 0.008) < 1e-9)
     shot("harness_voila")

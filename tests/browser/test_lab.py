@@ -1,4 +1,7 @@
-"""The side panel in JupyterLab: it follows the notebook in front, finds its Learners, shows their panels, and leaves no trace."""
+"""The side panel in JupyterLab: it follows the notebook in front, finds its Learners, shows their panels, and leaves
+no trace.
+"""
+
 import json
 import sys
 
@@ -24,21 +27,30 @@ OWN_TIME = """profile => { const nodes = new Map(profile.nodes.map(n => [n.id, n
 @pytest.fixture
 def side(page):
     "`side()` opens the side panel and returns it"
+
     def f():
         page.evaluate("() => { window.jupyterapp.commands.execute('fastai-tl:open-panel') }")
         panel = page.locator("#fastai-tl-panel")
         panel.wait_for()
         return panel
+
     return f
 
 
-def view(page): return page.locator("#fastai-tl-panel .ftl-View:not(.lm-mod-hidden)")
+def view(page):
+    return page.locator("#fastai-tl-panel .ftl-View:not(.lm-mod-hidden)")
 
 
-def tab(page, name): view(page).get_by_role("tab", name=name, exact=True).click()
+def tab(page, name):
+    view(page).get_by_role("tab", name=name, exact=True).click()
 
 
-def chosen(page, name): until(lambda: page.locator(LEARNER).count() == 1 and page.locator(LEARNER).input_value() == name, 90, f"{name} in the panel")
+def chosen(page, name):
+    until(
+        lambda: page.locator(LEARNER).count() == 1 and page.locator(LEARNER).input_value() == name,
+        90,
+        f"{name} in the panel",
+    )
 
 
 def command(page, name, args=None, wait=False):
@@ -46,25 +58,33 @@ def command(page, name, args=None, wait=False):
     page.evaluate(f"async () => {{ await {run} }}" if wait else f"() => {{ {run} }}")
 
 
-def active_source(page): return page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.getSource()")
+def active_source(page):
+    return page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.getSource()")
 
 
-def front(page, name): page.wait_for_function("path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=name)
+def front(page, name):
+    page.wait_for_function("path => window.jupyterapp.shell.currentWidget?.context?.path === path", arg=name)
 
 
 def bring(page, name):
     "The notebook of this name to the front"
     page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}) }", name)
     front(page, name)
-    page.wait_for_function("() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+    page.wait_for_function(
+        "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
 
 
-def run_all(page): page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+def run_all(page):
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 
 def trace(k):
     "What a look at the kernel must not change"
-    return k.ev("[get_ipython().execution_count, len(In), sorted(Out), sorted(n for n in globals() if not n.startswith('__')), str(globals().get('_'))]")
+    return k.ev(
+        "[get_ipython().execution_count, len(In), sorted(Out), sorted(n for n in globals() if not "
+        "n.startswith('__')), str(globals().get('_'))]"
+    )
 
 
 def test_tabs(lab, open_nb, kernel, page, side, shot):
@@ -85,16 +105,23 @@ def test_tabs(lab, open_nb, kernel, page, side, shot):
         tab(page, label)
         panel.locator(f".ftl-{kind}").wait_for()
         shot(f"side-{kind}", "#fastai-tl-panel")
-    panel.get_by_text("nothing_frozen").wait_for()   # the doctor has looked
-    view(page).get_by_role("tab", name="Doctor").press("Home")   # from the keyboard
+    panel.get_by_text("nothing_frozen").wait_for()  # the doctor has looked
+    view(page).get_by_role("tab", name="Doctor").press("Home")  # from the keyboard
     panel.locator(".ftl-FreezePanel").wait_for()
-    assert view(page).get_by_role("tab", name="Layers").evaluate("e => e === document.activeElement && e.getAttribute('aria-selected') === 'true'")
+    assert (
+        view(page)
+        .get_by_role("tab", name="Layers")
+        .evaluate("e => e === document.activeElement && e.getAttribute('aria-selected') === 'true'")
+    )
     assert trace(k) == before, "looking must leave no trace"
     assert page.locator(".jp-Notebook .jp-OutputArea-output").count() == cells
 
 
 def test_two_notebooks_do_not_mix(lab, open_nb, kernel, page, side, shot):
-    one, two = lab.notebook("one.ipynb", learner_cell("first")), lab.notebook("two.ipynb", learner_cell("second"), learner_cell("third", arch="vgg_mini"))
+    one, two = (
+        lab.notebook("one.ipynb", learner_cell("first")),
+        lab.notebook("two.ipynb", learner_cell("second"), learner_cell("third", arch="vgg_mini")),
+    )
     open_nb(one, app="lab")
     panel = side()
     chosen(page, "first")
@@ -110,10 +137,15 @@ def test_two_notebooks_do_not_mix(lab, open_nb, kernel, page, side, shot):
     view(page).locator(".ftl-FreezePanel:visible").get_by_role("button", name="All", exact=True).click()
     a, b = kernel(one), kernel(two)
     until(lambda: b.ev("all(p.requires_grad for p in second.model.parameters())"))
-    assert not b.ev("all(p.requires_grad for p in third.model.parameters())") and not a.ev("all(p.requires_grad for p in first.model.parameters())")
-    bring(page, one)   # as it was left
+    assert not b.ev("all(p.requires_grad for p in third.model.parameters())") and not a.ev(
+        "all(p.requires_grad for p in first.model.parameters())"
+    )
+    bring(page, one)  # as it was left
     chosen(page, "first")
-    assert view(page).locator(".ftl-PlanPanel").is_visible() and view(page).get_by_role("tab", name="Plan").get_attribute("aria-selected") == "true"
+    assert (
+        view(page).locator(".ftl-PlanPanel").is_visible()
+        and view(page).get_by_role("tab", name="Plan").get_attribute("aria-selected") == "true"
+    )
     assert not a.ev("'second' in globals()") and not b.ev("'first' in globals()")
     bring(page, two)
     chosen(page, "second")
@@ -125,11 +157,11 @@ def test_two_notebooks_do_not_mix(lab, open_nb, kernel, page, side, shot):
     page.evaluate(put, "renamed = third; del third")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
     chosen(page, "renamed")
-    assert view(page).locator(".ftl-FreezePanel").is_visible()   # the same panel
+    assert view(page).locator(".ftl-FreezePanel").is_visible()  # the same panel
     page.evaluate(put, "third = renamed; del renamed")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
     chosen(page, "third")
-    page.evaluate(put, "third = transfer_learner(third.dls, 'resnet_mini')")   # another Learner of the same name
+    page.evaluate(put, "third = transfer_learner(third.dls, 'resnet_mini')")  # another Learner of the same name
     old = b.ev("id(third)")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
     until(lambda: b.ev("id(third)") != old)
@@ -147,7 +179,7 @@ def test_restart(lab, open_nb, kernel, page, side):
     view(page).get_by_text("no Learner in this notebook yet").wait_for()
     run_all(page)
     chosen(page, "learn")
-    panel.locator(".ftl-EvaluatePanel").wait_for()   # the tab is the same, the panel is of the new kernel
+    panel.locator(".ftl-EvaluatePanel").wait_for()  # the tab is the same, the panel is of the new kernel
     view(page).get_by_role("tab", name="Layers").click()
     panel.locator(".ftl-FreezePanel").get_by_role("button", name="All", exact=True).click()
     k = kernel(name)
@@ -158,19 +190,26 @@ def test_busy_kernel(lab, open_nb, kernel, page, side, shot):
     name = lab.notebook("busy.ipynb", learner_cell(), "import time\nwhile not globals().get('go'): time.sleep(.05)")
     open_nb(name, app="lab", run=False)
     panel = side()
-    page.evaluate("() => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = 0;"
-                  "window.jupyterapp.commands.execute('notebook:run-cell') }")
+    page.evaluate(
+        "() => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = 0;"
+        "window.jupyterapp.commands.execute('notebook:run-cell') }"
+    )
     chosen(page, "learn")
     panel.locator(".ftl-FreezePanel").wait_for()
-    page.evaluate("() => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = 1;"
-                  "window.jupyterapp.commands.execute('notebook:run-cell') }")
+    page.evaluate(
+        "() => { const c = window.jupyterapp.shell.currentWidget.content; c.activeCellIndex = 1;"
+        "window.jupyterapp.commands.execute('notebook:run-cell') }"
+    )
     view(page).get_by_text("A cell is running").wait_for()
     tab(page, "Plan")
     view(page).get_by_text("opens when the kernel has time").wait_for()
     shot("side-busy", "#fastai-tl-panel")
     tab(page, "Layers")
-    page.evaluate("() => { const c = window.jupyterapp.shell.currentWidget.content; window.jupyterapp.commands.execute('notebook:insert-cell-below') }")
-    command(page, "insert-code", wait=True)   # needs no kernel
+    page.evaluate(
+        "() => { const c = window.jupyterapp.shell.currentWidget.content; "
+        "window.jupyterapp.commands.execute('notebook:insert-cell-below') }"
+    )
+    command(page, "insert-code", wait=True)  # needs no kernel
     assert "freeze_to(learn, 'head'" in active_source(page)
     tab(page, "Plan")
     k = kernel(name)
@@ -180,10 +219,20 @@ def test_busy_kernel(lab, open_nb, kernel, page, side, shot):
 
 
 def test_training_is_told(lab, open_nb, kernel, page, side, shot):
-    plan = "plan = Plan((Stage('head', train='head', epochs=2, lr=1e-3), Stage('fine-tune', train='all', epochs=3, lr=1e-4)))\n"
-    slow = "from fastai.callback.core import Callback\nimport time\nclass Slow(Callback):\n    def after_batch(self): time.sleep(.1)\nlearn.add_cb(Slow())\n"
-    name = lab.notebook("told.ipynb", learner_cell(), f"from fastai_tl.all import *\n{slow}{plan}history = run_plan(learn, plan, cache=False)",
-                        "learn.fit(1)")
+    plan = (
+        "plan = Plan((Stage('head', train='head', epochs=2, lr=1e-3), Stage('fine-tune', train='all', epochs=3, "
+        "lr=1e-4)))\n"
+    )
+    slow = (
+        "from fastai.callback.core import Callback\nimport time\nclass Slow(Callback):\n    def after_batch(self): "
+        "time.sleep(.1)\nlearn.add_cb(Slow())\n"
+    )
+    name = lab.notebook(
+        "told.ipynb",
+        learner_cell(),
+        f"from fastai_tl.all import *\n{slow}{plan}history = run_plan(learn, plan, cache=False)",
+        "learn.fit(1)",
+    )
     open_nb(name, app="lab", wait=False)
     panel, bar = side(), page.locator("#jp-main-statusbar .ftl-Status")
     seen = set()
@@ -198,7 +247,7 @@ def test_training_is_told(lab, open_nb, kernel, page, side, shot):
     until(lambda: k.ev("history.finished"), 120)
     until(lambda: bar.inner_text() == "nothing frozen", 60, "the end in the status bar")
     assert not view(page).locator(".ftl-Training").is_visible()
-    tab(page, "Train")   # and training that the panel starts
+    tab(page, "Train")  # and training that the panel starts
     train = panel.locator(".ftl-TrainPanel")
     train.get_by_role("button", name="Start").first.click()
     until(lambda: "epoch" in bar.inner_text(), 120)
@@ -213,7 +262,7 @@ def test_commands(lab, open_nb, kernel, page, side, shot):
     name = lab.notebook("commands.ipynb", learner_cell(), "")
     open_nb(name, app="lab", wait=False)
     k = kernel(name)
-    until(lambda: page.locator("#jp-main-statusbar .ftl-Status").is_visible(), 90)   # though the panel is not open
+    until(lambda: page.locator("#jp-main-statusbar .ftl-Status").is_visible(), 90)  # though the panel is not open
     page.locator(".jp-Notebook .jp-Cell").nth(1).click()
     page.keyboard.press("Alt+Shift+D")
     page.locator("#fastai-tl-panel .ftl-DoctorPanel").get_by_text("Looked at").wait_for()
@@ -226,16 +275,17 @@ def test_commands(lab, open_nb, kernel, page, side, shot):
     code = active_source(page)
     assert code.startswith("# before\nfrom fastai_tl.all import *\n")
     page.keyboard.press("Control+End")
-    view(page).get_by_role("button", name="Insert code").click()   # at the end of a line that is full
+    view(page).get_by_role("button", name="Insert code").click()  # at the end of a line that is full
     until(lambda: active_source(page).count("freeze_to(learn") == 2)
-    assert "\nfrom fastai_tl.all import *" in active_source(page)[len(code) - 1:]
-    k.run(active_source(page))   # what is inserted runs
+    assert "\nfrom fastai_tl.all import *" in active_source(page)[len(code) - 1 :]
+    k.run(active_source(page))  # what is inserted runs
     command(page, "export-model")
     page.locator(".jp-Dialog input").fill("out")
     shot("export-dialog")
     page.locator(".jp-Dialog").get_by_role("button", name="Export").click()
     until(lambda: (lab.root / "out" / "manifest.json").is_file(), 180, "the exported model")
-    page.evaluate("() => { window.jupyterapp.commands.execute('apputils:display-notifications') }")   # these tests do without pop-ups
+    # these tests do without pop-ups
+    page.evaluate("() => { window.jupyterapp.commands.execute('apputils:display-notifications') }")
     page.locator(".jp-Notification-List").get_by_text("is exported into out").wait_for()
     shot("exported")
     page.keyboard.press("Escape")
@@ -243,7 +293,7 @@ def test_commands(lab, open_nb, kernel, page, side, shot):
     command(page, "export-model", dict(folder="out"))
     page.get_by_text("holds an exported model already").wait_for()
     page.locator(".jp-Dialog").get_by_role("button", name="Cancel").click()
-    command(page, "export-model", dict(folder="commands.ipynb"))   # a file
+    command(page, "export-model", dict(folder="commands.ipynb"))  # a file
     page.locator(".jp-Dialog").get_by_text("was not exported").wait_for()
     page.locator(".jp-Dialog").get_by_role("button").first.click()
     page.locator(".lm-MenuBar-item").get_by_text("Help", exact=True).click()
@@ -253,8 +303,14 @@ def test_commands(lab, open_nb, kernel, page, side, shot):
     shot("about")
     page.locator(".jp-Dialog").get_by_role("button", name="Close").click()
     page.evaluate("() => { window.jupyterapp.commands.execute('apputils:activate-command-palette') }")
-    for label in ("Open the Transfer-Learning Panel", "Diagnose the Learner", "Insert the Code of the Panel", "Export the Model …",
-                  "New Transfer-Learning Notebook", "Lessons on Transfer Learning"):
+    for label in (
+        "Open the Transfer-Learning Panel",
+        "Diagnose the Learner",
+        "Insert the Code of the Panel",
+        "Export the Model …",
+        "New Transfer-Learning Notebook",
+        "Lessons on Transfer Learning",
+    ):
         assert page.locator(".lm-CommandPalette-item").get_by_text(label, exact=True).count(), label
     page.keyboard.press("Escape")
 
@@ -265,8 +321,12 @@ def test_without_the_package(lab, open_nb, kernel, page, side, shot):
     spec.mkdir(parents=True, exist_ok=True)
     (spec / "start.py").write_text(OTHER_PYTHON)
     about = dict(display_name="Bare", language="python")
-    (spec / "kernel.json").write_text(json.dumps(dict(argv=[sys.executable, str(spec / "start.py"), "-f", "{connection_file}"], **about)))
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")], metadata=dict(kernelspec=dict(name="bare", **about)))
+    (spec / "kernel.json").write_text(
+        json.dumps(dict(argv=[sys.executable, str(spec / "start.py"), "-f", "{connection_file}"], **about))
+    )
+    nb = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("a = 1")], metadata=dict(kernelspec=dict(name="bare", **about))
+    )
     nbformat.write(nb, lab.root / "bare.ipynb")
     open_nb("bare.ipynb", app="lab")
     k = kernel("bare.ipynb")
@@ -287,7 +347,9 @@ def test_an_idle_kernel_is_left_alone(lab, open_nb, kernel, page, side):
     k = kernel(name)
     side()
     view(page).get_by_text("no Learner in this notebook yet").wait_for()
-    assert k.ev("[m for m in ('fastai_tl', 'fastai', 'torch', 'ipywidgets') if m in __import__('sys').modules]") == ["fastai_tl"]
+    assert k.ev("[m for m in ('fastai_tl', 'fastai', 'torch', 'ipywidgets') if m in __import__('sys').modules]") == [
+        "fastai_tl"
+    ]
 
 
 def test_launcher_and_new_notebook(lab, open_nb, page, shot):
@@ -309,6 +371,7 @@ def test_launcher_and_new_notebook(lab, open_nb, page, shot):
     command(page, "new-notebook", dict(cwd="work", folder=None))
     front(page, "work/transfer-learning-1.ipynb")
     from fastai_tl.interface.jupyterlab import notebook_cells
+
     nb = nbformat.read(lab.root / "work" / "transfer-learning-1.ipynb", 4)
     assert [(c.cell_type, c.source) for c in nb.cells] == [(c["kind"], c["text"]) for c in notebook_cells()]
     page.wait_for_timeout(1000)
@@ -328,6 +391,7 @@ def test_course_page(lab, page, shot, theme):
     progress = lab.root / "course" / "progress.json"
     d = json.loads(progress.read_text())
     from fastai_tl.course.student_notebooks import exercises_in, read_notebook
+
     names = exercises_in(read_notebook(lab.root / "course" / "0_setup.ipynb"))
     d["exercises"] = {n: dict(tries=1, passed=True) for n in names}
     progress.write_text(json.dumps(d))
@@ -338,7 +402,10 @@ def test_course_page(lab, page, shot, theme):
         shot(f"course_{'dark' if dark else 'light'}")
     course.get_by_role("button", name="Continue with 1 Why transfer?").click()
     front(page, "course/1_why_transfer.ipynb")
-    until(lambda: page.wait_for_timeout(200) or all("fastai-tl-" not in s["path"] for s in lab.sessions()), what="the end of the page's own kernels")
+    until(
+        lambda: page.wait_for_timeout(200) or all("fastai-tl-" not in s["path"] for s in lab.sessions()),
+        what="the end of the page's own kernels",
+    )
     page.goto("about:blank")
     lab.shutdown()
 
@@ -351,7 +418,8 @@ def test_settings(lab, open_nb, page, side):
         panel = side()
         panel.locator(".ftl-DoctorPanel").get_by_text("Looked at").wait_for()
         assert not page.locator("#jp-main-statusbar .ftl-Status").is_visible()
-    finally: lab.api("/lab/api/settings/fastai-tl:plugin", "PUT", dict(raw="{}"))
+    finally:
+        lab.api("/lab/api/settings/fastai-tl:plugin", "PUT", dict(raw="{}"))
 
 
 def test_notebook_7(lab, open_nb, kernel, page, side, shot):

@@ -1,9 +1,12 @@
 "Questions and checks of the lessons in a browser, by keyboard"
+
 from browser.harness import until
 
-CELLS = ["from fastai_tl.course.lessons import ask, check\nquestion = frozen_question = ask('frozen-question')\nquestion",
-         "worth = setup_worth = ask('setup-worth')\nworth",
-         "def gain(before, after): return after.accuracy-before.accuracy\ncheck('why-gain')"]
+CELLS = [
+    "from fastai_tl.course.lessons import ask, check\nquestion = frozen_question = ask('frozen-question')\nquestion",
+    "worth = setup_worth = ask('setup-worth')\nworth",
+    "def gain(before, after): return after.accuracy-before.accuracy\ncheck('why-gain')",
+]
 
 
 def test_questions_by_keyboard(lab, open_nb, kernel, page, shot):

@@ -1,9 +1,12 @@
 """`%tl` as a person types it in Lab."""
+
 from browser.harness import learner_cell
 
 
 def test_load_ext_strip_and_panel(lab, open_nb, kernel, page, shot):
-    name = lab.notebook("magics.ipynb", "%load_ext fastai_tl", learner_cell("net"), "net", "panel = %tl net\npanel", "%tl")
+    name = lab.notebook(
+        "magics.ipynb", "%load_ext fastai_tl", learner_cell("net"), "net", "panel = %tl net\npanel", "%tl"
+    )
     open_nb(name)
     page.locator(".ftl-strip").first.wait_for()
     page.locator(".ftl-FreezePanel").wait_for()

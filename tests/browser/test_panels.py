@@ -1,22 +1,29 @@
-"""Each panel opened and used by real clicks, its state read back from the kernel; the Workbench from a folder to an exported model."""
+"""Each panel opened and used by real clicks, its state read back from the kernel; the Workbench from a folder to an
+exported model.
+"""
+
 import pytest
 
 from browser.harness import learner_cell, until
 
 
-def labelled(page, name): return page.locator(".ftl-panel").get_by_label(name, exact=True).first
+def labelled(page, name):
+    return page.locator(".ftl-panel").get_by_label(name, exact=True).first
 
 
-def click(page, name): page.locator(".ftl-panel").get_by_role("button", name=name).first.click()
+def click(page, name):
+    page.locator(".ftl-panel").get_by_role("button", name=name).first.click()
 
 
 @pytest.fixture
 def opened(lab, open_nb, kernel):
     "`opened(file, code)`: a notebook with a small Learner and the panel that `code` makes; gives its kernel"
+
     def f(file, code, app="doc"):
         name = lab.notebook(f"{file}.ipynb", learner_cell(), "from fastai_tl.all import *", code)
         open_nb(name, app=app)
         return kernel(name)
+
     return f
 
 
@@ -26,18 +33,22 @@ def test_freeze_panel(opened, page, shot):
     click(page, "All")
     until(lambda: k.ev("all(p.requires_grad for p in learn.model.parameters())"))
     labelled(page, "layer1").click()
-    until(lambda: k.ev("[g for g,ps in layer_groups(learn).items() if not any(p.requires_grad for p in ps)]") == ["layer1"])
+    until(
+        lambda: (
+            k.ev("[g for g,ps in layer_groups(learn).items() if not any(p.requires_grad for p in ps)]") == ["layer1"]
+        )
+    )
     page.locator("button[title='Show the layers of layer2']").click()
     first = k.ev("panel.rows['layer2'].rows[0].path")
-    labelled(page, first).press("Space")   # from the keyboard
+    labelled(page, first).press("Space")  # from the keyboard
     until(lambda: k.ev(f"not learn.model.get_submodule({first!r}).weight.requires_grad"))
     rate = labelled(page, "Learning rate of stem")
     rate.fill("0.0002")
     rate.press("Enter")
     until(lambda: k.ev("lrs_of(learn)['stem']") == 2e-4)
-    k.run("freeze_to(learn, 'head')")      # a cell changes the Learner, and the panel shows it
+    k.run("freeze_to(learn, 'head')")  # a cell changes the Learner, and the panel shows it
     until(lambda: labelled(page, "layer4").is_checked() and not labelled(page, "head").is_checked())
-    labelled(page, "head").click()         # refused
+    labelled(page, "head").click()  # refused
     page.get_by_role("alert").get_by_text("freeze everything").wait_for()
     until(lambda: not labelled(page, "head").is_checked())
     click(page, "Measure speed")
@@ -56,10 +67,10 @@ def test_finder_panel(opened, page, shot):
     shot.all("finder", ".ftl-LRFinderPanel")
     figure, before = page.locator(".ftl-LRFinderPanel .bqplot").first, k.ev("panel.rate")
 
-    def chosen():   # a click in the curve; again where the figure was still finding its size
+    def chosen():  # a click in the curve; again where the figure was still finding its size
         figure.scroll_into_view_if_needed()
         box = figure.bounding_box()
-        page.mouse.click(box["x"] + .3 * box["width"], box["y"] + .4 * box["height"])
+        page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + 0.4 * box["height"])
         page.wait_for_timeout(500)
         return k.ev("panel.rate") != before
 
@@ -99,8 +110,11 @@ def test_train_panel_stop_reaches_the_loop_within_a_batch(opened, page, shot):
     click(page, "Start")
     until(lambda: k.ev("panel.job is not None and panel.job.feed.done > 20"), 180)
     page.wait_for_timeout(1500)
-    k.run("job = panel.job\nold = job.control.stop\nat = []\n"
-          "def stop():\n    at.append(job.feed.done)\n    old()\njob._stop = job.control.stop = stop")   # note the batch at which the click arrives
+    # note the batch at which the click arrives
+    k.run(
+        "job = panel.job\nold = job.control.stop\nat = []\ndef stop():\n    at.append(job.feed.done)\n    "
+        "old()\njob._stop = job.control.stop = stop"
+    )
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not job.running"), 90)
     assert k.ev("job.feed.done - at[0]") <= 1
@@ -122,21 +136,25 @@ def test_train_panel_while_it_runs(opened, page, lab):
     until(lambda: k.ev("all(p.requires_grad for p in layer_groups(learn)['layer4'])"), 90)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_timeout(1000)
-    page.reload()                                               # the panel is there again, and still steers
+    page.reload()  # the panel is there again, and still steers
     page.locator(".ftl-TrainPanel").wait_for(timeout=120000)
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not panel.job.running"), 90)
-    k.run("again = TrainPanel(learn)")                          # a panel that is made later shows the same run
+    k.run("again = TrainPanel(learn)")  # a panel that is made later shows the same run
     assert k.ev("[again.job is panel.job, len(again.loss.series[0][0]) > 0]") == [True, True]
     k.run("panel.start()")
     until(lambda: k.ev("panel.job.feed.done > 0"), 90)
-    k.interrupt()                                               # the kernel's own stop button
+    k.interrupt()  # the kernel's own stop button
     until(lambda: k.ev("not panel.job.running"), 90)
     assert k.ev("panel.history.finished") is False
 
 
 def test_workbench_from_pictures_to_an_exported_model(lab, open_nb, kernel, page, shot):
-    name = lab.notebook("bench.ipynb", "from fastai_tl.all import *", "panel = Workbench(sample_dls('clipart', size=48, bs=8, n_per_class=4))\npanel")
+    name = lab.notebook(
+        "bench.ipynb",
+        "from fastai_tl.all import *",
+        "panel = Workbench(sample_dls('clipart', size=48, bs=8, n_per_class=4))\npanel",
+    )
     open_nb(name)
     k = kernel(name)
     forward = page.locator("button[title=Next]")
@@ -177,8 +195,12 @@ def test_workbench_from_pictures_to_an_exported_model(lab, open_nb, kernel, page
 
 
 def test_panels_in_notebook_7(opened, page, shot):
-    k = opened("seven", "a, b, c, d = FreezePanel(learn), LRFinderPanel(learn), PlanPanel(learn), TrainPanel(learn, Plan((Stage('probe', 'head', 1, 1e-2),)))\n"
-                        "from ipywidgets import VBox\nVBox([a, b, c, d])", app="notebook")
+    k = opened(
+        "seven",
+        "a, b, c, d = FreezePanel(learn), LRFinderPanel(learn), PlanPanel(learn), TrainPanel(learn, "
+        "Plan((Stage('probe', 'head', 1, 1e-2),)))\nfrom ipywidgets import VBox\nVBox([a, b, c, d])",
+        app="notebook",
+    )
     labelled(page, "layer4").click()
     until(lambda: k.ev("all(p.requires_grad for p in layer_groups(learn)['layer4'])"))
     page.locator(".ftl-TrainPanel button[title^='Run the plan']").click()
@@ -188,8 +210,13 @@ def test_panels_in_notebook_7(opened, page, shot):
 
 
 def test_panels_in_voila(voila, page, shot):
-    k = voila("panels.ipynb", learner_cell(), "from fastai_tl.all import *",
-              "a, b = FreezePanel(learn), TrainPanel(learn, Plan((Stage('probe', 'head', 1, 1e-2),)))\nfrom ipywidgets import VBox\nVBox([a, b])")
+    k = voila(
+        "panels.ipynb",
+        learner_cell(),
+        "from fastai_tl.all import *",
+        "a, b = FreezePanel(learn), TrainPanel(learn, Plan((Stage('probe', 'head', 1, 1e-2),)))\nfrom ipywidgets "
+        "import VBox\nVBox([a, b])",
+    )
     labelled(page, "layer4").click()
     until(lambda: k.ev("all(p.requires_grad for p in layer_groups(learn)['layer4'])"))
     click(page, "Start")

@@ -1,4 +1,7 @@
-"""The documentation site, built from the outputs that are stored, opened from disk: on a phone and on a desk, in light and dark."""
+"""The documentation site, built from the outputs that are stored, opened from disk: on a phone and on a desk, in
+light and dark.
+"""
+
 import json
 import os
 import re
@@ -13,14 +16,30 @@ from fastai_tl.datasets.samples import sample_dls
 from fastai_tl.models.transfer_learner import transfer_learner
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["index", "start/quickstart", "tutorial/freeze", "tutorial/train_head", "howto/resume", "explain/frozen", "lessons/head_and_frozen", "api/freezing/freeze",
-         "benchmarks", "changelog"]
+PAGES = [
+    "index",
+    "start/quickstart",
+    "tutorial/freeze",
+    "tutorial/train_head",
+    "howto/resume",
+    "explain/frozen",
+    "lessons/head_and_frozen",
+    "api/freezing/freeze",
+    "benchmarks",
+    "changelog",
+]
 
 
 @pytest.fixture(scope="session")
 def site():
     env = dict(os.environ, OMP_NUM_THREADS="1")
-    r = subprocess.run([sys.executable, ROOT / "tools" / "build_docs.py", "--stored"], capture_output=True, text=True, cwd=ROOT, env=env)
+    r = subprocess.run(
+        [sys.executable, ROOT / "tools" / "build_docs.py", "--stored"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=env,
+    )
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     return ROOT / "_site"
 
@@ -38,10 +57,13 @@ def show(site, chrome):
         page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.goto((site / f"{name}.html").as_uri())
-        if shots := os.environ.get("FTL_SHOTS"): page.screenshot(path=Path(shots) / f"site_{name.replace('/', '_')}_{scheme}_{width}.png", full_page=False)
+        if shots := os.environ.get("FTL_SHOTS"):
+            page.screenshot(path=Path(shots) / f"site_{name.replace('/', '_')}_{scheme}_{width}.png", full_page=False)
         return page
+
     yield f
-    for c in contexts: c.close()
+    for c in contexts:
+        c.close()
     assert not wrong
 
 
@@ -51,8 +73,13 @@ def test_pages_open_from_disk_and_fit_the_window(show, width, scheme):
     for name in PAGES:
         page = show(name, width, scheme)
         assert page.locator("h1").first.is_visible(), name
-        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1, f"{name} is wider than the window"
-        dark = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) < 200")
+        assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1, (
+            f"{name} is wider than the window"
+        )
+        dark = page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) < "
+            "200"
+        )
         assert dark == (scheme == "dark"), name
 
 
@@ -64,7 +91,11 @@ def test_the_freeze_map_responds(show, width):
     assert code.inner_text() == 'freeze_to(learn, "head")' and group("stage7").get_attribute("aria-pressed") == "true"
     first = says.inner_text()
     group("stage7").click()
-    assert code.inner_text() == 'freeze_to(learn, "stage7")' and group("stage7").get_attribute("aria-pressed") == "false" and says.inner_text() != first
+    assert (
+        code.inner_text() == 'freeze_to(learn, "stage7")'
+        and group("stage7").get_attribute("aria-pressed") == "false"
+        and says.inner_text() != first
+    )
     group("stage1").focus()
     page.keyboard.press("Enter")
     assert code.inner_text() == 'train_only(learn, ["stage1", "stage7", "head"])'
@@ -79,8 +110,12 @@ def test_what_the_freeze_map_says_is_what_the_code_does(site):
     net = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text, re.S)[1])
     size = {g["name"]: g["parameters"] for g in net["groups"]}
     count = lambda: sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
-    for line, names in (('freeze_to(learn, "head")', ["head"]), ('freeze_to(learn, "stage7")', ["stage7", "head"]),
-                        ('train_only(learn, ["stage1", "stage7", "head"])', ["stage1", "stage7", "head"]), ("unfreeze(learn)", list(size))):
+    for line, names in (
+        ('freeze_to(learn, "head")', ["head"]),
+        ('freeze_to(learn, "stage7")', ["stage7", "head"]),
+        ('train_only(learn, ["stage1", "stage7", "head"])', ["stage1", "stage7", "head"]),
+        ("unfreeze(learn)", list(size)),
+    ):
         eval(line, dict(learn=learn, freeze_to=freeze_to, train_only=train_only, unfreeze=unfreeze))
         assert count() == sum(size[n] for n in names), line
 
@@ -96,15 +131,28 @@ def test_the_saved_panel_is_drawn_and_switches(site, show, width, scheme):
     page = show("tutorial/freeze", width, scheme)
     box, panels = page.locator(".panel-live"), page.locator(".panel-live .ftl-FreezePanel")
     panels.first.wait_for(timeout=20000)
-    for code, trains in (("unfreeze(learn)", "4.69"), ('freeze_to(learn, "stage7")', "2.34"), ('freeze_to(learn, "head")', "1.32")):
+    for code, trains in (
+        ("unfreeze(learn)", "4.69"),
+        ('freeze_to(learn, "stage7")', "2.34"),
+        ('freeze_to(learn, "head")', "1.32"),
+    ):
         box.get_by_role("button", name=code, exact=True).click()
-        page.wait_for_function("says => document.querySelector('.panel-live').innerText.includes(says)", arg=f"{trains} M of 4.69 M")
-        assert panels.locator("visible=true").count() == 1 and panels.locator("visible=true").locator("input[type=checkbox]").count() == 9
+        page.wait_for_function(
+            "says => document.querySelector('.panel-live').innerText.includes(says)", arg=f"{trains} M of 4.69 M"
+        )
+        assert (
+            panels.locator("visible=true").count() == 1
+            and panels.locator("visible=true").locator("input[type=checkbox]").count() == 9
+        )
     assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
-    assert box.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"   # light in both schemes, and so are its texts dark
+    # light in both schemes, and so are its texts dark
+    assert box.evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("words, page_name", [("FreezePanel", "api/panels/freeze"), ("batch norm", "howto/batchnorm"), ("resume", "howto/resume")])
+@pytest.mark.parametrize(
+    "words, page_name",
+    [("FreezePanel", "api/panels/freeze"), ("batch norm", "howto/batchnorm"), ("resume", "howto/resume")],
+)
 def test_search_finds(show, words, page_name):
     page = show("search")
     page.goto(page.url + f"?q={words.replace(' ', '+')}")
@@ -115,5 +163,6 @@ def test_search_finds(show, words, page_name):
 
 def test_every_page_is_listed_for_programs_and_links_elsewhere_are_listed(site):
     text = (site / "llms.txt").read_text(encoding="utf-8")
-    for name in PAGES[1:-2]: assert f"({name}.html)" in text
+    for name in PAGES[1:-2]:
+        assert f"({name}.html)" in text
     assert (site / "external-links.txt").read_text(encoding="utf-8").startswith("http")

@@ -23,11 +23,25 @@ def test_nearest_file_wins_and_foreign_files_are_passed_over(tmp_path):
     assert load_settings(tmp_path / "a" / "b").seed == 4
 
 
-@pytest.mark.parametrize("line, key", [("sice = 96", "sice"), ("size = big", "size"), ("size = 5", "size"), ("offline = perhaps", "offline"),
-                                       ("memory_limit = 2", "memory_limit"), ("backbone =", "backbone"), ("sample = flowers", "sample"),
-                                       ("seed = -1", "seed"), ("epochs = 0", "epochs"), ("just words", "just words"), ("seed = 1\nseed = 2", "seed")])
+@pytest.mark.parametrize(
+    "line, key",
+    [
+        ("sice = 96", "sice"),
+        ("size = big", "size"),
+        ("size = 5", "size"),
+        ("offline = perhaps", "offline"),
+        ("memory_limit = 2", "memory_limit"),
+        ("backbone =", "backbone"),
+        ("sample = flowers", "sample"),
+        ("seed = -1", "seed"),
+        ("epochs = 0", "epochs"),
+        ("just words", "just words"),
+        ("seed = 1\nseed = 2", "seed"),
+    ],
+)
 def test_errors_name_key_file_and_allowed_values(tmp_path, line, key):
     (tmp_path / "settings.ini").write_text(f"[fastai_tl]\n{line}\n")
-    with pytest.raises(SettingsError) as e: load_settings(tmp_path)
+    with pytest.raises(SettingsError) as e:
+        load_settings(tmp_path)
     assert key in str(e.value) and str(tmp_path / "settings.ini") in str(e.value)
     assert e.value.allowed and (e.value.key is None or e.value.key == key)

@@ -1,4 +1,5 @@
 """Export, load with both backends, compare: each backbone of benchmarks/round_trip.py in a process of its own."""
+
 import pytest
 from round_trip import NAMES, TOL, in_its_own_process
 

@@ -1,4 +1,7 @@
-"""Random sequences of freezing, training, saving and loading: table, requires_grad, optimizer and tensors always agree."""
+"""Random sequences of freezing, training, saving and loading: table, requires_grad, optimizer and tensors always
+agree.
+"""
+
 import tempfile
 from collections import OrderedDict
 
@@ -28,12 +31,29 @@ PATTERNS = ["stem", "middle", "head", "stem.conv", "*.bn", "middle.*.weight", "h
 
 def learner():
     torch.manual_seed(0)
-    def block(i, o): return nn.Sequential(OrderedDict(conv=nn.Conv2d(i, o, 3, padding=1), bn=nn.BatchNorm2d(o), relu=nn.ReLU()))
-    net = nn.Sequential(OrderedDict(stem=block(3, 4), middle=block(4, 6),
-                                head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2))))
+
+    def block(i, o):
+        return nn.Sequential(OrderedDict(conv=nn.Conv2d(i, o, 3, padding=1), bn=nn.BatchNorm2d(o), relu=nn.ReLU()))
+
+    net = nn.Sequential(
+        OrderedDict(
+            stem=block(3, 4),
+            middle=block(4, 6),
+            head=nn.Sequential(
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2)
+            ),
+        )
+    )
     ds = TensorDataset(torch.randn(12, 3, 8, 8), torch.arange(12) % 2)
     dls = DataLoaders.from_dsets(ds, ds, bs=6, num_workers=0, device="cpu")
-    return Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec(tuple((g, (g,)) for g in GROUPS)), cbs=FreezeGuard(), path=tempfile.mkdtemp())
+    return Learner(
+        dls,
+        net,
+        CrossEntropyLossFlat(),
+        splitter=GroupSpec(tuple((g, (g,)) for g in GROUPS)),
+        cbs=FreezeGuard(),
+        path=tempfile.mkdtemp(),
+    )
 
 
 class Freezing(RuleBasedStateMachine):
@@ -42,7 +62,8 @@ class Freezing(RuleBasedStateMachine):
         self.learn, self.saved = learner(), False
         self.frozen = set()  # names of parameters that must not move
 
-    def names(self): return {n for n, _ in self.learn.model.named_parameters()}
+    def names(self):
+        return {n for n, _ in self.learn.model.named_parameters()}
 
     @rule(where=st.sampled_from([*GROUPS, 0, 1, 2, -1]), bn=st.sampled_from([None, "frozen"]))
     def freeze_to(self, where, bn):
@@ -58,7 +79,8 @@ class Freezing(RuleBasedStateMachine):
     @rule(pattern=st.sampled_from(PATTERNS), frozen=st.booleans(), pin=st.booleans())
     def set_frozen(self, pattern, frozen, pin):
         before = [p.requires_grad for p in self.learn.model.parameters()]
-        try: names = set_frozen(self.learn, pattern, frozen, pin=pin and frozen)
+        try:
+            names = set_frozen(self.learn, pattern, frozen, pin=pin and frozen)
         except InputError as e:  # it would have frozen everything
             assert "everything" in str(e) and before == [p.requires_grad for p in self.learn.model.parameters()]
             return
@@ -67,15 +89,19 @@ class Freezing(RuleBasedStateMachine):
     @rule(bad=st.sampled_from(["layer9", 3, -4, None]))
     def bad_group(self, bad):
         before = [p.requires_grad for p in self.learn.model.parameters()], self.learn.opt, self.learn.splitter
-        try: freeze_to(self.learn, bad)
-        except InputError as e: assert "stem" in str(e)
-        else: raise AssertionError(bad)
+        try:
+            freeze_to(self.learn, bad)
+        except InputError as e:
+            assert "stem" in str(e)
+        else:
+            raise AssertionError(bad)
         assert before == ([p.requires_grad for p in self.learn.model.parameters()], self.learn.opt, self.learn.splitter)
 
     @rule(one_cycle=st.booleans())
     def fit(self, one_cycle):
         before, still = tensors(self.learn.model), set(frozen_names(self.learn))
-        with quiet(self.learn): (self.learn.fit_one_cycle if one_cycle else self.learn.fit)(1, 1e-2)
+        with quiet(self.learn):
+            (self.learn.fit_one_cycle if one_cycle else self.learn.fit)(1, 1e-2)
         changed = set(moved(before, self.learn.model))
         assert self.frozen <= still and not changed & still
         assert set(before) - still == changed, "what is not frozen trains"
@@ -87,10 +113,12 @@ class Freezing(RuleBasedStateMachine):
 
     @rule()
     def load(self):
-        if self.saved: self.learn.load("m", with_opt=False)
+        if self.saved:
+            self.learn.load("m", with_opt=False)
 
     @rule()
-    def new_optimizer(self): self.learn.create_opt()
+    def new_optimizer(self):
+        self.learn.create_opt()
 
     @invariant()
     def agree(self):
@@ -100,9 +128,14 @@ class Freezing(RuleBasedStateMachine):
         table = layer_table(learn)
         for r in table.itertuples():
             own = [p.requires_grad for p in learn.model.get_submodule(r.layer).parameters(recurse=False)]
-            assert r.frozen in ({"no"} if all(own) else {"yes", "pinned"} if not any(own) else {"partly"}), (r.layer, r.frozen, own)
+            assert r.frozen in ({"no"} if all(own) else {"yes", "pinned"} if not any(own) else {"partly"}), (
+                r.layer,
+                r.frozen,
+                own,
+            )
         for path, m in batch_norms(learn.model).items():
-            if (h := hook_of(m)): assert h.holds(m) == (f"{path}.running_mean" in frozen_names(learn))
+            if h := hook_of(m):
+                assert h.holds(m) == (f"{path}.running_mean" in frozen_names(learn))
         if learn.opt is not None:
             listed = [id(p) for ps in learn.opt.param_lists for p in ps]
             assert len(listed) == len(set(listed))

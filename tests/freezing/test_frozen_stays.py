@@ -1,4 +1,7 @@
-"""A frozen tensor never moves, on every backbone of the first part of the zoo; every line has its counterpart in plain fastai, which moves some."""
+"""A frozen tensor never moves, on every backbone of the first part of the zoo; every line has its counterpart in
+plain fastai, which moves some.
+"""
+
 import copy
 import pickle
 
@@ -19,7 +22,8 @@ from fastai_tl.models.transfer_learner import transfer_learner
 ARCHS = ["tf_efficientnet_lite0", "resnet18", "vgg16_bn", "vgg16", "mobilenet_v2", "mobilenet_v3_small"]
 
 
-def make(dls, arch="mobilenet_v3_small", **kw): return transfer_learner(dls, arch, pretrained=arch == "tf_efficientnet_lite0", **kw)
+def make(dls, arch="mobilenet_v3_small", **kw):
+    return transfer_learner(dls, arch, pretrained=arch == "tf_efficientnet_lite0", **kw)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -36,7 +40,8 @@ def test_frozen_stage_moves_no_body_tensor_and_every_head_tensor(small_dls, arch
 
     frozen_stage()
     before = tensors(learn.model)
-    run_plan(learn, Plan((Stage("all", "all", 1, 1e-3),)), on_progress=QUIET)  # momentum and gradients for every parameter
+    # momentum and gradients for every parameter
+    run_plan(learn, Plan((Stage("all", "all", 1, 1e-3),)), on_progress=QUIET)
     assert set(moved(before, learn.model)) == set(before), "the unfrozen stage trains everything"
     frozen_stage()
 
@@ -46,7 +51,8 @@ def test_freeze_to_a_middle_group(small_dls, where):
     learn = make(small_dls, "resnet18")
     freeze_to(learn, where)
     before = tensors(learn.model)
-    with quiet(learn): learn.fit_one_cycle(1, 1e-2)
+    with quiet(learn):
+        learn.fit_one_cycle(1, 1e-2)
     names = moved(before, learn.model)
     trains = ("body.layer3", "body.layer4", "head")
     assert set(names) == {k for k in before if k.startswith(trains)}
@@ -57,9 +63,14 @@ def test_freeze_to_a_middle_group(small_dls, where):
 def test_batch_norm_policy(small_dls, policy):
     learn = make(small_dls, "resnet18", bn=policy)
     before = tensors(learn.model)
-    with quiet(learn): learn.fit(1, 1e-2)
+    with quiet(learn):
+        learn.fit(1, 1e-2)
     names = {k for k in moved(before, learn.model) if k.startswith("body.")}
-    stats = {f"body.{n}.{b}" for n, m in batch_norms(learn.model[0]).items() for b in ("running_mean", "running_var", "num_batches_tracked")}
+    stats = {
+        f"body.{n}.{b}"
+        for n, m in batch_norms(learn.model[0]).items()
+        for b in ("running_mean", "running_var", "num_batches_tracked")
+    }
     affine = {f"body.{n}.{p}" for n, m in batch_norms(learn.model[0]).items() for p in ("weight", "bias")}
     assert names == {"train": stats | affine, "affine": affine, "frozen": set()}[policy]
 
@@ -68,19 +79,22 @@ def test_batch_norm_policy(small_dls, policy):
 def test_freezing_survives(small_dls, change, tmp_path):
     kw = dict(opt_func=lambda ps, **k: OptimWrapper(ps, torch.optim.AdamW, **k)) if change == "torch optimizer" else {}
     learn = make(small_dls, path=tmp_path, **kw)
-    if change == "deepcopy": learn = copy.deepcopy(learn)
+    if change == "deepcopy":
+        learn = copy.deepcopy(learn)
     if change == "pickle":
         learn.export("l.pkl")
         model = pickle.loads(pickle.dumps(learn.model))
         model.train()
         model(torch.randn(2, 3, 64, 64))
         assert not any(m.training for m in batch_norms(model[0]).values())
-    if change == "new optimizer": learn.create_opt()
+    if change == "new optimizer":
+        learn.create_opt()
     if change == "save and load":
         learn.save("m")
         learn.load("m")
     before = tensors(learn.model)
-    with quiet(learn): learn.fit(1, 1e-2)
+    with quiet(learn):
+        learn.fit(1, 1e-2)
     assert {k.split(".")[0] for k in moved(before, learn.model)} == {"head"}
 
 
@@ -89,19 +103,23 @@ def test_fastais_own_calls_work_and_are_seen(small_dls):
     learn.unfreeze()
     assert not frozen_names(learn)
     before = tensors(learn.model)
-    with quiet(learn): learn.fit(1, 1e-3)
+    with quiet(learn):
+        learn.fit(1, 1e-3)
     assert set(moved(before, learn.model)) == set(before)
     learn.freeze()
     before = tensors(learn.model)
-    with quiet(learn): learn.fit(1, 1e-3)
+    with quiet(learn):
+        learn.fit(1, 1e-3)
     assert {k.split(".")[0] for k in moved(before, learn.model)} == {"head"}
 
 
 def test_guard_reports_a_tensor_that_moves(small_dls):
     learn = make(small_dls, "resnet18")
     before = fingerprint(learn)
-    with torch.no_grad(): learn.model[0].layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
-    with pytest.raises(FrozenMoved) as e: check_frozen(learn, before)
+    with torch.no_grad():
+        learn.model[0].layer1[0].conv1.weight[0, 0, 0, 0] += 1e-3
+    with pytest.raises(FrozenMoved) as e:
+        check_frozen(learn, before)
     assert e.value.moved == ["body.layer1.0.conv1.weight"]
 
 
@@ -109,7 +127,8 @@ def test_bad_groups_change_nothing(small_dls):
     learn = make(small_dls, "resnet18")
     flags, idx = [p.requires_grad for p in learn.model.parameters()], learn.opt.frozen_idx
     for bad in ("layer9", 6, -100, None):
-        with pytest.raises(GroupError, match="layer4"): freeze_to(learn, bad)
+        with pytest.raises(GroupError, match="layer4"):
+            freeze_to(learn, bad)
     assert [p.requires_grad for p in learn.model.parameters()] == flags and learn.opt.frozen_idx == idx
 
 
@@ -117,8 +136,10 @@ def test_one_group_learner_says_how_to_name_groups(small_dls):
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
     from torch import nn
+
     learn = Learner(small_dls, nn.Sequential(nn.Flatten(), nn.Linear(64 * 64 * 3, 8)), CrossEntropyLossFlat())
-    with pytest.raises(GroupError, match="name_groups"): freeze_to(learn, "head")
+    with pytest.raises(GroupError, match="name_groups"):
+        freeze_to(learn, "head")
     assert all(p.requires_grad for p in learn.model.parameters())
 
 

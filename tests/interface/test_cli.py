@@ -1,4 +1,5 @@
 """The command line as people use it: real processes, their files, exit codes and messages."""
+
 import json
 import os
 import re
@@ -23,7 +24,9 @@ FAST = "[fastai_tl]\nsize = 48\nepochs = 1\n"
 
 def process(*args, code=0, cwd=None):
     "Run the installed command"
-    r = subprocess.run([str(EXE), *map(str, args)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"})
+    r = subprocess.run(
+        [str(EXE), *map(str, args)], capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "200"}
+    )
     assert r.returncode == code, r.stdout + r.stderr
     return r
 
@@ -31,16 +34,20 @@ def process(*args, code=0, cwd=None):
 @pytest.fixture
 def run(capsys, monkeypatch):
     "The same command line inside this process, without the seconds that a new one takes to load torch"
+
     def f(*args, code=0, cwd="."):
         monkeypatch.chdir(cwd)
-        with pytest.raises(SystemExit) as e: main(list(map(str, args)))
+        with pytest.raises(SystemExit) as e:
+            main(list(map(str, args)))
         text = capsys.readouterr()
         assert (e.value.code or 0) == code, text.out + text.err
         return SimpleNamespace(stdout=text.out, stderr=text.err)
+
     return f
 
 
-def flat(text): return " ".join(text.split())
+def flat(text):
+    return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,8 @@ def done(tmp_path_factory):
     (d / "settings.ini").write_text(FAST)
     for c, name in (("bird", "oiseaux <b>é</b>".replace("/", "∕")), ("fruit", "fruit & veg"), ("bug", "bug")):
         (d / "pics" / name).mkdir(parents=True)
-        for p in sorted((sample_path("clipart") / c).glob("*.jpg"))[:10]: (d / "pics" / name / p.name).write_bytes(p.read_bytes())
+        for p in sorted((sample_path("clipart") / c).glob("*.jpg"))[:10]:
+            (d / "pics" / name / p.name).write_bytes(p.read_bytes())
     (d / "pics" / "bug" / "torn <i>.jpg").write_bytes(b"\xff\xd8 not a picture")
     r = process("quickstart", "--data", "pics", "--out", "out", "--json", "figures.json", "--seed", 1, cwd=d)
     return d, r
@@ -59,7 +67,11 @@ def done(tmp_path_factory):
 def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
     d, r = done
     assert re.findall(r"Step (\d) of 6", r.stdout) == list("123456")
-    assert "torn <i>.jpg" in flat(r.stdout) and "1 unreadable picture was" in flat(r.stdout) and "bit for bit" in flat(r.stdout)
+    assert (
+        "torn <i>.jpg" in flat(r.stdout)
+        and "1 unreadable picture was" in flat(r.stdout)
+        and "bit for bit" in flat(r.stdout)
+    )
     assert "Traceback" not in r.stderr and "Warning" not in r.stderr, r.stderr
 
 
@@ -80,16 +92,21 @@ def test_report_is_one_self_contained_page(done):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page), "nothing is loaded from elsewhere"
     assert "<script" not in page and "oiseaux &lt;b&gt;" in page and "<b>é" not in page and "fruit &amp; veg" in page
     assert page.count("data:image/jpeg;base64,") >= 6 and page.count("<svg") == 6
-    for text in ("Confusion matrix", "Layer table", "Learning-rate sweep", "torn &lt;i&gt;.jpg"): assert text in page
+    for text in ("Confusion matrix", "Layer table", "Learning-rate sweep", "torn &lt;i&gt;.jpg"):
+        assert text in page
 
 
 def test_predict(done, run):
     d, _ = done
     r = run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "p.json", cwd=d)
     rows = json.loads((d / "p.json").read_text())
-    assert len(rows) == 20 and all(set(o) == {"path", "label", "probability"} and 0 < o["probability"] <= 1 for o in rows)
+    assert len(rows) == 20 and all(
+        set(o) == {"path", "label", "probability"} and 0 < o["probability"] <= 1 for o in rows
+    )
     assert "torn <i>.jpg" in flat(r.stderr) and "1 of 21 files" in flat(r.stderr)
-    assert json.loads(run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "-", cwd=d).stdout) == rows, "- prints the same, and nothing else"
+    assert (
+        json.loads(run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "-", cwd=d).stdout) == rows
+    ), "- prints the same, and nothing else"
     same = run("predict", "out", d / rows[0]["path"], cwd=d)  # the quickstart's own folder works, too
     assert rows[0]["label"] in same.stdout
 
@@ -102,11 +119,19 @@ def test_export(done, run, tmp_path):
     for model, more in ((d / "out", ()), (tmp_path / "m", ("--backend", "onnx"))):
         run("predict", model, "pics/fruit & veg", "--json", tmp_path / "p.json", "--force", *more, cwd=d)
         rows.append(json.loads((tmp_path / "p.json").read_text()))
-    for a, b in zip(*rows): assert a["label"] == b["label"] and abs(a["probability"] - b["probability"]) < 1e-4
-    code = "import sys\nfrom fastai_tl.interface.cli import main\ntry: main()\nfinally: assert not {'torch', 'fastai'} & set(sys.modules)"
-    for more in ((), ("--backend", "onnx")):   # with an ONNX network, torch is not even loaded
-        r = subprocess.run([sys.executable, "-c", code, "predict", str(tmp_path / "m"), "pics/fruit & veg", "--json", "-", *more], capture_output=True,
-                           text=True, cwd=d)
+    for a, b in zip(*rows):
+        assert a["label"] == b["label"] and abs(a["probability"] - b["probability"]) < 1e-4
+    code = (
+        "import sys\nfrom fastai_tl.interface.cli import main\ntry: main()\nfinally: assert not {'torch', 'fastai'} & "
+        "set(sys.modules)"
+    )
+    for more in ((), ("--backend", "onnx")):  # with an ONNX network, torch is not even loaded
+        r = subprocess.run(
+            [sys.executable, "-c", code, "predict", str(tmp_path / "m"), "pics/fruit & veg", "--json", "-", *more],
+            capture_output=True,
+            text=True,
+            cwd=d,
+        )
         assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr
     assert "auto, onnx or torch" in flat(run("predict", tmp_path / "m", d / "pics", "--backend", "tf", code=2).stderr)
     assert "already holds an exported model" in flat(run("export", d / "out", tmp_path / "m", code=2).stderr)
@@ -118,8 +143,11 @@ def test_export(done, run, tmp_path):
 def test_nothing_is_written_over(done, run):
     d, _ = done
     stamp = {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()}
-    for args in (["quickstart", "--out", "out"], ["quickstart", "--out", "new", "--json", "figures.json"],
-                 ["predict", "out", "pics/bug", "--json", "figures.json"]):
+    for args in (
+        ["quickstart", "--out", "out"],
+        ["quickstart", "--out", "new", "--json", "figures.json"],
+        ["predict", "out", "pics/bug", "--json", "figures.json"],
+    ):
         assert "--force" in flat(run(*args, code=2, cwd=d).stderr)
     assert stamp == {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()} and not (d / "new").exists()
 
@@ -128,7 +156,8 @@ def test_nothing_is_written_over(done, run):
 def pets(tmp_path):
     for c in ("cat", "dog"):
         (tmp_path / "pets" / c).mkdir(parents=True)
-        for i in range(3): Image.new("RGB", (20, 20), (70 * i, 9, 9)).save(tmp_path / "pets" / c / f"{i}.png")
+        for i in range(3):
+            Image.new("RGB", (20, 20), (70 * i, 9, 9)).save(tmp_path / "pets" / c / f"{i}.png")
     return tmp_path
 
 
@@ -138,11 +167,20 @@ def test_bad_input_gets_one_sentence_and_exit_code_2(pets, run):
     Image.new("RGB", (9, 9)).save(pets / "one" / "cat" / "1.png")
     (pets / "single" / "a").mkdir(parents=True)
     (pets / "single" / "b").mkdir()
-    for f in ("a/1", "a/2", "b/1"): Image.new("RGB", (9, 9)).save(pets / "single" / f"{f}.png")
+    for f in ("a/1", "a/2", "b/1"):
+        Image.new("RGB", (9, 9)).save(pets / "single" / f"{f}.png")
     (pets / "file").write_text("x")
-    cases = [(["--data", "gone"], "gone: there is no such folder"), (["--data", "empty"], "no pictures"), (["--data", "one"], "one class"),
-             (["--data", "single"], "'b' has 1"), (["--data", "pets", "--arch", "resnet81"], "Did you mean"), (["--data", "pets", "--epochs", "0"], "epochs=0"),
-             (["--out", "file"], "is a file"), (["--json", "no/where.json"], "no such folder"), (["--seed", "-1"], "seed=-1")]
+    cases = [
+        (["--data", "gone"], "gone: there is no such folder"),
+        (["--data", "empty"], "no pictures"),
+        (["--data", "one"], "one class"),
+        (["--data", "single"], "'b' has 1"),
+        (["--data", "pets", "--arch", "resnet81"], "Did you mean"),
+        (["--data", "pets", "--epochs", "0"], "epochs=0"),
+        (["--out", "file"], "is a file"),
+        (["--json", "no/where.json"], "no such folder"),
+        (["--seed", "-1"], "seed=-1"),
+    ]
     for args, text in cases:
         r = run("quickstart", *args, code=2, cwd=pets)
         assert text in flat(r.stderr) and "Traceback" not in r.stderr, r.stderr
@@ -160,15 +198,21 @@ def test_bad_settings(pets, run):
 
 def test_predict_errors(done, pets, run):
     (pets / "words.jpg").write_text("words")
-    for args, text in ([["gone", "pets"], "no such folder"], [["pets", "pets"], "not an exported model"], [[done[0] / "out", "gone.jpg"], "no such file"],
-                       [[done[0] / "out", "words.jpg"], "no picture to classify"]):
+    for args, text in (
+        [["gone", "pets"], "no such folder"],
+        [["pets", "pets"], "not an exported model"],
+        [[done[0] / "out", "gone.jpg"], "no such file"],
+        [[done[0] / "out", "words.jpg"], "no picture to classify"],
+    ):
         assert text in flat(run("predict", *args, code=2, cwd=pets).stderr)
 
 
 def test_backbones(run):
     assert "tf_efficientnet_lite0" in run("backbones", "--offline").stdout
     some, all_of_them = (run("backbones", "--family", "resnet", *more).stdout for more in ((), ("--all",)))
-    assert "resnet18" in some and "resnet10t" not in some and "of timm: add --all" in some and "resnet10t" in all_of_them
+    assert (
+        "resnet18" in some and "resnet10t" not in some and "of timm: add --all" in some and "resnet10t" in all_of_them
+    )
     nc = run("backbones", "--family", "fastvit").stdout  # a family that only timm has
     assert "fastvit_mci2 NC" in nc and "forbids commercial use" in nc and "fastvit_t8 NC" not in nc
     assert "VGG" in run("backbones", "--family", "vggg", code=2).stderr
@@ -180,11 +224,20 @@ def test_a_forgotten_section_is_noticed(pets, run):
 
 
 def test_ctrl_c_leaves_nothing_behind(pets):
-    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['fastai-tl']; from fastai_tl.interface.cli import main; main(%r)"
-    p = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code % ["quickstart", "--data", "pets", "--json", "r.json"]], cwd=pets,
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['fastai-tl']; from "
+        "fastai_tl.interface.cli import main; main(%r)"
+    )
+    p = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code % ["quickstart", "--data", "pets", "--json", "r.json"]],
+        cwd=pets,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     for line in p.stdout:
-        if "Step 4" in line: break
+        if "Step 4" in line:
+            break
     p.send_signal(signal.SIGINT)
     _, err = p.communicate(timeout=60)
     assert p.returncode == 130 and "Stopped" in err and "Traceback" not in err
@@ -193,7 +246,8 @@ def test_ctrl_c_leaves_nothing_behind(pets):
 
 def test_help_lists_the_commands(run):
     r = run("--help")
-    for c in ("quickstart", "doctor", "lab", "predict", "export", "backbones"): assert c in r.stdout
+    for c in ("quickstart", "doctor", "lab", "predict", "export", "backbones"):
+        assert c in r.stdout
     assert "--data" in run("quickstart", "--help").stdout and "fastai-tl" in run("--version").stdout
 
 
@@ -204,7 +258,8 @@ def test_doctor(pets, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(pets / "pets", copy)
     one, other = [d for d in sorted(copy.iterdir()) if d.is_dir()][:2]
-    for p in list(one.iterdir()): (other / f"copy_of_{p.name}").write_bytes(p.read_bytes())   # the same pictures in two classes
+    for p in list(one.iterdir()):
+        (other / f"copy_of_{p.name}").write_bytes(p.read_bytes())  # the same pictures in two classes
     r = run("doctor", copy, "--arch", "resnet_mini")
     assert "duplicates" in r.stdout and "cure:" in r.stdout
     assert "nowhere" in run("doctor", "nowhere", code=2).stderr
@@ -216,15 +271,18 @@ def test_lab(tmp_path):
     env = {**os.environ, "HOME": str(tmp_path / "jovyan"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")}
     cmd = [EXE, "lab", tmp_path / "work", "--data", tmp_path / "pets", "--no-browser", "--jupyter=--allow-root"]
     log = tmp_path / "log"
-    with log.open("w") as out: p = subprocess.Popen(cmd, env=env, stdout=out, stderr=out, start_new_session=True)
+    with log.open("w") as out:
+        p = subprocess.Popen(cmd, env=env, stdout=out, stderr=out, start_new_session=True)
 
     def address():
         assert p.poll() is None, log.read_text()
         return re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", log.read_text())
 
     def answer():
-        try: return urllib.request.urlopen(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10).read().decode()
-        except OSError: return ""
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10).read().decode()
+        except OSError:
+            return ""
 
     try:
         port, token = wait_until(address, 90, "the address of JupyterLab").groups()

@@ -1,4 +1,5 @@
 """The magic `%tl` in a real InteractiveShell, as a notebook runs it."""
+
 import subprocess
 import sys
 
@@ -18,7 +19,8 @@ def ip():
     before = set(shell.user_ns)
     yield shell
     shell.run_line_magic("unload_ext", "fastai_tl")
-    for k in set(shell.user_ns) - before: del shell.user_ns[k]
+    for k in set(shell.user_ns) - before:
+        del shell.user_ns[k]
     InteractiveShell.clear_instance()
 
 
@@ -26,7 +28,8 @@ def said(ip, capsys, line):
     "What a cell with `%tl line` prints; an error is one sentence, not a traceback"
     r = ip.run_cell(f"%tl {line}")
     text = capsys.readouterr()
-    if not r.success: assert "Traceback" not in text.out + text.err and "UsageError" in text.err and "--->" not in text.err
+    if not r.success:
+        assert "Traceback" not in text.out + text.err and "UsageError" in text.err and "--->" not in text.err
     return r, text.out + text.err
 
 
@@ -49,6 +52,7 @@ def test_opens_the_panel_that_fits_under_the_name_of_the_variable(ip):
 
 def test_a_learner_that_is_trained_opens_its_training(ip):
     import threading
+
     go, at_work = threading.Event(), threading.Event()
     ip.user_ns["net"] = learn = noisy_learner()
     job = Job(learn, "TrainPanel", lambda job: (at_work.set(), go.wait(60))).start()
@@ -57,7 +61,9 @@ def test_a_learner_that_is_trained_opens_its_training(ip):
         panel = ip.run_line_magic("tl", "net")
         assert type(panel).__name__ == "TrainPanel" and panel.learn is learn
         panel.close()
-    finally: go.set(); assert job.wait(60)
+    finally:
+        go.set()
+        assert job.wait(60)
     assert type(p := ip.run_line_magic("tl", "net")).__name__ == "FreezePanel"
     p.close()
 
@@ -77,7 +83,11 @@ def test_data_opens_the_workbench(ip, small_dls, tmp_path):
     ip.user_ns.update(data=small_dls)
     for line in ("data", "data workbench", f"'{tmp_path}/my pictures'"):
         panel = ip.run_line_magic("tl", line)
-        assert type(panel).__name__ == "Workbench" and panel.name == "learn" and panel.dls is (small_dls if line.startswith("data") else None)
+        assert (
+            type(panel).__name__ == "Workbench"
+            and panel.name == "learn"
+            and panel.dls is (small_dls if line.startswith("data") else None)
+        )
         panel.close()
 
 
@@ -85,7 +95,7 @@ def test_doctor_takes_the_only_patient(ip, capsys, small_dls):
     r, text = said(ip, capsys, "doctor")
     assert not r.success and "transfer_learner" in text
     ip.user_ns["net"] = learn = noisy_learner()
-    ip.user_ns["dls"] = learn.dls   # the data of the only Learner
+    ip.user_ns["dls"] = learn.dls  # the data of the only Learner
     r, text = said(ip, capsys, "doctor")
     assert type(r.result).__name__ == "Diagnosis" and repr(r.result) in text
     ip.user_ns["other"] = small_dls
@@ -101,10 +111,22 @@ def test_backbones_table(ip, capsys):
     assert not r.success and "Did you mean 'resnet'" in text
 
 
-@pytest.mark.parametrize("line, cure", [
-    ("nett", "Did you mean 'net'?"), ("docter", "Did you mean 'doctor'?"), ("net finde", "Did you mean 'finder'?"), ("net qqq", "The panels of a Learner are"),
-    ("net finder now", "a word too many ('now')"), ("'net", "quotation mark"), ("x", "x is a int: give a Learner"), ("net.dlz", "Did you mean 'dls'?"),
-    ("net.dls finder", "is for a Learner: %tl net.dls opens the workbench"), ("net workbench", "%tl net.dls opens it"), ("zzzz", "There is net.")])
+@pytest.mark.parametrize(
+    "line, cure",
+    [
+        ("nett", "Did you mean 'net'?"),
+        ("docter", "Did you mean 'doctor'?"),
+        ("net finde", "Did you mean 'finder'?"),
+        ("net qqq", "The panels of a Learner are"),
+        ("net finder now", "a word too many ('now')"),
+        ("'net", "quotation mark"),
+        ("x", "x is a int: give a Learner"),
+        ("net.dlz", "Did you mean 'dls'?"),
+        ("net.dls finder", "is for a Learner: %tl net.dls opens the workbench"),
+        ("net workbench", "%tl net.dls opens it"),
+        ("zzzz", "There is net."),
+    ],
+)
 def test_errors_are_one_sentence_with_a_cure(ip, capsys, line, cure):
     ip.user_ns.update(net=noisy_learner(), x=3)
     r, text = said(ip, capsys, line)
@@ -113,19 +135,27 @@ def test_errors_are_one_sentence_with_a_cure(ip, capsys, line, cure):
 
 def test_names(small_dls):
     learn = noisy_learner()
-    assert names_in(dict(a=learn, b=learn, dls=learn.dls, other=small_dls, _hidden=learn, x=1)) == {"a": "Learner", "other": "DataLoaders"}
+    assert names_in(dict(a=learn, b=learn, dls=learn.dls, other=small_dls, _hidden=learn, x=1)) == {
+        "a": "Learner",
+        "other": "DataLoaders",
+    }
 
 
 def test_completion(ip):
     ip.user_ns["net"] = noisy_learner()
     assert complete(ip.user_ns, "%tl ")[0] == "net" and "doctor" in complete(ip.user_ns, "%tl d")
-    assert "finder" in complete(ip.user_ns, "%tl net fi") and complete(ip.user_ns, "%tl doctor ") == ["net"] and not complete(ip.user_ns, "%tl net finder ")
+    assert (
+        "finder" in complete(ip.user_ns, "%tl net fi")
+        and complete(ip.user_ns, "%tl doctor ") == ["net"]
+        and not complete(ip.user_ns, "%tl net finder ")
+    )
     assert "finder" in ip.complete("fi", "%tl net fi", 10)[1]
 
 
 def test_a_learner_shows_its_strip_while_the_extension_is_loaded(ip):
     from fastai_tl.freezing.freeze import freeze_to
     from fastai_tl.panels.freeze_strip import strip_html
+
     learn = noisy_learner()
     freeze_to(learn, -1)
     html = ip.display_formatter.format(learn)[0]["text/html"]
@@ -136,7 +166,10 @@ def test_a_learner_shows_its_strip_while_the_extension_is_loaded(ip):
 
 
 def test_loading_imports_nothing_heavy():
-    code = ("from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance(); ip.run_line_magic('load_ext', 'fastai_tl')\n"
-            "ip.run_cell('%tl')\nassert ip.run_cell('3').success\nimport sys; print(sorted({'torch', 'fastai', 'ipywidgets', 'pandas'} & set(sys.modules)))")
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell; ip = InteractiveShell.instance(); "
+        "ip.run_line_magic('load_ext', 'fastai_tl')\nip.run_cell('%tl')\nassert ip.run_cell('3').success\nimport sys; "
+        "print(sorted({'torch', 'fastai', 'ipywidgets', 'pandas'} & set(sys.modules)))"
+    )
     r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert r.stdout.strip().endswith("[]"), r.stdout

@@ -1,4 +1,8 @@
-"""Every backbone: frozen means that no tensor moves, and what is not frozen moves. A few here; one of each family and all of torchvision's in `make test-zoo`."""
+"""Every backbone: frozen means that no tensor moves, and what is not frozen moves.
+
+A few here; one of each family and all of torchvision's in `make test-zoo`.
+"""
+
 import pytest
 from every_backbone import OFTEN, by_family, check, in_its_own_process, plain
 
@@ -6,16 +10,18 @@ from fastai_tl.models.registry import backbone_names, facts, family_of, find_arc
 
 TORCHVISION = by_family("torchvision")
 TIMM = by_family("timm")
-QUICK_TIMM = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < .5]
+QUICK_TIMM = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < 0.5]
 
 
 NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]]
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo]) for n in NAMES])
 def test_one_of_each_family(name):
     "`check` raises AssertionError with the tensors that moved and must not, or stood still and must not"
     r = check(name)
     assert r["frozen"] > 0 and r["trained"] > 0 and r["moved"] == r["trained"] - r["no_gradient"]
-    assert r["no_gradient"] <= .1 * r["trained"], "hardly any gradient flows: this would prove nothing"
+    assert r["no_gradient"] <= 0.1 * r["trained"], "hardly any gradient flows: this would prove nothing"
 
 
 @pytest.mark.zoo

@@ -1,4 +1,7 @@
-"""The mini nets: what is shipped is small, true to its family, described, and loads whole; and timm's weights from a file are checked tensor by tensor."""
+"""The mini nets: what is shipped is small, true to its family, described, and loads whole; and timm's weights from a
+file are checked tensor by tensor.
+"""
+
 import json
 import re
 
@@ -23,9 +26,12 @@ def test_shipped_weights(name):
     net.load_state_dict(load_file(file), strict=True)
     facts = json.loads(file.with_suffix(".json").read_text())
     card = (file.parent / "README.md").read_text()
-    assert re.search(rf"`{name}` \| {facts['parameters']:,} .* {facts['seed']} .*\*\*{facts['test_accuracy']:.2%}\*\*", card)
-    for word in ("Licence", "Fashion-MNIST", "pretrain_minis.py", "dataset-fashion-mnist"): assert word in card
-    assert facts["test_accuracy"] > .85 and sum(p.numel() for p in net.parameters()) == facts["parameters"]
+    assert re.search(
+        rf"`{name}` \| {facts['parameters']:,} .* {facts['seed']} .*\*\*{facts['test_accuracy']:.2%}\*\*", card
+    )
+    for word in ("Licence", "Fashion-MNIST", "pretrain_minis.py", "dataset-fashion-mnist"):
+        assert word in card
+    assert facts["test_accuracy"] > 0.85 and sum(p.numel() for p in net.parameters()) == facts["parameters"]
 
 
 def test_true_to_their_families():
@@ -41,23 +47,32 @@ def test_true_to_their_families():
 def test_on_the_digits(name):
     learn = transfer_learner(sample_dls("digits", size=28, bs=16, n_per_class=4, channels=1), name)
     norm = learn.dls.train.after_batch.fs[-1]
-    assert norm.mean.flatten().tolist() == pytest.approx(list(MINI_MEAN)) and norm.std.flatten().tolist() == pytest.approx(list(MINI_STD))
-    torch.testing.assert_close(next(learn.model[0].parameters()), load_file(mini_file(name))[f"body.{next(learn.model[0].named_parameters())[0]}"])
+    assert norm.mean.flatten().tolist() == pytest.approx(
+        list(MINI_MEAN)
+    ) and norm.std.flatten().tolist() == pytest.approx(list(MINI_STD))
+    torch.testing.assert_close(
+        next(learn.model[0].parameters()),
+        load_file(mini_file(name))[f"body.{next(learn.model[0].named_parameters())[0]}"],
+    )
     before = tensors(learn.model)
-    with quiet(learn): learn.fit_one_cycle(3, 1e-2)
+    with quiet(learn):
+        learn.fit_one_cycle(3, 1e-2)
     assert set(moved(before, learn.model)) == {k for k in before if k.startswith("head.")}
-    assert learn.recorder.values[-1][2] > .25, "a guess would be right in one of ten"
+    assert learn.recorder.values[-1][2] > 0.25, "a guess would be right in one of ten"
     assert name in backbones(offline=True).name.tolist()
 
 
 def test_timm_weights_from_a_file(tmp_path):
     import timm
+
     state = {k: v.clone() for k, v in timm.create_model("mobilenetv3_small_050").state_dict().items()}
     save_file(state, tmp_path / "all.safetensors")
     b = load_backbone("mobilenetv3_small_050", weights=tmp_path / "all.safetensors")
     torch.testing.assert_close(b.body.net.conv_stem.weight, state["conv_stem.weight"], rtol=0, atol=0)
     assert b.weights.endswith("all.safetensors")
     save_file({k: v for k, v in state.items() if k != "bn1.bias"}, tmp_path / "fewer.safetensors")
-    with pytest.raises(WeightsError, match="bn1.bias"): load_backbone("mobilenetv3_small_050", weights=tmp_path / "fewer.safetensors")
+    with pytest.raises(WeightsError, match="bn1.bias"):
+        load_backbone("mobilenetv3_small_050", weights=tmp_path / "fewer.safetensors")
     save_file(state | {"conv_stem.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="conv_stem.weight"): load_backbone("mobilenetv3_small_050", weights=tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="conv_stem.weight"):
+        load_backbone("mobilenetv3_small_050", weights=tmp_path / "other.safetensors")

@@ -1,4 +1,5 @@
 """FreezePanel: what a click does to the Learner, what the panel says of it, and the Python that does the same."""
+
 import gc
 import weakref
 
@@ -18,8 +19,12 @@ from fastai_tl.freezing.learning_rates import next_lrs
 
 def state(learn):
     "What freezing is about: gradients, statistics, rates, pins"
-    return ({n: p.requires_grad for n, p in learn.model.named_parameters()}, {o.path: o.stats for o in read_layers(learn)},
-            {g: round(v, 12) for g, v in next_lrs(learn).items()}, pinned(learn))
+    return (
+        {n: p.requires_grad for n, p in learn.model.named_parameters()},
+        {o.path: o.stats for o in read_layers(learn)},
+        {g: round(v, 12) for g, v in next_lrs(learn).items()},
+        pinned(learn),
+    )
 
 
 def assert_code_leads_there(learn, fresh):
@@ -28,7 +33,8 @@ def assert_code_leads_there(learn, fresh):
 
 
 @pytest.fixture
-def learn(small_dls): return transfer_learner(small_dls, "resnet_mini")
+def learn(small_dls):
+    return transfer_learner(small_dls, "resnet_mini")
 
 
 @pytest.fixture
@@ -38,7 +44,8 @@ def panel(learn):
     p.close()
 
 
-def frozen(learn, group): return all(not p.requires_grad for p in layer_groups(learn)[group])
+def frozen(learn, group):
+    return all(not p.requires_grad for p in layer_groups(learn)[group])
 
 
 def test_what_is_shown_at_first(panel, learn):
@@ -81,16 +88,25 @@ def test_rates_of_groups_and_their_spread(panel, learn):
     panel.low.value, panel.high.value = 1e-5, 1e-2
     lrs = list(next_lrs(learn).values())
     assert lrs[0] == pytest.approx(1e-5) and lrs[-1] == pytest.approx(1e-2) and lrs == sorted(lrs)
-    panel.low.value = 1e-1   # above the head's
-    assert "above hi" in panel.say_box.value and panel.low.value == pytest.approx(1e-5) and list(next_lrs(learn).values()) == lrs
+    panel.low.value = 1e-1  # above the head's
+    assert (
+        "above hi" in panel.say_box.value
+        and panel.low.value == pytest.approx(1e-5)
+        and list(next_lrs(learn).values()) == lrs
+    )
     panel.rows["stem"].rate.value = -1
-    assert "above 0" in panel.say_box.value and panel.rows["stem"].rate.value == pytest.approx(1e-5, rel=.01)
+    assert "above 0" in panel.say_box.value and panel.rows["stem"].rate.value == pytest.approx(1e-5, rel=0.01)
 
 
 def test_policy(panel, learn):
     panel.policy.value = "affine"
     norms = [o for o in read_layers(learn) if o.stats and o.group != "head"]
-    assert bn_policy(learn) == "affine" and norms and all(o.stats == "held" and o.frozen == "no" for o in norms) and "affine" in panel.code
+    assert (
+        bn_policy(learn) == "affine"
+        and norms
+        and all(o.stats == "held" and o.frozen == "no" for o in norms)
+        and "affine" in panel.code
+    )
     panel.policy.value = "train"
     assert "follows batches" in panel.rows["layer1"].facts.value
     panel.policy.value = "frozen"
@@ -120,10 +136,12 @@ def test_fastais_own_calls_are_shown(panel, learn):
 
 def test_what_moved(panel, learn):
     from fastai_tl.all import FreezeGuard
+
     panel.check.click()
     assert "Nothing has been trained" in panel.say_box.value
     learn.add_cb(FreezeGuard())
-    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
     panel.check.click()
     assert "none of them is frozen" in panel.say_box.value
 
@@ -142,11 +160,16 @@ def test_measured_speed(panel, learn):
 
 def test_a_held_learner(panel, learn):
     from fastai_tl.core.learner_lock import Owner, claim, let_go
+
     before, owner = state(learn), Owner("Someone")
     claim(learn, owner)
     owner.thread = -1
     panel.rows["stem"].tick.value = False
-    assert "Someone is using this Learner" in panel.say_box.value and panel.rows["stem"].tick.value and state(learn) == before
+    assert (
+        "Someone is using this Learner" in panel.say_box.value
+        and panel.rows["stem"].tick.value
+        and state(learn) == before
+    )
     let_go(learn)
     panel.rows["stem"].tick.value = False
     assert state(learn) != before
@@ -154,6 +177,7 @@ def test_a_held_learner(panel, learn):
 
 def test_closing_frees_everything(learn):
     import ipywidgets as w
+
     p = FreezePanel(learn)
     p.rows["layer1"].fold.value = True
     ids = [c.model_id for c in descendants(p)]
@@ -171,6 +195,7 @@ def test_a_network_with_very_many_layers(small_dls):
     from torch import nn
 
     from fastai_tl.all import name_groups
+
     body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *[nn.Conv2d(4, 4, 1) for _ in range(320)])
     net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 8))
     learn = Learner(small_dls, net, CrossEntropyLossFlat())
@@ -189,14 +214,19 @@ def test_a_network_with_very_many_layers(small_dls):
 @pytest.mark.parametrize("arch", ["vgg_mini", "resnet_mini", "mobilenet_mini"])
 def test_code_of_random_freeze_maps(small_dls, arch):
     import random
+
     learn, rnd = transfer_learner(small_dls, arch), random.Random(arch)
     groups, names = list(layer_groups(learn)), [n for n, _ in learn.model.named_parameters()]
     for i in range(25):
-        if i % 3 == 0: freeze_to(learn, rnd.randrange(len(groups)), bn=rnd.choice(["train", "affine", "frozen"]))
+        if i % 3 == 0:
+            freeze_to(learn, rnd.randrange(len(groups)), bn=rnd.choice(["train", "affine", "frozen"]))
         for _ in range(rnd.randrange(4)):
-            try: set_frozen(learn, rnd.sample([*groups, *names], rnd.randint(1, 4)), rnd.random() < .5, pin=False)
-            except ValueError: pass   # it would have frozen everything
-        if i % 5 == 2: set_lrs(learn, slice(10 ** rnd.uniform(-6, -4), 10 ** rnd.uniform(-3, -1)))
+            try:
+                set_frozen(learn, rnd.sample([*groups, *names], rnd.randint(1, 4)), rnd.random() < 0.5, pin=False)
+            except ValueError:
+                pass  # it would have frozen everything
+        if i % 5 == 2:
+            set_lrs(learn, slice(10 ** rnd.uniform(-6, -4), 10 ** rnd.uniform(-3, -1)))
         assert_code_leads_there(learn, transfer_learner(small_dls, arch))
     unfreeze(learn)
     set_frozen(learn, groups[0], pin=True)

@@ -1,4 +1,7 @@
-"""Random events over FreezePanel, PlanPanel and direct calls: after each, panel and Learner agree, and the panel's Python leads to the same Learner."""
+"""Random events over FreezePanel, PlanPanel and direct calls: after each, panel and Learner agree, and the panel's
+Python leads to the same Learner.
+"""
+
 import pytest
 from helpers import noisy_learner
 from hypothesis import HealthCheck, Phase, settings
@@ -17,19 +20,23 @@ from fastai_tl.freezing.learning_rates import next_lrs
 from fastai_tl.training.stage import CHECKS
 
 GROUPS = st.integers(0, 2)
-RATES = st.sampled_from([1e-5, 3e-4, 1e-3, .02, -1., 0., float("inf")])
+RATES = st.sampled_from([1e-5, 3e-4, 1e-3, 0.02, -1.0, 0.0, float("inf")])
 COUNT = dict(events=0)
 
 
 def facts(learn):
-    return ({n: p.requires_grad for n, p in learn.model.named_parameters()}, {o.path: o.stats for o in read_layers(learn)},
-            {g: round(v, 12) for g, v in next_lrs(learn).items()}, pinned(learn))
+    return (
+        {n: p.requires_grad for n, p in learn.model.named_parameters()},
+        {o.path: o.stats for o in read_layers(learn)},
+        {g: round(v, 12) for g, v in next_lrs(learn).items()},
+        pinned(learn),
+    )
 
 
 class Panels(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.shell = InteractiveShell.instance()   # the one that panels find when they are made
+        self.shell = InteractiveShell.instance()  # the one that panels find when they are made
         self.learn = noisy_learner(n=16, bs=8)
         self.freezer, self.planner = FreezePanel(self.learn), PlanPanel(self.learn)
         self.shell.user_ns.update(learn=self.learn)
@@ -49,7 +56,8 @@ class Panels(RuleBasedStateMachine):
         before = facts(self.learn)
         self.freezer.say("")
         do()
-        if "ftl-error" in self.freezer.say_box.value: assert facts(self.learn) == before   # refused, and nothing has changed
+        if "ftl-error" in self.freezer.say_box.value:
+            assert facts(self.learn) == before  # refused, and nothing has changed
 
     @rule(i=GROUPS, on=st.booleans())
     def tick_group(self, i, on):
@@ -60,7 +68,8 @@ class Panels(RuleBasedStateMachine):
     def tick_layer(self, i, j, on):
         row = list(self.freezer.rows.values())[i]
         row.fold.value = True
-        if j < len(row.rows): self.click(lambda: setattr(row.rows[j].tick, "value", on))
+        if j < len(row.rows):
+            self.click(lambda: setattr(row.rows[j].tick, "value", on))
 
     @rule(i=GROUPS)
     def fold(self, i):
@@ -68,10 +77,12 @@ class Panels(RuleBasedStateMachine):
         self.click(lambda: setattr(row.fold, "value", not row.fold.value))
 
     @rule(which=st.sampled_from(["Head only", "Last block", "All"]))
-    def preset(self, which): self.click(self.freezer.presets[which].click)
+    def preset(self, which):
+        self.click(self.freezer.presets[which].click)
 
     @rule(word=st.sampled_from(["train", "affine", "frozen"]))
-    def policy(self, word): self.click(lambda: setattr(self.freezer.policy, "value", word))
+    def policy(self, word):
+        self.click(lambda: setattr(self.freezer.policy, "value", word))
 
     @rule(i=GROUPS, v=RATES)
     def rate(self, i, v):
@@ -80,16 +91,38 @@ class Panels(RuleBasedStateMachine):
 
     @rule(lo=st.floats(-7, 0), hi=st.floats(-7, 0))
     def spread(self, lo, hi):
-        self.click(lambda: setattr(self.freezer.low, "value", 10 ** lo))
-        self.click(lambda: setattr(self.freezer.high, "value", 10 ** hi))
+        self.click(lambda: setattr(self.freezer.low, "value", 10**lo))
+        self.click(lambda: setattr(self.freezer.high, "value", 10**hi))
 
-    @rule(code=st.sampled_from([
-        "learn.freeze()", "learn.unfreeze()", "learn.freeze_to(1)", "learn.freeze_to(-2)", "freeze_to(learn, 'head')", "freeze_to(learn, 1, bn='affine')",
-        "unfreeze(learn)", "set_frozen(learn, '1')", "set_frozen(learn, '0.1', False)", "set_frozen(learn, '*.bias')",
-        "set_frozen(learn, '2.3.bias', pin=True)",
-        "set_frozen(learn, '2.3.bias', False)", "set_lrs(learn, 1e-4)", "set_lrs(learn, {'head': .5})", "set_bn(learn, 'train')", "hold_stats(learn)",
-        "hold_stats(learn, False)", "learn.create_opt()", "set_frozen(learn, 'nothing')", "learn.model.eval()", "learn.model.train()"]))
-    def call(self, code): self.cell(code)
+    @rule(
+        code=st.sampled_from(
+            [
+                "learn.freeze()",
+                "learn.unfreeze()",
+                "learn.freeze_to(1)",
+                "learn.freeze_to(-2)",
+                "freeze_to(learn, 'head')",
+                "freeze_to(learn, 1, bn='affine')",
+                "unfreeze(learn)",
+                "set_frozen(learn, '1')",
+                "set_frozen(learn, '0.1', False)",
+                "set_frozen(learn, '*.bias')",
+                "set_frozen(learn, '2.3.bias', pin=True)",
+                "set_frozen(learn, '2.3.bias', False)",
+                "set_lrs(learn, 1e-4)",
+                "set_lrs(learn, {'head': .5})",
+                "set_bn(learn, 'train')",
+                "hold_stats(learn)",
+                "hold_stats(learn, False)",
+                "learn.create_opt()",
+                "set_frozen(learn, 'nothing')",
+                "learn.model.eval()",
+                "learn.model.train()",
+            ]
+        )
+    )
+    def call(self, code):
+        self.cell(code)
 
     @rule(name=st.sampled_from(["head_only", "fine_tune", "gradual", "lp_ft", "layer_decay"]))
     def plan_preset(self, name):
@@ -99,15 +132,32 @@ class Panels(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["add", "duplicate", "remove", "undo"]))
     def plan_stages(self, what):
         COUNT["events"] += 1
-        if what != "duplicate" or len(self.planner.plan.stages) < 8: self.planner.act(getattr(self.planner, what))
+        if what != "duplicate" or len(self.planner.plan.stages) < 8:
+            self.planner.act(getattr(self.planner, what))
 
     @rule(by=st.sampled_from([-1, 1]))
     def plan_move(self, by):
         COUNT["events"] += 1
         self.planner.act(lambda: self.planner.move(by))
 
-    @rule(field_value=st.sampled_from([("epochs", 3), ("epochs", 0), ("lr", "find"), ("lr", "-3"), ("lr", "1e-3"), ("name", "a"), ("name", ""),
-                                       ("schedule", "constant"), ("train", "all"), ("train", "nowhere"), ("keep", "best"), ("patience", "1")]))
+    @rule(
+        field_value=st.sampled_from(
+            [
+                ("epochs", 3),
+                ("epochs", 0),
+                ("lr", "find"),
+                ("lr", "-3"),
+                ("lr", "1e-3"),
+                ("name", "a"),
+                ("name", ""),
+                ("schedule", "constant"),
+                ("train", "all"),
+                ("train", "nowhere"),
+                ("keep", "best"),
+                ("patience", "1"),
+            ]
+        )
+    )
     def plan_enter(self, field_value):
         COUNT["events"] += 1
         self.planner.act(lambda: self.planner.enter(*field_value))
@@ -119,7 +169,11 @@ class Panels(RuleBasedStateMachine):
         names = {id(p): n for n, p in self.learn.model.named_parameters()}
         assert list(self.freezer.rows) == list(groups)
         for g, row in self.freezer.rows.items():
-            live = [p.requires_grad for p in self.learn.model.parameters() if names[id(p)].startswith(g if g != "head" else "2")] or [False]
+            live = [
+                p.requires_grad
+                for p in self.learn.model.parameters()
+                if names[id(p)].startswith(g if g != "head" else "2")
+            ] or [False]
             assert row.tick.value == (not any(live)), g
             assert row.rate.value == pytest.approx(lrs[g], rel=6e-3)
             if row.fold.value:
@@ -127,7 +181,9 @@ class Panels(RuleBasedStateMachine):
                     own = list(self.learn.model.get_submodule(r.path).parameters(recurse=False))
                     assert r.tick.value == (bool(own) and not any(p.requires_grad for p in own))
         assert self.freezer.policy.value == bn_policy(self.learn)
-        assert self.freezer.high.value == pytest.approx(list(lrs.values())[-1]) and self.freezer.low.value == pytest.approx(next(iter(lrs.values())))
+        assert self.freezer.high.value == pytest.approx(
+            list(lrs.values())[-1]
+        ) and self.freezer.low.value == pytest.approx(next(iter(lrs.values())))
         live = sum(p.numel() for p in self.learn.model.parameters() if p.requires_grad)
         assert f"<b>{live}</b> of" in self.freezer.summary.value
         assert pins == pinned(self.learn)
@@ -139,24 +195,34 @@ class Panels(RuleBasedStateMachine):
         exec("from fastai_tl.all import *\n" + self.freezer.code, space)
         mine, theirs = facts(self.learn), facts(fresh)
         assert theirs[0] == mine[0] and theirs[2] == mine[2] and theirs[3] == mine[3], self.freezer.code
-        if bn_policy(self.learn): assert theirs[1] == mine[1], self.freezer.code
+        if bn_policy(self.learn):
+            assert theirs[1] == mine[1], self.freezer.code
 
     @invariant()
     def plan_is_valid_and_its_code_gives_it(self):
         plan = self.planner.plan
         for s in plan.stages:
-            for f, (ok, _) in CHECKS.items(): assert ok(getattr(s, f))
+            for f, (ok, _) in CHECKS.items():
+                assert ok(getattr(s, f))
         space = {}
         exec("from fastai_tl.all import *\n" + self.planner.code, space)
         assert space["plan"] == plan
 
 
 def steps(examples, count):
-    return settings(max_examples=examples, stateful_step_count=count, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True,
-                    phases=[Phase.explicit, Phase.reuse, Phase.generate])   # shrinking takes longer than reading the trace
+    # shrinking takes longer than reading the trace
+    return settings(
+        max_examples=examples,
+        stateful_step_count=count,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    )
 
 
-class TestPanels(Panels.TestCase): settings = steps(8, 25)
+class TestPanels(Panels.TestCase):
+    settings = steps(8, 25)
 
 
 @pytest.mark.properties
@@ -164,4 +230,5 @@ class TestPanelsLong(Panels.TestCase):
     settings = steps(55, 40)
 
     @classmethod
-    def tearDownClass(cls): print(f"{COUNT['events']} events")
+    def tearDownClass(cls):
+        print(f"{COUNT['events']} events")

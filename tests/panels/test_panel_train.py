@@ -1,4 +1,7 @@
-"""TrainPanel: a run in a thread that can be watched, steered, stopped and gone on with; the same numbers as run_plan."""
+"""TrainPanel: a run in a thread that can be watched, steered, stopped and gone on with; the same numbers as
+run_plan.
+"""
+
 import gc
 import time
 import weakref
@@ -20,14 +23,17 @@ LONG = Plan((Stage("probe", "head", 200, 1e-2),))
 
 
 @pytest.fixture
-def learn(): return noisy_learner()
+def learn():
+    return noisy_learner()
 
 
 @pytest.fixture
 def panel(learn):
     p = TrainPanel(learn, PLAN)
     yield p
-    if p.running: p.stop(), p.wait()
+    if p.running:
+        p.stop()
+        p.wait()
     p.close()
 
 
@@ -35,7 +41,7 @@ def test_the_same_numbers_as_run_plan(panel, learn):
     torch.manual_seed(3)
     twin = noisy_learner()
     history = run_plan(twin, PLAN, on_progress=QUIET)
-    learn = panel.learn = noisy_learner()   # made last: random states are those the twin began with
+    learn = panel.learn = noisy_learner()  # made last: random states are those the twin began with
     panel.start_button.click()
     mine = panel.wait()
     assert mine.finished and fingerprint(learn) == fingerprint(twin)
@@ -43,7 +49,9 @@ def test_the_same_numbers_as_run_plan(panel, learn):
     epochs = panel.job.feed.epochs()
     assert [e for e, _ in epochs] == [1, 2, 3, 4]
     assert [list(v.values()) for _, v in epochs] == [r for s in history.stages for r in s.values]
-    assert len(panel.job.feed.loss) == 4 * 6 and "Finished" in panel.say_box.value and panel.table.value.count("<tr>") == 5
+    assert (
+        len(panel.job.feed.loss) == 4 * 6 and "Finished" in panel.say_box.value and panel.table.value.count("<tr>") == 5
+    )
 
 
 def test_the_row_of_a_stage_with_one_epoch(learn):
@@ -59,8 +67,10 @@ def test_while_it_trains_nothing_else_may(panel, learn):
     panel.plan = LONG
     panel.start()
     wait_until(lambda: panel.job.feed.done > 3)
-    with pytest.raises(Busy, match="TrainPanel is using this Learner, probe, epoch"): learn.validate()
-    with pytest.raises(StateError, match="being run"): panel.plan = PLAN
+    with pytest.raises(Busy, match="TrainPanel is using this Learner, probe, epoch"):
+        learn.validate()
+    with pytest.raises(StateError, match="being run"):
+        panel.plan = PLAN
     other = FreezePanel(learn)
     other.presets["All"].click()
     assert "TrainPanel is using" in other.say_box.value and not learn.model[0][0].weight.requires_grad
@@ -105,7 +115,7 @@ def test_pause(panel, learn):
     assert panel.pause_button.description == "Continue"
     wait_until(lambda: panel.job.control.state == "paused")
     done = panel.job.feed.done
-    time.sleep(.1)
+    time.sleep(0.1)
     assert panel.job.feed.done == done
     panel.pause_button.click()
     assert panel.pause_button.description == "Pause"
@@ -131,7 +141,7 @@ def test_rate_and_unfreeze_next(panel, learn):
     wait_until(lambda: panel.job.feed.lr[-1] == 3e-3)
     panel.free_button.click()
     wait_until(lambda: learn.model[1][0].weight.requires_grad)
-    wait_until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)   # the other panel shows it
+    wait_until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)  # the other panel shows it
     panel.rate.value = -1
     panel.rate_button.click()
     assert "above 0" in panel.say_box.value
@@ -146,7 +156,11 @@ def test_an_error_in_training_is_shown_with_its_cure(panel, learn):
     before = fingerprint(learn)
     panel.start()
     panel.job.wait()
-    assert "The loss became" in panel.say_box.value and "is too high" in panel.say_box.value and 'role="alert"' in panel.say_box.value
+    assert (
+        "The loss became" in panel.say_box.value
+        and "is too high" in panel.say_box.value
+        and 'role="alert"' in panel.say_box.value
+    )
     assert fingerprint(learn) == before and owner_of(learn) is None and not panel.start_button.disabled
 
 
@@ -162,7 +176,8 @@ def test_start_twice_and_controls_without_a_run(panel, learn):
     assert "Press Start" in panel.say_box.value
     panel.plan = LONG
     panel.start()
-    with pytest.raises(Busy): TrainPanel(learn, LONG).start()
+    with pytest.raises(Busy):
+        TrainPanel(learn, LONG).start()
     assert job_of(learn) is panel.job
 
 
@@ -171,7 +186,12 @@ def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, 
     panel.start()
     wait_until(lambda: panel.job.feed.done > 8)
     second = TrainPanel(learn)
-    assert second.job is panel.job and second.plan == LONG and second.start_button.disabled and len(second.loss.series[0][0]) > 0
+    assert (
+        second.job is panel.job
+        and second.plan == LONG
+        and second.start_button.disabled
+        and len(second.loss.series[0][0]) > 0
+    )
     second.stop_button.click()
     panel.wait()
     assert second.start_button.description == panel.start_button.description == "Go on"
@@ -210,7 +230,8 @@ def test_two_panels_of_one_learner(panel, learn):
     panel.start()
     wait_until(lambda: panel.job.feed.done > 2)
     assert other.job is panel.job
-    with pytest.raises(Busy): other.start()
+    with pytest.raises(Busy):
+        other.start()
     assert other.job is panel.job and other.running
     panel.close()
     other.refresh()
@@ -224,7 +245,7 @@ def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel
     job = other.start()
     wait_until(lambda: job.feed.done > 2)
     panel.refresh()
-    assert not panel.running          # it has another plan, and the run has a panel
+    assert not panel.running  # it has another plan, and the run has a panel
     other.close()
     panel.refresh()
     panel.stop_button.click()
@@ -237,7 +258,8 @@ def test_what_cannot_be_gone_on_with_is_said(panel, learn):
     wait_until(lambda: panel.job.feed.done > 10)
     panel.stop_button.click()
     panel.wait()
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-2)
     panel.start_button.click()
     wait_until(lambda: panel.job.feed.done > 2)
     panel.stop_button.click()

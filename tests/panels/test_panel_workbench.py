@@ -1,4 +1,5 @@
 """Workbench: six steps to an exported model, and a notebook that makes the same model again."""
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -43,20 +44,27 @@ def test_backbones_are_listed_with_their_facts(bench):
     bench.arch.value = "vgg_mini"
     assert "294,522" in bench.facts.value and "mit" in bench.facts.value
     bench.family.value = "VGG"
-    assert "vgg16_bn" in {v for _, v in bench.arch.options} and "are downloaded" in {v: k for k, v in bench.arch.options}["vgg16_bn"]
+    assert (
+        "vgg16_bn" in {v for _, v in bench.arch.options}
+        and "are downloaded" in {v: k for k, v in bench.arch.options}["vgg16_bn"]
+    )
 
 
 def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, monkeypatch):
     learn = made(bench, head="linear")
     bench.next.click()
     freezer = bench.page.children[0]
-    freezer.rows["layer4"].tick.value = False          # the last block learns with the head
+    freezer.rows["layer4"].tick.value = False  # the last block learns with the head
     bench.next.click()
     finder, epochs, trainer = bench.page.children
     epochs.value = 1
     set_lrs(learn, {"layer4": 1e-3, "head": 1e-2})
     bench.refresh()
-    assert trainer.plan.stages[0].train == "layer4" and trainer.plan.stages[0].lr == {"layer4": 1e-3, "head": 1e-2} and trainer.plan.epochs == 1
+    assert (
+        trainer.plan.stages[0].train == "layer4"
+        and trainer.plan.stages[0].lr == {"layer4": 1e-3, "head": 1e-2}
+        and trainer.plan.epochs == 1
+    )
     trainer.start_button.click()
     assert trainer.wait(120).finished
     bench.next.click()
@@ -84,7 +92,8 @@ def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, mo
     NotebookClient(nb, timeout=300, resources={"metadata": {"path": str(tmp_path / "again")}}).execute()
     mine, again = load_file("out/model.safetensors"), load_file("again/out/model.safetensors")
     assert mine.keys() == again.keys()
-    for k in mine: assert (mine[k] == again[k]).all(), k
+    for k in mine:
+        assert (mine[k] == again[k]).all(), k
 
 
 def test_a_new_learner_begins_a_new_session(bench):
@@ -102,21 +111,26 @@ def test_changes_behind_its_back_are_noticed(bench, tmp_path):
     learn = made(bench)
     bench.save_notebook(tmp_path / "a.ipynb")
     unfreeze(learn)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    with pytest.raises(StateError, match="has been changed since"): bench.save_notebook(tmp_path / "b.ipynb")
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1, 1e-3)
+    with pytest.raises(StateError, match="has been changed since"):
+        bench.save_notebook(tmp_path / "b.ipynb")
     assert not (tmp_path / "b.ipynb").exists()
 
 
 def test_what_cannot_be_written_down(small_dls, tmp_path):
-    b = Workbench(small_dls)   # of picture_dls, which leaves no note of how it was called
+    b = Workbench(small_dls)  # of picture_dls, which leaves no note of how it was called
     made(b)
-    with pytest.raises(StateError, match="data_code="): b.save_notebook(tmp_path / "a.ipynb")
-    with pytest.raises(InputError, match="ends with .ipynb"): b.save_notebook(tmp_path / "a.txt")
+    with pytest.raises(StateError, match="data_code="):
+        b.save_notebook(tmp_path / "a.ipynb")
+    with pytest.raises(InputError, match="ends with .ipynb"):
+        b.save_notebook(tmp_path / "a.txt")
     b.close()
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match="folder with one subfolder"): Workbench(7)
+    with pytest.raises(InputError, match="folder with one subfolder"):
+        Workbench(7)
     b = Workbench(tmp_path / "nowhere")
     b.go(1)
     b.make().wait(60)
@@ -138,9 +152,11 @@ def test_an_export_that_fails_leaves_the_session(bench, tmp_path):
 
 def test_closing(small_dls):
     import ipywidgets as w
+
     b = Workbench(small_dls)
     learn = made(b)
-    for i in range(6): b.go(i)
+    for i in range(6):
+        b.go(i)
     ids = {c.model_id for c in descendants(b)}
     b.close()
     assert not ids & set(w.widgets.widget._instances) and fingerprint(learn)

@@ -1,6 +1,7 @@
 """What each of two processes runs in test_distributed.py: a plan on features that they share, or on pictures.
 
 Usage: torchrun --nproc-per-node 2 distributed_cache_child.py FOLDER [pictures]"""
+
 import json
 import sys
 from contextlib import nullcontext
@@ -26,16 +27,24 @@ def main(folder, pictures=False):
     learn, rank, why = still_learner(), rank_distrib(), ""
     with learn.distrib_ctx(cpu=True, sync_bn=False):
         try:
-            with frozen_cache(learn): pass
-        except NoCache as e: why = str(e)   # without a folder
+            with frozen_cache(learn):
+                pass
+        except NoCache as e:
+            why = str(e)  # without a folder
         with nullcontext() if pictures else frozen_cache(learn, store=folder / "store", on_progress=QUIET) as cache:
             history = run_plan(learn, PLAN, cache=not pictures, on_progress=QUIET)
             seconds = None if pictures else cache.seconds
     np.savez(folder / f"rank{rank}.npz", **{k: v.numpy() for k, v in tensors(learn.model).items()})
-    facts = dict(values=[s.values for s in history.stages], seconds=seconds, cache=[s.cache for s in history.stages], why=why,
-                 left=[n for n, m in learn.model.named_modules() if "forward" in vars(m)])
+    facts = dict(
+        values=[s.values for s in history.stages],
+        seconds=seconds,
+        cache=[s.cache for s in history.stages],
+        why=why,
+        left=[n for n, m in learn.model.named_modules() if "forward" in vars(m)],
+    )
     (folder / f"rank{rank}.json").write_text(json.dumps(facts))
     torch.distributed.destroy_process_group()
 
 
-if __name__ == "__main__": main(Path(sys.argv[1]), *map(bool, sys.argv[2:]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(bool, sys.argv[2:]))

@@ -1,4 +1,7 @@
-"""A process that runs a plan is killed at random moments, resumed each time, and ends with the weights of one that was not."""
+"""A process that runs a plan is killed at random moments, resumed each time, and ends with the weights of one that
+was not.
+"""
+
 import json
 import os
 import random
@@ -18,6 +21,7 @@ TOTAL = 3 * N_STAGE * N_EPOCH
 
 class Children:
     "Sessions in children of one process that has imported everything already"
+
     def __init__(self):
         path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
         env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
@@ -29,7 +33,8 @@ class Children:
         self.proc.stdin.write(" ".join(map(str, words)) + "\n")
         return int(self.proc.stdout.readline())
 
-    def wait(self): return int(self.proc.stdout.readline())
+    def wait(self):
+        return int(self.proc.stdout.readline())
 
     def close(self):
         self.proc.stdin.close()
@@ -55,12 +60,15 @@ def whole(children, tmp_path_factory):
     return np.load(tmp / "result.npz"), json.loads((tmp / "result").read_text()), took
 
 
-def lines(log): return [int(x) for x in log.read_text().split()] if log.exists() else []
+def lines(log):
+    return [int(x) for x in log.read_text().split()] if log.exists() else []
 
 
 def runs(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
     return True
 
 
@@ -69,9 +77,14 @@ def begun(log, seen, pid):
     wait_until(lambda: len(lines(log)) > seen or not runs(pid), 60, "its first batch")
 
 
-@pytest.mark.parametrize("every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])])
+@pytest.mark.parametrize(
+    "every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])]
+)
 def test_killed_and_resumed(children, whole, every, kills, tmp_path):
-    rnd, done, chain, in_writing = random.Random(str(every)), 0, 0, 0
+    rnd = random.Random(str(every))
+    done = 0
+    chain = 0
+    in_writing = 0
     while done < kills:
         chain += 1
         folder, log, result = tmp_path / f"run{chain}", tmp_path / f"log{chain}", tmp_path / f"result{chain}"
@@ -79,31 +92,38 @@ def test_killed_and_resumed(children, whole, every, kills, tmp_path):
         while code != 0:
             session += 1
             seen = lines(log)
-            pid = children.start(folder, every, session - 1, log, result)   # each session begins with other weights and random states
+            # each session begins with other weights and random states
+            pid = children.start(folder, every, session - 1, log, result)
             if done < kills:
                 begun(log, len(seen), pid)
-                if rnd.random() < .4:                                        # while a checkpoint is being written
+                if rnd.random() < 0.4:  # while a checkpoint is being written
                     until = time.monotonic() + whole[2]
-                    while not (folder / "last.partial").exists() and time.monotonic() < until and runs(pid): pass
+                    while not (folder / "last.partial").exists() and time.monotonic() < until and runs(pid):
+                        pass
                     in_writing += (folder / "last.partial").exists()
-                else: time.sleep(rnd.uniform(0, .5 * whole[2]))
+                else:
+                    time.sleep(rnd.uniform(0, 0.5 * whole[2]))
                 if not result.exists() and not Path(str(result) + ".npz").exists():
-                    try: os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError: pass
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        pass
             code = children.wait()
             assert code in (0, -signal.SIGKILL)
-            new = lines(log)[len(seen):]
-            if seen and new:   # it went on, at most one interval before the batch at which it was killed
+            new = lines(log)[len(seen) :]
+            if seen and new:  # it went on, at most one interval before the batch at which it was killed
                 interval = dict(epoch=N_EPOCH).get(every, every if isinstance(every, int) else TOTAL)
                 assert seen[-1] + 1 - interval <= new[0] <= seen[-1] + 1, (seen[-1], new[0])
                 assert new == list(range(new[0], new[0] + len(new)))
             done += code != 0
         facts, weights = json.loads(result.read_text()), np.load(str(result) + ".npz")
-        for k in whole[0]: np.testing.assert_array_equal(weights[k], whole[0][k], err_msg=k)
+        for k in whole[0]:
+            np.testing.assert_array_equal(weights[k], whole[0][k], err_msg=k)
         assert facts["finished"] and facts["values"] == whole[1]["values"] and facts["losses"] == whole[1]["losses"]
         if session > 1:
             last = facts["sessions"][-1]
             s, e, b = last["start"]
-            assert last["batches"] == TOTAL - ((s * N_STAGE + e) * N_EPOCH + b)   # the history says so, too: only what was left
+            # the history says so, too: only what was left
+            assert last["batches"] == TOTAL - ((s * N_STAGE + e) * N_EPOCH + b)
     assert done >= kills
     print(f"{done} kills, {in_writing} of them while a checkpoint was written, {chain} runs")

@@ -23,28 +23,40 @@ __all__ = ['tiny_dls', 'tiny_learner', 'tensors', 'moved', 'training_groups', 'a
 @lru_cache(16)
 def _split(classes, train, valid):
     root = sample_path("digits")
-    files = [sorted((root/c).glob("*.png")) for c in classes]
-    return [p for f in files for p in f[:train]], [p for f in files for p in f[train:train+valid]]
+    files = [sorted((root / c).glob("*.png")) for c in classes]
+    return [p for f in files for p in f[:train]], [p for f in files for p in f[train : train + valid]]
+
 
 def tiny_dls(
-    classes: str = "017",   # digits, one class each
-    train: int = 6,         # training pictures of each
-    valid: int = 4,         # validation pictures of each
-    bs: int = 6,            # pictures in a batch
-    size: int = 28,         # pixels
-    seed: int = 0,          # of the order
+    classes: str = "017",  # digits, one class each
+    train: int = 6,  # training pictures of each
+    valid: int = 4,  # validation pictures of each
+    bs: int = 6,  # pictures in a batch
+    size: int = 28,  # pixels
+    seed: int = 0,  # of the order
 ):
     "DataLoaders of real digits, grey"
-    return picture_dls(*_split(classes, train, valid), ClassOf(sample_path("digits")), size=size, bs=bs, seed=seed, channels=1, path=".")
+    return picture_dls(
+        *_split(classes, train, valid),
+        ClassOf(sample_path("digits")),
+        size=size,
+        bs=bs,
+        seed=seed,
+        channels=1,
+        path=".",
+    )
+
 
 def tiny_learner(
     arch: str = "resnet_mini",
-    dls=None,          # `None`: `tiny_dls()`
-    seed: int = 0,     # of the new head
-    **kw,              # for `transfer_learner`
+    dls=None,  # `None`: `tiny_dls()`
+    seed: int = 0,  # of the new head
+    **kw,  # for `transfer_learner`
 ) -> Learner:
     "A pretrained mini net with a new head, without a progress bar"
-    random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     learn = transfer_learner(tiny_dls() if dls is None else dls, arch, **kw)
     learn.remove_cb(ProgressCallback)
     return learn
@@ -54,25 +66,29 @@ def tensors(
     model: nn.Module,
 ) -> dict[str, torch.Tensor]:
     "A copy of every parameter and buffer, by name"
-    return {k: v.detach().clone() for k,v in model.state_dict().items()}
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
 
 def moved(
-    before: dict[str, torch.Tensor],   # of `tensors`
+    before: dict[str, torch.Tensor],  # of `tensors`
     model: nn.Module,
 ) -> list[str]:
     "Names of the tensors that differ now"
-    return [k for k,v in model.state_dict().items() if k not in before or not torch.equal(v, before[k])]
+    return [k for k, v in model.state_dict().items() if k not in before or not torch.equal(v, before[k])]
+
 
 def training_groups(
-    learn,            # a `Learner`
+    learn,  # a `Learner`
 ) -> list[str]:
     "Groups in which anything but a norm's weights trains, stem first"
     from fastai_tl.freezing.batchnorm import norm_parameters
+
     norms = {id(p) for p in norm_parameters(learn.model)}
-    return [g for g,ps in layer_groups(learn).items() if any(p.requires_grad and id(p) not in norms for p in ps)]
+    return [g for g, ps in layer_groups(learn).items() if any(p.requires_grad and id(p) not in norms for p in ps)]
+
 
 def a_learner(
-    x,            # an answer
+    x,  # an answer
     name: str,
 ) -> Learner:
     "`x`, or the end of the check"

@@ -15,44 +15,79 @@ from .fixtures import a_learner, tiny_dls, training_groups
 __all__ = ['sick_dls']
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #e97ce621
-@exercise("setup-share", "share_of_valid()",
+@exercise(
+    "setup-share",
+    "share_of_valid()",
     percent="Your function gives {got:.4g}. A share is a number from 0 to 1, so that a half is 0.5 and not 50.",
-    train="Your function gives {got:.3f} for DataLoaders with {t} training and {v} validation pictures: that is the share of the training pictures.",
-    ratio="Your function gives {got:.3f} for {t} training and {v} validation pictures: that is validation for each training picture. Share of what is asked?",
-    batches="Your function seems to count batches. len(dls.valid) is the number of batches; len(dls.valid_ds) is the number of pictures.",
+    train=(
+        "Your function gives {got:.3f} for DataLoaders with {t} training and {v} validation pictures: that is the "
+        "share of the training pictures."
+    ),
+    ratio=(
+        "Your function gives {got:.3f} for {t} training and {v} validation pictures: that is validation for each "
+        "training picture. Share of what is asked?"
+    ),
+    batches=(
+        "Your function seems to count batches. len(dls.valid) is the number of batches; len(dls.valid_ds) is the "
+        "number of pictures."
+    ),
     fixed="Your function gives {got:.3f} for every data set. It should look at the DataLoaders that it is given.",
-    other="Your function gives {got:.3f} for {t} training and {v} validation pictures. How many pictures are there in all, and how many of them validate?")
+    other=(
+        "Your function gives {got:.3f} for {t} training and {v} validation pictures. How many pictures are there in "
+        "all, and how many of them validate?"
+    ),
+)
 def _(ans):
     sets = [tiny_dls("01", 9, 2), tiny_dls("0127", 4, 5, bs=3)]
     gots = [number(ans.share_of_valid(d), "What share_of_valid gives") for d in sets]
-    for d,got in zip(sets, gots):
+    for d, got in zip(sets, gots):
         t, v = len(d.train_ds), len(d.valid_ds)
-        say, want = dict(got=got, t=t, v=v), v/(t+v)
-        if near(got, want): continue
-        if near(got, 100*want): fail("percent", **say)
-        if near(got, 1-want): fail("train", **say)
-        if near(got, v/t): fail("ratio", **say)
-        if near(got, (b := len(d.valid))/(len(d.train)+b)): fail("batches", **say)
-        fail("fixed" if gots[0]==gots[1] else "other", **say)
+        say, want = dict(got=got, t=t, v=v), v / (t + v)
+        if near(got, want):
+            continue
+        if near(got, 100 * want):
+            fail("percent", **say)
+        if near(got, 1 - want):
+            fail("train", **say)
+        if near(got, v / t):
+            fail("ratio", **say)
+        if near(got, (b := len(d.valid)) / (len(d.train) + b)):
+            fail("batches", **say)
+        fail("fixed" if gots[0] == gots[1] else "other", **say)
 
-@exercise("setup-classes", "per_class()",
+
+@exercise(
+    "setup-classes",
+    "per_class()",
     valid="These are the numbers of the validation pictures. dls.train_ds has the others.",
     every="These are the numbers of all pictures. Only those to learn from are asked for: dls.train_ds.",
     keys="The keys of your dict are {got}. They should be the names of the classes; dls.vocab has them in order.",
-    fixed="Your function gives the same for two data sets that differ. It should look at the DataLoaders that it is given.",
-    other="Your function gives {got} where one class has {n} training pictures. Which ones does it count?")
+    fixed=(
+        "Your function gives the same for two data sets that differ. It should look at the DataLoaders that it is "
+        "given."
+    ),
+    other="Your function gives {got} where one class has {n} training pictures. Which ones does it count?",
+)
 def _(ans):
     sets = [tiny_dls("17", 6, 2), tiny_dls("028", 4, 5, bs=3)]
-    gots = [dict(of_type(ans.per_class(d), dict, "What per_class gives", "a dict from class names to numbers")) for d in sets]
-    if gots[0]==gots[1]: fail("fixed")
-    for d,got in zip(sets, gots):
+    gots = [
+        dict(of_type(ans.per_class(d), dict, "What per_class gives", "a dict from class names to numbers"))
+        for d in sets
+    ]
+    if gots[0] == gots[1]:
+        fail("fixed")
+    for d, got in zip(sets, gots):
         names = list(d.vocab)
-        n, v = len(d.train_ds)//len(names), len(d.valid_ds)//len(names)
-        if set(got)!=set(names): fail("keys", got=", ".join(repr(k) for k in list(got)[:4]) or "missing")
+        n, v = len(d.train_ds) // len(names), len(d.valid_ds) // len(names)
+        if set(got) != set(names):
+            fail("keys", got=", ".join(repr(k) for k in list(got)[:4]) or "missing")
         counts = {number(x, "A number of pictures") for x in got.values()}
-        if counts=={n}: continue
-        if counts=={v}: fail("valid")
-        if counts=={n+v}: fail("every")
+        if counts == {n}:
+            continue
+        if counts == {v}:
+            fail("valid")
+        if counts == {n + v}:
+            fail("every")
         fail("other", got=got, n=n)
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #9d53f566
@@ -61,60 +96,116 @@ def sick_dls(classes="0123", n=3, bs=64):
     d = tiny_dls(classes, n, 4)
     return DataLoaders(d.train.new(bs=bs), d.valid)
 
-@exercise("setup-doctor", "cure()",
-    same="There are still no batches: {n} training pictures, and a batch takes {bs}. What does the doctor's cure say about bs?",
-    lost="Your DataLoaders have other training pictures than before ({got} of them, there were {n}). All of them should stay; only the batch is too large.",
+
+@exercise(
+    "setup-doctor",
+    "cure()",
+    same=(
+        "There are still no batches: {n} training pictures, and a batch takes {bs}. What does the doctor's cure say "
+        "about bs?"
+    ),
+    lost=(
+        "Your DataLoaders have other training pictures than before ({got} of them, there were {n}). All of them "
+        "should stay; only the batch is too large."
+    ),
     valid="The validation pictures are not the same any more. Leave dls.valid as it is.",
     one="A batch of one picture is too small: batch norm needs at least two.",
-    fixed="It helps for {had} pictures, but not for {n}: the batch of {bs} is as large as before for a smaller class. Work the size out from "
-        "len(dls.train_ds).")
+    fixed=(
+        "It helps for {had} pictures, but not for {n}: the batch of {bs} is as large as before for a smaller class. "
+        "Work the size out from len(dls.train_ds)."
+    ),
+)
 def _(ans):
-    for k,(classes,n) in enumerate((("0123", 3), ("01", 2))):
+    for k, (classes, n) in enumerate((("0123", 3), ("01", 2))):
         sick = sick_dls(classes, n)
         train, valid = list(sick.train_ds.items), list(sick.valid_ds.items)
         got = of_type(ans.cure(sick), DataLoaders, "What cure gives", "DataLoaders")
-        if len(got.loaders)<2 or list(got.valid_ds.items)!=valid: fail("valid")
-        if sorted(got.train_ds.items)!=sorted(train): fail("lost", got=len(got.train_ds), n=len(train))
-        if not len(got.train): fail("fixed" if k else "same", n=len(train), bs=got.train.bs, had=12)
-        if got.train.bs<2: fail("one")
+        if len(got.loaders) < 2 or list(got.valid_ds.items) != valid:
+            fail("valid")
+        if sorted(got.train_ds.items) != sorted(train):
+            fail("lost", got=len(got.train_ds), n=len(train))
+        if not len(got.train):
+            fail("fixed" if k else "same", n=len(train), bs=got.train.bs, had=12)
+        if got.train.bs < 2:
+            fail("one")
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #0fd5b02e
-@exercise("setup-panel", "net",
+@exercise(
+    "setup-panel",
+    "net",
     all="Every group trains. Each group that should be frozen has a box to tick.",
     head="Only the head trains. The last group of the body should train, too: take the tick out of its box.",
     late="{got} is frozen, which should train. Its box must have no tick.",
     early="{got} still trains. Every group before {first} should be frozen.",
-    stats="The weights are frozen, but the running statistics of batch norm in {got} still follow the batches. The panel has a choice for it: frozen.")
+    stats=(
+        "The weights are frozen, but the running statistics of batch norm in {got} still follow the batches. The "
+        "panel has a choice for it: frozen."
+    ),
+)
 def _(ans):
     learn = a_learner(ans.net, "net")
     groups, live = list(layer_groups(learn)), training_groups(learn)
-    if len(groups)<3: fail("kind", what="net should be the Learner of this lesson. Run the cell that makes it again.")
-    if live==groups: fail("all")
-    if live==groups[-1:]: fail("head")
+    if len(groups) < 3:
+        fail("kind", what="net should be the Learner of this lesson. Run the cell that makes it again.")
+    if live == groups:
+        fail("all")
+    if live == groups[-1:]:
+        fail("head")
     for g in groups[-2:]:
-        if g not in live: fail("late", got=g)
+        if g not in live:
+            fail("late", got=g)
     for g in groups[:-2]:
-        if g in live: fail("early", got=g, first=groups[-2])
+        if g in live:
+            fail("early", got=g, first=groups[-2])
     spec = learn.splitter
-    for n,m in batch_norms(learn.model).items():
+    for n, m in batch_norms(learn.model).items():
         g = spec.group_of(n)
-        if g in groups[:-2] and not ((h := hook_of(m)) and h.holds(m)): fail("stats", got=g)
+        if g in groups[:-2] and not ((h := hook_of(m)) and h.holds(m)):
+            fail("stats", got=g)
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #56c386b2
-choices("setup-question", "Why are some pictures kept for validation, and never trained on?",
-    Choice("unseen", "To see how well the network does on pictures that it does not know.",
-           "Yes. A network can learn its training pictures by heart; only pictures that it has never seen show what it will do tomorrow.", right=True),
-    Choice("time", "Training on all of them would take too long.", "They are kept away even where time does not matter. What would an accuracy on pictures "
-           "that the network was trained on tell you?"),
-    Choice("bad", "They are the ones of bad quality.", "They are picked by chance, so that they are as good and as bad as the others."),
-    Choice("spare", "They are a reserve, for when the network does not learn "
-        "enough.", "If they were trained on later, nothing would be left to judge the network by."))
+choices(
+    "setup-question",
+    "Why are some pictures kept for validation, and never trained on?",
+    Choice(
+        "unseen",
+        "To see how well the network does on pictures that it does not know.",
+        "Yes. A network can learn its training pictures by heart; only pictures that it has never seen show what it "
+        "will do tomorrow.",
+        right=True,
+    ),
+    Choice(
+        "time",
+        "Training on all of them would take too long.",
+        "They are kept away even where time does not matter. What would an accuracy on pictures that the network was "
+        "trained on tell you?",
+    ),
+    Choice(
+        "bad",
+        "They are the ones of bad quality.",
+        "They are picked by chance, so that they are as good and as bad as the others.",
+    ),
+    Choice(
+        "spare",
+        "They are a reserve, for when the network does not learn enough.",
+        "If they were trained on later, nothing would be left to judge the network by.",
+    ),
+)
 
-slider("setup-worth", "You judge a network on {n} validation pictures. By how many percentage points does its accuracy change if it gets one more of "
-    "them right?",
-    0, 10, .1, lambda rng: dict(n=rng.choice([20, 25, 40, 50])), lambda f: 100/f["n"], .051,
-    "Yes. With {n} pictures, two accuracies that are closer than a few of these steps say little about which network is better.",
-    ("one", lambda f: 1., "One point would be one picture in a hundred; there are {n}."),
-    ("upside", lambda f: f["n"]/100, "That is {n} divided by 100; turn it round."),
+slider(
+    "setup-worth",
+    "You judge a network on {n} validation pictures. By how many percentage points does its accuracy change if it "
+    "gets one more of them right?",
+    0,
+    10,
+    0.1,
+    lambda rng: dict(n=rng.choice([20, 25, 40, 50])),
+    lambda f: 100 / f["n"],
+    0.051,
+    "Yes. With {n} pictures, two accuracies that are closer than a few of these steps say little about which network "
+    "is better.",
+    ("one", lambda f: 1.0, "One point would be one picture in a hundred; there are {n}."),
+    ("upside", lambda f: f["n"] / 100, "That is {n} divided by 100; turn it round."),
     ("low", None, "It is more: all {n} pictures together are worth 100 points."),
-    ("high", None, "It is less: all {n} pictures together are worth 100 points."))
+    ("high", None, "It is less: all {n} pictures together are worth 100 points."),
+)

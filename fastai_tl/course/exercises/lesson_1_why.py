@@ -19,104 +19,199 @@ from .fixtures import a_learner, tiny_dls, training_groups
 __all__ = ['evaluation']
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #4291656d
-@exercise("why-baseline", "majority()",
-    valid="You use the most frequent class of the validation labels. That is peeping: before you see them you know only the training labels.",
-    chance="Your function gives 1 divided by the number of classes. Guessing the most frequent class is better than that where classes differ in size.",
-    share="Your function gives the share of the class among the training labels. How often is that guess right on the validation labels?",
+@exercise(
+    "why-baseline",
+    "majority()",
+    valid=(
+        "You use the most frequent class of the validation labels. That is peeping: before you see them you know only "
+        "the training labels."
+    ),
+    chance=(
+        "Your function gives 1 divided by the number of classes. Guessing the most frequent class is better than that "
+        "where classes differ in size."
+    ),
+    share=(
+        "Your function gives the share of the class among the training labels. How often is that guess right on the "
+        "validation labels?"
+    ),
     percent="Your function gives {got:.4g}; a share is a number from 0 to 1.",
-    fixed="Your function gives {got:.3f} for two sets of labels that differ. It should use the labels that it is given.",
-    other="For the training labels {train} and the validation labels {valid} your function gives {got:.3f}. Which class would always be guessed, and "
-        "how often is it right?")
+    fixed=(
+        "Your function gives {got:.3f} for two sets of labels that differ. It should use the labels that it is given."
+    ),
+    other=(
+        "For the training labels {train} and the validation labels {valid} your function gives {got:.3f}. Which class "
+        "would always be guessed, and how often is it right?"
+    ),
+)
 def _(ans):
     cases = [(list("aabbbc"), list("acbaabaa")), (list("xyxxz"), list("yyxzxy")), (list("pppqq"), list("qqqq"))]
-    wants, gots = [2/8, 2/6, 0.], []
-    for t,v in cases: gots.append(number(ans.majority(list(t), list(v)), "What majority gives"))
+    wants, gots = [2 / 8, 2 / 6, 0.0], []
+    for t, v in cases:
+        gots.append(number(ans.majority(list(t), list(v)), "What majority gives"))
     top = lambda xs: max(sorted(set(xs)), key=xs.count)
-    for (t,v),want,got in zip(cases, wants, gots):
-        if near(got, want): continue
+    for (t, v), want, got in zip(cases, wants, gots):
+        if near(got, want):
+            continue
         say = dict(got=got, train="".join(t), valid="".join(v))
-        if near(got, v.count(top(v))/len(v)): fail("valid", **say)
-        if near(got, t.count(top(t))/len(t)): fail("share", **say)
-        if any(near(got, 1/len(set(o))) for o in (t, v, t+v)): fail("chance", **say)
-        if near(got, 100*want): fail("percent", **say)
-        fail("fixed" if len(set(gots))==1 else "other", **say)
+        if near(got, v.count(top(v)) / len(v)):
+            fail("valid", **say)
+        if near(got, t.count(top(t)) / len(t)):
+            fail("share", **say)
+        if any(near(got, 1 / len(set(o))) for o in (t, v, t + v)):
+            fail("chance", **say)
+        if near(got, 100 * want):
+            fail("percent", **say)
+        fail("fixed" if len(set(gots)) == 1 else "other", **say)
+
 
 def evaluation(right, n=40):
     "An `Evaluation` with so many right answers"
-    probs = np.tile([.9, .1], (n, 1)); targets = np.array([0]*right+[1]*(n-right))
+    probs = np.tile([0.9, 0.1], (n, 1))
+    targets = np.array([0] * right + [1] * (n - right))
     return Evaluation(["a", "b"], probs, targets)
 
-@exercise("why-gain", "gain()",
-    share="Your function gives {got:.3g} for accuracies of {a:.0%} and {b:.0%}. In percentage points that is a number a hundred times as large.",
-    relative="Your function gives {got:.3g} for accuracies of {a:.0%} and {b:.0%}: that is relative to the first. Percentage points are a plain difference.",
-    sign="Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. A gain is above zero if the second is better.",
+
+@exercise(
+    "why-gain",
+    "gain()",
+    share=(
+        "Your function gives {got:.3g} for accuracies of {a:.0%} and {b:.0%}. In percentage points that is a number a "
+        "hundred times as large."
+    ),
+    relative=(
+        "Your function gives {got:.3g} for accuracies of {a:.0%} and {b:.0%}: that is relative to the first. "
+        "Percentage points are a plain difference."
+    ),
+    sign=(
+        "Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. A gain is above zero if the second is "
+        "better."
+    ),
     fixed="Your function gives {got:.3g} for two pairs that differ. It should use the evaluations that it is given.",
-    other="Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. An Evaluation has .accuracy, from 0 to 1.")
+    other=(
+        "Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. An Evaluation has .accuracy, from 0 to 1."
+    ),
+)
 def _(ans):
     pairs = [(evaluation(8), evaluation(22)), (evaluation(30), evaluation(24))]
-    gots = [number(ans.gain(a, b), "What gain gives") for a,b in pairs]
-    for (a,b),got in zip(pairs, gots):
-        d = b.accuracy-a.accuracy
+    gots = [number(ans.gain(a, b), "What gain gives") for a, b in pairs]
+    for (a, b), got in zip(pairs, gots):
+        d = b.accuracy - a.accuracy
         say = dict(got=got, a=a.accuracy, b=b.accuracy)
-        if near(got, 100*d): continue
-        if near(got, d): fail("share", **say)
-        if near(got, -100*d) or near(got, -d): fail("sign", **say)
-        if near(got, 100*d/a.accuracy) or near(got, d/a.accuracy) or near(got, b.accuracy/a.accuracy): fail("relative", **say)
+        if near(got, 100 * d):
+            continue
+        if near(got, d):
+            fail("share", **say)
+        if near(got, -100 * d) or near(got, -d):
+            fail("sign", **say)
+        if near(got, 100 * d / a.accuracy) or near(got, d / a.accuracy) or near(got, b.accuracy / a.accuracy):
+            fail("relative", **say)
         fail("fixed" if near(*gots) else "other", **say)
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #2fe042dc
-@exercise("why-pretrained", "make()",
-    scratch="The body has random weights. What is it that this network should bring along? Look at each argument of transfer_learner.",
-    unfrozen="The body is pretrained, and yet {got} trains from the first batch on. The head has random weights; what will its first corrections do "
-        "to the body?",
-    stats="The weights are frozen, but the running statistics of batch norm follow the batches. See layer_table, column batch_norm.",
-    classes="The head gives {got} numbers, where the data has {n} classes. It should fit the data that the function is given.",
+@exercise(
+    "why-pretrained",
+    "make()",
+    scratch=(
+        "The body has random weights. What is it that this network should bring along? Look at each argument of "
+        "transfer_learner."
+    ),
+    unfrozen=(
+        "The body is pretrained, and yet {got} trains from the first batch on. The head has random weights; what will "
+        "its first corrections do to the body?"
+    ),
+    stats=(
+        "The weights are frozen, but the running statistics of batch norm follow the batches. See layer_table, column "
+        "batch_norm."
+    ),
+    classes=(
+        "The head gives {got} numbers, where the data has {n} classes. It should fit the data that the function is "
+        "given."
+    ),
     norm="The pictures are not scaled as the network knows them. Leave that to transfer_learner.",
     other="This is another network than tf_efficientnet_lite0.",
-    data="Your Learner has other pictures than those that your function was given.")
+    data="Your Learner has other pictures than those that your function was given.",
+)
 def _(ans):
     for dls in (tiny_dls("01", 4, 2, size=32), tiny_dls("0127", 3, 2, size=32)):
         learn = a_learner(ans.make(dls), "What make gives")
-        if list(learn.dls.train_ds.items)!=list(dls.train_ds.items): fail("data")
+        if list(learn.dls.train_ds.items) != list(dls.train_ds.items):
+            fail("data")
         b = load_backbone("tf_efficientnet_lite0", n_in=1)
         have, want = learn.model[0].state_dict(), b.body.state_dict()
-        if set(have)!=set(want): fail("other")
+        if set(have) != set(want):
+            fail("other")
         weights = [k for k in want if "running" not in k and "num_batches" not in k]
-        if not all(torch.equal(have[k], want[k]) for k in weights): fail("scratch")
-        if (live := training_groups(learn))!=["head"]: fail("unfrozen", got=live[0] if live else "nothing")
-        if not all((h := hook_of(m)) and h.holds(m) for n,m in batch_norms(learn.model[0]).items()): fail("stats")
-        with torch.no_grad(): got = learn.model.eval()(torch.zeros(1, 1, 32, 32)).shape[-1]
-        if got!=len(dls.vocab): fail("classes", got=got, n=len(dls.vocab))
+        if not all(torch.equal(have[k], want[k]) for k in weights):
+            fail("scratch")
+        if (live := training_groups(learn)) != ["head"]:
+            fail("unfrozen", got=live[0] if live else "nothing")
+        if not all((h := hook_of(m)) and h.holds(m) for n, m in batch_norms(learn.model[0]).items()):
+            fail("stats")
+        with torch.no_grad():
+            got = learn.model.eval()(torch.zeros(1, 1, 32, 32)).shape[-1]
+        if got != len(dls.vocab):
+            fail("classes", got=got, n=len(dls.vocab))
         norms = [t for t in learn.dls.train.after_batch.fs if isinstance(t, Normalize)]
         have = [float(v.flatten()[0]) for t in norms for v in (t.mean, t.std)]
-        if len(have)!=2 or not np.allclose(have, [b.mean[0], b.std[0]], atol=1e-3): fail("norm")
+        if len(have) != 2 or not np.allclose(have, [b.mean[0], b.std[0]], atol=1e-3):
+            fail("norm")
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #73e29c1a
-@exercise("why-panel", "learn", "confused",
+@exercise(
+    "why-panel",
+    "learn",
+    "confused",
     same="A class is not confused with itself. The diagonal of the table holds what is right.",
     names="{got} is no class of this data. The classes are {names}.",
-    turned="It is the other way round: first the true class, then the one that the network takes it for. Rows are true classes.",
+    turned=(
+        "It is the other way round: first the true class, then the one that the network takes it for. Rows are true "
+        "classes."
+    ),
     never="That mistake does not happen on this validation set.",
-    less="That mistake happens {n} times; there is one that happens more often.")
+    less="That mistake happens {n} times; there is one that happens more often.",
+)
 def _(ans):
     learn = a_learner(ans.learn, "learn")
     pair = several(ans.confused, "confused", 2)
-    with quiet(learn): ev = evaluate(learn, on_progress=lambda *a: None)
+    with quiet(learn):
+        ev = evaluate(learn, on_progress=lambda *a: None)
     for p in pair:
-        if p not in ev.vocab: fail("names", got=repr(p), names=", ".join(ev.vocab))
-    if pair[0]==pair[1]: fail("same")
-    cm, (i,j) = ev.confusion(), (ev.vocab.index(p) for p in pair)
-    most = max((n for *_,n in ev.most_confused()), default=0)
-    if cm[i, j]==most: return
-    if cm[j, i]==most: fail("turned")
+        if p not in ev.vocab:
+            fail("names", got=repr(p), names=", ".join(ev.vocab))
+    if pair[0] == pair[1]:
+        fail("same")
+    cm, (i, j) = ev.confusion(), (ev.vocab.index(p) for p in pair)
+    most = max((n for *_, n in ev.most_confused()), default=0)
+    if cm[i, j] == most:
+        return
+    if cm[j, i] == most:
+        fail("turned")
     fail("less" if cm[i, j] else "never", n=int(cm[i, j]))
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #09193ddf
-choices("why-question", "Why does the same network from scratch do so badly here?",
-    Choice("few", "It has millions of weights to find, and 96 pictures are far too few to find them from.",
-           "Yes. A million photographs did that work for the pretrained one; only the head was left to learn.", right=True),
-    Choice("arch", "Its architecture does not suit drawings.", "Its architecture is the same to the last layer. What else is different?"),
-    Choice("epochs", "It only needs a few more epochs.", "Look at its training loss: it learns the training pictures in time. Five times as long "
-        "helped by a few points "
-           "in the kit's own comparison."),
-    Choice("frozen", "Its layers were frozen.", "None was: from scratch every layer has to train. The pretrained one is the one with frozen layers."))
+choices(
+    "why-question",
+    "Why does the same network from scratch do so badly here?",
+    Choice(
+        "few",
+        "It has millions of weights to find, and 96 pictures are far too few to find them from.",
+        "Yes. A million photographs did that work for the pretrained one; only the head was left to learn.",
+        right=True,
+    ),
+    Choice(
+        "arch",
+        "Its architecture does not suit drawings.",
+        "Its architecture is the same to the last layer. What else is different?",
+    ),
+    Choice(
+        "epochs",
+        "It only needs a few more epochs.",
+        "Look at its training loss: it learns the training pictures in time. Five times as long helped by a few "
+        "points in the kit's own comparison.",
+    ),
+    Choice(
+        "frozen",
+        "Its layers were frozen.",
+        "None was: from scratch every layer has to train. The pretrained one is the one with frozen layers.",
+    ),
+)

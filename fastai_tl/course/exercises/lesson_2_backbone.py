@@ -18,130 +18,221 @@ from .fixtures import a_learner, tiny_dls, tiny_learner, training_groups
 __all__ = ['tables', 'front']
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #bcfffa15
-@exercise("backbone-count", "count()",
+@exercise(
+    "backbone-count",
+    "count()",
     together="Your function gives one number for {arch}. Two are asked for: of the body, and of the head.",
-    buffers="Your function gives {got:,} for the body of {arch}, which has fewer parameters. Does it count the running statistics of batch norm, "
-        "which are no parameters?",
-    trains="Your function gives {got:,} for the body. The body is frozen, and frozen parameters cost memory and time, too: count them.",
+    buffers=(
+        "Your function gives {got:,} for the body of {arch}, which has fewer parameters. Does it count the running "
+        "statistics of batch norm, which are no parameters?"
+    ),
+    trains=(
+        "Your function gives {got:,} for the body. The body is frozen, and frozen parameters cost memory and time, "
+        "too: count them."
+    ),
     layers="Your function gives {got:,} for the body: that is how many tensors it has. How many numbers are in each?",
     turned="Your function gives the head's number first. The body is asked for first, then the head.",
     fixed="Your function gives the same for two networks that differ.",
-    other="Your function gives {got:,} for the {part} of {arch}, and that is not it. learn.model[0] is the body, learn.model[1] the head.")
+    other=(
+        "Your function gives {got:,} for the {part} of {arch}, and that is not it. learn.model[0] is the body, "
+        "learn.model[1] the head."
+    ),
+)
 def _(ans):
     seen = []
-    for arch,classes in (("resnet_mini", "017"), ("vgg_mini", "0123")):
+    for arch, classes in (("resnet_mini", "017"), ("vgg_mini", "0123")):
         learn = tiny_learner(arch, tiny_dls(classes, 3, 2))
         got = ans.count(learn)
-        if not hasattr(got, "__iter__"): fail("together", arch=arch)
+        if not hasattr(got, "__iter__"):
+            fail("together", arch=arch)
         got = tuple(int(number(x, "A number of parameters")) for x in several(got, "What count gives", 2))
         want = tuple(sum(p.numel() for p in m.parameters()) for m in learn.model)
         seen.append(got)
-        if got==want: continue
-        if seen[0]==got and len(seen)>1: fail("fixed")
-        if got==want[::-1]: fail("turned")
+        if got == want:
+            continue
+        if seen[0] == got and len(seen) > 1:
+            fail("fixed")
+        if got == want[::-1]:
+            fail("turned")
         body = learn.model[0]
-        if got[0]==sum(v.numel() for v in body.state_dict().values()) and got[0]!=want[0]: fail("buffers", got=got[0], arch=arch)
-        if got[0]==sum(p.numel() for p in body.parameters() if p.requires_grad): fail("trains", got=got[0])
-        if got[0] in (len(list(body.parameters())), len(list(body.modules())), len(list(body.children()))): fail("layers", got=got[0])
-        part = "body" if got[0]!=want[0] else "head"
-        fail("other", got=got[part=="head"], part=part, arch=arch)
+        if got[0] == sum(v.numel() for v in body.state_dict().values()) and got[0] != want[0]:
+            fail("buffers", got=got[0], arch=arch)
+        if got[0] == sum(p.numel() for p in body.parameters() if p.requires_grad):
+            fail("trains", got=got[0])
+        if got[0] in (len(list(body.parameters())), len(list(body.modules())), len(list(body.children()))):
+            fail("layers", got=got[0])
+        part = "body" if got[0] != want[0] else "head"
+        fail("other", got=got[part == "head"], part=part, arch=arch)
+
 
 def tables(seed=0):
     "Tables of (name, cost, accuracy) in which some are beaten and some are equal"
     rng = random.Random(seed)
-    fixed = [("a", 1, .60), ("b", 2, .55), ("c", 3, .80), ("d", 3, .80), ("e", 5, .70), ("f", 8, .95)]
-    drawn = [(f"n{i}", rng.randint(1, 9), round(rng.uniform(.3, .9), 2)) for i in range(7)]
-    return [fixed, drawn, [("x", 4, .5)]]
+    fixed = [("a", 1, 0.60), ("b", 2, 0.55), ("c", 3, 0.80), ("d", 3, 0.80), ("e", 5, 0.70), ("f", 8, 0.95)]
+    drawn = [(f"n{i}", rng.randint(1, 9), round(rng.uniform(0.3, 0.9), 2)) for i in range(7)]
+    return [fixed, drawn, [("x", 4, 0.5)]]
+
 
 def front(rows):
     "Names that none beats: no other is as cheap and as accurate, and better in one of the two"
-    return {n for n,c,a in rows if not any(d<=c and b>=a and (d<c or b>a) for _,d,b in rows)}
+    return {n for n, c, a in rows if not any(d <= c and b >= a and (d < c or b > a) for _, d, b in rows)}
 
-@exercise("backbone-pareto", "worth_a_look()",
+
+@exercise(
+    "backbone-pareto",
+    "worth_a_look()",
     best="Your function keeps only the most accurate. A cheaper one that is a little worse is worth a look, too.",
     cheap="Your function keeps only the cheapest. A dearer one that is more accurate is worth a look, too.",
-    all="Your function keeps {got}, which {by} beats: {by} is no dearer and no less accurate, and better in one of the two.",
+    all=(
+        "Your function keeps {got}, which {by} beats: {by} is no dearer and no less accurate, and better in one of "
+        "the two."
+    ),
     ties="Your function drops {got}. Another has the same cost and the same accuracy, but that is not better.",
     turned="Your function keeps the dearer or the less accurate ones. Low cost and high accuracy are good.",
     names="Your function should give the names of backbones in the table, and gives {got}.",
-    other="Your function drops {got}, which no other beats in cost and accuracy at once.")
+    other="Your function drops {got}, which no other beats in cost and accuracy at once.",
+)
 def _(ans):
-    for rows in tables(): _judge_front(rows, several(ans.worth_a_look(list(rows)), "What worth_a_look gives"))
+    for rows in tables():
+        _judge_front(rows, several(ans.worth_a_look(list(rows)), "What worth_a_look gives"))
+
 
 def _judge_front(rows, got):
-    cost, acc, want = {n: c for n,c,_ in rows}, {n: a for n,_,a in rows}, front(rows)
+    cost, acc, want = {n: c for n, c, _ in rows}, {n: a for n, _, a in rows}, front(rows)
     got = [g[0] if isinstance(g, (tuple, list)) and g else g for g in got]
-    if any(not isinstance(g, str) or g not in cost for g in got): fail("names", got=show(got[:3]))
-    got, beats = set(got), lambda n, g: cost[n]<=cost[g] and acc[n]>=acc[g] and (cost[n]<cost[g] or acc[n]>acc[g])
-    if got==want: return
-    if got and got<want and all(acc[g]==max(acc.values()) for g in got): fail("best")
-    if got and got<want and all(cost[g]==min(cost.values()) for g in got): fail("cheap")
-    signs = [front([(n, x*c, y*a) for n,c,a in rows]) for x,y in ((-1, -1), (-1, 1), (1, -1))]
-    if got in signs: fail("turned")
-    if more := sorted(got-want): fail("all", got=more[0], by=next(n for n in cost if beats(n, more[0])))
-    gone = sorted(want-got)
-    twins = [g for g in gone if any(n!=g and (cost[n], acc[n])==(cost[g], acc[g]) for n in cost)]
+    if any(not isinstance(g, str) or g not in cost for g in got):
+        fail("names", got=show(got[:3]))
+    got, beats = (
+        set(got),
+        lambda n, g: cost[n] <= cost[g] and acc[n] >= acc[g] and (cost[n] < cost[g] or acc[n] > acc[g]),
+    )
+    if got == want:
+        return
+    if got and got < want and all(acc[g] == max(acc.values()) for g in got):
+        fail("best")
+    if got and got < want and all(cost[g] == min(cost.values()) for g in got):
+        fail("cheap")
+    signs = [front([(n, x * c, y * a) for n, c, a in rows]) for x, y in ((-1, -1), (-1, 1), (1, -1))]
+    if got in signs:
+        fail("turned")
+    if more := sorted(got - want):
+        fail("all", got=more[0], by=next(n for n in cost if beats(n, more[0])))
+    gone = sorted(want - got)
+    twins = [g for g in gone if any(n != g and (cost[n], acc[n]) == (cost[g], acc[g]) for n in cost)]
     fail("ties" if twins else "other", got=(twins or gone)[0])
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #477f3cfa
-@exercise("backbone-fair", "learners()",
-    split="The networks do not get the same {part} pictures. Then a difference may come from the pictures, and not from the network.",
-    unfrozen="{arch}: more than the head trains. Compare all of them in the same way; the others, too, keep their bodies frozen.",
+@exercise(
+    "backbone-fair",
+    "learners()",
+    split=(
+        "The networks do not get the same {part} pictures. Then a difference may come from the pictures, and not from "
+        "the network."
+    ),
+    unfrozen=(
+        "{arch}: more than the head trains. Compare all of them in the same way; the others, too, keep their bodies "
+        "frozen."
+    ),
     scratch="{arch} has random weights. Compare what the networks have learnt before.",
     shared="Two names have the same Learner. Each network needs one of its own.",
     size="The networks do not see pictures of the same size.",
     missing="There is no Learner for {got} in what your function gives. One for each name is asked for.",
-    other="The Learner for {got} has another body than {got}.")
+    other="The Learner for {got} has another body than {got}.",
+)
 def _(ans):
     archs = ["vgg_mini", "resnet_mini"]
     got = of_type(ans.learners(list(archs)), dict, "What learners gives", "a dict from names to Learners")
     for a in archs:
-        if a not in got: fail("missing", got=a)
+        if a not in got:
+            fail("missing", got=a)
         a_learner(got[a], f"The Learner for {a}")
     one, two = (got[a] for a in archs)
-    if one is two or one.model is two.model: fail("shared")
+    if one is two or one.model is two.model:
+        fail("shared")
     names = lambda ds: sorted(str(Path(p)) for p in ds.items)
-    for part,ds in (("training", "train_ds"), ("validation", "valid_ds")):
-        if names(getattr(one.dls, ds))!=names(getattr(two.dls, ds)): fail("split", part=part)
+    for part, ds in (("training", "train_ds"), ("validation", "valid_ds")):
+        if names(getattr(one.dls, ds)) != names(getattr(two.dls, ds)):
+            fail("split", part=part)
     shapes = {tuple(o.dls.valid.new(bs=2, shuffle=False).one_batch()[0].shape[1:]) for o in (one, two)}
-    if len(shapes)>1: fail("size")
+    if len(shapes) > 1:
+        fail("size")
     for a in archs:
-        have, want = got[a].model[0].state_dict(), {k.removeprefix("body."): v for k,v in load_file(mini_file(a)).items() if k.startswith("body.")}
-        if set(have)!=set(want): fail("other", got=a)
-        if not all(torch.equal(have[k], v) for k,v in want.items() if v.ndim!=4 or have[k].shape==v.shape): fail("scratch", arch=a)
-        if training_groups(got[a])!=["head"]: fail("unfrozen", arch=a)
+        have, want = (
+            got[a].model[0].state_dict(),
+            {k.removeprefix("body."): v for k, v in load_file(mini_file(a)).items() if k.startswith("body.")},
+        )
+        if set(have) != set(want):
+            fail("other", got=a)
+        if not all(torch.equal(have[k], v) for k, v in want.items() if v.ndim != 4 or have[k].shape == v.shape):
+            fail("scratch", arch=a)
+        if training_groups(got[a]) != ["head"]:
+            fail("unfrozen", arch=a)
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #6f5d6380
-@exercise("backbone-panel", "net", "heaviest",
+@exercise(
+    "backbone-panel",
+    "net",
+    "heaviest",
     head="The head is heavy, but it is not pretrained. A group of the body is asked for.",
     first="That is where the pictures come in. Look at the bars beside the groups: the longest one.",
     fewest="That group has the fewest parameters of the body.",
     names="{got} is no group of net. The groups are {names}.",
-    other="{got} has {n:,} parameters; another group of the body has more.")
+    other="{got} has {n:,} parameters; another group of the body has more.",
+)
 def _(ans):
-    groups = {g: sum(p.numel() for p in ps) for g,ps in layer_groups(a_learner(ans.net, "net")).items()}
+    groups = {g: sum(p.numel() for p in ps) for g, ps in layer_groups(a_learner(ans.net, "net")).items()}
     got = of_type(ans.heaviest, str, "heaviest", "the name of a group, in quotation marks")
-    if got not in groups: fail("names", got=repr(got), names=", ".join(groups))
+    if got not in groups:
+        fail("names", got=repr(got), names=", ".join(groups))
     body = dict(list(groups.items())[:-1])
-    if got not in body: fail("head")
-    if body[got]==max(body.values()): return
-    if got==next(iter(body)): fail("first")
-    fail("fewest" if body[got]==min(body.values()) else "other", got=got, n=body[got])
+    if got not in body:
+        fail("head")
+    if body[got] == max(body.values()):
+        return
+    if got == next(iter(body)):
+        fail("first")
+    fail("fewest" if body[got] == min(body.values()) else "other", got=got, n=body[got])
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #14158161
-choices("backbone-question", "On the drawings the largest network is far ahead, on the digits it is last. What follows for your own pictures?",
-    Choice("try", "Try a few that were trained on different things, on your own pictures, and compare.",
-           "Yes. What a network has seen before matters as much as its size, and only your own data says which is nearer.", right=True),
-    Choice("large", "Take the largest that fits into "
-        "memory.", "The largest one was last on the digits. What had it seen before, and what had the small ones seen?"),
-    Choice("small", "Take the smallest: it was better on the digits.", "On the drawings the small ones were far behind."),
-    Choice("rank", "Take the one with the highest ImageNet accuracy.", "That number says how good it is at photographs of a thousand kinds of things. "
-           "Are your pictures photographs of such things?"))
+choices(
+    "backbone-question",
+    "On the drawings the largest network is far ahead, on the digits it is last. What follows for your own pictures?",
+    Choice(
+        "try",
+        "Try a few that were trained on different things, on your own pictures, and compare.",
+        "Yes. What a network has seen before matters as much as its size, and only your own data says which is nearer.",
+        right=True,
+    ),
+    Choice(
+        "large",
+        "Take the largest that fits into memory.",
+        "The largest one was last on the digits. What had it seen before, and what had the small ones seen?",
+    ),
+    Choice(
+        "small", "Take the smallest: it was better on the digits.", "On the drawings the small ones were far behind."
+    ),
+    Choice(
+        "rank",
+        "Take the one with the highest ImageNet accuracy.",
+        "That number says how good it is at photographs of a thousand kinds of things. Are your pictures photographs "
+        "of such things?",
+    ),
+)
 
-slider("backbone-memory", "A network has {m} million parameters, each a 32-bit number (4 bytes). How many megabytes (millions of bytes) do its weights take?",
-    0, 1000, 1, lambda rng: dict(m=rng.choice([11, 25, 44, 60])), lambda f: 4*f["m"], 1.5,
-    "Yes: {m} million times 4 bytes. Training needs several times as much, for gradients, the optimizer and what is between the layers.",
+slider(
+    "backbone-memory",
+    "A network has {m} million parameters, each a 32-bit number (4 bytes). How many megabytes (millions of bytes) do "
+    "its weights take?",
+    0,
+    1000,
+    1,
+    lambda rng: dict(m=rng.choice([11, 25, 44, 60])),
+    lambda f: 4 * f["m"],
+    1.5,
+    "Yes: {m} million times 4 bytes. Training needs several times as much, for gradients, the optimizer and what is "
+    "between the layers.",
     ("one", lambda f: f["m"], "That would be one byte for each; a 32-bit number takes four."),
-    ("bits", lambda f: 32*f["m"], "That is in megabits; a byte has eight bits."),
+    ("bits", lambda f: 32 * f["m"], "That is in megabits; a byte has eight bits."),
     ("low", None, "It is more. How many bytes does one parameter take?"),
-    ("high", None, "It is less. How many bytes does one parameter take?"))
+    ("high", None, "It is less. How many bytes does one parameter take?"),
+)

@@ -18,32 +18,55 @@ from .fixtures import a_learner, moved, tensors, tiny_dls, tiny_learner, trainin
 __all__ = []
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #a7172be6
-@exercise("frozen-head", "my_head()",
+@exercise(
+    "frozen-head",
+    "my_head()",
     sizes="Your head does not fit a body with {c} channels and {n} classes: {why} It should use n_features and n_out.",
-    pool="Your head takes maps of {a} pixels, and fails on maps of {b}. Pool the map to one number for each channel first, whatever its size.",
+    pool=(
+        "Your head takes maps of {a} pixels, and fails on maps of {b}. Pool the map to one number for each channel "
+        "first, whatever its size."
+    ),
     shape="For 4 pictures and {n} classes your head gives {got}; it should give (4, {n}).",
-    softmax="The numbers of each picture add up to 1, so there is a softmax at the end. The loss of fastai puts one there itself; leave it out.",
+    softmax=(
+        "The numbers of each picture add up to 1, so there is a softmax at the end. The loss of fastai puts one there "
+        "itself; leave it out."
+    ),
     dropout="In training your head gives the same numbers each time. Where is the dropout?",
-    always="Your head gives other numbers each time also when it is judged, after head.eval(). nn.Dropout knows the difference; F.dropout must be told.",
-    deep="A single linear layer is asked for; your head has {got} layers with weights.")
+    always=(
+        "Your head gives other numbers each time also when it is judged, after head.eval(). nn.Dropout knows the "
+        "difference; F.dropout must be told."
+    ),
+    deep="A single linear layer is asked for; your head has {got} layers with weights.",
+)
 def _(ans):
-    for c,n in ((16, 3), (40, 10)):
+    for c, n in ((16, 3), (40, 10)):
         torch.manual_seed(0)
-        head = of_type(ans.my_head(c, n), nn.Module, "What my_head gives", "an nn.Module, such as nn.Sequential(…)").eval()
-        x, outs = torch.rand(4, c, 7, 7)+.1, []
+        head = of_type(
+            ans.my_head(c, n), nn.Module, "What my_head gives", "an nn.Module, such as nn.Sequential(…)"
+        ).eval()
+        x, outs = torch.rand(4, c, 7, 7) + 0.1, []
         for side in (7, 3):
-            try: outs.append(head(x[:, :, :side, :side].contiguous()))
+            try:
+                outs.append(head(x[:, :, :side, :side].contiguous()))
             except Exception as e:
-                if side==7: fail("sizes", c=c, n=n, why=f"{type(e).__name__}: {str(e).splitlines()[0][:120]}.")
+                if side == 7:
+                    fail("sizes", c=c, n=n, why=f"{type(e).__name__}: {str(e).splitlines()[0][:120]}.")
                 fail("pool", a="7 by 7", b="3 by 3")
         out = outs[0]
-        if not isinstance(out, torch.Tensor) or tuple(out.shape)!=(4, n): fail("shape", n=n, got=tuple(getattr(out, "shape", ())))
-        if torch.allclose(out.sum(1), torch.ones(4), atol=1e-4) and (out>=0).all(): fail("softmax")
-        if not torch.equal(head(x), out): fail("always")
-        k = sum(isinstance(m, (nn.Linear, nn.LazyLinear)) or bool(list(m.parameters(recurse=False))) for m in head.modules())
-        if k!=1: fail("deep", got=k)
+        if not isinstance(out, torch.Tensor) or tuple(out.shape) != (4, n):
+            fail("shape", n=n, got=tuple(getattr(out, "shape", ())))
+        if torch.allclose(out.sum(1), torch.ones(4), atol=1e-4) and (out >= 0).all():
+            fail("softmax")
+        if not torch.equal(head(x), out):
+            fail("always")
+        k = sum(
+            isinstance(m, (nn.Linear, nn.LazyLinear)) or bool(list(m.parameters(recurse=False))) for m in head.modules()
+        )
+        if k != 1:
+            fail("deep", got=k)
         head.train()
-        if torch.equal(head(x), head(x)): fail("dropout")
+        if torch.equal(head(x), head(x)):
+            fail("dropout")
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #51f72ae9
 def _parts(seed=0):
@@ -51,93 +74,149 @@ def _parts(seed=0):
     convs = [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
     body = nn.Sequential(*convs, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     head = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 3))
-    return body, head, torch.rand(12, 1, 10, 10), torch.arange(12)%3
+    return body, head, torch.rand(12, 1, 10, 10), torch.arange(12) % 3
 
-@exercise("frozen-step", "step!",
-    stats="The weights of the body stay, but {got} moved: a running statistic of batch norm. Nobody computes a gradient for it. In which mode is the body?",
+
+@exercise(
+    "frozen-step",
+    "step!",
+    stats=(
+        "The weights of the body stay, but {got} moved: a running statistic of batch norm. Nobody computes a gradient "
+        "for it. In which mode is the body?"
+    ),
     weights="{got} moved, a weight of the body. No gradient should get there.",
-    stale="{got} moved although your step computes no gradient for it. It had one from before, and opt.step() used it. When are gradients cleared?",
+    stale=(
+        "{got} moved although your step computes no gradient for it. It had one from before, and opt.step() used it. "
+        "When are gradients cleared?"
+    ),
     eval="The head did not train as it should: its batch norm is in evaluation mode. Only the body should be.",
     still="The weights of the head have not moved. A step needs a loss, loss.backward() and opt.step().",
-    piled="The gradients of the head pile up from step to step. Clear them before loss.backward().")
+    piled="The gradients of the head pile up from step to step. Clear them before loss.backward().",
+)
 def _(ans):
     def tried(stale):
-        body, head, x, y = _parts()
-        opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=.1, momentum=.9)
+        body, head, *data = _parts()
+        opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1, momentum=0.9)
         if stale:
-            for p in body.parameters(): p.grad = torch.ones_like(p)
+            for p in body.parameters():
+                p.grad = torch.ones_like(p)
         b, h = tensors(body), tensors(head)
         for _ in range(2):
-            body.train(); head.eval()
-            ans.step(body, head, x, y, opt)
+            body.train()
+            head.eval()
+            ans.step(body, head, *data, opt)
         return moved(b, body), moved(h, head), opt
+
     far, near_, opt = tried(False)
     names = dict(_parts()[0].named_parameters())
-    if w := [k for k in far if k in names]: fail("weights", got=f"body.{w[0]}")
-    if far: fail("stats", got=f"body.{far[0]}")
-    if not [k for k in near_ if k.startswith("1.")]: fail("still")
-    if not [k for k in near_ if "running" in k]: fail("eval")
-    if far := tried(True)[0]: fail("stale", got=f"body.{far[0]}")
-    body, head, x, y = _parts()
-    opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.)
+    if w := [k for k in far if k in names]:
+        fail("weights", got=f"body.{w[0]}")
+    if far:
+        fail("stats", got=f"body.{far[0]}")
+    if not [k for k in near_ if k.startswith("1.")]:
+        fail("still")
+    if not [k for k in near_ if "running" in k]:
+        fail("eval")
+    if far := tried(True)[0]:
+        fail("stale", got=f"body.{far[0]}")
+    body, head, *data = _parts()
+    opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.0)
     grads = []
     for _ in range(2):
-        body.train(); head.train()
-        ans.step(body, head, x, y, opt)
+        body.train()
+        head.train()
+        ans.step(body, head, *data, opt)
         grads.append([p.grad.clone() for p in head.parameters() if p.grad is not None])
-    if grads[0] and torch.allclose(grads[1][-1], 2*grads[0][-1], rtol=.1, atol=1e-7): fail("piled")
+    if grads[0] and torch.allclose(grads[1][-1], 2 * grads[0][-1], rtol=0.1, atol=1e-7):
+        fail("piled")
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #96b65af1
-@exercise("frozen-trap", "freeze_body!",
-    once="Right after your function the body is in evaluation mode; but {got} moved all the same. fit calls model.train() at the start of each epoch, "
-        "which undoes it.",
+@exercise(
+    "frozen-trap",
+    "freeze_body!",
+    once=(
+        "Right after your function the body is in evaluation mode; but {got} moved all the same. fit calls "
+        "model.train() at the start of each epoch, which undoes it."
+    ),
     stats="{got} moved: a running statistic of batch norm. requires_grad says nothing about those.",
     weights="{got} moved, a weight. It must not require a gradient, nor have one from before.",
-    head="The head did not move. It should train; only the body should be held.")
+    head="The head did not move. It should train; only the body should be held.",
+)
 def _(ans):
-    for arch,classes in (("resnet_mini", "017"), ("mobilenet_mini", "25")):
+    for arch, classes in (("resnet_mini", "017"), ("mobilenet_mini", "25")):
         learn = tiny_learner(arch, tiny_dls(classes), bn="train")
         learn.remove_cb(FreezeGuard)
         unfreeze(learn)
-        learn.fit(1, 1e-3)   # so that there are gradients and momentum
+        learn.fit(1, 1e-3)  # so that there are gradients and momentum
         learn.model.train()
         ans.freeze_body(learn)
         evaluating = not any(m.training for m in batch_norms(learn.model[0]).values())
         before = tensors(learn.model)
-        for _ in range(2): learn.fit(1, 1e-2)
+        for _ in range(2):
+            learn.fit(1, 1e-2)
         far = [k for k in moved(before, learn.model) if k.startswith("body.")]
         names = dict(learn.model.named_parameters())
-        if w := [k for k in far if k in names]: fail("weights", got=w[0])
-        if far: fail("once" if evaluating else "stats", got=far[0])
-        if not [k for k in moved(before, learn.model) if k.startswith("head.") and k in names]: fail("head")
+        if w := [k for k in far if k in names]:
+            fail("weights", got=w[0])
+        if far:
+            fail("once" if evaluating else "stats", got=far[0])
+        if not [k for k in moved(before, learn.model) if k.startswith("head.") and k in names]:
+            fail("head")
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #c03551b2
-@exercise("frozen-panel", "net",
+@exercise(
+    "frozen-panel",
+    "net",
     all="Everything trains. Tick the boxes of the four groups in the middle.",
     stem="The stem is frozen. It is one of the two groups that should train.",
     head="The head is frozen. It has random weights; nothing can be recognised before it has learnt.",
     middle="{got} trains, which should be frozen.",
-    stats="The weights of {got} are frozen, but its running statistics follow the batches. The panel has a choice for batch norm: frozen.")
+    stats=(
+        "The weights of {got} are frozen, but its running statistics follow the batches. The panel has a choice for "
+        "batch norm: frozen."
+    ),
+)
 def _(ans):
     learn = a_learner(ans.net, "net")
     groups, live = list(layer_groups(learn)), training_groups(learn)
-    if len(groups)<4: fail("kind", what="net should be the Learner of this exercise. Run the cell that makes it again.")
-    if live==groups: fail("all")
-    if groups[0] not in live: fail("stem")
-    if groups[-1] not in live: fail("head")
+    if len(groups) < 4:
+        fail("kind", what="net should be the Learner of this exercise. Run the cell that makes it again.")
+    if live == groups:
+        fail("all")
+    if groups[0] not in live:
+        fail("stem")
+    if groups[-1] not in live:
+        fail("head")
     for g in groups[1:-1]:
-        if g in live: fail("middle", got=g)
+        if g in live:
+            fail("middle", got=g)
     spec = learn.splitter
-    for n,m in batch_norms(learn.model).items():
+    for n, m in batch_norms(learn.model).items():
         g = spec.group_of(n)
-        if g in groups[1:-1] and not ((h := hook_of(m)) and h.holds(m)): fail("stats", got=g)
+        if g in groups[1:-1] and not ((h := hook_of(m)) and h.holds(m)):
+            fail("stats", got=g)
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #9c95ac7b
-choices("frozen-question", "All parameters of a body have requires_grad=False. Why can it still change in training?",
-    Choice("statistics", "Batch norm notes the mean and the variance of each batch, and that is no matter of gradients.",
-           "Yes. Running statistics are buffers, not parameters: the forward pass itself writes them, whenever the layer is in training mode.", right=True),
-    Choice("decay", "Weight decay changes every weight.", "It does so only for weights that have a gradient. With requires_grad=False from the start "
-        "there is none. "
-           "(With one left from before it is another matter.)"),
-    Choice("rate", "The learning rate is too high.", "Without a gradient there is nothing that a rate could be multiplied with."),
-    Choice("head", "The head sends its gradients back into the body.", "They end where nothing requires a gradient."))
+choices(
+    "frozen-question",
+    "All parameters of a body have requires_grad=False. Why can it still change in training?",
+    Choice(
+        "statistics",
+        "Batch norm notes the mean and the variance of each batch, and that is no matter of gradients.",
+        "Yes. Running statistics are buffers, not parameters: the forward pass itself writes them, whenever the layer "
+        "is in training mode.",
+        right=True,
+    ),
+    Choice(
+        "decay",
+        "Weight decay changes every weight.",
+        "It does so only for weights that have a gradient. With requires_grad=False from the start there is none. "
+        "(With one left from before it is another matter.)",
+    ),
+    Choice(
+        "rate",
+        "The learning rate is too high.",
+        "Without a gradient there is nothing that a rate could be multiplied with.",
+    ),
+    Choice("head", "The head sends its gradients back into the body.", "They end where nothing requires a gradient."),
+)

@@ -17,122 +17,230 @@ from .fixtures import a_learner, moved, tensors, tiny_learner
 __all__ = ['SLACK', 'stop_index']
 
 # %% ../../../nbs/api/course/08_lesson_4_rates.ipynb #8b7be356
-@exercise("rates-sweep", "sweep()",
-    linear="Your rates have equal steps: {got}. From 1e-7 to 1 nearly all of them would lie above 0.01. Each should be the one before times the same number.",
+@exercise(
+    "rates-sweep",
+    "sweep()",
+    linear=(
+        "Your rates have equal steps: {got}. From 1e-7 to 1 nearly all of them would lie above 0.01. Each should be "
+        "the one before times the same number."
+    ),
     count="Your function gives {got} rates where {n} are asked for.",
     ends="Your rates go from {lo:.3g} to {hi:.3g}; they should begin at {a:.3g} and end at {b:.3g}, both included.",
     falling="Your rates fall. A sweep begins with the lowest one.",
     fixed="Your function gives the same rates for two ranges that differ.",
-    other="Your rates do not rise by the same factor: from {a:.3g} to {b:.3g} they are {got}.")
+    other="Your rates do not rise by the same factor: from {a:.3g} to {b:.3g} they are {got}.",
+)
 def _(ans):
     seen = []
-    for lo,hi,n in ((1e-6, 1., 13), (1e-4, 10., 5)):
+    for lo, hi, n in ((1e-6, 1.0, 13), (1e-4, 10.0, 5)):
         got = [number(x, "A rate") for x in several(ans.sweep(lo, hi, n), "What sweep gives")]
         seen.append(got)
-        want, say = np.geomspace(lo, hi, n), dict(got=", ".join(f"{x:.3g}" for x in got[:4])+" …", n=n, a=lo, b=hi)
-        if len(got)==n and np.allclose(got, want, rtol=1e-3): continue
-        if len(seen)>1 and seen[0]==got: fail("fixed")
-        if len(got)!=n: fail("count", **{**say, "got": len(got)})
-        if np.allclose(got, want[::-1], rtol=1e-3): fail("falling")
-        if np.allclose(got, np.linspace(lo, hi, n), rtol=1e-3): fail("linear", **say)
-        if not (math.isclose(got[0], lo, rel_tol=1e-3) and math.isclose(got[-1], hi, rel_tol=1e-3)): fail("ends", **say, lo=got[0], hi=got[-1])
+        want, say = np.geomspace(lo, hi, n), dict(got=", ".join(f"{x:.3g}" for x in got[:4]) + " …", n=n, a=lo, b=hi)
+        if len(got) == n and np.allclose(got, want, rtol=1e-3):
+            continue
+        if len(seen) > 1 and seen[0] == got:
+            fail("fixed")
+        if len(got) != n:
+            fail("count", **{**say, "got": len(got)})
+        if np.allclose(got, want[::-1], rtol=1e-3):
+            fail("falling")
+        if np.allclose(got, np.linspace(lo, hi, n), rtol=1e-3):
+            fail("linear", **say)
+        if not (math.isclose(got[0], lo, rel_tol=1e-3) and math.isclose(got[-1], hi, rel_tol=1e-3)):
+            fail("ends", **say, lo=got[0], hi=got[-1])
         fail("other", **say)
+
 
 def stop_index(losses, factor=4):
     "What `rates-stop` asks for"
     best = math.inf
-    for i,v in enumerate(losses):
-        if not math.isfinite(v) or v>factor*best: return i
+    for i, v in enumerate(losses):
+        if not math.isfinite(v) or v > factor * best:
+            return i
         best = min(best, v)
     return len(losses)
 
-@exercise("rates-stop", "stop_at()",
-    start="You compare with the first loss. After it has fallen far, four times the first is much too late: compare with the lowest so far.",
-    future="You compare with the lowest loss of the whole list. While the sweep runs, what comes later is not known yet.",
-    nan="A loss is nan there, which is not a number: nan > 4 is False, so that no comparison notices it. math.isfinite does.",
+
+@exercise(
+    "rates-stop",
+    "stop_at()",
+    start=(
+        "You compare with the first loss. After it has fallen far, four times the first is much too late: compare "
+        "with the lowest so far."
+    ),
+    future=(
+        "You compare with the lowest loss of the whole list. While the sweep runs, what comes later is not known yet."
+    ),
+    nan=(
+        "A loss is nan there, which is not a number: nan > 4 is False, so that no comparison notices it. "
+        "math.isfinite does."
+    ),
     never="Where no loss is too high, your function should give len(losses), which is {want}; it gives {got}.",
-    off="Your function gives {got}, one off. Asked for is the place, counted from 0, of the first loss that is too high.",
+    off=(
+        "Your function gives {got}, one off. Asked for is the place, counted from 0, of the first loss that is too "
+        "high."
+    ),
     fixed="Your function gives the same for lists that differ.",
-    other="For the losses {losses} your function gives {got}.")
+    other="For the losses {losses} your function gives {got}.",
+)
 def _(ans):
     nan = math.nan
-    cases = [[2., 1., .5, .6, 1.9, 2.5, 2.6, 9.], [8., 4., 3., 2.9, .3, .35, .9, 1.3, 1.1, 9.], [2., 1.5, nan, 1., 3.], [2., 1.8, 1.7], [1., 1., 4.5, .1, .2]]
+    cases = [
+        [2.0, 1.0, 0.5, 0.6, 1.9, 2.5, 2.6, 9.0],
+        [8.0, 4.0, 3.0, 2.9, 0.3, 0.35, 0.9, 1.3, 1.1, 9.0],
+        [2.0, 1.5, nan, 1.0, 3.0],
+        [2.0, 1.8, 1.7],
+        [1.0, 1.0, 4.5, 0.1, 0.2],
+    ]
     gots = [number(ans.stop_at(list(c)), "What stop_at gives") for c in cases]
-    for c,got in zip(cases, gots):
+    for c, got in zip(cases, gots):
         want = stop_index(c)
-        if got==want: continue
+        if got == want:
+            continue
         say = dict(got=int(got), want=want, losses=c)
-        if len(set(gots))==1: fail("fixed")
-        if any(v!=v for v in c): fail("nan", **say)
+        if len(set(gots)) == 1:
+            fail("fixed")
+        if any(v != v for v in c):
+            fail("nan", **say)
         low = min(c)
-        if want==len(c): fail("never", **say)
-        if got==next((i for i,v in enumerate(c) if v>4*c[0]), len(c)): fail("start", **say)
-        if got==next((i for i,v in enumerate(c) if v>4*low), len(c)): fail("future", **say)
-        fail("off" if abs(got-want)==1 else "other", **say)
+        if want == len(c):
+            fail("never", **say)
+        if got == next((i for i, v in enumerate(c) if v > 4 * c[0]), len(c)):
+            fail("start", **say)
+        if got == next((i for i, v in enumerate(c) if v > 4 * low), len(c)):
+            fail("future", **say)
+        fail("off" if abs(got - want) == 1 else "other", **say)
 
 # %% ../../../nbs/api/course/08_lesson_4_rates.ipynb #9f5fdfd1
 def _sweep(end):
     def sweep(learn):
         learn.model.train()
         with torch.no_grad():
-            for p in learn.model.parameters(): p.add_(.1)
-            learn.model(torch.rand(4, 1, 28, 28))   # running statistics
-        if end is not None: raise end
-        return [3., 2., 1.]
+            for p in learn.model.parameters():
+                p.add_(0.1)
+            learn.model(torch.rand(4, 1, 28, 28))  # running statistics
+        if end is not None:
+            raise end
+        return [3.0, 2.0, 1.0]
+
     return sweep
 
-@exercise("rates-restore", "safely()",
-    alias="After a sweep that ended normally, {got} is not as it was. state_dict() does not copy: its tensors are those of the model. Copy each of them.",
+
+@exercise(
+    "rates-restore",
+    "safely()",
+    alias=(
+        "After a sweep that ended normally, {got} is not as it was. state_dict() does not copy: its tensors are those "
+        "of the model. Copy each of them."
+    ),
     buffers="The weights are back, but {got} is not: running statistics belong to the state, too.",
-    error="After a sweep that stopped with an error, {got} is not as it was. What has to happen in any case stands in finally.",
+    error=(
+        "After a sweep that stopped with an error, {got} is not as it was. What has to happen in any case stands in "
+        "finally."
+    ),
     interrupt="After Ctrl-C, {got} is not as it was. KeyboardInterrupt is no Exception; finally runs for both.",
-    swallowed="The error of the sweep has disappeared. Put the weights back and let it pass, or nobody will know that something went wrong.",
-    result="Your function should give back what sweep(learn) gives.")
+    swallowed=(
+        "The error of the sweep has disappeared. Put the weights back and let it pass, or nobody will know that "
+        "something went wrong."
+    ),
+    result="Your function should give back what sweep(learn) gives.",
+)
 def _(ans):
-    for end,what in ((None, "alias"), (RuntimeError("out of memory"), "error"), (KeyboardInterrupt(), "interrupt")):
+    for end, what in ((None, "alias"), (RuntimeError("out of memory"), "error"), (KeyboardInterrupt(), "interrupt")):
         learn = tiny_learner()
         before, got, raised = tensors(learn.model), None, False
-        try: got = ans.safely.f(learn, _sweep(end))
+        try:
+            got = ans.safely.f(learn, _sweep(end))
         except BaseException as e:
             raised = True
-            if e is not end: raise
+            if e is not end:
+                raise
         far = moved(before, learn.model)
         names = dict(learn.model.named_parameters())
         weights = [k for k in far if k in names]
-        if weights: fail(what, got=weights[0])
-        if far: fail("buffers", got=far[0])
-        if end is None and got!=[3., 2., 1.]: fail("result")
-        if end is not None and not raised: fail("swallowed")
+        if weights:
+            fail(what, got=weights[0])
+        if far:
+            fail("buffers", got=far[0])
+        if end is None and got != [3.0, 2.0, 1.0]:
+            fail("result")
+        if end is not None and not raised:
+            fail("swallowed")
 
 # %% ../../../nbs/api/course/08_lesson_4_rates.ipynb #c30d16f6
-SLACK = 4.
+SLACK = 4.0
 
-@exercise("rates-pick", "learn",
-    default="The Learner still has the rate that it was made with. Choose one in the panel, then press the button that uses it.",
-    high="{got:.1e} is too high. Where the curve is lowest the loss is about to explode; the useful rates lie well to the left of that.",
-    low="{got:.1e} is too low: there the loss has hardly begun to fall, so that training would creep.")
+
+@exercise(
+    "rates-pick",
+    "learn",
+    default=(
+        "The Learner still has the rate that it was made with. Choose one in the panel, then press the button that "
+        "uses it."
+    ),
+    high=(
+        "{got:.1e} is too high. Where the curve is lowest the loss is about to explode; the useful rates lie well to "
+        "the left of that."
+    ),
+    low="{got:.1e} is too low: there the loss has hardly begun to fall, so that training would creep.",
+)
 def _(ans):
     learn = a_learner(ans.learn, "learn")
     got = number(list(next_lrs(learn).values())[-1], "The rate of the head")
-    if not hasattr(learn.lr, "__iter__") and near(got, .001, 1e-9): fail("default")
+    if not hasattr(learn.lr, "__iter__") and near(got, 0.001, 1e-9):
+        fail("default")
     r = find_lr(learn, seeds=3, on_progress=lambda *a: None)
-    if r.suggested is None: fail("kind", what="The sweep shows nothing for this Learner. Make it anew, and run the cells of this exercise in order.")
-    if got>r.suggested*SLACK: fail("high", got=got)
-    if got<r.suggested/SLACK: fail("low", got=got)
+    if r.suggested is None:
+        fail(
+            "kind",
+            what="The sweep shows nothing for this Learner. Make it anew, and run the cells of this exercise in order.",
+        )
+    if got > r.suggested * SLACK:
+        fail("high", got=got)
+    if got < r.suggested / SLACK:
+        fail("low", got=got)
 
 # %% ../../../nbs/api/course/08_lesson_4_rates.ipynb #0177c3b4
-choices("rates-question", "Why not take the learning rate at which the loss in the sweep is lowest?",
-    Choice("edge", "It is the edge: the loss is about to rise, and in real training it would.",
-           "Yes. At the lowest point the loss has stopped falling. A rate at which it still falls fast leaves room.", right=True),
-    Choice("slow", "Training would be too slow with it.", "It would be fast, as long as it lasts. On which side of the good rates does it lie?"),
-    Choice("chance", "It is always at the same place, so it says "
-        "nothing.", "It moves with the network, the data and the seed. What happens just to the right of it?"),
-    Choice("memory", "High rates need more memory.", "The rate is one number; it takes no memory."))
+choices(
+    "rates-question",
+    "Why not take the learning rate at which the loss in the sweep is lowest?",
+    Choice(
+        "edge",
+        "It is the edge: the loss is about to rise, and in real training it would.",
+        "Yes. At the lowest point the loss has stopped falling. A rate at which it still falls fast leaves room.",
+        right=True,
+    ),
+    Choice(
+        "slow",
+        "Training would be too slow with it.",
+        "It would be fast, as long as it lasts. On which side of the good rates does it lie?",
+    ),
+    Choice(
+        "chance",
+        "It is always at the same place, so it says nothing.",
+        "It moves with the network, the data and the seed. What happens just to the right of it?",
+    ),
+    Choice("memory", "High rates need more memory.", "The rate is one number; it takes no memory."),
+)
 
-slider("rates-decades", "A sweep goes from 10 to the power of -{a} up to 10 to the power of {b} in {n} batches. How many batches are there for each "
-    "factor of ten?",
-    0, 60, .5, lambda rng: (lambda a, b, k: dict(a=a, b=b, n=k*(a+b)))(rng.choice([5, 6, 7]), rng.choice([0, 1]), rng.choice([10, 12, 15, 20])),
-    lambda f: f["n"]/(f["a"]+f["b"]), .3, "Yes. With fewer than about ten, chance in single batches hides the curve.",
-    ("minus", lambda f: f["n"]/(f["a"]-f["b"]) if f["a"]-f["b"]!=f["a"]+f["b"] else -1., "From -{a} to {b} there are more powers of ten than that."),
+slider(
+    "rates-decades",
+    "A sweep goes from 10 to the power of -{a} up to 10 to the power of {b} in {n} batches. How many batches are "
+    "there for each factor of ten?",
+    0,
+    60,
+    0.5,
+    lambda rng: (lambda a, b, k: dict(a=a, b=b, n=k * (a + b)))(
+        rng.choice([5, 6, 7]), rng.choice([0, 1]), rng.choice([10, 12, 15, 20])
+    ),
+    lambda f: f["n"] / (f["a"] + f["b"]),
+    0.3,
+    "Yes. With fewer than about ten, chance in single batches hides the curve.",
+    (
+        "minus",
+        lambda f: f["n"] / (f["a"] - f["b"]) if f["a"] - f["b"] != f["a"] + f["b"] else -1.0,
+        "From -{a} to {b} there are more powers of ten than that.",
+    ),
     ("low", None, "It is more. From -{a} to {b}, how many powers of ten are there?"),
-    ("high", None, "It is less. From -{a} to {b}, how many powers of ten are there?"))
+    ("high", None, "It is less. From -{a} to {b}, how many powers of ten are there?"),
+)

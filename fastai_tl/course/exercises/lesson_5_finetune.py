@@ -18,28 +18,46 @@ from .fixtures import tiny_dls, tiny_learner
 __all__ = ['first_groups', 'Watch']
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #bf659db0
-@exercise("finetune-rates", "rates()",
+@exercise(
+    "finetune-rates",
+    "rates()",
     turned="Your first rate is the highest. The list begins with the stem, which should change least.",
     linear="Your rates have equal steps. Each should be the next one divided by the factor.",
-    whole="Your lowest rate is the head's divided by {factor:g} once. Each group's is the next one's divided by {factor:g}, so that it adds up.",
+    whole=(
+        "Your lowest rate is the head's divided by {factor:g} once. Each group's is the next one's divided by "
+        "{factor:g}, so that it adds up."
+    ),
     count="Your function gives {got} rates for {n} groups.",
     flat="All your rates are the same.",
     fixed="Your function gives the same for two cases that differ.",
-    other="For lr={lr:g}, {n} groups and the factor {factor:g} your function gives {got}. The last one should be {lr:g}, and each before it smaller "
-        "by the factor.")
+    other=(
+        "For lr={lr:g}, {n} groups and the factor {factor:g} your function gives {got}. The last one should be "
+        "{lr:g}, and each before it smaller by the factor."
+    ),
+)
 def _(ans):
     seen = []
-    for lr,n,factor in ((.01, 5, 2.), (.003, 4, 2.6)):
+    for lr, n, factor in ((0.01, 5, 2.0), (0.003, 4, 2.6)):
         got = [number(x, "A rate") for x in several(ans.rates(lr, n, factor), "What rates gives")]
-        want, say = [lr/factor**(n-1-i) for i in range(n)], dict(lr=lr, n=n, factor=factor, got=", ".join(f"{x:.3g}" for x in got[:6]))
+        want, say = (
+            [lr / factor ** (n - 1 - i) for i in range(n)],
+            dict(lr=lr, n=n, factor=factor, got=", ".join(f"{x:.3g}" for x in got[:6])),
+        )
         seen.append(got)
-        if len(got)==n and np.allclose(got, want, rtol=1e-3): continue
-        if len(seen)>1 and seen[0]==got: fail("fixed")
-        if len(got)!=n: fail("count", **{**say, "got": len(got)})
-        if len(set(got))==1: fail("flat")
-        if np.allclose(got, want[::-1], rtol=1e-3): fail("turned")
-        if np.allclose(got[0], lr/factor, rtol=1e-3) and np.isclose(got[-1], lr): fail("whole", **say)
-        if n>2 and np.allclose(np.diff(got), got[1]-got[0], rtol=1e-3): fail("linear")
+        if len(got) == n and np.allclose(got, want, rtol=1e-3):
+            continue
+        if len(seen) > 1 and seen[0] == got:
+            fail("fixed")
+        if len(got) != n:
+            fail("count", **{**say, "got": len(got)})
+        if len(set(got)) == 1:
+            fail("flat")
+        if np.allclose(got, want[::-1], rtol=1e-3):
+            fail("turned")
+        if np.allclose(got[0], lr / factor, rtol=1e-3) and np.isclose(got[-1], lr):
+            fail("whole", **say)
+        if n > 2 and np.allclose(np.diff(got), got[1] - got[0], rtol=1e-3):
+            fail("linear")
         fail("other", **say)
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #662f0ce8
@@ -47,119 +65,216 @@ def first_groups(plan, groups):
     "Index of the first group that each stage trains; `None` for a list of layers"
     out = []
     for s in plan.expand(groups).stages:
-        if isinstance(s.train, tuple): out.append(None)
-        elif s.train=="all": out.append(0)
-        elif isinstance(s.train, int): out.append(s.train%len(groups))
-        else: out.append(len(groups)-1 if s.train=="head" else groups.index(s.train))
+        if isinstance(s.train, tuple):
+            out.append(None)
+        elif s.train == "all":
+            out.append(0)
+        elif isinstance(s.train, int):
+            out.append(s.train % len(groups))
+        else:
+            out.append(len(groups) - 1 if s.train == "head" else groups.index(s.train))
     return out
 
-@exercise("finetune-plan", "panel",
+
+@exercise(
+    "finetune-plan",
+    "panel",
     all="The first stage trains {got}. Gradual unfreezing begins with the head alone.",
     steps="From one stage to the next, {a} groups are freed at once. One more at each step is asked for.",
     end="The plan ends before everything trains.",
     back="A later stage freezes again what an earlier one has freed.",
-    flat="Every group gets the same rate. Earlier groups should be slower: lr_decay is the factor from one group to the one before.",
+    flat=(
+        "Every group gets the same rate. Earlier groups should be slower: lr_decay is the factor from one group to "
+        "the one before."
+    ),
     factor="The rates fall by a factor of {got:g} from group to group; 2.6 is asked for.",
-    lists="A stage trains a list of layers. Use groups, from the head back.")
+    lists="A stage trains a list of layers. Use groups, from the head back.",
+)
 def _(ans):
     plan = getattr(ans.panel, "plan", None)
-    if not isinstance(plan, Plan): fail("kind", what="panel should be the PlanPanel of this exercise. Run the cell that makes it.")
+    if not isinstance(plan, Plan):
+        fail("kind", what="panel should be the PlanPanel of this exercise. Run the cell that makes it.")
     groups = list(layer_groups(ans.panel.learn))
     firsts = first_groups(plan, groups)
-    if None in firsts: fail("lists")
-    if firsts[0]!=len(groups)-1: fail("all", got="everything" if firsts[0]==0 else f"everything from {groups[firsts[0]]} on")
-    for a,b in zip(firsts, firsts[1:]):
-        if b>a: fail("back")
-        if a-b>1: fail("steps", a=a-b)
-    if firsts[-1]: fail("end")
-    decays = {s.lr_decay for s in plan.stages if s.train!="head"}
-    if decays=={1.}: fail("flat")
-    if decays!={2.6}: fail("factor", got=next(d for d in decays if d!=2.6))
+    if None in firsts:
+        fail("lists")
+    if firsts[0] != len(groups) - 1:
+        fail("all", got="everything" if firsts[0] == 0 else f"everything from {groups[firsts[0]]} on")
+    for a, b in zip(firsts, firsts[1:]):
+        if b > a:
+            fail("back")
+        if a - b > 1:
+            fail("steps", a=a - b)
+    if firsts[-1]:
+        fail("end")
+    decays = {s.lr_decay for s in plan.stages if s.train != "head"}
+    if decays == {1.0}:
+        fail("flat")
+    if decays != {2.6}:
+        fail("factor", got=next(d for d in decays if d != 2.6))
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #1001390c
-@exercise("finetune-lpft", "my_plan()",
+@exercise(
+    "finetune-lpft",
+    "my_plan()",
     first="The first stage trains more than the head: {got}.",
     second="The last stage should train everything; it trains {got}.",
     one="A probe, and then everything: that takes two stages.",
-    high="The rate of the last stage is {got:.3g} for lr={lr:g}. A head that fits already needs only small corrections: at most a tenth of lr.",
+    high=(
+        "The rate of the last stage is {got:.3g} for lr={lr:g}. A head that fits already needs only small "
+        "corrections: at most a tenth of lr."
+    ),
     probe="The probe trains with {got:.3g}; it should get lr, which is {lr:g}.",
-    stats="In the last stage the running statistics of the body follow the batches. hold_stats=True keeps those of the pretraining.",
-    fixed="Your plan has the same rates for two values of lr.")
+    stats=(
+        "In the last stage the running statistics of the body follow the batches. hold_stats=True keeps those of the "
+        "pretraining."
+    ),
+    fixed="Your plan has the same rates for two values of lr.",
+)
 def _(ans):
     groups, seen = ["stem", "middle", "head"], []
-    for lr in (.004, .01):
+    for lr in (0.004, 0.01):
         plan = of_type(ans.my_plan(lr), Plan, "What my_plan gives", "a Plan")
         stages = plan.stages
-        if len(stages)<2: fail("one")
-        try: firsts = first_groups(plan, groups)
-        except ValueError: firsts = [None]
-        if firsts[0]!=2: fail("first", got=repr(stages[0].train))
-        if firsts[-1]!=0: fail("second", got=repr(stages[-1].train))
+        if len(stages) < 2:
+            fail("one")
+        try:
+            firsts = first_groups(plan, groups)
+        except ValueError:
+            firsts = [None]
+        if firsts[0] != 2:
+            fail("first", got=repr(stages[0].train))
+        if firsts[-1] != 0:
+            fail("second", got=repr(stages[-1].train))
         rates = []
         for s in stages:
             by = same_by(s.lr)
-            r = rates[-1]/by if by and rates else top_rate(s.lr)
-            if isinstance(r, str): fail("kind", what=f"The stage {s.name!r} finds its rate itself; here it should follow from lr.")
+            r = rates[-1] / by if by and rates else top_rate(s.lr)
+            if isinstance(r, str):
+                fail("kind", what=f"The stage {s.name!r} finds its rate itself; here it should follow from lr.")
             rates.append(number(r, "A rate"))
-        if seen==rates: fail("fixed")
+        if seen == rates:
+            fail("fixed")
         seen = rates
-        if abs(rates[0]/lr-1)>.01: fail("probe", got=rates[0], lr=lr)
-        if rates[-1]>lr/10*1.001: fail("high", got=rates[-1], lr=lr)
-        if not stages[-1].hold_stats: fail("stats")
+        if abs(rates[0] / lr - 1) > 0.01:
+            fail("probe", got=rates[0], lr=lr)
+        if rates[-1] > lr / 10 * 1.001:
+            fail("high", got=rates[-1], lr=lr)
+        if not stages[-1].hold_stats:
+            fail("stats")
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #f6e54a8e
 class Watch(Callback):
     "Notes for each batch: whether the first group trains, and the rates of all groups"
+
     order = 70
-    def __init__(self): self.seen = []
+
+    def __init__(self):
+        self.seen = []
+
     def after_step(self):
         ps = list(layer_groups(self.learn).values())
-        self.seen.append((any(p.requires_grad and p.ndim>1 for p in ps[0]), any(p.requires_grad for p in ps[-1]), [float(h["lr"]) for h in self.opt.hypers]))
+        self.seen.append(
+            (
+                any(p.requires_grad and p.ndim > 1 for p in ps[0]),
+                any(p.requires_grad for p in ps[-1]),
+                [float(h["lr"]) for h in self.opt.hypers],
+            )
+        )
 
-@exercise("finetune-order", "fine_tune!",
+
+@exercise(
+    "finetune-order",
+    "fine_tune!",
     nothing_trained="Nothing was trained. Call learn.fit_one_cycle, learn.fit or run_plan.",
-    at_once="The body trains from the first batch on, while the head is still random: its first, large corrections go through all of the body.",
+    at_once=(
+        "The body trains from the first batch on, while the head is still random: its first, large corrections go "
+        "through all of the body."
+    ),
     short="The head was alone for {got} batches; give it at least one epoch, which is {n}.",
     never="The body never trains. After the head, everything should.",
-    flat="When everything trains, the stem's rate is {a:.2g} and the head's {b:.2g}. The stem should get at most a tenth of the head's.",
+    flat=(
+        "When everything trains, the stem's rate is {a:.2g} and the head's {b:.2g}. The stem should get at most a "
+        "tenth of the head's."
+    ),
     turned="When everything trains, the stem's rate ({a:.2g}) is higher than the head's ({b:.2g}).",
     high="When everything trains, the head's rate goes up to {b:.2g}, above lr={lr:g}.",
-    head="In the second part the head is frozen. Everything should train there.")
+    head="In the second part the head is frozen. Everything should train there.",
+)
 def _(ans):
-    lr = .004
+    lr = 0.004
     for arch in ("resnet_mini", "vgg_mini"):
         learn = tiny_learner(arch, tiny_dls("017", 8, 3))
         watch = Watch()
         learn.add_cb(watch)
         ans.fine_tune(learn, lr)
         seen, n = watch.seen, len(learn.dls.train)
-        if not seen: fail("nothing_trained")
-        alone = next((i for i,(first,_,_) in enumerate(seen) if first), len(seen))
-        if not alone: fail("at_once")
-        if alone==len(seen): fail("never")
-        if alone<n: fail("short", got=alone, n=n)
+        if not seen:
+            fail("nothing_trained")
+        alone = next((i for i, (first, _, _) in enumerate(seen) if first), len(seen))
+        if not alone:
+            fail("at_once")
+        if alone == len(seen):
+            fail("never")
+        if alone < n:
+            fail("short", got=alone, n=n)
         later = [o for o in seen if o[0]]
-        if not later[0][1]: fail("head")
+        if not later[0][1]:
+            fail("head")
         a, b = max(o[2][0] for o in later), max(o[2][-1] for o in later)
-        if a>b*1.001: fail("turned", a=a, b=b)
-        if a>b/10*1.001: fail("flat", a=a, b=b)
-        if b>lr*1.01: fail("high", b=b, lr=lr)
+        if a > b * 1.001:
+            fail("turned", a=a, b=b)
+        if a > b / 10 * 1.001:
+            fail("flat", a=a, b=b)
+        if b > lr * 1.01:
+            fail("high", b=b, lr=lr)
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #f2412cbb
-choices("finetune-question", "On which task is fine-tuning the whole network most likely to do harm?",
-    Choice("near", "Few pictures, and much like those of the pretraining.",
-           "Yes. The features fit already, and a few pictures can only distort them (Kumar and others, 2022, show it for pictures unlike those "
-           "trained on).", right=True),
-    Choice("far", "Many pictures, and quite unlike those of the "
-        "pretraining.", "That is where it helps most: the features have to change, and there is enough to change them by."),
-    Choice("many", "Many pictures, and much like those of the pretraining.", "With many pictures there is little danger; it may bring a few points."),
-    Choice("digits", "The digits of this lesson.", "There it did no harm as long as the rate was small, and often helped: what the mini net had seen "
-        "were clothes."))
+choices(
+    "finetune-question",
+    "On which task is fine-tuning the whole network most likely to do harm?",
+    Choice(
+        "near",
+        "Few pictures, and much like those of the pretraining.",
+        "Yes. The features fit already, and a few pictures can only distort them (Kumar and others, 2022, show it for "
+        "pictures unlike those trained on).",
+        right=True,
+    ),
+    Choice(
+        "far",
+        "Many pictures, and quite unlike those of the pretraining.",
+        "That is where it helps most: the features have to change, and there is enough to change them by.",
+    ),
+    Choice(
+        "many",
+        "Many pictures, and much like those of the pretraining.",
+        "With many pictures there is little danger; it may bring a few points.",
+    ),
+    Choice(
+        "digits",
+        "The digits of this lesson.",
+        "There it did no harm as long as the rate was small, and often helped: what the mini net had seen were "
+        "clothes.",
+    ),
+)
 
-slider("finetune-times", "Rates fall by a factor of {factor} from group to group, and there are {n} groups. How many times slower is the stem than the head?",
-    0, 250, 1, lambda rng: dict(factor=2, n=rng.choice([5, 6, 7])), lambda f: f["factor"]**(f["n"]-1), .6,
+slider(
+    "finetune-times",
+    "Rates fall by a factor of {factor} from group to group, and there are {n} groups. How many times slower is the "
+    "stem than the head?",
+    0,
+    250,
+    1,
+    lambda rng: dict(factor=2, n=rng.choice([5, 6, 7])),
+    lambda f: f["factor"] ** (f["n"] - 1),
+    0.6,
     "Yes: {n} groups, and one step fewer than that between the first and the last.",
-    ("groups", lambda f: f["factor"]**f["n"], "Nearly. How many steps are there between the first and the last of {n} groups?"),
-    ("sum", lambda f: f["factor"]*(f["n"]-1), "The factors multiply; they do not add up."),
+    (
+        "groups",
+        lambda f: f["factor"] ** f["n"],
+        "Nearly. How many steps are there between the first and the last of {n} groups?",
+    ),
+    ("sum", lambda f: f["factor"] * (f["n"] - 1), "The factors multiply; they do not add up."),
     ("low", None, "It is more: each step multiplies by {factor}."),
-    ("high", None, "It is less: each step multiplies by {factor}."))
+    ("high", None, "It is less: each step multiplies by {factor}."),
+)

@@ -21,117 +21,221 @@ from .fixtures import a_learner, tiny_dls, tiny_learner
 __all__ = ['root_of']
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #b792a3ac
-@exercise("evaluate-interval", "interval()",
+@exercise(
+    "evaluate-interval",
+    "interval()",
     percent="Your interval goes from {lo:.3g} to {hi:.3g}. Shares are numbers from 0 to 1.",
     order="The first number ({lo:.3g}) is above the second ({hi:.3g}). Lowest first.",
-    beyond="For {right} right of {n} your interval goes from {lo:.3f} to {hi:.3f}. No share is below 0 or above 1; use Wilson's formula, which keeps to that.",
-    none="For {right} right of {n} your interval has no width, as if we were certain. With {n} pictures we are not; Wilson's formula knows that.",
+    beyond=(
+        "For {right} right of {n} your interval goes from {lo:.3f} to {hi:.3f}. No share is below 0 or above 1; use "
+        "Wilson's formula, which keeps to that."
+    ),
+    none=(
+        "For {right} right of {n} your interval has no width, as if we were certain. With {n} pictures we are not; "
+        "Wilson's formula knows that."
+    ),
     narrow="Your interval is too narrow by a factor of about two: it covers 68 %, where 95 % are asked for.",
     fixed="Your function gives the same interval whatever it is given.",
-    other="For {right} right of {n} your interval goes from {lo:.3f} to {hi:.3f}; that is not near to the one that covers 95 %.")
+    other=(
+        "For {right} right of {n} your interval goes from {lo:.3f} to {hi:.3f}; that is not near to the one that "
+        "covers 95 %."
+    ),
+)
 def _(ans):
     seen = []
-    for right,n in ((70, 100), (400, 1000), (3, 40), (20, 20), (0, 12)):
+    for right, n in ((70, 100), (400, 1000), (3, 40), (20, 20), (0, 12)):
         lo, hi = (number(x, "A bound") for x in several(ans.interval(right, n), "What interval gives", 2))
         a, b = wilson(right, n)
         say = dict(lo=lo, hi=hi, right=right, n=n)
         seen.append((lo, hi))
-        if abs(lo-a)<.012 and abs(hi-b)<.012: continue
-        if lo>hi: fail("order", **say)
-        if hi>1.5 and near(hi, 100*b, .05): fail("percent", **say)
-        if len(seen)>1 and len(set(seen))==1: fail("fixed")
-        if lo==hi: fail("none", **say)
-        if lo<-1e-9 or hi>1+1e-9: fail("beyond", **say)
-        if .4<(hi-lo)/(b-a)<.62: fail("narrow", **say)
+        if abs(lo - a) < 0.012 and abs(hi - b) < 0.012:
+            continue
+        if lo > hi:
+            fail("order", **say)
+        if hi > 1.5 and near(hi, 100 * b, 0.05):
+            fail("percent", **say)
+        if len(seen) > 1 and len(set(seen)) == 1:
+            fail("fixed")
+        if lo == hi:
+            fail("none", **say)
+        if lo < -1e-9 or hi > 1 + 1e-9:
+            fail("beyond", **say)
+        if 0.4 < (hi - lo) / (b - a) < 0.62:
+            fail("narrow", **say)
         fail("other", **say)
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #787cd33b
-def root_of(p): return p.parent.name, name_root(Path(p).stem)
+def root_of(p):
+    return p.parent.name, name_root(Path(p).stem)
 
-@exercise("evaluate-leak", "split()",
-    leak="{n} of {total} validation pictures show a drawing that is also in the training part, such as {a} and {b}. Deal out drawings, not files.",
+
+@exercise(
+    "evaluate-leak",
+    "split()",
+    leak=(
+        "{n} of {total} validation pictures show a drawing that is also in the training part, such as {a} and {b}. "
+        "Deal out drawings, not files."
+    ),
     lost="Some of the pictures are in neither part, or in both. Each belongs to exactly one.",
     empty="One of the parts has no pictures.",
     classes="The class {got} has no pictures in the {part} part. Split each class by itself.",
     size="{share:.0%} of the pictures validate. Take about a fifth.",
-    paths="The parts should be lists of the paths that your function was given.")
+    paths="The parts should be lists of the paths that your function was given.",
+)
 def _(ans):
     root = sample_path("clipart")
     for names in (("bug", "fruit"), ("bird", "mammal", "vehicle")):
-        paths = sorted(p for c in names for p in (root/c).glob("*.jpg"))
+        paths = sorted(p for c in names for p in (root / c).glob("*.jpg"))
         train, valid = (several(o, "A part") for o in several(ans.split(list(paths)), "What split gives", 2))
-        if not all(isinstance(p, (str, Path)) for p in (*train, *valid)): fail("paths")
+        if not all(isinstance(p, (str, Path)) for p in (*train, *valid)):
+            fail("paths")
         train, valid = [Path(p) for p in train], [Path(p) for p in valid]
-        if not train or not valid: fail("empty")
-        if Counter(train+valid)!=Counter(paths): fail("lost")
+        if not train or not valid:
+            fail("empty")
+        if Counter(train + valid) != Counter(paths):
+            fail("lost")
         where = {root_of(p): p for p in train}
         leaks = [p for p in valid if root_of(p) in where]
-        if leaks: fail("leak", n=len(leaks), total=len(valid), a=where[root_of(leaks[0])].name, b=leaks[0].name)
-        for part,ps in (("training", train), ("validation", valid)):
+        if leaks:
+            fail("leak", n=len(leaks), total=len(valid), a=where[root_of(leaks[0])].name, b=leaks[0].name)
+        for part, ps in (("training", train), ("validation", valid)):
             for c in names:
-                if c not in {p.parent.name for p in ps}: fail("classes", got=c, part=part)
-        if not .08<=(share := len(valid)/len(paths))<=.45: fail("size", share=share)
+                if c not in {p.parent.name for p in ps}:
+                    fail("classes", got=c, part=part)
+        if not 0.08 <= (share := len(valid) / len(paths)) <= 0.45:
+            fail("size", share=share)
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #4a155f45
-@exercise("evaluate-panel", "learn", "worst",
+@exercise(
+    "evaluate-panel",
+    "learn",
+    "worst",
     right="The network is right about {got}. A mistake is asked for.",
     train="{got} is a picture that was trained on. Only validation pictures count here.",
-    unsure="{got} is one of those that the network is least sure of. Asked for is the one that it was most sure of, and wrong about: look under the "
-        "other heading.",
+    unsure=(
+        "{got} is one of those that the network is least sure of. Asked for is the one that it was most sure of, and "
+        "wrong about: look under the other heading."
+    ),
     less="{got} is a mistake, but there is a worse one: a picture whose true class got an even smaller probability.",
-    names="There is no picture {got} among those of learn. Copy the name of the file, as in \"eagle_01.jpg\".")
+    names="There is no picture {got} among those of learn. Copy the name of the file, as in \"eagle_01.jpg\".",
+)
 def _(ans):
     learn = a_learner(ans.learn, "learn")
-    got = Path(ans.worst).name if isinstance(ans.worst, (str, Path)) else fail("kind", what="worst should be the name of a file, in quotation marks.")
-    with quiet(learn): ev = evaluate(learn, on_progress=lambda *a: None)
-    mine = [i for i,p in enumerate(ev.items) if Path(p).name==got]
-    if not mine: fail("train" if got in {Path(p).name for p in learn.dls.train_ds.items} else "names", got=got)
+    got = (
+        Path(ans.worst).name
+        if isinstance(ans.worst, (str, Path))
+        else fail("kind", what="worst should be the name of a file, in quotation marks.")
+    )
+    with quiet(learn):
+        ev = evaluate(learn, on_progress=lambda *a: None)
+    mine = [i for i, p in enumerate(ev.items) if Path(p).name == got]
+    if not mine:
+        fail("train" if got in {Path(p).name for p in learn.dls.train_ds.items} else "names", got=got)
     wrong = ev.worst(len(ev.items))
-    if not wrong: fail("kind", what="This network makes no mistake at all on its validation pictures. Run the cells of the lesson in order.")
-    place = next((k for k,m in enumerate(wrong) if m.index in mine), None)
-    if place==0: return
-    if any(m.index in mine for m in ev.uncertain(3)): fail("unsure", got=got)
+    if not wrong:
+        fail(
+            "kind",
+            what=(
+                "This network makes no mistake at all on its validation pictures. Run the cells of the lesson in order."
+            ),
+        )
+    place = next((k for k, m in enumerate(wrong) if m.index in mine), None)
+    if place == 0:
+        return
+    if any(m.index in mine for m in ev.uncertain(3)):
+        fail("unsure", got=got)
     fail("right" if place is None else "less", got=got)
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #1479ddc7
-@exercise("evaluate-deploy", "deploy()",
-    empty="There is no exported model in the folder that your function was given: manifest.json is missing. export(learn, folder) writes one.",
+@exercise(
+    "evaluate-deploy",
+    "deploy()",
+    empty=(
+        "There is no exported model in the folder that your function was given: manifest.json is missing. "
+        "export(learn, folder) writes one."
+    ),
     learner="Your function gives back the Learner. What runs elsewhere is what load_predictor reads from the folder.",
     pickle="There is a pickle in the folder ({got}). It runs code when it is opened; export writes none.",
     kind_of="What your function gives has no .predict, so that nobody can ask it. See load_predictor.",
-    differs="For one picture the Learner says {a}, and what came out of your folder says {b}. Is it the model that your function was given?")
+    differs=(
+        "For one picture the Learner says {a}, and what came out of your folder says {b}. Is it the model that your "
+        "function was given?"
+    ),
+)
 def _(ans):
-    for arch,classes,seed in (("resnet_mini", "017", 0), ("mobilenet_mini", "25", 1)):
+    for arch, classes, seed in (("resnet_mini", "017", 0), ("mobilenet_mini", "25", 1)):
         learn = tiny_learner(arch, tiny_dls(classes, 6, 6), seed)
         with tempfile.TemporaryDirectory() as d:
-            folder = Path(d)/"model"
+            folder = Path(d) / "model"
             got = ans.deploy(learn, folder)
-            if isinstance(got, Learner): fail("learner")
+            if isinstance(got, Learner):
+                fail("learner")
             files = [p for p in Path(d).rglob("*") if p.is_file()]
-            if bad := [p.name for p in files if p.suffix in (".pkl", ".pickle", ".pth", ".pt")]: fail("pickle", got=bad[0])
-            if not any(p.suffix==".json" and p.is_relative_to(folder) for p in files): fail("empty")
-            if not isinstance(got, AnyPredictor) and not hasattr(got, "predict"): fail("kind_of")
-            with quiet(learn): ev = evaluate(learn, on_progress=lambda *a: None)
+            if bad := [p.name for p in files if p.suffix in (".pkl", ".pickle", ".pth", ".pt")]:
+                fail("pickle", got=bad[0])
+            if not any(p.suffix == ".json" and p.is_relative_to(folder) for p in files):
+                fail("empty")
+            if not isinstance(got, AnyPredictor) and not hasattr(got, "predict"):
+                fail("kind_of")
+            with quiet(learn):
+                ev = evaluate(learn, on_progress=lambda *a: None)
             for i in range(0, len(ev.items), 3):
                 a, out = ev.vocab[ev.preds[i]], got.predict(ev.items[i])
                 b = getattr(out, "label", out)
-                if str(b)!=a and ev.confidence[i]>1/len(ev.vocab)+.02: fail("differs", a=a, b=b)
+                if str(b) != a and ev.confidence[i] > 1 / len(ev.vocab) + 0.02:
+                    fail("differs", a=a, b=b)
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #60029fdc
-choices("evaluate-question", "Network A gets 60 % with the 95 % interval 51 % to 68 %, network B 56 % with 47 % to 64 %, on the same 128 pictures. "
-    "What can be said?",
-    Choice("open", "Not enough to say which is better; more pictures, or several runs of both, would tell.",
-           "Yes. Four points are five pictures of 128. Compared picture by picture the same data says a little more, yet five pictures "
-           "remain few.", right=True),
-    Choice("a", "A is better: 60 is more than 56.", "On these 128 pictures, yes. On the next 128 it may be the other way round: the intervals overlap widely."),
-    Choice("same", "They are equally good.", "That is not shown, either. B may be better by several points, or A by more than ten."),
-    Choice("95", "A is better with a probability of 95 %.", "Each interval is about one network alone. It says nothing of this kind about the difference."))
+choices(
+    "evaluate-question",
+    "Network A gets 60 % with the 95 % interval 51 % to 68 %, network B 56 % with 47 % to 64 %, on the same 128 "
+    "pictures. What can be said?",
+    Choice(
+        "open",
+        "Not enough to say which is better; more pictures, or several runs of both, would tell.",
+        "Yes. Four points are five pictures of 128. Compared picture by picture the same data says a little more, yet "
+        "five pictures remain few.",
+        right=True,
+    ),
+    Choice(
+        "a",
+        "A is better: 60 is more than 56.",
+        "On these 128 pictures, yes. On the next 128 it may be the other way round: the intervals overlap widely.",
+    ),
+    Choice(
+        "same",
+        "They are equally good.",
+        "That is not shown, either. B may be better by several points, or A by more than ten.",
+    ),
+    Choice(
+        "95",
+        "A is better with a probability of 95 %.",
+        "Each interval is about one network alone. It says nothing of this kind about the difference.",
+    ),
+)
 
-slider("evaluate-need", "A network is right about half of the time. How many validation pictures do you need so that the 95 % interval reaches {x} "
-    "points to either side?",
-    0, 1200, 1, lambda rng: dict(x=rng.choice([4, 5, 8, 10])), lambda f: 1.96**2*.25/(f["x"]/100)**2, 12,
-    "Yes: 1.96 standard errors are {x} points, and a standard error is the root of 0.25/n. Half the width needs four times the pictures.",
-    ("sigma", lambda f: .25/(f["x"]/100)**2, "That is one standard error, which covers 68 %. For 95 % it takes 1.96 of them."),
-    ("width", lambda f: 1.96**2*.25/(2*f["x"]/100)**2, "That many give twice {x} points to either side. Half the width needs four times as many."),
+slider(
+    "evaluate-need",
+    "A network is right about half of the time. How many validation pictures do you need so that the 95 % interval "
+    "reaches {x} points to either side?",
+    0,
+    1200,
+    1,
+    lambda rng: dict(x=rng.choice([4, 5, 8, 10])),
+    lambda f: 1.96**2 * 0.25 / (f["x"] / 100) ** 2,
+    12,
+    "Yes: 1.96 standard errors are {x} points, and a standard error is the root of 0.25/n. Half the width needs four "
+    "times the pictures.",
+    (
+        "sigma",
+        lambda f: 0.25 / (f["x"] / 100) ** 2,
+        "That is one standard error, which covers 68 %. For 95 % it takes 1.96 of them.",
+    ),
+    (
+        "width",
+        lambda f: 1.96**2 * 0.25 / (2 * f["x"] / 100) ** 2,
+        "That many give twice {x} points to either side. Half the width needs four times as many.",
+    ),
     ("low", None, "It is more. A standard error is the root of p(1-p)/n; 1.96 of them should be {x} points."),
-    ("high", None, "It is less. A standard error is the root of p(1-p)/n; 1.96 of them should be {x} points."))
+    ("high", None, "It is less. A standard error is the root of p(1-p)/n; 1.96 of them should be {x} points."),
+)

@@ -21,121 +21,213 @@ from .fixtures import a_learner, tiny_dls, tiny_learner
 __all__ = ['MIN_TRAIN', 'MIN_VALID', 'labels_of', 'lazy', 'made_up']
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #8b392ee9
-MIN_TRAIN, MIN_VALID = 8, 4   # pictures of each class
+MIN_TRAIN, MIN_VALID = 8, 4  # pictures of each class
+
 
 def labels_of(ds) -> list[int]:
     "Class index of each picture"
     return [int(y) for y in ds.tls[1]]
 
-@exercise("project-data", "dls",
+
+@exercise(
+    "project-data",
+    "dls",
     classes="There is one class only. Telling apart takes two at least: one subfolder for each.",
-    train="The class {got} has {n} training pictures. Fewer than {least} are too few to learn from: add pictures, or leave the class out.",
-    valid="The class {got} has {n} validation pictures. With fewer than {least} its accuracy is a matter of luck: add pictures, or raise valid_pct.",
+    train=(
+        "The class {got} has {n} training pictures. Fewer than {least} are too few to learn from: add pictures, or "
+        "leave the class out."
+    ),
+    valid=(
+        "The class {got} has {n} validation pictures. With fewer than {least} its accuracy is a matter of luck: add "
+        "pictures, or raise valid_pct."
+    ),
     copies="Some pictures are in the training and in the validation part: {what}",
-    doctor="The doctor says: {what}")
+    doctor="The doctor says: {what}",
+)
 def _(ans):
     dls = of_type(ans.dls, DataLoaders, "dls", "DataLoaders, as folder_dls gives them")
     names = list(dls.vocab)
-    if len(names)<2: fail("classes")
-    for part,ds,least in (("train", dls.train_ds, MIN_TRAIN), ("valid", dls.valid_ds, MIN_VALID)):
+    if len(names) < 2:
+        fail("classes")
+    for part, ds, least in (("train", dls.train_ds, MIN_TRAIN), ("valid", dls.valid_ds, MIN_VALID)):
         n = Counter(labels_of(ds))
-        for i,c in enumerate(names):
-            if n[i]<least: fail(part, got=c, n=n[i], least=least)
+        for i, c in enumerate(names):
+            if n[i] < least:
+                fail(part, got=c, n=n[i], least=least)
     found = diagnose(dls)
-    for f in (*found.stops, *found.warnings): fail("copies" if f.code=="duplicates" else "doctor", what=f.what)
+    for f in (*found.stops, *found.warnings):
+        fail("copies" if f.code == "duplicates" else "doctor", what=f.what)
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #e39bec9b
 def lazy(dls) -> float:
     "Share of the validation pictures that are of the most frequent training class"
     train, valid = labels_of(dls.train_ds), labels_of(dls.valid_ds)
-    return valid.count(Counter(train).most_common(1)[0][0])/len(valid)
+    return valid.count(Counter(train).most_common(1)[0][0]) / len(valid)
 
-@exercise("project-model", "learn", "dls",
+
+@exercise(
+    "project-model",
+    "learn",
+    "dls",
     data="learn was made for other pictures than those in dls. Make it anew: transfer_learner(dls, …).",
     scratch="The body has random weights. This course is about pretrained ones.",
-    guess="On {n} validation pictures the interval of the accuracy reaches down to {low:.0%}, and always saying the same class gets {base:.0%}. So it "
-        "may be guessing. "
-          "Has it been trained? For long enough, at a rate that a sweep shows? Are there enough pictures?")
+    guess=(
+        "On {n} validation pictures the interval of the accuracy reaches down to {low:.0%}, and always saying the "
+        "same class gets {base:.0%}. So it may be guessing. Has it been trained? For long enough, at a rate that a "
+        "sweep shows? Are there enough pictures?"
+    ),
+)
 def _(ans):
     learn, dls = a_learner(ans.learn, "learn"), of_type(ans.dls, DataLoaders, "dls", "DataLoaders")
-    same = lambda a, b: [str(p) for p in a.items]==[str(p) for p in b.items]
-    if not same(learn.dls.train_ds, dls.train_ds) or not same(learn.dls.valid_ds, dls.valid_ds): fail("data")
-    if (getattr(learn.model, "recipe", None) or {"weights": "?"})["weights"] is None: fail("scratch")
-    with quiet(learn): ev = evaluate(learn, on_progress=lambda *a: None)
+    same = lambda a, b: [str(p) for p in a.items] == [str(p) for p in b.items]
+    if not same(learn.dls.train_ds, dls.train_ds) or not same(learn.dls.valid_ds, dls.valid_ds):
+        fail("data")
+    if (getattr(learn.model, "recipe", None) or {"weights": "?"})["weights"] is None:
+        fail("scratch")
+    with quiet(learn):
+        ev = evaluate(learn, on_progress=lambda *a: None)
     low, base = ev.interval()[0], lazy(dls)
-    if low<=base: fail("guess", n=ev.n, low=low, base=base)
+    if low <= base:
+        fail("guess", n=ev.n, low=low, base=base)
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #458aee7c
 def made_up(right, n):
     "An `Evaluation` of two classes with so many right"
-    return Evaluation(["a", "b"], np.tile([.8, .2], (n, 1)), np.array([0]*right+[1]*(n-right)))
+    return Evaluation(["a", "b"], np.tile([0.8, 0.2], (n, 1)), np.array([0] * right + [1] * (n - right)))
 
-@exercise("project-better", "better()",
-    point="For {right} of {n} right and a baseline of {base:.0%} your function says {got}. The accuracy itself is above the baseline; is all of its interval?",
-    high="For {right} of {n} right and a baseline of {base:.0%} your function says {got}. Which end of the interval has to be above it?",
+
+@exercise(
+    "project-better",
+    "better()",
+    point=(
+        "For {right} of {n} right and a baseline of {base:.0%} your function says {got}. The accuracy itself is above "
+        "the baseline; is all of its interval?"
+    ),
+    high=(
+        "For {right} of {n} right and a baseline of {base:.0%} your function says {got}. Which end of the interval "
+        "has to be above it?"
+    ),
     always="Your function says {got} whatever it is given.",
-    other="For {right} of {n} right and a baseline of {base:.0%} your function says {got}.")
+    other="For {right} of {n} right and a baseline of {base:.0%} your function says {got}.",
+)
 def _(ans):
-    cases = [(90, 100, .5), (11, 20, .5), (30, 100, .5), (58, 100, .5), (320, 400, .75), (70, 100, .66), (9, 40, .5), (6, 20, .4)]
-    gots = [bool(ans.better(made_up(r, n), b)) for r,n,b in cases]
-    for (r,n,b),got in zip(cases, gots):
+    cases = [
+        (90, 100, 0.5),
+        (11, 20, 0.5),
+        (30, 100, 0.5),
+        (58, 100, 0.5),
+        (320, 400, 0.75),
+        (70, 100, 0.66),
+        (9, 40, 0.5),
+        (6, 20, 0.4),
+    ]
+    gots = [bool(ans.better(made_up(r, n), b)) for r, n, b in cases]
+    for (r, n, b), got in zip(cases, gots):
         ev = made_up(r, n)
-        want, say = ev.interval()[0]>b, dict(right=r, n=n, base=b, got=got)
-        if got==want: continue
-        if len(set(gots))==1: fail("always", **say)
-        if gots==[made_up(r, n).accuracy>b for r,n,b in cases]: fail("point", **say)
-        if gots==[made_up(r, n).interval()[1]>b for r,n,b in cases]: fail("high", **say)
+        want, say = ev.interval()[0] > b, dict(right=r, n=n, base=b, got=got)
+        if got == want:
+            continue
+        if len(set(gots)) == 1:
+            fail("always", **say)
+        if gots == [made_up(r, n).accuracy > b for r, n, b in cases]:
+            fail("point", **say)
+        if gots == [made_up(r, n).interval()[1] > b for r, n, b in cases]:
+            fail("high", **say)
         fail("other", **say)
 
-@exercise("project-report", "report()",
-    train="Your report is about {n} pictures: those that the network was trained on. What does it do with pictures that it has not seen?",
+
+@exercise(
+    "project-report",
+    "report()",
+    train=(
+        "Your report is about {n} pictures: those that the network was trained on. What does it do with pictures that "
+        "it has not seen?"
+    ),
     keys="Your report lacks {got}.",
     percent="The accuracy in your report is {got:.4g}; use numbers from 0 to 1.",
     interval="The interval in your report goes from {lo:.3f} to {hi:.3f}; Evaluation.interval() gives another one.",
     worst="`worst` should be the file names of the three worst mistakes, the worst first.",
     fixed="Your report says the same of two networks that differ.",
-    accuracy="The accuracy in your report is {got:.3f}, which is not that on the validation pictures.")
+    accuracy="The accuracy in your report is {got:.3f}, which is not that on the validation pictures.",
+)
 def _(ans):
     seen = []
-    for arch,classes,seed in (("resnet_mini", "0178", 0), ("vgg_mini", "235", 1)):
+    for arch, classes, seed in (("resnet_mini", "0178", 0), ("vgg_mini", "235", 1)):
         learn = tiny_learner(arch, tiny_dls(classes, 6, 7), seed)
         learn.fit(1, 1e-2)
         got = of_type(ans.report(learn), dict, "What report gives", "a dict")
-        if miss := [k for k in ("accuracy", "low", "high", "n", "worst") if k not in got]: fail("keys", got=miss[0])
-        with quiet(learn): ev, tv = (evaluate(learn, dl, on_progress=lambda *a: None) for dl in (None, learn.dls.train.new(shuffle=False, drop_last=False)))
+        if miss := [k for k in ("accuracy", "low", "high", "n", "worst") if k not in got]:
+            fail("keys", got=miss[0])
+        with quiet(learn):
+            ev, tv = (
+                evaluate(learn, dl, on_progress=lambda *a: None)
+                for dl in (None, learn.dls.train.new(shuffle=False, drop_last=False))
+            )
         acc, n = number(got["accuracy"], "accuracy"), number(got["n"], "n")
         lo, hi = number(got["low"], "low"), number(got["high"], "high")
-        if seen and seen[0]==(acc, n, lo, hi): fail("fixed")
+        if seen and seen[0] == (acc, n, lo, hi):
+            fail("fixed")
         seen.append((acc, n, lo, hi))
-        if n!=ev.n and n in (tv.n, len(learn.dls.train)*learn.dls.train.bs): fail("train", n=int(n))
-        if near(acc, 100*ev.accuracy, 1e-3) and ev.accuracy>0: fail("percent", got=acc)
-        if not near(acc, ev.accuracy, 1e-3) or n!=ev.n: fail("accuracy", got=acc)
-        if not (near(lo, ev.interval()[0], 5e-3) and near(hi, ev.interval()[1], 5e-3)): fail("interval", lo=lo, hi=hi)
+        if n != ev.n and n in (tv.n, len(learn.dls.train) * learn.dls.train.bs):
+            fail("train", n=int(n))
+        if near(acc, 100 * ev.accuracy, 1e-3) and ev.accuracy > 0:
+            fail("percent", got=acc)
+        if not near(acc, ev.accuracy, 1e-3) or n != ev.n:
+            fail("accuracy", got=acc)
+        if not (near(lo, ev.interval()[0], 5e-3) and near(hi, ev.interval()[1], 5e-3)):
+            fail("interval", lo=lo, hi=hi)
         names = [Path(str(w)).name for w in several(got["worst"], "worst")]
-        if names!=[Path(m.item).name for m in ev.worst(3)]: fail("worst")
+        if names != [Path(m.item).name for m in ev.worst(3)]:
+            fail("worst")
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #fd564043
-@exercise("project-panel", "panel", "learn",
+@exercise(
+    "project-panel",
+    "panel",
+    "learn",
     start="Nothing has been trained with this panel yet. Press Start.",
     running="It is still training. Wait for the end, then run this cell again.",
     stopped="The training was stopped before its end. Start goes on from there.",
     other="The panel trains another Learner than learn. Run the cell that makes the panel again.",
-    head="The plan of the panel leaves the head frozen; nothing could be recognised.")
+    head="The plan of the panel leaves the head frozen; nothing could be recognised.",
+)
 def _(ans):
     panel = of_type(ans.panel, TrainPanel, "panel", "a TrainPanel")
     learn = a_learner(ans.learn, "learn")
-    if panel.learn is not learn: fail("other")
-    if panel.running: fail("running")
+    if panel.learn is not learn:
+        fail("other")
+    if panel.running:
+        fail("running")
     h = panel.history
-    if h is None or not h.stages: fail("start")
-    if not h.finished: fail("stopped")
+    if h is None or not h.stages:
+        fail("start")
+    if not h.finished:
+        fail("stopped")
     head = list(layer_groups(learn))[-1]
-    if all(isinstance(s.stage.train, tuple) and head not in s.stage.train for s in h.stages): fail("head")
+    if all(isinstance(s.stage.train, tuple) and head not in s.stage.train for s in h.stages):
+        fail("head")
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #e94d4568
-choices("project-question", "Your model gets 96 % on pictures that you took in one afternoon in your kitchen. What should the report say?",
-    Choice("limits", "The accuracy with its interval, and that all pictures are from one kitchen and one day.",
-           "Yes. It may have learnt your table. Whoever wants to use it elsewhere must know what it has been tried on.", right=True),
-    Choice("number", "96 %; the number speaks for itself.", "It speaks of your kitchen in the light of that afternoon."),
-    Choice("safe", "Nothing, until it reaches 99 %.", "A report on 96 % is worth having; it has to say what the number is about."),
-    Choice("works", "That it recognises these things in pictures.", "In which pictures? It has seen one table and one light."))
+choices(
+    "project-question",
+    "Your model gets 96 % on pictures that you took in one afternoon in your kitchen. What should the report say?",
+    Choice(
+        "limits",
+        "The accuracy with its interval, and that all pictures are from one kitchen and one day.",
+        "Yes. It may have learnt your table. Whoever wants to use it elsewhere must know what it has been tried on.",
+        right=True,
+    ),
+    Choice(
+        "number", "96 %; the number speaks for itself.", "It speaks of your kitchen in the light of that afternoon."
+    ),
+    Choice(
+        "safe",
+        "Nothing, until it reaches 99 %.",
+        "A report on 96 % is worth having; it has to say what the number is about.",
+    ),
+    Choice(
+        "works",
+        "That it recognises these things in pictures.",
+        "In which pictures? It has seen one table and one light.",
+    ),
+)
