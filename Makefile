@@ -7,7 +7,7 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
 PYTEST = OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
 PARALLEL = -n $(WORKERS) --dist worksteal
 # What is long and rare: `make test-PART` runs the tests with the mark PART. What each holds, and why, is in CONTRIBUTING.md.
-PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz browser_long
+PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long
 ARGS ?=
 
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
@@ -77,7 +77,7 @@ test-py: .venv/.dev chromium  ## pytest, and the panels in JupyterLab, Notebook 
 	$(PYTEST) $(PARALLEL) -m "not slow" --durations=10
 
 test-browser: .venv/.dev chromium  ## of these, those in a browser
-	$(PYTEST) tests/browser
+	$(PYTEST) tests/browser -m "not slow"
 
 chromium:
 	@if [ -n "$(CHROMIUM)" ]; then command -v "$(CHROMIUM)" > /dev/null || { echo "CHROMIUM=$(CHROMIUM): there is no such program."; exit 2; }; \

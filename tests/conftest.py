@@ -10,19 +10,7 @@ import pytest
 import torch
 
 # Parts of `make test-all`
-PARTS = (
-    "properties",
-    "accuracy",
-    "interrupts",
-    "kills",
-    "zoo",
-    "onnx",
-    "course",
-    "distributed",
-    "large",
-    "fuzz",
-    "browser_long",
-)
+PARTS = "properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long".split()
 
 
 @pytest.hookimpl(tryfirst=True)

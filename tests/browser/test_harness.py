@@ -187,6 +187,7 @@ def test_widgets_are_there_again_after_a_reload(lab, open_nb, kernel, page):
     assert abs(k.ev("lrs_of(learn)['head']") - 0.004) < 1e-9
 
 
+@pytest.mark.browser_long
 def test_notebook_7(lab, open_nb, kernel, page, shot):
     name = lab.notebook("seven.ipynb", learner_cell(), PANEL)
     open_nb(name, app="notebook")

@@ -433,6 +433,7 @@ def test_notebook_7(lab, open_nb, kernel, page, side, shot):
     shot("side-notebook7")
 
 
+@pytest.mark.browser_long
 def test_start_up_costs_little(lab, page):
     "Script time of the extension while JupyterLab starts, by the browser's profiler"
     times = []
