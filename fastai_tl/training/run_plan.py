@@ -132,7 +132,7 @@ def run_plan(
     control._attach(groups, fixed=trainer_of(learn) is not None)
     try:
         with ExitStack() as st:
-            st.enter_context(owned(learn, "run_plan", lambda: run.where)).place = run.place
+            st.enter_context(owned(learn, "run_plan", lambda: run.where, place=run.place))
             if on_progress is not None:
                 run.report = on_progress
             elif not rank():
