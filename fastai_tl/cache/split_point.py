@@ -23,6 +23,8 @@ __all__ = ['NoCache', 'Call', 'Outline', 'random_mark', 'follow', 'Cut', 'hold_r
 class NoCache(StateError):
     "Features cannot be cached, with the reason in `why`"
 
+    fields = ("why", "trains", "callback", "random")
+
     def __init__(self, why: str, **fields):
         super().__init__(f"Features cannot be cached: {why}", why=why, **fields)
 

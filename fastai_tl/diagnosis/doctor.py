@@ -30,6 +30,8 @@ __all__ = ['SEVERITIES', 'CODES', 'MAX_BYTES', 'DoctorError', 'Finding', 'Diagno
 class DoctorError(StateError):
     "Training would fail, or do nothing; has the field `findings`"
 
+    fields = ("findings",)
+
 
 SEVERITIES = ("stop", "warn", "info")
 _COLOURS = dict(stop="220,50,47,.30", warn="235,140,30,.26", info="60,130,220,.22")
