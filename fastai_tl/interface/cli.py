@@ -204,7 +204,7 @@ def predict(
     elif backend == "onnx":
         from fastai_tl.deploy.onnx_runtime import load_onnx as load
     else:
-        from fastai_tl.deploy.export import load_predictor as load
+        from fastai_tl.deploy.torch_predictor import load_predictor as load
     predictor = load(model)
     good, bad = _pictures(images)
     for why in bad:
@@ -373,7 +373,8 @@ def doctor(
     validate, a wrong normalisation.
     """
     out.print("[dim]Loading fastai and torch …[/]")
-    from fastai_tl.diagnosis.doctor import DoctorError, diagnose
+    from fastai_tl.diagnosis.findings import DoctorError
+    from fastai_tl.diagnosis.doctor import diagnose
     from fastai_tl.core.errors import KitWarning
     from fastai_tl.datasets.samples import folder_dls, sample_dls
     from fastai_tl.core.settings import load_settings
