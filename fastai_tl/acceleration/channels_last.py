@@ -17,7 +17,7 @@ __all__ = ['TOLERANCE', 'channels_last', 'runs_channels_last']
 # %% ../../nbs/api/acceleration/02_channels_last.ipynb #79679e09
 def channels_last(
     x,  # an input of a network
-):  # a plain tensor with channels last, if `x` is a batch of images in floating point; otherwise `x`, without its subclass
+) -> object:  # a batch of images in floating point with channels last, anything else as it is; tensors as plain ones
     "Lay out a batch of images, (B, C, H, W), with channels last"
     if not isinstance(x, torch.Tensor):
         return x
@@ -37,7 +37,7 @@ def runs_channels_last(
     xb: tuple,  # inputs, two items or so
     skip=(),  # modules that do not run, as their outputs are stored
 ) -> bool:
-    """Whether `model` trains on a CPU with its images laid out with channels last, and has convolutions that gain by it.
+    """Whether `model` runs and trains on a CPU with channels last, and has convolutions that gain by it.
 
     Modes, buffers and random states stay as they are
     """

@@ -421,7 +421,7 @@ def frozen_cache(
     *,
     # take Adam's steps in one go, see `FusedStep`: several times faster, and the same to 1e-6 of a step
     fused: bool = False,
-    # on a CPU, lay out what the layers that train get with channels last, see `channels_last`; the same but for rounding
+    # on a CPU, lay out what layers that train get with channels last, see `channels_last`; the same but for rounding
     quick: bool = False,
     # run dropout and stochastic depth of frozen layers as in evaluation, which makes more of the network cacheable
     hold_random: bool = False,

@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from torch import nn
 from .cache_key import CacheKey, LoaderState, WatchedTensors, item_facts, table_key
 from .feature_tables import FeatureTables
-from .items import autocast_mark, callbacks_reason, fetch, in_order, loader_reason, parts_of, peek, precision
+from .items import autocast_mark, callbacks_reason, fetch, in_order
+from .items import loader_reason, parts_of, peek, precision
 from .split_point import CallbackInterferes, NoCache, SplitPoint, find_split_point
 from .store import DiskStore, Table
 from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
@@ -193,9 +194,7 @@ def renew(self: FrozenCache) -> None:
     train = self.loaders[0]
     why, is_random = self.reason(train, True)
     if is_random and self.policy.views == 1:
-        raise NoCache(
-            f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch."
-        )
+        raise NoCache(f"training data: {why} Give views=4, say, to train on four views of each, drawn anew each epoch.")
     if why and not is_random:
         raise NoCache(f"training data: {why}")
     xb, _ = peek(learn, train)

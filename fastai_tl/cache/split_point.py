@@ -300,9 +300,7 @@ class SplitPoint:
 
     def modules(self) -> dict[str, nn.Module]:
         "All modules before the split point, by path"
-        return {
-            f"{c.path}.{n}".strip("."): m for c in self.skipped for n, m in c.module.named_modules()
-        }
+        return {f"{c.path}.{n}".strip("."): m for c in self.skipped for n, m in c.module.named_modules()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All weights and buffers that the features depend on, by path.

@@ -85,7 +85,8 @@ class Hasher:
         elif isinstance(v, types.FunctionType):
             self._text("function", v.__module__, v.__qualname__)
             self._code(v.__code__)
-            self.add(v.__defaults__, v.__kwdefaults__, *(c.cell_contents for c in v.__closure__ or () if _has_content(c)))
+            cells = [c.cell_contents for c in v.__closure__ or () if _has_content(c)]
+            self.add(v.__defaults__, v.__kwdefaults__, *cells)
         elif isinstance(v, types.MethodType):
             self.add(v.__func__, v.__self__)
         elif isinstance(v, functools.partial):
@@ -118,10 +119,10 @@ class Hasher:
 # %% ../../nbs/api/cache/03_store.ipynb #679cbf6f
 def _has_content(cell):
     try:
-        cell.cell_contents
-        return True  # noqa: B018
+        _ = cell.cell_contents
     except ValueError:
         return False
+    return True
 
 # %% ../../nbs/api/cache/03_store.ipynb #3595d875
 def _file(x):
