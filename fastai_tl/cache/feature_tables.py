@@ -5,7 +5,6 @@
 # %% ../../nbs/api/cache/05_feature_tables.ipynb #9373904f
 from __future__ import annotations
 import weakref
-import torch
 from torch import nn
 from .store import Table
 from ..core.registries import registry
