@@ -6,12 +6,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, moved, tensors
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.vision.augment import aug_transforms
 from fasttransform import Transform
-from test_feature_cache import fit, still_learner
+from helpers import QUIET, fit, moved, still_learner, tensors
 from torch import nn
 
 from fastai_tl.acceleration import channels_last as module
