@@ -14,8 +14,8 @@ from ..freezing.layer_groups import layer_groups, pinned
 from ..core.distributed import unwrap_model
 from .panel import number
 from ..training.plan import PRESETS, Plan, lr_from
-from ..training.stage import PlanError, Stage, check_stage, same_by
-from ..training.run_plan import _metric_names
+from ..training.stage import PlanError, Stage, check_stage, same_divisor
+from ..training.run_plan import metric_names
 
 # %% auto #0
 __all__ = ['SIMPLE', 'HELP', 'Reading', 'first_group', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'names_in',
@@ -31,7 +31,7 @@ class Reading:
         learn,  # a fastai `Learner`
     ):
         self.learn, m, pins = learn, unwrap_model(learn.model), set(pinned(learn) or ())
-        self.groups, self.metrics = layer_groups(learn), _metric_names(learn)
+        self.groups, self.metrics = layer_groups(learn), metric_names(learn)
         self.layers = [n for n, _ in m.named_modules() if n] + [n for n, _ in m.named_parameters()]
         self.pins = {id(p) for n, p in m.named_parameters(remove_duplicate=False) if n in pins}
         self.norms, self.bn = {id(p) for p in norm_parameters(m)}, bn_policy(learn) or "frozen"
@@ -61,7 +61,9 @@ class Reading:
         if s.train != "each":
             return [s]
         nxt = Stage(s.name + "'", "all" if after and after[0].train == "all" else "head")
-        return list(Plan((replace(s, lr="find") if same_by(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1])
+        return list(
+            Plan((replace(s, lr="find") if same_divisor(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1]
+        )
 
     def trains(
         self,
@@ -209,7 +211,7 @@ def read_lr(text):
         pairs = [o.split(":", 1) for o in text.strip("{}").split(",") if o.strip()]
         if all(len(o) == 2 for o in pairs):
             return {int(k) if (k := o[0].strip(" '\"")).isdigit() else k: read_number(o[1]) for o in pairs}
-    return text if text == "find" or same_by(text) else lr_from(text) if "slice" in text else read_number(text)
+    return text if text == "find" or same_divisor(text) else lr_from(text) if "slice" in text else read_number(text)
 
 
 def read_entry(field, raw):

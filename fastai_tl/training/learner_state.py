@@ -4,8 +4,8 @@
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #65a9b238
 from __future__ import annotations
-import random, re
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -17,56 +17,28 @@ from fastai.learner import Metric
 from fastcore.foundation import L
 from .checkpoint import Unpackable, pack, unpack
 from ..core.distributed import unwrap_loader, unwrap_model
+from ..core.random_state import RandomState
 from ..freezing.layer_groups import is_learner
 
 # %% auto #0
-__all__ = ['random_values', 'set_random_values', 'prime', 'rest_of_epoch', 'optimizer_values', 'load_optimizer',
-           'callback_values', 'load_callbacks', 'model_tensors', 'load_model_tensors', 'gradient_tensors',
-           'load_gradients', 'model_facts', 'data_facts', 'facts_differences']
-
-# %% ../../nbs/api/training/09_learner_state.ipynb #40d4579a
-def random_values(
-    loaders=(),  # `DataLoader`s whose `rng` counts too
-) -> dict:  # plain values and tensors
-    "Random states of Python, NumPy, torch, CUDA where it is in use, and the loaders"
-    return dict(
-        python=random.getstate(),
-        numpy=np.random.get_state(),
-        torch=torch.random.get_rng_state(),
-        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        loaders=[getattr(unwrap_loader(dl), "rng", random).getstate() for dl in loaders],
-    )
-
-
-def set_random_values(
-    values: dict,  # of `random_values`
-    loaders=(),  # the same loaders, in the same order
-):
-    "Put random states back"
-    random.setstate(values["python"])
-    np.random.set_state(values["numpy"])
-    torch.random.set_rng_state(values["torch"].cpu())
-    if values["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([t.cpu() for t in values["cuda"]])
-    for dl, s in zip(loaders, values["loaders"]):
-        if isinstance(getattr(unwrap_loader(dl), "rng", None), random.Random):
-            unwrap_loader(dl).rng.setstate(s)
+__all__ = ['prime', 'rest_of_epoch', 'optimizer_values', 'load_optimizer', 'callback_values', 'load_callbacks', 'model_tensors',
+           'load_model_tensors', 'gradient_tensors', 'load_gradients', 'model_facts', 'data_facts', 'facts_differences']
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #cdf26508
-def prime(loaders):
-    "Let loaders have their first look at an item; random states are put back"
-    state = random_values(loaders)
+def prime(loaders: Sequence) -> None:
+    "Let `DataLoader`s read the item from which they learn their types; random states are put back"
+    state = RandomState(loaders)
     try:
         for dl in loaders:
             if hasattr(dl, "_one_pass") and not getattr(dl, "_types", None) and len(dl.dataset):
                 dl._one_pass()
     finally:
-        set_random_values(state, loaders)
+        state.restore()
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #2f1ca87e
 @contextmanager
-def _in_place_of(obj, **methods):
-    "Methods of one object are others inside"
+def _methods_replaced(obj, **methods):
+    "Inside, `obj` has these methods in place of its own"
     old = {k: vars(obj)[k] for k in methods if k in vars(obj)}
     try:
         for k, f in methods.items():
@@ -83,16 +55,15 @@ def _in_place_of(obj, **methods):
 def rest_of_epoch(
     dl,  # a fastai `DataLoader`
     done: int,  # batches that were seen
-    at_start: dict,  # `random_values` at the epoch's start
-    now: dict,  # `random_values` at the interruption
-    loaders,  # the loaders that both hold
-):
+    at_start: RandomState,  # at the epoch's start
+    now: RandomState,  # at the interruption
+) -> Iterator:  # batches
     "Iterate over the batches of `dl` that are left"
-    set_random_values(at_start, loaders)
+    at_start.restore()
     if isinstance(dl, torch.utils.data.DataLoader):  # torch's own has no order to cut: read and drop
         for i, b in enumerate(dl):
             if i == done:
-                set_random_values(now, loaders)
+                now.restore()
             if i >= done:
                 yield b
         return
@@ -103,15 +74,15 @@ def rest_of_epoch(
 
     def batches(samples):
         if not inside["done"]:
-            set_random_values(now, loaders)
+            now.restore()
             inside["done"] = True
         if hasattr(dl, "world_size"):
             dl.i += done * (dl.bs or 1)
         yield from create(samples)
 
-    with _in_place_of(dl, get_idxs=left, create_batches=batches):
+    with _methods_replaced(dl, get_idxs=left, create_batches=batches):
         if dl.fake_l.num_workers > 0:
-            set_random_values(now, loaders)
+            now.restore()
         yield from dl
 
 # %% ../../nbs/api/training/09_learner_state.ipynb #e6a2e532

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import yaml
 from ..core.errors import FileError, did_you_mean
-from .stage import CHECKS, PlanError, Stage, check_stage, same_by, stage_values
+from .stage import CHECKS, PlanError, Stage, check_stage, same_divisor, stage_values
 
 # %% auto #0
-__all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'plan_differences', 'stage_to_plain']
+__all__ = ['PRESETS', 'Plan', 'lr_from', 'stage_from', 'shown_lr', 'plan_differences', 'stage_to_plain']
 
 # %% ../../nbs/api/training/04_plan.ipynb #ad1cd9a1
 @dataclass(frozen=True, repr=False)
@@ -47,7 +47,7 @@ class Plan:
                     field="name",
                     allowed="a name that no other stage has",
                 )
-            if same_by(s.lr) and i == 0:
+            if same_divisor(s.lr) and i == 0:
                 raise PlanError(
                     f"Stage {s.name!r}: lr={s.lr!r} is the rate of the stage before, and this is the first. Give a "
                     "number or 'find'.",
@@ -55,7 +55,7 @@ class Plan:
                     field="lr",
                     allowed="a number above 0, slice, numbers by group, or 'find'",
                 )
-            if same_by(s.lr) and isinstance(self.stages[i - 1].lr, dict):
+            if same_divisor(s.lr) and isinstance(self.stages[i - 1].lr, dict):
                 raise PlanError(
                     f"Stage {s.name!r}: lr={s.lr!r} after rates by group is not clear, as other groups may train. "
                     "Give the rates again.",
@@ -310,7 +310,7 @@ class Plan:
         body, before = [], None
         for s in plan.stages:
             body += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
-            before = before if same_by(s.lr) else s.lr
+            before = before if same_divisor(s.lr) else s.lr
         return "\n".join(head + body) + "\n"
 
 # %% ../../nbs/api/training/04_plan.ipynb #51a6e7c5
@@ -453,7 +453,8 @@ class _OneEach(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 # %% ../../nbs/api/training/04_plan.ipynb #b5d0186b
-def _shown(v):
+def shown_lr(v) -> str:
+    "A rate as Python code"
     return f"slice({v.start!r}, {v.stop!r})" if isinstance(v, slice) else repr(v)
 
 
@@ -466,12 +467,12 @@ def _freeze_code(s):
 
 def _rate_code(s, before):
     "`before`: the rate that the last stage with one of its own was given; `None`: this is the first"
-    lr = before if same_by(s.lr) else s.lr
+    lr = before if same_divisor(s.lr) else s.lr
     first = ["split_layers(learn)"] * s.per_layer
     if s.lr == "find":
         first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={s.name!r})")
-    elif (by := same_by(s.lr)) is None:
-        first.append(f"lr = {_shown(s.lr)}")
+    elif (by := same_divisor(s.lr)) is None:
+        first.append(f"lr = {shown_lr(s.lr)}")
     elif by != 1:
         first.append(f"lr = slice(lr.start/{by:g}, lr.stop/{by:g})" if isinstance(lr, slice) else f"lr = lr/{by:g}")
     if isinstance(s.lr, dict):
@@ -518,6 +519,6 @@ def stage_to_plain(
 ) -> dict:  # `stage_from` reads it
     "Every field, as text, numbers, lists and dicts"
     return {
-        k: _shown(v) if isinstance(v, slice) else list(v) if isinstance(v, tuple) else v
+        k: shown_lr(v) if isinstance(v, slice) else list(v) if isinstance(v, tuple) else v
         for k, v in asdict(stage).items()
     }

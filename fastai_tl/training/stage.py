@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from ..core.errors import InputError, did_you_mean
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'KEEP', 'CHECKS', 'PlanError', 'Stage', 'same_by', 'should_fall', 'better', 'check_stage', 'stage_values']
+__all__ = ['SCHEDULES', 'KEEP', 'CHECKS', 'PlanError', 'Stage', 'same_divisor', 'should_fall', 'better', 'check_stage',
+           'stage_values']
 
 # %% ../../nbs/api/training/03_stage.ipynb #25999c23
 SCHEDULES = ("one_cycle", "flat_cos", "constant")
@@ -99,10 +100,10 @@ def _lr(v):
         return v.step is None and _rate(v.start) and _rate(v.stop) and v.start <= v.stop
     if isinstance(v, dict):
         return bool(v) and all(isinstance(k, (str, int)) and _rate(o) for k, o in v.items())
-    return v == "find" or same_by(v) is not None if isinstance(v, str) else _rate(v)
+    return v == "find" or same_divisor(v) is not None if isinstance(v, str) else _rate(v)
 
 
-def same_by(
+def same_divisor(
     lr,  # of a stage
 ) -> float | None:  # 1 for 'same', 10 for 'same/10'; `None`: it is something else
     "What the rate of the stage before is divided by"
