@@ -115,10 +115,8 @@ def per_class(self: Evaluation):
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
 
-    p, r, f, n = precision_recall_fscore_support(
-        self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0
-    )
-    return pd.DataFrame(dict(precision=p, recall=r, f1=f, items=n), index=self.vocab)
+    scores = precision_recall_fscore_support(self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0)
+    return pd.DataFrame(dict(zip(("precision", "recall", "f1", "items"), scores)), index=self.vocab)
 
 
 @patch
