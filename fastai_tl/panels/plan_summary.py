@@ -13,14 +13,15 @@ from ..freezing.freeze import find_parameters
 from ..freezing.layer_groups import layer_groups, pinned
 from ..core.distributed import unwrap_model
 from .panel import number
-from ..training.plan import PRESETS, Plan, lr_from
+from ..training.plan import PRESETS, Plan
+from ..training.plan_yaml import lr_from
 from ..training.stage import PlanError, Stage, check_stage, same_divisor
 from ..training.run_plan import metric_names
 
 # %% auto #0
-__all__ = ['SIMPLE', 'HELP', 'Reading', 'first_group', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'names_in',
-           'read_number', 'read_lr', 'read_entry', 'write_number', 'write_entry', 'span', 'trains_words', 'rate_words',
-           'freeze_map', 'row_height', 'plan_total']
+__all__ = ['SIMPLE', 'Reading', 'first_group', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'names_in', 'read_number',
+           'read_lr', 'read_entry', 'write_number', 'write_entry', 'span', 'trains_words', 'rate_words', 'freeze_map',
+           'row_height', 'plan_total']
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #c2a920db
 class Reading:
@@ -170,23 +171,6 @@ def yaml_line(
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #4ca79d2a
 SIMPLE = ("name", "train", "epochs", "lr", "schedule")
-HELP = dict(
-    name="shown in tables and plots",
-    train="what learns; all else is frozen",
-    epochs="passes over the training data",
-    lr="of the head, or of each group",
-    lr_mult="rate at the stem = rate of the head divided by this",
-    lr_decay="each group's rate = the next one's divided by this",
-    per_layer="lr_decay goes by layer, not by group",
-    schedule="how the rate moves over the stage",
-    pct_start="one_cycle: share of the stage in which the rate rises",
-    div="one_cycle: starts at the rate divided by this",
-    bn="batch norm of frozen layers",
-    hold_stats="keep the pretrained batch-norm statistics where the body trains",
-    keep="weights at the end of the stage",
-    patience="stop after so many epochs without improvement; empty: never",
-    monitor="what patience and keep look at",
-)
 
 
 def names_in(text):

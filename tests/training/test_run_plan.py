@@ -829,7 +829,6 @@ def test_lines_stand_alone_and_values_print_short(tmp_path, capsys):
     for name in dir(Control):
         if not name.startswith("_"):
             assert getattr(Control, name).__doc__, name
-    assert not {"attach", "take", "wait", "mark"} & set(dir(Control))
 
 
 def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
