@@ -3040,8 +3040,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'fastai_tl/training/checkpoint.py'),
                                                'fastai_tl.training.checkpoint._shares': ( 'api/training/checkpoint.html#_shares',
                                                                                           'fastai_tl/training/checkpoint.py'),
-                                               'fastai_tl.training.checkpoint._sync_folder': ( 'api/training/checkpoint.html#_sync_folder',
-                                                                                               'fastai_tl/training/checkpoint.py'),
                                                'fastai_tl.training.checkpoint.checksum': ( 'api/training/checkpoint.html#checksum',
                                                                                            'fastai_tl/training/checkpoint.py'),
                                                'fastai_tl.training.checkpoint.pack': ( 'api/training/checkpoint.html#pack',

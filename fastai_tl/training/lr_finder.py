@@ -12,7 +12,7 @@ import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from ..core.distributed import mean
-from ..core.errors import InputError, KitWarning, StateError
+from ..core.errors import KitWarning, StateError
 from ..cache.callback import cached
 from ..acceleration.fused_adam import FusedStep
 from ..freezing.layer_groups import group_index, layer_groups
@@ -21,6 +21,7 @@ from ..core.progress import Reporter, bar, quiet
 from ..freezing.learning_rates import next_lrs
 from ..core.random_state import seed_all
 from ..core.snapshot import preserved
+from ..core.validation import whole_number
 from .lr_curve import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
 # %% auto #0
@@ -217,9 +218,8 @@ def find_lr(
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
     "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"
-    for k, v, lo in (("num_it", num_it, 2), ("seeds", seeds, 1)):
-        if isinstance(v, bool) or not isinstance(v, int) or v < lo:
-            raise InputError(f"{k}={v!r}: give a whole number, {lo} or more.")
+    num_it = whole_number("num_it", num_it, 2)
+    seeds = whole_number("seeds", seeds, 1)
     lrs = sweep_lrs(start_lr, end_lr, num_it)
     names = list(layer_groups(learn))
     scale = [1.0] * len(names) if group is None else [float(i == group_index(names, group)) for i in range(len(names))]
