@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from ..core.errors import InputError, did_you_mean
 from ..core.learner_lock import check_free
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 from .context import DiagnosisContext
 from .data_checks import check_batches, check_classes, check_duplicates, check_normalisation
 from .findings import CODES, SEVERITIES, Diagnosis, Finding

@@ -13,7 +13,7 @@ from fastai.data.transforms import get_c
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 from .context import DiagnosisContext
 from .findings import Finding
 from ..freezing.batchnorm import batch_norms, hook_of, own_parameters
