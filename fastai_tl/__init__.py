@@ -31,12 +31,11 @@ _HOMES = {
     "core.random_state": "reseed",
     "core.snapshot": "Snapshot preserved",
     "freezing.batchnorm": "set_bn",
-    "freezing.freeze": (
-        "FrozenMoved check_frozen fingerprint freeze_to hold_stats layer_table set_frozen train_only unfreeze"
-    ),
+    "freezing.fingerprint": "FrozenMoved check_frozen fingerprint",
+    "freezing.freeze": "freeze_to hold_stats set_frozen train_only unfreeze",
     "freezing.guard": "FreezeGuard",
     "freezing.layer_groups": "GroupSpec layer_groups name_groups",
-    "freezing.layer_table": "LayerTable",
+    "freezing.layer_table": "LayerTable layer_table",
     "freezing.learning_rates": "decayed_lrs layer_decay lrs_of set_lrs split_layers spread_lrs",
     "diagnosis.findings": "Diagnosis DoctorError",
     "diagnosis.doctor": "diagnose",

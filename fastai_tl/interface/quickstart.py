@@ -14,7 +14,8 @@ from fastai.torch_core import set_seed
 from ..deploy.export import check_replaceable, export
 from ..core.errors import FileError, InputError
 from ..evaluation.classification import Evaluation, evaluate
-from ..freezing.freeze import check_frozen, fingerprint, frozen_names, layer_table
+from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
+from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
 from ..training.stage import Stage

@@ -12,7 +12,7 @@ from fastai.data.core import DataLoaders
 from ..freezing.batchnorm import bn_policy
 from ..deploy.export import export
 from ..core.errors import FileError, InputError, KitWarning, StateError
-from ..freezing.freeze import fingerprint
+from ..freezing.fingerprint import fingerprint
 from ..freezing.freeze_state import rate_lines, trains_now
 from ..freezing.layer_groups import layer_groups
 from .panel import Job, Meter, Panel, esc, number, put

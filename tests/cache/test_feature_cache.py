@@ -25,7 +25,8 @@ from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.core.errors import InputError, StateError
 from fastai_tl.cache.callback import FeatureLoader, cache_of, frozen_cache
 from fastai_tl.training.lr_finder import find_lr
-from fastai_tl.freezing.freeze import FrozenMoved, freeze_to, unfreeze
+from fastai_tl.freezing.fingerprint import FrozenMoved
+from fastai_tl.freezing.freeze import freeze_to, unfreeze
 from fastai_tl.acceleration.fused_adam import FusedStep
 from fastai_tl.core.learner_lock import Busy
 from fastai_tl.training.plan import Plan
