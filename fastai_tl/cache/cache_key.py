@@ -8,6 +8,7 @@ import functools, importlib.metadata, random
 from dataclasses import dataclass, field
 import numpy as np
 import torch
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from torch import nn
 from .items import autocast_mark, fetch
@@ -77,7 +78,7 @@ class WatchedTensors:
 class LoaderState:
     "What the cache knows of a DataLoader"
 
-    loader: object
+    loader: DataLoader
     facts: tuple | None = None  # of `item_facts`, when it was last looked at
     target_types: list[type] = field(default_factory=list)
     deterministic: bool = False  # its items were found to be the same each time
@@ -96,7 +97,7 @@ def _transforms(dl, by_identity):
 
 def item_facts(
     learn: Learner,
-    dl,  # one of its loaders
+    dl: DataLoader,  # one of its loaders
 ) -> tuple[tuple, list[type]]:  # facts to compare, and the type of each target
     """A hash of a few items and of the transforms, whether it is by content alone, and the dataset's identity and size.
 
