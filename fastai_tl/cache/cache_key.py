@@ -4,9 +4,8 @@
 
 # %% ../../nbs/api/cache/04_cache_key.ipynb #afa73135
 from __future__ import annotations
-import functools, importlib.metadata, random
+import functools, importlib.metadata
 from dataclasses import dataclass, field
-import numpy as np
 import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -15,7 +14,7 @@ from .items import autocast_mark, fetch
 from .split_point import SplitPoint
 from .store import Hasher, NoKey, add_items
 from ..core.distributed import unwrap_model
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
 __all__ = ['VERSIONS', 'CacheKey', 'WatchedTensors', 'LoaderState', 'item_facts', 'table_key']
@@ -105,9 +104,7 @@ def item_facts(
     """
     rnd = RandomState([dl])
     try:
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
+        seed_all(0)
         xb, yb = fetch(learn, dl, range(min(dl.n, 4)))
     finally:
         rnd.restore()

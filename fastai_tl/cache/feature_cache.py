@@ -4,11 +4,10 @@
 
 # %% ../../nbs/api/cache/06_feature_cache.ipynb #2c8b1c7d
 from __future__ import annotations
-import random, shutil, tempfile, time, warnings
+import shutil, tempfile, time, warnings
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
 import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
@@ -24,7 +23,7 @@ from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
 from ..core.errors import KitWarning
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 from ..core.snapshot import preserved_model
 from ..freezing.freeze import fingerprint
 
@@ -376,9 +375,7 @@ def _fill(cache, dl, t, shown):
     report = None
     for view in range(views):
         if views > 1:
-            random.seed(view)
-            np.random.seed(view)
-            torch.manual_seed(view)
+            seed_all(view)
         began = time.perf_counter()
         with closing(in_order(dl)) as batches:
             for b in batches:

@@ -26,7 +26,8 @@ class FeatureTables:
         limit: int,  # bytes of all tables that are kept in memory for later calls
     ):
         self.limit = limit
-        self.by_loader: dict[int, tuple[Table, DataLoader]] = {}  # by `id`: the table, and the loader, so that no other gets its `id`
+        # by `id` of the loader, with the loader itself, so that no other gets its `id`
+        self.by_loader: dict[int, tuple[Table, DataLoader]] = {}
         self.seconds = 0.0  # spent making features
 
     def __repr__(self) -> str:

@@ -4,18 +4,16 @@
 
 # %% ../../nbs/api/cache/02_items.ipynb #087261bd
 from __future__ import annotations
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-import numpy as np
 import torch
 from fastai.callback.mixup import MixHandler
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_device
 from .split_point import random_mark
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
 __all__ = ['fetch', 'peek', 'to_device_of', 'parts_of', 'loader_reason', 'in_order', 'autocast_mark', 'precision',
@@ -74,9 +72,7 @@ def _twice(dl, idxs, get):
         mark = random_mark()
         first = get(idxs)
         drawn = random_mark() != mark
-        random.seed(1)
-        np.random.seed(1)
-        torch.manual_seed(1)
+        seed_all(1)
         return first, get(idxs[::-1]), drawn
     finally:
         rnd.restore()
