@@ -32,7 +32,7 @@ class NoCache(StateError):
     def __init__(
         self,
         why: str,  # the reason, a sentence
-        **fields,  # kept as attributes
+        **fields: object,  # kept as attributes
     ):
         super().__init__(f"Features cannot be cached: {why}", why=why, **fields)
 
