@@ -224,7 +224,7 @@ def family_of(
     else:
         import timm
 
-        home = timm.models._registry._model_to_module[name]
+        home = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
     return _DISPLAY.get(home, home)
 
 # %% ../../nbs/api/models/01_registry.ipynb #02f1eaf3
