@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
@@ -24,6 +25,10 @@ from ..core.snapshot import preserved
 from ..core.validation import whole_number
 from .lr_curve import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from matplotlib.axes import Axes
+
 # %% auto #0
 __all__ = ['RateSweep', 'LRFinderResult', 'find_lr', 'check_trains', 'top_rate', 'cautious', 'suggest_lr', 'unreliable']
 
@@ -33,7 +38,12 @@ class RateSweep(Callback):
 
     order = 58
 
-    def __init__(self, lrs, scale, report=None):
+    def __init__(
+        self,
+        lrs: np.ndarray,  # one a batch
+        scale: list[float],  # by group: its rate is that times the batch's
+        report: Reporter | None = None,
+    ):
         self.lrs = lrs
         self.scale = scale
         self.report = report
@@ -107,8 +117,8 @@ class LRFinderResult:
 
     def plot(
         self,
-        ax=None,  # matplotlib axes; `None`: new ones
-    ):  # the axes
+        ax: Axes | None = None,  # `None`: new ones
+    ) -> Axes:
         "Raw and smoothed loss over the learning rate, with the suggestion and its band"
         if ax is None:
             from matplotlib import pyplot as plt
@@ -205,7 +215,7 @@ def _result(lrs, sweeps, group):
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #14862447
 def find_lr(
-    learn,  # a fastai `Learner`
+    learn: Learner,
     start_lr: float = 1e-7,  # first learning rate
     end_lr: float = 10,  # last learning rate
     num_it: int = 100,  # batches in a sweep
@@ -246,7 +256,7 @@ def find_lr(
     return _result(lrs, sweeps, None if group is None else names[group_index(names, group)])
 
 
-def check_trains(learn):
+def check_trains(learn: Learner) -> None:
     "Raise `StateError` if a fit would train nothing: no batches, or no parameter that requires a gradient"
     if not len(learn.dls.train):
         raise StateError(
@@ -260,7 +270,7 @@ def check_trains(learn):
         )
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #b4bd5f48
-def top_rate(lr) -> float | None:
+def top_rate(lr: float | slice | dict | None) -> float | None:
     "The highest number in a stage's rate: a number, `slice(low, high)` or numbers by group; `None`: there is none"
     return lr.stop if isinstance(lr, slice) else max(lr.values()) if isinstance(lr, dict) else lr
 
@@ -282,13 +292,13 @@ def cautious(
 
 
 def suggest_lr(
-    learn,  # a fastai `Learner`
+    learn: Learner,
     *,
     after: float | slice | dict | None = None,  # `lr` of the stage that was trained before; `None`: none was
     stage: str = "this stage",  # for what is said
     on_progress: Reporter | None = None,  # as in `find_lr`; `None`: a bar, and a line if the sweep is not reliable
     full: bool = False,  # give the sweep, too
-) -> float:  # or (rate, `LRFinderResult`)
+) -> float | tuple[float, LRFinderResult]:  # the rate; with `full`, and the sweep
     """A learning rate for what trains now, from a sweep (1e-6 to 10, about 11 batches a decade); if nothing gives
     one, the Learner's own, with a warning
     """
