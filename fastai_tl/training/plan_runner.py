@@ -13,8 +13,7 @@ from fastai.callback.core import Callback, CancelEpochException, CancelFitExcept
 from fastai.callback.schedule import ParamScheduler
 from fastcore.basics import patch
 from ..acceleration.fused_adam import FusedStep
-from ..cache.callback import FeatureCache, LeanLoader
-from ..cache.feature_cache import Outlook
+from ..cache.callback import FeatureCache, FeatureLoader, ForwardPatch
 from ..cache.split_point import NoCache
 from ..core.distributed import agree, barrier, from_first, rank, unwrap_loader
 from ..core.errors import KitWarning
@@ -42,7 +41,7 @@ from .run_control import Control, RunState, noted_interrupts
 from .run_faults import NotFinite, not_finite
 from .run_state import BestEpoch, CheckpointTimer, Position, RunLog, RunProgress, StageState
 from .stage import Stage, better, same_divisor
-from .stage_setup import divided, freeze_for, rates_for, schedules_for, which_train, will_train
+from .stage_setup import divided, freeze_for, rates_for, schedules_for, which_train
 
 # %% auto #0
 __all__ = ['PlanWatch', 'PlanRun', 'LearnerParts']
@@ -75,7 +74,8 @@ class PlanWatch(Callback):
 class PlanRun:
     "A run of a plan: trains its stages, saves checkpoints, stops and goes on; use `run_plan`"
 
-    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)  # callbacks that a checkpoint does not hold
+    # callbacks that a checkpoint does not hold
+    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, ForwardPatch, FusedStep)
 
     def __init__(
         self,
@@ -96,7 +96,6 @@ class PlanRun:
         )
         self.loaders = [unwrap_loader(dl) for dl in learn.dls.loaders]
         prime(self.loaders)
-        self.trained_by_stage = [will_train(learn, s) for s in plan.stages]  # ids of parameters
         self.position = Position()
         self.stage_state = StageState()
         self.log = RunLog()
@@ -246,7 +245,7 @@ def on_features_progress(self: PlanRun, done: int, n: int, note: str) -> None:
     self.progress.report(self.progress.before(self.position.stage), self.progress.total, f"{note} ({done}/{n})")
     if self.progress.sweeping or not (self.interrupts or self.control.stops):
         return  # a sweep is not cut short
-    if isinstance(self.learn.dl, LeanLoader):
+    if isinstance(self.learn.dl, FeatureLoader):
         raise NoCache("the run is being stopped.")  # between two batches; the next one has images
     self.apply_requests(self.control.take_requests())
     if self.stage_state.drained:
@@ -410,19 +409,10 @@ def begin_stage(
 
 @patch
 def prepare_cache(self: PlanRun) -> None:
-    "Tell the feature cache what this stage and the later ones train; the same for a run that is resumed"
-    if self.cache is None:
-        return
-    stage, later = self.stage, slice(self.position.stage + 1, None)
-    sweep_batches = 75 if stage.lr == "find" else 0
-    self.cache.begin(
-        Outlook(
-            stage.epochs * self.progress.train_batches + sweep_batches,
-            sum(s.epochs for s in self.plan.stages[later]) * self.progress.train_batches,
-            [trained for trained in self.trained_by_stage[later] if trained],
-            sum(map(bool, self.trained_by_stage)) > 1,
-        )
-    )
+    "Tell the feature cache how many batches the stage will train; the same for a run that is resumed"
+    if self.cache is not None:
+        sweep_batches = 75 if self.stage.lr == "find" else 0
+        self.cache.begin_stage(self.stage.epochs * self.progress.train_batches + sweep_batches)
 
 
 @patch

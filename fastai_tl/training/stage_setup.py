@@ -7,13 +7,13 @@ from __future__ import annotations
 import numpy as np
 from fastai.callback.schedule import combined_cos
 from .lr_finder import check_trains
-from ..freezing.freeze import find_parameters, freeze_to, hold_stats, train_only
-from ..freezing.layer_groups import group_index, layer_groups
+from ..freezing.freeze import freeze_to, hold_stats, train_only
+from ..freezing.layer_groups import layer_groups
 from ..freezing.learning_rates import decayed_lrs, set_lrs, split_layers, spread_lrs
 from .stage import Stage
 
 # %% auto #0
-__all__ = ['freeze_for', 'will_train', 'divided', 'which_train', 'rates_for', 'schedules_for']
+__all__ = ['freeze_for', 'divided', 'which_train', 'rates_for', 'schedules_for']
 
 # %% ../../nbs/api/training/07_stage_setup.ipynb #daf23ded
 def freeze_for(learn, stage: Stage):
@@ -26,18 +26,6 @@ def freeze_for(learn, stage: Stage):
     if stage.per_layer:
         split_layers(learn)
     check_trains(learn)
-
-
-def will_train(learn, stage: Stage) -> set[int]:
-    "`id`s of the parameters that a stage is going to train, if not all"
-    if stage.train == "all":
-        return set()
-    groups = layer_groups(learn)
-    if isinstance(stage.train, tuple):
-        ps = find_parameters(learn, list(stage.train)).values()
-    else:
-        ps = [p for g in list(groups.values())[group_index(groups, stage.train) :] for p in g]
-    return {id(p) for p in ps}
 
 # %% ../../nbs/api/training/07_stage_setup.ipynb #613462d5
 def divided(lr, by: float):
