@@ -3166,6 +3166,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'fastai_tl/training/lr_finder.py')},
             'fastai_tl.training.multiprocess': { 'fastai_tl.training.multiprocess.CPULoaders': ( 'api/training/multiprocess.html#cpuloaders',
                                                                                                  'fastai_tl/training/multiprocess.py'),
+                                                 'fastai_tl.training.multiprocess.CPULoaders.__init__': ( 'api/training/multiprocess.html#cpuloaders.__init__',
+                                                                                                          'fastai_tl/training/multiprocess.py'),
                                                  'fastai_tl.training.multiprocess.CPULoaders.after_fit': ( 'api/training/multiprocess.html#cpuloaders.after_fit',
                                                                                                            'fastai_tl/training/multiprocess.py'),
                                                  'fastai_tl.training.multiprocess.CPULoaders.before_fit': ( 'api/training/multiprocess.html#cpuloaders.before_fit',
