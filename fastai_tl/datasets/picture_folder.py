@@ -33,9 +33,9 @@ class PictureFolder:
     "What was found in a folder with one subfolder for each class; made by `read_folder`"
 
     path: Path
-    train: dict[str, list[Path]]  # pictures of each class
+    train: dict[str, list[Path]]  # images of each class
     valid: dict[str, list[Path]] | None  # only if the folder has a validation part of its own
-    skipped: list[tuple[Path, str]]  # unreadable pictures, with the reason
+    skipped: list[tuple[Path, str]]  # unreadable images, with the reason
 
     @property
     def classes(self) -> list[str]:
@@ -51,9 +51,9 @@ def _visible(p):
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #e1ac0826
 def read_folder(
     path: Path | str,  # folder with one subfolder for each class
-    progress: Callable | None = None,  # called with (pictures looked at, pictures in all)
+    progress: Callable | None = None,  # called with (images looked at, images in all)
 ) -> PictureFolder:
-    "Find and check the pictures of a folder; raises `FolderError`, saying what to change"
+    "Find and check the images of a folder; raises `FolderError`, saying what to change"
     path = Path(path).expanduser()
     layout = f"Give a folder with one subfolder for each class, as in {path}/cat/1.jpg and {path}/dog/1.jpg."
     if not path.exists():
@@ -117,9 +117,9 @@ def _checked(f, layout):
 
 def split_folder(
     folder: PictureFolder,
-    valid_pct: float = 0.2,  # share of each class for validation, at least one picture; 0..1
+    valid_pct: float = 0.2,  # share of each class for validation, at least one image; 0..1
     seed: int = 0,
-) -> tuple[list[Path], list[Path]]:  # training pictures, validation pictures
+) -> tuple[list[Path], list[Path]]:  # training images, validation images
     "The folder's own split, or a random one within each class"
     if folder.valid is not None:
         return (
@@ -137,7 +137,7 @@ def split_folder(
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #be2c2b97
 class ClassOf:
-    "Class of a picture: the name of the first folder below `root`"
+    "Class of an image: the name of the first folder below `root`"
 
     def __init__(self, *roots: Path):
         self.roots = roots
@@ -148,7 +148,7 @@ class ClassOf:
 
 
 class PILImageRGBA(PILImage):
-    "A picture with transparency, in four channels"
+    "An image with transparency, in four channels"
 
     _open_args = {"mode": "RGBA"}
 
@@ -157,16 +157,16 @@ _opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
 
 
 def picture_dls(
-    train: Sequence[Path],  # training pictures
-    valid: Sequence[Path],  # validation pictures
-    class_of: Callable,  # class name of a picture's path
+    train: Sequence[Path],  # training images
+    valid: Sequence[Path],  # validation images
+    class_of: Callable,  # class name of an image's path
     size: int = 128,  # side, in pixels
-    bs: int = 16,  # pictures in a batch
+    bs: int = 16,  # images in a batch
     seed: int = 0,  # of the order in training
     channels: int = 3,  # 1: grey, 3: colour, 4: colour and transparency
     **kwargs: object,  # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
 ) -> DataLoaders:
-    "fastai `DataLoaders` over pictures that are split already"
+    "fastai `DataLoaders` over images that are split already"
     if not 8 <= size <= 4096:
         raise InputError(f"size={size}: give 8 to 4096 (pixels).")
     if bs < 2:
@@ -206,7 +206,7 @@ def note_call(
 def folder_dls(
     folder: PictureFolder | Path | str,  # a folder with one subfolder for each class
     size: int | None = None,  # side, in pixels; `None`, here and below: as in `settings.ini`
-    bs: int | None = None,  # pictures in a batch
+    bs: int | None = None,  # images in a batch
     valid_pct: float = 0.2,  # share of each class for validation, 0..1; ignored if the folder has its own split
     seed: int | None = None,  # of the split and of the order in training
     **kwargs: object,  # passed on to `picture_dls`

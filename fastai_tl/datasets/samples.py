@@ -69,7 +69,7 @@ _variant = re.compile(r"_(?:bw|simple|symbol|half|slice|wedge|whole|colour|profi
 def name_root(
     stem: str,  # file name without its ending
 ) -> str:
-    "What variants of a picture share: the name without digits and words such as `_bw`, separators trimmed"
+    "What variants of an image share: the name without digits and words such as `_bw`, separators trimmed"
     s = re.sub(r"\d+", "", stem).replace("-", "_")
     return re.sub(r"_+", "_", _variant.sub("", re.sub(r"_+", "_", s))).strip("_ .") or stem
 
@@ -85,9 +85,9 @@ def _is_cut_off(a, b):
 
 
 def by_root(
-    paths: Sequence[Path],  # pictures of one class
-) -> dict[str, list[Path]]:  # pictures by root, in the order of names
-    "Pictures that must stay on one side of a split"
+    paths: Sequence[Path],  # images of one class
+) -> dict[str, list[Path]]:  # images by root, in the order of names
+    "Images that must stay on one side of a split"
     out = defaultdict(list)
     for p in sorted(paths):
         r = name_root(Path(p).stem)
@@ -96,7 +96,7 @@ def by_root(
     return dict(out)
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #ec65b090
-MAX_TRAIN, MIN_VALID = 0.6, 6  # share of a class's roots; pictures of a class
+MAX_TRAIN, MIN_VALID = 0.6, 6  # share of a class's roots; images of a class
 
 
 def _split_class(paths, name, n, rng):
@@ -126,9 +126,9 @@ def _split_class(paths, name, n, rng):
 
 def split_sample(
     path: Path,  # folder with one subfolder for each class
-    n_per_class: int | None = None,  # training pictures of each class; `None`: all that the split allows
+    n_per_class: int | None = None,  # training images of each class; `None`: all that the split allows
     seed: int = 0,
-) -> tuple[list[Path], list[Path]]:  # training pictures, validation pictures
+) -> tuple[list[Path], list[Path]]:  # training images, validation images
     "Split by drawing, not by file; raises `InputError` if `n_per_class` cannot be had"
     if n_per_class is not None and not is_whole(n_per_class, 1):
         raise InputError(f"n_per_class={n_per_class}: give 1 or more, or None for all.")
@@ -143,8 +143,8 @@ def split_sample(
 def sample_dls(
     name: str | None = None,  # one of `SAMPLES`; `None`, here and below: as in `settings.ini`, else the default there
     size: int | None = None,  # side, in pixels
-    bs: int | None = None,  # pictures in a batch
-    n_per_class: int | None = None,  # training pictures of each class; `None`: all that the split allows
+    bs: int | None = None,  # images in a batch
+    n_per_class: int | None = None,  # training images of each class; `None`: all that the split allows
     seed: int | None = None,  # of the split and of the order in training
     **kwargs: object,  # passed on to `picture_dls`
 ) -> DataLoaders:

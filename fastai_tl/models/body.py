@@ -184,7 +184,7 @@ def _maxvit(net):
 
 # %% ../../nbs/api/models/04_body.ipynb #bb32022f
 class VitStem(nn.Module):
-    "Patches of a picture as tokens, with the class token in front and positions added: (B, 3, H, W) -> (B, 1+N, C)"
+    "Patches of an image as tokens, with the class token in front and positions added: (B, 3, H, W) -> (B, 1+N, C)"
 
     def __init__(self, conv_proj, class_token, pos_embedding, dropout):
         super().__init__()
@@ -299,7 +299,7 @@ def _drop_dead(net, live):
 def cut_timm(
     net: nn.Module,  # a timm model, on any device
     on_meta: nn.Module,  # the same model on the meta device, used up here
-    shape: tuple,  # of one picture: (C_in, H, W)
+    shape: tuple,  # of one image: (C_in, H, W)
 ) -> BodySplit:
     "Cut a timm model by what it says of itself"
     from timm.models._manipulate import group_with_matcher
@@ -432,7 +432,7 @@ def cut_own(
 def cut_body(
     net: nn.Module,  # one of torchvision's classifiers, one of timm's models, or any module
     on_meta: nn.Module | None = None,  # timm: the same model on the meta device
-    shape: tuple = (3, 224, 224),  # of one picture: (C_in, H, W)
+    shape: tuple = (3, 224, 224),  # of one image: (C_in, H, W)
 ) -> BodySplit:
     "The network without its classifier, with its groups in forward order"
     home = type(net).__module__

@@ -100,7 +100,7 @@ def _tagged(bare):
 def plain_net(
     full: str,  # from `find_arch`
     n_in: int | None = None,  # channels, timm only; `None`: the network's own
-    # height and width of the pictures, for networks of a fixed size; `None`: the network's own
+    # height and width of the images, for networks of a fixed size; `None`: the network's own
     size: tuple[int, int] | None = None,
     init: bool = True,  # `False`: weights will be loaded, so skip slow initialisations
     **kw,  # for timm's `create_model`: `pretrained` and what belongs to it
@@ -270,7 +270,7 @@ def _sides(own):
 
 
 def _smallest(body, shape):
-    "The smallest side of a picture, in pixels, that goes through `body` in training mode"
+    "The smallest side of an image, in pixels, that goes through `body` in training mode"
     for s in [*_sides(shape[-1]), shape[-1]]:
         try:
             out = body(torch.empty(2, shape[0], s, s))

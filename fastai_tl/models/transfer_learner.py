@@ -72,8 +72,8 @@ class Backbone:
     mean: tuple[float, ...] | None  # of each input channel, for pixels in 0..1; `None`: not known
     std: tuple[float, ...] | None
     weights: str | None  # which weights were loaded; `None`: random
-    n_in: int = 3  # channels of the pictures
-    size: tuple[int, int] | None = None  # height and width of the pictures it was built for; `None`: any
+    n_in: int = 3  # channels of the images
+    size: tuple[int, int] | None = None  # height and width of the images it was built for; `None`: any
 
 
 def _stats(full, weights):
@@ -93,8 +93,8 @@ def load_backbone(
     pretrained: bool = True,  # with its ImageNet weights
     # which: torchvision's name for them, timm's tag, or a file (.pth, .pt or .safetensors) with a whole state dict
     weights: object = None,
-    n_in: int = 3,  # channels of the pictures
-    size: tuple[int, int] | None = None,  # height and width of the pictures, for networks that are made for one size
+    n_in: int = 3,  # channels of the images
+    size: tuple[int, int] | None = None,  # height and width of the images, for networks that are made for one size
 ) -> Backbone:
     "Build a backbone; raises `ArchError`, `CutError` or `WeightsError`"
     is_file = isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin")
@@ -147,7 +147,7 @@ def _label(full, named):
 
 def own_backbone(
     net: nn.Module,  # gives a map (B, C, H, W), or a vector (B, C); left unchanged
-    x: torch.Tensor,  # pictures as it will see them, (B, n_in, H, W)
+    x: torch.Tensor,  # images as it will see them, (B, n_in, H, W)
     mean=None,
     std=None,  # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: not known
 ) -> Backbone:
@@ -319,7 +319,7 @@ def make_model(
 
 
 def _picture(dls):
-    "One picture as the network will see it (1, C, H, W); `None` if the data is not pictures"
+    "One image as the network will see it (1, C, H, W); `None` if the data is not images"
     x = sample_input(dls)[0]
     return x if isinstance(x, torch.Tensor) and x.ndim == 4 else None
 
@@ -338,7 +338,7 @@ def transfer_learner(
     # scale the pixels as the backbone wants it; or `(mean, std)` of a network of your own
     normalize: bool | tuple = True,
     n_out: int | None = None,  # classes; `None`: those of `dls`
-    n_in: int | None = None,  # channels of the pictures; `None`: those of `dls`
+    n_in: int | None = None,  # channels of the images; `None`: those of `dls`
     **learner_kw: object,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> Learner:
     "A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups"
@@ -391,9 +391,9 @@ def backbones(
     offline: bool | None = None,  # `True`: only those whose weights are on this machine; `False`: only the others
     source: str | None = None,  # 'kit', 'torchvision' or 'timm'; `None`: all
 ) -> pd.DataFrame:  # one row a backbone, the smallest first
-    """Backbones to choose from: parameters, GMACs for one picture of `input_size` pixels, MB in memory, ImageNet top-1
+    """Backbones to choose from: parameters, GMACs for one image of `input_size` pixels, MB in memory, ImageNet top-1
     in %, licence (of the weights), and whether it forbids commercial use. `note` says why a field is blank, and
-    which other weights forbid commercial use; `min_size` is the smallest side of a picture that it takes in
+    which other weights forbid commercial use; `min_size` is the smallest side of an image that it takes in
     training.
     """
     import fnmatch
