@@ -22,7 +22,8 @@ from ..training.stage import Stage
 from ..evaluation.plots import chart, thumb
 from .quickstart_report import check_file, confusion_rows, render
 from ..evaluation.html import write_text
-from ..datasets.samples import folder_dls, read_folder, sample_dls, skipped_text
+from ..datasets.picture_folder import folder_dls, read_folder, skipped_text
+from ..datasets.samples import sample_dls
 from ..core.images import open_picture
 from ..core.settings import load_settings
 from ..training.history import RunHistory
