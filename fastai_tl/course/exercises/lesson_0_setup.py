@@ -12,7 +12,7 @@ from ..questions import Choice, choices, slider
 from .fixtures import a_learner, tiny_dls, training_groups
 
 # %% auto #0
-__all__ = ['sick_dls']
+__all__ = ['judge_setup_share', 'judge_setup_classes', 'sick_dls', 'judge_setup_doctor', 'judge_setup_panel']
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #e97ce621
 @exercise(
@@ -37,7 +37,7 @@ __all__ = ['sick_dls']
         "all, and how many of them validate?"
     ),
 )
-def _(ans):
+def judge_setup_share(ans):
     sets = [tiny_dls("01", 9, 2), tiny_dls("0127", 4, 5, bs=3)]
     gots = [number(ans.share_of_valid(d), "What share_of_valid gives") for d in sets]
     for d, got in zip(sets, gots):
@@ -68,7 +68,7 @@ def _(ans):
     ),
     other="Your function gives {got} where one class has {n} training pictures. Which ones does it count?",
 )
-def _(ans):
+def judge_setup_classes(ans):
     sets = [tiny_dls("17", 6, 2), tiny_dls("028", 4, 5, bs=3)]
     gots = [
         dict(of_type(ans.per_class(d), dict, "What per_class gives", "a dict from class names to numbers"))
@@ -115,7 +115,7 @@ def sick_dls(classes="0123", n=3, bs=64):
         "Work the size out from len(dls.train_ds)."
     ),
 )
-def _(ans):
+def judge_setup_doctor(ans):
     for k, (classes, n) in enumerate((("0123", 3), ("01", 2))):
         sick = sick_dls(classes, n)
         train, valid = list(sick.train_ds.items), list(sick.valid_ds.items)
@@ -142,7 +142,7 @@ def _(ans):
         "panel has a choice for it: frozen."
     ),
 )
-def _(ans):
+def judge_setup_panel(ans):
     learn = a_learner(ans.net, "net")
     groups, live = list(layer_groups(learn)), training_groups(learn)
     if len(groups) < 3:

@@ -16,7 +16,7 @@ from ...models.transfer_learner import load_backbone
 from .fixtures import a_learner, tiny_dls, training_groups
 
 # %% auto #0
-__all__ = ['evaluation']
+__all__ = ['judge_why_baseline', 'evaluation', 'judge_why_gain', 'judge_why_pretrained', 'judge_why_panel']
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #4291656d
 @exercise(
@@ -43,7 +43,7 @@ __all__ = ['evaluation']
         "would always be guessed, and how often is it right?"
     ),
 )
-def _(ans):
+def judge_why_baseline(ans):
     cases = [(list("aabbbc"), list("acbaabaa")), (list("xyxxz"), list("yyxzxy")), (list("pppqq"), list("qqqq"))]
     wants, gots = [2 / 8, 2 / 6, 0.0], []
     for t, v in cases:
@@ -91,7 +91,7 @@ def evaluation(right, n=40):
         "Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. An Evaluation has .accuracy, from 0 to 1."
     ),
 )
-def _(ans):
+def judge_why_gain(ans):
     pairs = [(evaluation(8), evaluation(22)), (evaluation(30), evaluation(24))]
     gots = [number(ans.gain(a, b), "What gain gives") for a, b in pairs]
     for (a, b), got in zip(pairs, gots):
@@ -131,7 +131,7 @@ def _(ans):
     other="This is another network than tf_efficientnet_lite0.",
     data="Your Learner has other pictures than those that your function was given.",
 )
-def _(ans):
+def judge_why_pretrained(ans):
     for dls in (tiny_dls("01", 4, 2, size=32), tiny_dls("0127", 3, 2, size=32)):
         learn = a_learner(ans.make(dls), "What make gives")
         if list(learn.dls.train_ds.items) != list(dls.train_ds.items):
@@ -170,7 +170,7 @@ def _(ans):
     never="That mistake does not happen on this validation set.",
     less="That mistake happens {n} times; there is one that happens more often.",
 )
-def _(ans):
+def judge_why_panel(ans):
     learn = a_learner(ans.learn, "learn")
     pair = several(ans.confused, "confused", 2)
     with quiet(learn):

@@ -15,7 +15,7 @@ from ..questions import Choice, choices, slider
 from .fixtures import a_learner, tiny_dls, tiny_learner, training_groups
 
 # %% auto #0
-__all__ = ['tables', 'front']
+__all__ = ['judge_backbone_count', 'tables', 'front', 'judge_backbone_pareto', 'judge_backbone_fair', 'judge_backbone_panel']
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #bcfffa15
 @exercise(
@@ -38,7 +38,7 @@ __all__ = ['tables', 'front']
         "learn.model[1] the head."
     ),
 )
-def _(ans):
+def judge_backbone_count(ans):
     seen = []
     for arch, classes in (("resnet_mini", "017"), ("vgg_mini", "0123")):
         learn = tiny_learner(arch, tiny_dls(classes, 3, 2))
@@ -92,7 +92,7 @@ def front(rows):
     names="Your function should give the names of backbones in the table, and gives {got}.",
     other="Your function drops {got}, which no other beats in cost and accuracy at once.",
 )
-def _(ans):
+def judge_backbone_pareto(ans):
     for rows in tables():
         _judge_front(rows, several(ans.worth_a_look(list(rows)), "What worth_a_look gives"))
 
@@ -139,7 +139,7 @@ def _judge_front(rows, got):
     missing="There is no Learner for {got} in what your function gives. One for each name is asked for.",
     other="The Learner for {got} has another body than {got}.",
 )
-def _(ans):
+def judge_backbone_fair(ans):
     archs = ["vgg_mini", "resnet_mini"]
     got = of_type(ans.learners(list(archs)), dict, "What learners gives", "a dict from names to Learners")
     for a in archs:
@@ -179,7 +179,7 @@ def _(ans):
     names="{got} is no group of net. The groups are {names}.",
     other="{got} has {n:,} parameters; another group of the body has more.",
 )
-def _(ans):
+def judge_backbone_panel(ans):
     groups = {g: sum(p.numel() for p in ps) for g, ps in layer_groups(a_learner(ans.net, "net")).items()}
     got = of_type(ans.heaviest, str, "heaviest", "the name of a group, in quotation marks")
     if got not in groups:

@@ -15,7 +15,7 @@ from ...training.stage import same_by
 from .fixtures import tiny_dls, tiny_learner
 
 # %% auto #0
-__all__ = ['first_groups', 'Watch']
+__all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge_finetune_lpft', 'Watch', 'judge_finetune_order']
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #bf659db0
 @exercise(
@@ -35,7 +35,7 @@ __all__ = ['first_groups', 'Watch']
         "{lr:g}, and each before it smaller by the factor."
     ),
 )
-def _(ans):
+def judge_finetune_rates(ans):
     seen = []
     for lr, n, factor in ((0.01, 5, 2.0), (0.003, 4, 2.6)):
         got = [number(x, "A rate") for x in several(ans.rates(lr, n, factor), "What rates gives")]
@@ -90,7 +90,7 @@ def first_groups(plan, groups):
     factor="The rates fall by a factor of {got:g} from group to group; 2.6 is asked for.",
     lists="A stage trains a list of layers. Use groups, from the head back.",
 )
-def _(ans):
+def judge_finetune_plan(ans):
     plan = getattr(ans.panel, "plan", None)
     if not isinstance(plan, Plan):
         fail("kind", what="panel should be the PlanPanel of this exercise. Run the cell that makes it.")
@@ -131,7 +131,7 @@ def _(ans):
     ),
     fixed="Your plan has the same rates for two values of lr.",
 )
-def _(ans):
+def judge_finetune_lpft(ans):
     groups, seen = ["stem", "middle", "head"], []
     for lr in (0.004, 0.01):
         plan = of_type(ans.my_plan(lr), Plan, "What my_plan gives", "a Plan")
@@ -201,7 +201,7 @@ class Watch(Callback):
     high="When everything trains, the head's rate goes up to {b:.2g}, above lr={lr:g}.",
     head="In the second part the head is frozen. Everything should train there.",
 )
-def _(ans):
+def judge_finetune_order(ans):
     lr = 0.004
     for arch in ("resnet_mini", "vgg_mini"):
         learn = tiny_learner(arch, tiny_dls("017", 8, 3))

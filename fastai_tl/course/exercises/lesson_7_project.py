@@ -18,7 +18,8 @@ from ..questions import Choice, choices
 from .fixtures import a_learner, tiny_dls, tiny_learner
 
 # %% auto #0
-__all__ = ['MIN_TRAIN', 'MIN_VALID', 'labels_of', 'lazy', 'made_up']
+__all__ = ['MIN_TRAIN', 'MIN_VALID', 'labels_of', 'judge_project_data', 'lazy', 'judge_project_model', 'made_up',
+           'judge_project_better', 'judge_project_report', 'judge_project_panel']
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #8b392ee9
 MIN_TRAIN, MIN_VALID = 8, 4  # pictures of each class
@@ -44,7 +45,7 @@ def labels_of(ds) -> list[int]:
     copies="Some pictures are in the training and in the validation part: {what}",
     doctor="The doctor says: {what}",
 )
-def _(ans):
+def judge_project_data(ans):
     dls = of_type(ans.dls, DataLoaders, "dls", "DataLoaders, as folder_dls gives them")
     names = list(dls.vocab)
     if len(names) < 2:
@@ -77,7 +78,7 @@ def lazy(dls) -> float:
         "sweep shows? Are there enough pictures?"
     ),
 )
-def _(ans):
+def judge_project_model(ans):
     learn, dls = a_learner(ans.learn, "learn"), of_type(ans.dls, DataLoaders, "dls", "DataLoaders")
     same = lambda a, b: [str(p) for p in a.items] == [str(p) for p in b.items]
     if not same(learn.dls.train_ds, dls.train_ds) or not same(learn.dls.valid_ds, dls.valid_ds):
@@ -110,7 +111,7 @@ def made_up(right, n):
     always="Your function says {got} whatever it is given.",
     other="For {right} of {n} right and a baseline of {base:.0%} your function says {got}.",
 )
-def _(ans):
+def judge_project_better(ans):
     cases = [
         (90, 100, 0.5),
         (11, 20, 0.5),
@@ -150,7 +151,7 @@ def _(ans):
     fixed="Your report says the same of two networks that differ.",
     accuracy="The accuracy in your report is {got:.3f}, which is not that on the validation pictures.",
 )
-def _(ans):
+def judge_project_report(ans):
     seen = []
     for arch, classes, seed in (("resnet_mini", "0178", 0), ("vgg_mini", "235", 1)):
         learn = tiny_learner(arch, tiny_dls(classes, 6, 7), seed)
@@ -191,7 +192,7 @@ def _(ans):
     other="The panel trains another Learner than learn. Run the cell that makes the panel again.",
     head="The plan of the panel leaves the head frozen; nothing could be recognised.",
 )
-def _(ans):
+def judge_project_panel(ans):
     panel = of_type(ans.panel, TrainPanel, "panel", "a TrainPanel")
     learn = a_learner(ans.learn, "learn")
     if panel.learn is not learn:
