@@ -13,8 +13,9 @@ from ..core.errors import InputError, StateError, did_you_mean
 from ..core.snapshot import RandomState
 
 # %% auto #0
-__all__ = ['EXERCISES', 'GENERAL', 'LIMIT', 'Unsolved', 'todo', 'Exercise', 'exercise', 'Wrong', 'fail', 'show', 'number',
-           'several', 'of_type', 'near', 'Handed', 'Answers', 'CheckFailed', 'Verdict', 'judge', 'find_exercise']
+__all__ = ['EXERCISES', 'GENERAL', 'LIMIT', 'Unsolved', 'todo', 'Exercise', 'exercise', 'Wrong', 'fail', 'brief_repr', 'number',
+           'several', 'of_type', 'near', 'StudentFunction', 'Answers', 'CheckFailed', 'Verdict', 'judge',
+           'find_exercise']
 
 # %% ../../nbs/api/course/01_grading.ipynb #eb8e80c0
 class Unsolved(StateError):
@@ -90,7 +91,7 @@ _short.maxstring = _short.maxother = 60
 _short.maxlist = _short.maxdict = 4
 
 
-def show(
+def brief_repr(
     x,  # anything
 ) -> str:
     "A short text for a value, even for one that cannot be printed"
@@ -109,9 +110,9 @@ def number(
         try:
             x = x.item()
         except Exception:
-            fail("kind", what=f"{what} should be one number, and is {show(x)}.")
+            fail("kind", what=f"{what} should be one number, and is {brief_repr(x)}.")
     if isinstance(x, bool) or not isinstance(x, Real):
-        fail("kind", what=f"{what} should be a number, and is {show(x)} (a {type(x).__name__}).")
+        fail("kind", what=f"{what} should be a number, and is {brief_repr(x)} (a {type(x).__name__}).")
     if not math.isfinite(x):
         fail("kind", what=f"{what} is {x}, which is no number to work with. Was something divided by 0?")
     return float(x)
@@ -124,7 +125,7 @@ def several(
 ) -> list:
     "A list of the items of a list, tuple, set, array or tensor, or the end of the check"
     if isinstance(x, (str, bytes, dict)) or not hasattr(x, "__iter__"):
-        fail("kind", what=f"{what} should be a list, and is {show(x)} (a {type(x).__name__}).")
+        fail("kind", what=f"{what} should be a list, and is {brief_repr(x)} (a {type(x).__name__}).")
     x = x.tolist() if hasattr(x, "tolist") else list(x)
     if n is not None and len(x) != n:
         fail("kind", what=f"{what} should have {n} items, and has {len(x)}.")
@@ -139,7 +140,7 @@ def of_type(
 ):
     "`x` itself, or the end of the check"
     if not isinstance(x, kinds):
-        fail("kind", what=f"{what} should be {wanted}, and is {show(x)} (a {type(x).__name__}).")
+        fail("kind", what=f"{what} should be {wanted}, and is {brief_repr(x)} (a {type(x).__name__}).")
     return x
 
 
@@ -148,7 +149,7 @@ def near(a: float, b: float, tol: float = 1e-6) -> bool:
     return abs(a - b) <= tol * max(1, abs(a), abs(b))
 
 # %% ../../nbs/api/course/01_grading.ipynb #692303ca
-def _told(e):
+def _format_error(e):
     "An error of a student's code in one line, with the line of theirs that it came from"
     tb, line = e.__traceback__, None
     while tb is not None:
@@ -162,7 +163,7 @@ def _told(e):
     return f"{type(e).__name__}{f': {text}' if text else ''}{f' (line {line} of your cell)' if line else ''}."
 
 
-class Handed:
+class StudentFunction:
     "A function that a student has written"
 
     def __init__(self, f, name, gives=True):
@@ -171,10 +172,10 @@ class Handed:
     def __call__(self, *args, **kw):
         try:
             out = self.f(*args, **kw)
-        except (Unsolved, _Late):
+        except (Unsolved, _CheckTimeout):
             raise
         except (Exception, SystemExit) as e:
-            fail("error", what=_told(e))
+            fail("error", what=_format_error(e))
         if out is None and self.gives:
             fail("nothing", what=self.name)
         if out is ...:
@@ -199,8 +200,8 @@ class Answers:
                 fail("unsolved", what=f"{name} is still …")
             if n != name:
                 if not callable(v):
-                    fail("kind", what=f"{name} should be a function, and is {show(v)} (a {type(v).__name__}).")
-                v = Handed(v, name, gives=n.endswith("()"))
+                    fail("kind", what=f"{name} should be a function, and is {brief_repr(v)} (a {type(v).__name__}).")
+                v = StudentFunction(v, name, gives=n.endswith("()"))
             setattr(self, name, v)
 
 # %% ../../nbs/api/course/01_grading.ipynb #6cf1fc16
@@ -247,19 +248,19 @@ class Verdict:
 LIMIT = 60  # seconds for one check
 
 
-class _Late(BaseException):
+class _CheckTimeout(BaseException):
     pass  # no `except Exception` of a student's code may swallow it
 
 
 @contextmanager
 def _limit(seconds):
-    "Raise `_Late` in this thread after so many seconds"
+    "Raise `_CheckTimeout` in this thread after so many seconds"
     me, lock, done = threading.get_ident(), threading.Lock(), False
 
     def late():
         with lock:
             if not done:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), ctypes.py_object(_Late))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(me), ctypes.py_object(_CheckTimeout))
 
     timer = threading.Timer(seconds, late)
     timer.daemon = True
@@ -273,7 +274,7 @@ def _limit(seconds):
 
 
 @contextmanager
-def _alone():
+def _isolated():
     "No output, no warnings, and random states put back"
     from IPython.utils.capture import capture_output
 
@@ -307,13 +308,13 @@ def judge(
     "Judge an exercise; never raises for what the answers are, `InputError` for an exercise that does not exist"
     ex = find_exercise(name)
     try:
-        with _limit(limit), _alone():
+        with _limit(limit), _isolated():
             ex.judge(Answers(ex.needs, answers))
     except Wrong as e:
         return _verdict(ex, e.mistake, e.fields)
     except Unsolved:
         return _verdict(ex, "unsolved", dict(what="the line todo() is still in your code"))
-    except _Late:
+    except _CheckTimeout:
         return _verdict(ex, "slow", dict(what=f"{limit:g}"))
     except (Exception, SystemExit) as e:
         return _verdict(
@@ -321,8 +322,8 @@ def judge(
             "kind",
             dict(
                 what=(
-                    f"This answer could not be read ({_told(e).rstrip('.')}). Is it of the kind that the exercise "
-                    "asks for?"
+                    f"This answer could not be read ({_format_error(e).rstrip('.')}). Is it of the kind that the "
+                    "exercise asks for?"
                 )
             ),
         )
@@ -335,7 +336,7 @@ def find_exercise(
     "The exercise of that name; raises `InputError`, with those that are near"
     if not isinstance(name, str) or name not in EXERCISES:
         raise InputError(
-            f"There is no exercise {show(name)}.{did_you_mean(name, EXERCISES)} fastai-tl lessons list shows the "
+            f"There is no exercise {brief_repr(name)}.{did_you_mean(name, EXERCISES)} fastai-tl lessons list shows the "
             "lessons.",
             allowed=list(EXERCISES),
         )

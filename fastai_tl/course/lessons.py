@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from .grading import Unsolved, Verdict, judge, show
+from .grading import Unsolved, Verdict, judge, brief_repr
 from .student_notebooks import exercises_in, read_notebook
 from ..core.errors import FileError, InputError, did_you_mean
+from ..core.files import write_text
 
 # %% auto #0
 __all__ = ['LESSONS', 'FILE', 'EXTRAS', 'Lesson', 'find_lesson', 'load_exercises', 'list_lessons', 'find_progress',
@@ -61,7 +62,7 @@ def find_lesson(
         if w in (str(o.number), o.name, o.file.removesuffix(".ipynb")):
             return o
     raise InputError(
-        f"There is no lesson {show(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
+        f"There is no lesson {brief_repr(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
         f"{', '.join(f'{o.number} {o.name}' for o in LESSONS)}.",
         allowed=[o.name for o in LESSONS],
     )
@@ -142,14 +143,11 @@ def read_progress(
 
 def write_progress(file: Path, d: dict) -> bool:
     "Write a progress file whole or not at all; whether that was possible"
-    tmp = file.with_name(f".{FILE}.{os.getpid()}")
     try:
-        tmp.write_text(json.dumps(d, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(tmp, file)
-        return True
+        write_text(file, json.dumps(d, indent=1, ensure_ascii=False) + "\n")
     except OSError:
-        tmp.unlink(missing_ok=True)
         return False
+    return True
 
 
 def _record(v: Verdict):
@@ -204,7 +202,7 @@ def ask(
     _load_for(name)
     if name not in QUESTIONS:
         raise InputError(
-            f"There is no question {show(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS)
+            f"There is no question {brief_repr(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS)
         )
     f = find_progress()
     d = read_progress(f)

@@ -8,7 +8,7 @@ import html, random
 from collections.abc import Callable
 from dataclasses import dataclass
 import ipywidgets as w
-from .grading import EXERCISES, Exercise, fail, number, show
+from .grading import EXERCISES, Exercise, fail, number, brief_repr
 from ..core.errors import InputError, did_you_mean
 
 # %% auto #0
@@ -41,7 +41,7 @@ class ChoiceQuestion:
         c = next((c for c in self.choices if c.key == value), None)
         if c is None:
             raise InputError(
-                f"There is no answer {show(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} The "
+                f"There is no answer {brief_repr(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} The "
                 f"answers are {', '.join(c.key for c in self.choices)}.",
                 allowed=[c.key for c in self.choices],
             )
@@ -83,7 +83,8 @@ def _register(q, hints, mistake):
                 fail(
                     "kind",
                     what=(
-                        f"There is no answer {show(v)}. The answers are {', '.join(sorted(c.key for c in q.choices))}."
+                        f"There is no answer {brief_repr(v)}. The answers are "
+                        f"{', '.join(sorted(c.key for c in q.choices))}."
                     ),
                 )
         if m := mistake(facts, v):
@@ -209,7 +210,7 @@ class QuestionBox(w.VBox):
     def value(self, v):
         if isinstance(self.q, SliderQuestion):
             if isinstance(v, bool) or not isinstance(v, (int, float)):
-                raise InputError(f"{show(v)} is not a number.")
+                raise InputError(f"{brief_repr(v)} is not a number.")
             v = float(v)
         self.q.verdict(v, self.facts)  # refuse what is no answer
         self._busy = True
@@ -237,4 +238,4 @@ class QuestionBox(w.VBox):
         return f"{variable(self.q.name)}.value = {self._value!r}"
 
     def __repr__(self):
-        return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{show(self._value)}]"
+        return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{brief_repr(self._value)}]"

@@ -4,19 +4,28 @@
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #fd9ce32c
 from __future__ import annotations
+import platform, shlex
+from importlib.metadata import version
 from importlib.resources import files
+from typing import TYPE_CHECKING
 from pathlib import Path
+import numpy as np
 from ..core.errors import FileError
+from ..freezing.layer_groups import layer_groups
+from .quickstart_run import ARMS, Run, epochs_text
+from ..panels.six_steps import STEPS
 from ..evaluation.plots import chart, thumb
-from ..evaluation.html import write_text
 
-_all_ = ["chart", "thumb", "write_text"]
+if TYPE_CHECKING:
+    from fastai_tl.evaluation.classification import Evaluation
 
 # %% auto #0
-__all__ = ['confusion_rows', 'render', 'check_file', 'chart', 'thumb', 'write_text']
+__all__ = ['confusion_rows', 'report_context', 'render', 'check_file']
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #ba9e8bd3
-def confusion_rows(ev) -> list[dict]:
+def confusion_rows(
+    ev: Evaluation,
+) -> list[dict]:  # a row has `name` and `cells`, a cell `n` and `share` (0 to 1)
     "The confusion matrix of an `Evaluation` as rows of cells: a count, and its share of the true class"
     cm = ev.confusion()
     return [
@@ -24,8 +33,199 @@ def confusion_rows(ev) -> list[dict]:
         for i, r in enumerate(cm)
     ]
 
+# %% ../../nbs/api/interface/04_quickstart_report.ipynb #de19014e
+def _pct(v):
+    return f"{v * 100:.0f}\u00a0%"
+
+
+def _headline(run):
+    best = max(run.arms["frozen"].ev.accuracy, run.arms["fine_tuned"].ev.accuracy)
+    rest = max(run.arms[k].ev.accuracy for k in ("pixels", "scratch", "scratch_long"))
+    if best > rest:
+        return f"{_pct(best)} right with transfer learning, {_pct(rest)} at best without"
+    return f"Transfer learning did not help here: {_pct(best)} right with it, {_pct(rest)} without"
+
+
+def _summary(run, n_train):
+    a = {k: run.arms[k].ev.accuracy for k in ARMS}
+    return (
+        f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen "
+        f"{run.arch.partition('/')[2]} reaches {_pct(a['frozen'])} in {epochs_text(run.epochs)}. The same network from "
+        f"random weights reaches {_pct(a['scratch'])} in as many, {_pct(a['scratch_long'])} in five times as many; a "
+        f"logistic regression on the pixels {_pct(a['pixels'])}. Fine-tuning all layers afterwards gives "
+        f"{_pct(a['fine_tuned'])}."
+    )
+
+
+def _curves(history, what):
+    out = []
+    f = history.stages[-1].finder
+    if f is not None:
+        out.append(
+            chart(
+                f.plot,
+                f"Loss of a batch against the learning rate for {what}; suggested rate "
+                f"{f.suggested or float('nan'):.1e}",
+                "Learning-rate sweep. "
+                + ("The shaded band is where the loss falls." if f.reliable else f"Not reliable: {f.reason}."),
+            )
+        )
+    v = history.stages[-1].values
+    ticks = lambda ax: ax.set_xticks(range(0, len(v) + 1, max(len(v) // 6, 1)))
+
+    def losses(ax):
+        history.plot_losses(ax)
+        ticks(ax)
+
+    out.append(
+        chart(
+            losses,
+            f"Training and validation loss over {epochs_text(len(v))}; validation loss ends at {v[-1][1]:.2f}",
+            "Loss, epoch by epoch.",
+        )
+    )
+
+    def metric(ax):
+        ax.plot(range(1, len(v) + 1), [100 * o[2] for o in v], "o-", ms=4, color="C2")
+        ax.set_ylim(0, 100)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("accuracy, %")
+        ticks(ax)
+
+    out.append(
+        chart(
+            metric,
+            f"Validation accuracy over {epochs_text(len(v))}, ending at {v[-1][2]:.0%}",
+            "Accuracy on the validation pictures.",
+        )
+    )
+    return out
+
+# %% ../../nbs/api/interface/04_quickstart_report.ipynb #76cb69ee
+def _code(run):
+    name, lr = run.arch.partition("/")[2], lambda k: f"{run.arms[k].lr:.2g}"
+    return (
+        f"from fastai_tl.all import *\ndls = {run.data_code}\nbackbones(offline=True)",
+        f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
+        "freeze_to(learn, 'head')\nlayer_table(learn)",
+        f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
+        f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
+        (
+            f"fastai-tl predict {shlex.quote(str(run.model))} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all "
+            f"import load_predictor\nload_predictor({str(run.model)!r}).predict('my_picture.jpg')"
+        ),
+    )
+
+
+def _sample_pics(learn, per_class=2, most=24):
+    ds, seen, out = learn.dls.train_ds, {}, []
+    for item, y in zip(ds.items, ds.tls[1]):
+        name = str(learn.dls.vocab[int(y)])
+        if seen.setdefault(int(y), 0) < per_class and (t := thumb(item, f"a picture of the class {name}", name)):
+            seen[int(y)] += 1
+            out.append(t)
+        if len(out) == most:
+            break
+    return out
+
+# %% ../../nbs/api/interface/04_quickstart_report.ipynb #b3d2ed0e
+def report_context(
+    run: Run,  # a finished run
+) -> dict:  # for `render`
+    "What the report shows: texts, rows of tables, and images as HTML"
+    learn, ev = run.learn, run.arms["fine_tuned"].ev
+    name, table = run.arch.partition("/")[2], run.layers
+    groups = [
+        dict(name=g, layers=int((table.group == g).sum()), params=sum(p.numel() for p in ps), frozen=g != "head")
+        for g, ps in layer_groups(learn).items()
+    ]
+    fp, hp = (sum(g["params"] for g in groups if g["frozen"] == f) for f in (True, False))
+    (lo, hi), worst = ev.interval(), ev.worst(12)
+    a = run.arms
+    gain = a["fine_tuned"].ev.accuracy - a["frozen"].ev.accuracy
+    return dict(
+        title=run.title,
+        steps=STEPS,
+        headline=_headline(run),
+        summary=_summary(run, len(learn.dls.train_ds)),
+        n_valid=ev.n,
+        warnings=run.warnings,
+        arms=[
+            dict(
+                name=o.name,
+                acc=o.ev.accuracy,
+                lo=o.ev.interval()[0],
+                hi=o.ev.interval()[1],
+                us=k in ("frozen", "fine_tuned"),
+                params=o.params,
+                epochs=o.epochs,
+                lr=o.lr,
+                seconds=o.seconds,
+                note=o.note,
+            )
+            for k, o in ((k, a[k]) for k in ARMS)
+        ],
+        chance=(
+            f"Guessing the most frequent class is right {_pct(float(np.bincount(ev.targets).max() / ev.n))} of the "
+            "time."
+        ),
+        backbone=dict(
+            text=(
+                f"{name}: {fp / 1e6:.1f} million parameters in the body, pretrained on ImageNet; pictures at "
+                f"{run.size} x {run.size} pixels."
+            )
+        ),
+        data_text=f"{len(learn.dls.train_ds)} to learn from, {len(learn.dls.valid_ds)} to judge by. {run.data_text}",
+        samples=_sample_pics(learn),
+        groups=groups,
+        frozen_text=(
+            f"{fp:,} parameters are frozen, {hp:,} in the head train. Batch norm in the frozen layers keeps its "
+            "pretrained statistics."
+        ),
+        layers=[r._asdict() for r in table.itertuples(index=False)],
+        proof=run.proof,
+        head_charts=_curves(run.histories["frozen"], "the head"),
+        tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
+        tune_text=(
+            f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
+            f"in the head, pretrained batch-norm statistics held. Accuracy changed by {gain * 100:+.1f} points; with "
+            f"{ev.n} validation pictures, differences of a few points are chance."
+        ),
+        eval_text=(
+            f"The fine-tuned model is right on {ev.accuracy * 100:.1f} % of {ev.n} pictures it has never seen; the 95 "
+            f"% interval goes from {lo * 100:.0f} % to {hi * 100:.0f} %."
+        ),
+        classes=ev.vocab,
+        matrix=confusion_rows(ev),
+        confused=", ".join(f"{x} taken for {y} ({n})" for x, y, n in ev.most_confused()[:4]),
+        worst=[
+            t
+            for m in worst
+            if m.item is not None
+            and (
+                t := thumb(
+                    m.item,
+                    f"{m.true} taken for {m.predicted}",
+                    f"{m.true}, taken for {m.predicted} ({m.probability:.0%})",
+                )
+            )
+        ],
+        code=_code(run),
+        footer=_footer(run),
+    )
+
+
+def _footer(run):
+    vs = ", ".join(f"{n} {version(n)}" for n in ("fastai-tl", "fastai", "torch"))
+    return (
+        f"Seed {run.seed}, {sum(run.seconds.values()):.0f} seconds before this page. {vs}, Python "
+        f"{platform.python_version()}."
+    )
+
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #be261817
-def render(context: dict) -> str:
+def render(
+    context: dict,  # of `report_context`
+) -> str:
     "The report as HTML; names come from the user's folders, so everything is escaped"
     from jinja2 import Environment, StrictUndefined
 
@@ -38,7 +238,7 @@ def render(context: dict) -> str:
 def check_file(
     file: Path,  # to be written
     force: bool = False,  # it may be replaced
-):
+) -> None:
     "Raise `FileError` if `file` would be written over, or its folder is missing"
     if file.is_dir():
         raise FileError(f"{file} is a folder. Give a file with --json.", path=file)

@@ -14,7 +14,7 @@ from fastai_tl.all import *  # noqa: F403 (what `.code` uses)
 from fastai_tl.all import Plan, Stage, fingerprint, layer_groups, run_plan
 from fastai_tl.core.errors import StateError
 from fastai_tl.core.learner_lock import Busy, owner_of
-from fastai_tl.panels.panel import job_of
+from fastai_tl.panels.jobs import job_of
 from fastai_tl.panels.freeze import FreezePanel
 from fastai_tl.panels.train import TrainPanel
 

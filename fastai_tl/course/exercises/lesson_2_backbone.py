@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-from ..grading import exercise, fail, number, of_type, several, show
+from ..grading import exercise, fail, number, of_type, several, brief_repr
 from ...freezing.layer_groups import layer_groups
 from ...models.mini_nets import mini_file
 from ..questions import Choice, choices, slider
@@ -101,7 +101,7 @@ def _judge_front(rows, got):
     cost, acc, want = {n: c for n, c, _ in rows}, {n: a for n, _, a in rows}, front(rows)
     got = [g[0] if isinstance(g, (tuple, list)) and g else g for g in got]
     if any(not isinstance(g, str) or g not in cost for g in got):
-        fail("names", got=show(got[:3]))
+        fail("names", got=brief_repr(got[:3]))
     got, beats = (
         set(got),
         lambda n, g: cost[n] <= cost[g] and acc[n] >= acc[g] and (cost[n] < cost[g] or acc[n] > acc[g]),

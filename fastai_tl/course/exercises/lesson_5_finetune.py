@@ -8,14 +8,15 @@ import numpy as np
 from fastai.callback.core import Callback
 from ..grading import exercise, fail, number, of_type, several
 from ...training.lr_finder import top_rate
-from ...freezing.layer_groups import layer_groups
+from ...freezing.layer_groups import group_index, layer_groups
 from ...training.plan import Plan
 from ..questions import Choice, choices, slider
 from ...training.stage import same_by
 from .fixtures import tiny_dls, tiny_learner
 
 # %% auto #0
-__all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge_finetune_lpft', 'Watch', 'judge_finetune_order']
+__all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge_finetune_lpft', 'RateLog',
+           'judge_finetune_order']
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #bf659db0
 @exercise(
@@ -67,12 +68,8 @@ def first_groups(plan, groups):
     for s in plan.expand(groups).stages:
         if isinstance(s.train, tuple):
             out.append(None)
-        elif s.train == "all":
-            out.append(0)
-        elif isinstance(s.train, int):
-            out.append(s.train % len(groups))
         else:
-            out.append(len(groups) - 1 if s.train == "head" else groups.index(s.train))
+            out.append(0 if s.train == "all" else group_index(groups, s.train))
     return out
 
 
@@ -164,7 +161,7 @@ def judge_finetune_lpft(ans):
             fail("stats")
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #f6e54a8e
-class Watch(Callback):
+class RateLog(Callback):
     "Notes for each batch: whether the first group trains, and the rates of all groups"
 
     order = 70
@@ -205,10 +202,10 @@ def judge_finetune_order(ans):
     lr = 0.004
     for arch in ("resnet_mini", "vgg_mini"):
         learn = tiny_learner(arch, tiny_dls("017", 8, 3))
-        watch = Watch()
-        learn.add_cb(watch)
+        log = RateLog()
+        learn.add_cb(log)
         ans.fine_tune(learn, lr)
-        seen, n = watch.seen, len(learn.dls.train)
+        seen, n = log.seen, len(learn.dls.train)
         if not seen:
             fail("nothing_trained")
         alone = next((i for i, (first, _, _) in enumerate(seen) if first), len(seen))
