@@ -17,6 +17,7 @@ second call goes on from there. --check counts what each switch changes, and com
 nudged by a rounding are the yardstick. --extra: parts of the parts. --also: rows with several parts off. --rounds:
 more rounds, for parts near the limit.
 """
+
 import argparse
 import gc
 import json
@@ -31,7 +32,10 @@ from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 OUT = Path(__file__).parent / "out" / "ablation.json"
-PER_CLASS, VALID_PER_CLASS, ROUNDS, LIMIT = 12, 3, 3, .15
+PER_CLASS = 12
+VALID_PER_CLASS = 3
+ROUNDS = 3
+LIMIT = 0.15
 PARTS = {
     "channels last": "convolutions get their inputs with channels last",
     "norms folded": "batch norms in the weights of convolutions",
@@ -41,7 +45,7 @@ PARTS = {
     "on the way": "features of later stages are stored on the way",
     "fused Adam": "Adam's step in one pass",
 }
-EXTRA = {   # each with the part that it belongs to
+EXTRA = {  # each with the part that it belongs to
     "folded, training": "norms folded",
     "folded, features": "norms folded",
     "pointwise kernel": "kernels",
@@ -65,20 +69,40 @@ def product():
     from fastai_tl.snapshot import reseed
     from fastai_tl.training import run_plan
     from fastai_tl.zoo import transfer_learner
+
     return SimpleNamespace(
-        Plan=Plan, run_plan=run_plan, transfer_learner=transfer_learner, reseed=reseed, ClassOf=ClassOf,
-        picture_dls=picture_dls, sample_path=sample_path, split_sample=split_sample, quick=quick, prefix=prefix,
-        folding=folding, planrun=planrun, fused=fused, Quick=quick.Quick, Joined=quick._Joined, Cut=prefix.Cut,
-        Pointwise=convolve._Pointwise, Depthwise=convolve._Depthwise, FrozenCache=cachetables.FrozenCache,
-        FeatureCache=features.FeatureCache, Events=features._Events, KeptItems=cacheitems.KeptItems)
+        Plan=Plan,
+        run_plan=run_plan,
+        transfer_learner=transfer_learner,
+        reseed=reseed,
+        ClassOf=ClassOf,
+        picture_dls=picture_dls,
+        sample_path=sample_path,
+        split_sample=split_sample,
+        quick=quick,
+        prefix=prefix,
+        folding=folding,
+        planrun=planrun,
+        fused=fused,
+        Quick=quick.Quick,
+        Joined=quick._Joined,
+        Cut=prefix.Cut,
+        Pointwise=convolve._Pointwise,
+        Depthwise=convolve._Depthwise,
+        FrozenCache=cachetables.FrozenCache,
+        FeatureCache=features.FeatureCache,
+        Events=features._Events,
+        KeptItems=cacheitems.KeptItems,
+    )
 
 
 # -- switches
 
+
 @contextmanager
 def patched(*changes):
     "Inside, attributes are others: (object, name, value)"
-    old = [(obj, name, vars(obj).get(name, patched)) for obj, name, _ in changes]   # `patched`: there is none
+    old = [(obj, name, vars(obj).get(name, patched)) for obj, name, _ in changes]  # `patched`: there is none
     try:
         for obj, name, value in changes:
             setattr(obj, name, value)
@@ -96,43 +120,58 @@ def no_channels_last(p):
 
     def fold(conv, bn):
         import torch
+
         with torch.no_grad():
             weight, bias = (t.to(conv.weight.dtype) for t in p.folding.joined(conv, bn, torch.float64))
         return p.folding.with_weights(conv, weight, bias)
-    return [(p.Quick, "__init__", lambda self, pairs, last, single=(): init(self, pairs, False)),
-            (p.Cut, "channels_last", property(lambda self: False, lambda self, value: None)), (p.folding, "fold", fold)]
+
+    return [
+        (p.Quick, "__init__", lambda self, pairs, last, single=(): init(self, pairs, False)),
+        (p.Cut, "channels_last", property(lambda self: False, lambda self, value: None)),
+        (p.folding, "fold", fold),
+    ]
 
 
-def none_foldable(*args): return []
+def none_foldable(*args):
+    return []
 
 
 def no_folding_in_training(p):
     sizes = p.quick._sizes
 
-    def sizes_of_some(model, pairs, *args): return sizes(model, pairs, *args) if pairs else []
+    def sizes_of_some(model, pairs, *args):
+        return sizes(model, pairs, *args) if pairs else []
+
     return [(p.quick, "foldable", none_foldable), (p.quick, "_sizes", sizes_of_some)]
 
 
-def no_folding_in_features(p): return [(p.prefix, "foldable", none_foldable)]
+def no_folding_in_features(p):
+    return [(p.prefix, "foldable", none_foldable)]
 
 
-def no_folding(p): return no_folding_in_training(p) + no_folding_in_features(p)
+def no_folding(p):
+    return no_folding_in_training(p) + no_folding_in_features(p)
 
 
-def no_kernel(conv): return None
+def no_kernel(conv):
+    return None
 
 
-def no_kernels(p): return [(p.quick, "fast_conv", no_kernel), (p.folding, "fast_conv", no_kernel)]
+def no_kernels(p):
+    return [(p.quick, "fast_conv", no_kernel), (p.folding, "fast_conv", no_kernel)]
 
 
 def kernels_but(p, pointwise):
     fast = p.folding.fast_conv
 
-    def some(conv): return None if (getattr(conv, "groups", 1) == 1) is pointwise else fast(conv)
+    def some(conv):
+        return None if (getattr(conv, "groups", 1) == 1) is pointwise else fast(conv)
+
     return [(p.quick, "fast_conv", some), (p.folding, "fast_conv", some)]
 
 
-def opened_again(p): return [(p.FrozenCache, "keeps", lambda self, dl, training: False)]
+def opened_again(p):
+    return [(p.FrozenCache, "keeps", lambda self, dl, training: False)]
 
 
 def no_events(p):
@@ -141,6 +180,7 @@ def no_events(p):
     def before_fit(self):
         before(self)
         self.learn.__dict__.pop("_call_one", None)
+
     return [(p.FeatureCache, "before_fit", before_fit)]
 
 
@@ -150,10 +190,12 @@ def no_fused(p):
     def plain(self, *args, **kwargs):
         init(self, *args, **kwargs)
         self.fused = False
+
     return [(p.FrozenCache, "__init__", plain)]
 
 
-def not_on_the_way(p): return [(p.FrozenCache, "on_the_way", lambda self, dl, size: [])]
+def not_on_the_way(p):
+    return [(p.FrozenCache, "on_the_way", lambda self, dl, size: [])]
 
 
 def no_chain(p):
@@ -190,6 +232,7 @@ def off(row, p):
 
 # -- what is used
 
+
 @contextmanager
 def uses(p):
     "How often each part is used inside"
@@ -200,7 +243,9 @@ def uses(p):
             out = f(*args, **kwargs)
             n[part] += bool(counts(out))
             return out
+
         return g
+
     changes = [
         (p.Joined, "__call__", counted("norms folded", p.Joined.__call__)),
         (p.folding, "fold", counted("norms folded", p.folding.fold)),
@@ -213,7 +258,7 @@ def uses(p):
     ]
     with patched(*changes):
         yield n
-    n["channels last"] = 1   # of every run: it takes the whole network
+    n["channels last"] = 1  # of every run: it takes the whole network
 
 
 @contextmanager
@@ -223,6 +268,7 @@ def counts():
     from fastai.callback.core import Callback
     from PIL import Image
     from torch.utils._python_dispatch import TorchDispatchMode
+
     n, call, opened = Counter(), Callback.__call__, Image.open
 
     class Watch(TorchDispatchMode):
@@ -244,14 +290,17 @@ def counts():
     def open_(*args, **kwargs):
         n["files opened"] += 1
         return opened(*args, **kwargs)
+
     with patched((Callback, "__call__", called), (Image, "open", open_)), Watch():
         yield n
 
 
 # -- runs
 
+
 def images(p, size):
     import random
+
     train, valid = p.split_sample(p.sample_path("clipart"), PER_CLASS, 0)
     by_class = {}
     for f in valid:
@@ -262,6 +311,7 @@ def images(p, size):
 
 def learner(p, net, size):
     from fastai.torch_core import set_seed
+
     set_seed(0)
     learn = p.transfer_learner(images(p, size), net, pretrained=net == "tf_efficientnet_lite0")
     p.reseed(learn, 0)
@@ -280,6 +330,7 @@ def plan_of(p, name):
 def nudged(learn):
     "Every weight a rounding away from what it was: how far apart do losses come by roundings alone?"
     import torch
+
     with torch.no_grad():
         rng = torch.Generator().manual_seed(1)
         for w in learn.model.parameters():
@@ -307,7 +358,8 @@ def once(p, run, row, watch=None):
 def check(p, only):
     "What each switch changes, in small runs"
     for run in (("gradual", NETS[0], 96), ("fine_tune", NETS[1], 96), ("head_only", NETS[2], 96)):
-        if not name_of(run).startswith(only): continue
+        if not name_of(run).startswith(only):
+            continue
         print(f"\n{name_of(run)}", flush=True)
         full = None
         for row in ("full", NUDGED, *PARTS, *EXTRA, *WHOLE):
@@ -317,15 +369,19 @@ def check(p, only):
             apart = max(abs(a - b) for a, b in zip(full.losses, one.losses))
             keys = [k for k in full.counts | one.counts if row == "full" or full.counts[k] != one.counts[k]]
             changed = ", ".join(f"{k} {full.counts[k]} → {one.counts[k]}" for k in keys)
-            print(f"  {row:22s} losses differ by {first:.0e} (6 batches), {apart:.0e} (all {len(one.losses)}); "
-                  f"{changed}", flush=True)
+            print(
+                f"  {row:22s} losses differ by {first:.0e} (6 batches), {apart:.0e} (all {len(one.losses)}); {changed}",
+                flush=True,
+            )
             if row == "full":
-                print("    "+"\n    ".join(one.notes))
+                print("    " + "\n    ".join(one.notes))
 
 
 # -- results
 
-def name_of(run): return f"{run[0]}, {run[1]}, {run[2]} px"
+
+def name_of(run):
+    return f"{run[0]}, {run[1]}, {run[2]} px"
 
 
 def write(result, file):
@@ -344,12 +400,18 @@ def savings(result):
         full = times.get("full", {})
         for row, ts in times.items():
             rounds = sorted(set(ts) & set(full))
-            if row == "full" or not rounds: continue
+            if row == "full" or not rounds:
+                continue
             a, b = [full[i] for i in rounds], [ts[i] for i in rounds]
             mid = statistics.median(a), statistics.median(b)
             out.setdefault(name, {})[row] = SimpleNamespace(
-                full=mid[0], off=mid[1], spread=(max(a) - min(a), max(b) - min(b)), n=len(rounds),
-                saving=1 - mid[0] / mid[1], rounds=[1 - x / y for x, y in zip(a, b)])
+                full=mid[0],
+                off=mid[1],
+                spread=(max(a) - min(a), max(b) - min(b)),
+                n=len(rounds),
+                saving=1 - mid[0] / mid[1],
+                rounds=[1 - x / y for x, y in zip(a, b)],
+            )
     return out
 
 
@@ -358,19 +420,26 @@ def verdict(result):
     table, out = savings(result), {}
     for part in (*PARTS, *EXTRA):
         rows = {name: t[part] for name, t in table.items() if part in t}
-        good = [n for n, s in rows.items()
-                if s.saving >= LIMIT and sum(x >= LIMIT for x in s.rounds) > max(s.n, ROUNDS) / 2]
+        good = [
+            n for n, s in rows.items() if s.saving >= LIMIT and sum(x >= LIMIT for x in s.rounds) > max(s.n, ROUNDS) / 2
+        ]
         unused = [n for n, r in result["runs"].items() if part in r.get("unused", ())]
         missing = [n for n in map(name_of, RUNS) if n not in unused and (n not in rows or rows[n].n < ROUNDS)]
         best = max(good or rows, key=lambda n: rows[n].saving, default=None)
         out[part] = dict(
-            decision="keep" if good else "open" if missing else "cut", best=best, runs_that_keep=good, missing=missing,
-            saving=rows[best].saving if best else None, rounds=rows[best].rounds if best else [])
+            decision="keep" if good else "open" if missing else "cut",
+            best=best,
+            runs_that_keep=good,
+            missing=missing,
+            saving=rows[best].saving if best else None,
+            rounds=rows[best].rounds if best else [],
+        )
     return out
 
 
 def _cell(s):
-    if s is None: return ""
+    if s is None:
+        return ""
     return f"{s.off:.2f} ({s.saving:+.0%}" + (")" if s.n >= ROUNDS else f", {s.n} of {ROUNDS})")
 
 
@@ -381,7 +450,8 @@ def report(result):
     table = savings(result)
     lines = ["| part | decision | largest saving | in | rounds | other runs with 15 % or more |", "|---" * 6 + "|"]
     for part, v in verdict(result).items():
-        if v["best"] is None: continue
+        if v["best"] is None:
+            continue
         rounds = ", ".join(f"{x:.0%}" for x in v["rounds"])
         missing = f" ({len(v['missing'])} runs are missing)" if v["missing"] else ""
         others = "; ".join(n for n in v["runs_that_keep"] if n != v["best"])
@@ -410,39 +480,64 @@ def main():
     args = ap.parse_args()
     warnings.filterwarnings("ignore")
     p = product()
-    if args.check: return check(p, args.only)
+    if args.check:
+        return check(p, args.only)
     import torch
+
     args.json.parent.mkdir(exist_ok=True)
     result = json.loads(args.json.read_text()) if args.json.exists() else dict(runs={})
-    result |= dict(threads=torch.get_num_threads(), cpus=os.cpu_count(), cores=sorted(os.sched_getaffinity(0)),
-                   torch=torch.__version__, cpu=torch.backends.cpu.get_cpu_capability(), train=8*PER_CLASS,
-                   valid=8*VALID_PER_CLASS, limit=LIMIT)
+    result |= dict(
+        threads=torch.get_num_threads(),
+        cpus=os.cpu_count(),
+        cores=sorted(os.sched_getaffinity(0)),
+        torch=torch.__version__,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        train=8 * PER_CLASS,
+        valid=8 * VALID_PER_CLASS,
+        limit=LIMIT,
+    )
     begun, done = time.time(), sum(len(r["times"]) for r in result["runs"].values())
     print(f"{done} times are there already; cores {result['cores']}, load {os.getloadavg()[0]:.2f}", flush=True)
     for run in RUNS:
         name = name_of(run)
-        if not name.startswith(args.only): continue
+        if not name.startswith(args.only):
+            continue
         r = result["runs"].setdefault(name, dict(times=[], unused=None))
         took, warm = time.time(), False
         for i in range(args.rounds):
             rows = ["full", *(args.rows or (*PARTS, *(EXTRA if args.extra else ()), *WHOLE, *args.also))]
             have = {t["row"] for t in r["times"] if t["round"] == i}
             todo = [row for row in rows if row not in have and not (r["unused"] and row in r["unused"])]
-            if not todo: continue
-            if not warm:   # also after a restart
+            if not todo:
+                continue
+            if not warm:  # also after a restart
                 n = once(p, run, "full", uses(p)).counts
                 r["unused"] = [part for part in PARTS if not n[part]] + [e for e, part in EXTRA.items() if not n[part]]
                 warm = True
             for row in todo:
-                if row in r["unused"]: continue
+                if row in r["unused"]:
+                    continue
                 before = os.getloadavg()[0]
                 one = once(p, run, row)
-                r["times"].append(dict(
-                    row=row, round=i, seconds=one.seconds[0], cpu=one.seconds[1], loss=one.losses[-1], valid=one.valid,
-                    load=before, cores=result["cores"], at=time.strftime("%H:%M:%S")))
+                r["times"].append(
+                    dict(
+                        row=row,
+                        round=i,
+                        seconds=one.seconds[0],
+                        cpu=one.seconds[1],
+                        loss=one.losses[-1],
+                        valid=one.valid,
+                        load=before,
+                        cores=result["cores"],
+                        at=time.strftime("%H:%M:%S"),
+                    )
+                )
                 write(result, args.json)
-                print(f"{(time.time() - begun) / 60:5.1f} min  {name}, round {i + 1}, {row}: {one.seconds[0]:.2f} s "
-                      f"(processor {one.seconds[1]:.2f} s)", flush=True)
+                print(
+                    f"{(time.time() - begun) / 60:5.1f} min  {name}, round {i + 1}, {row}: {one.seconds[0]:.2f} s "
+                    f"(processor {one.seconds[1]:.2f} s)",
+                    flush=True,
+                )
             result["verdict"] = verdict(result)
             write(result, args.json)
             if args.report:

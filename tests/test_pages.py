@@ -134,8 +134,8 @@ def test_the_readme_quotes_what_happens_in_plain_fastai():
     bare = sum(f.get("normalised") is False for f in plain.values())
     move = sum(bool(f.get("moved")) for f in plain.values())
     assert (
-        f"| {len(plain)} networks of torchvision and timm | {crash} crash, {bare} are not normalised, frozen "
-        f"tensors of {move} move |"
+        f"| {len(plain)} networks of torchvision and timm | {crash} crash, {bare} are not normalised, frozen tensors "
+        f"of {move} move |"
     ) in README
     assert f"| {plain['resnet18']['moved']} of {plain['resnet18']['body']} body tensors move" in README
     found = result("finder_seeds")
