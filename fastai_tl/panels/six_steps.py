@@ -52,8 +52,8 @@ STEPS = (
         "Evaluate and deploy",
         "Evaluate, export",
         "Judge the model on images that it was not trained on: accuracy with its interval, and the worst mistakes. "
-        "What is exported holds weights and a manifest, runs no code when it is loaded, and is checked before it is called "
-        "done.",
+        "What is exported holds weights and a manifest, runs no code when it is loaded, and is checked before it is "
+        "called done.",
     ),
 )
 
