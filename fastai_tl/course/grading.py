@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any, NoReturn
 from ..core.errors import InputError, StateError, did_you_mean
 from ..core.snapshot import RandomState
 
@@ -27,7 +28,7 @@ class Unsolved(StateError):
 
 def todo(
     what: str = "",  # said besides
-):
+) -> NoReturn:
     "Mark the place where a student's own code belongs; raises `Unsolved`"
     raise Unsolved(
         "This is where your work begins. Write your code in this cell, take out the line todo(), and run it again."
@@ -60,7 +61,7 @@ def exercise(
     name: str,  # 'lesson-exercise'
     *needs: str,  # see `Exercise`
     **hints: str,  # a hint for each mistake
-):
+) -> Callable[[Callable], Callable]:
     "Register the decorated function as the judge of an exercise"
 
     def add(f):
@@ -73,15 +74,15 @@ def exercise(
 class Wrong(Exception):
     "A recognised mistake"
 
-    def __init__(self, mistake, **fields):
+    def __init__(self, mistake: str, **fields: Any) -> None:
         super().__init__(mistake)
         self.mistake, self.fields = mistake, fields
 
 
 def fail(
     mistake: str,  # one of the exercise's, or of `GENERAL`
-    **fields,  # for its hint
-):
+    **fields: Any,  # for its hint
+) -> NoReturn:
     "End the check with a mistake"
     raise Wrong(mistake, **fields)
 
@@ -92,7 +93,7 @@ _short.maxlist = _short.maxdict = 4
 
 
 def brief_repr(
-    x,  # anything
+    x: object,  # anything
 ) -> str:
     "A short text for a value, even for one that cannot be printed"
     try:
@@ -102,7 +103,7 @@ def brief_repr(
 
 
 def number(
-    x,  # an answer
+    x: Any,  # an answer
     what: str = "The answer",
 ) -> float:
     "A finite number, or the end of the check"
@@ -119,7 +120,7 @@ def number(
 
 
 def several(
-    x,  # an answer
+    x: Any,  # an answer
     what: str = "The answer",
     n: int | None = None,  # how many; `None`: any number
 ) -> list:
@@ -133,11 +134,11 @@ def several(
 
 
 def of_type(
-    x,  # an answer
-    kinds,  # a type, or a tuple of types
+    x: Any,  # an answer
+    kinds: type | tuple[type, ...],  # a type, or a tuple of types
     what: str,  # name of the answer
     wanted: str,  # the type in words
-):
+) -> Any:
     "`x` itself, or the end of the check"
     if not isinstance(x, kinds):
         fail("kind", what=f"{what} should be {wanted}, and is {brief_repr(x)} (a {type(x).__name__}).")
@@ -166,10 +167,10 @@ def _format_error(e):
 class StudentFunction:
     "A function that a student has written"
 
-    def __init__(self, f, name, gives=True):
+    def __init__(self, f: Callable, name: str, gives: bool = True) -> None:
         self.f, self.name, self.gives = f, name, gives
 
-    def __call__(self, *args, **kw):
+    def __call__(self, *args: Any, **kw: Any) -> Any:
         try:
             out = self.f(*args, **kw)
         except (Unsolved, _CheckTimeout):
@@ -190,7 +191,7 @@ class Answers:
         self,
         needs: tuple[str, ...],  # see `Exercise`
         given: dict,  # names of the notebook
-    ):
+    ) -> None:
         for n in needs:
             name = n.rstrip("()!")
             if name not in given:
@@ -227,7 +228,7 @@ class Verdict:
             return f"{self.name}: right."
         return f"{self.name}: {'not yet' if self.mistake == 'unsolved' else 'not right yet'}. {self.hint}"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.text
 
     def _repr_html_(self):

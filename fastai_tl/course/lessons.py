@@ -10,10 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from .grading import Unsolved, Verdict, judge, brief_repr
 from .student_notebooks import exercises_in, read_notebook
 from ..core.errors import FileError, InputError, did_you_mean
 from ..core.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pandas import DataFrame
+    from fastai_tl.course.questions import QuestionBox
 
 # %% auto #0
 __all__ = ['LESSONS', 'FILE', 'EXTRAS', 'Lesson', 'find_lesson', 'load_exercises', 'list_lessons', 'find_progress',
@@ -76,7 +82,7 @@ def load_exercises(lesson: str) -> None:
 
 def list_lessons(
     folder: Path | str | None = None,  # with a progress file, or below one that has; `None`: the working folder
-):
+) -> DataFrame:
     "The lessons as a `pandas.DataFrame`: title, minutes, exercises, and how many of them are passed"
     import pandas as pd
 
@@ -195,7 +201,7 @@ def check(
 
 def ask(
     name: str,  # 'lesson-question'
-):
+) -> QuestionBox:
     "The widget of a question, with the answer given last time; raises `InputError` if there is none of that name"
     from fastai_tl.course.questions import QUESTIONS, QuestionBox
 
@@ -262,7 +268,7 @@ def copy_lessons(
 # %% ../../nbs/api/course/13_lessons.ipynb #9c6db693
 def run_checks(
     notebook: Path | str,  # a lesson, as a student has worked on it; not changed
-    on_cell=None,  # called with (cells done, cells in all)
+    on_cell: Callable[[int, int], object] | None = None,  # called with (cells done, cells in all)
     timeout: int = 600,  # seconds for one cell
 ) -> list[Verdict]:  # one for each exercise, in order
     "Run a notebook in a fresh kernel, in its folder, and say what each check says; progress is noted"

@@ -9,6 +9,7 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart_comma
 # %% ../../nbs/api/interface/01_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
 import json, mimetypes, shutil, sys, warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from rich.table import Table
 from .. import __version__
 from ..core.errors import FileError, InputError, KitError
 from .lessons_cli import lessons_app
+from ..panels.six_steps import Step
 
 # %% ../../nbs/api/interface/01_cli.ipynb #26737307
 app = typer.Typer(
@@ -38,7 +40,7 @@ app.add_typer(lessons_app)
 
 def main(
     args: list[str] | None = None,  # command line without the program's name; `None`: `sys.argv`
-):
+) -> None:
     "Run the command line; ends the process with its exit code"
     args = sys.argv[1:] if args is None else list(args)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -77,18 +79,21 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an e
 class RichScreen:
     "Steps, lines and progress bars on a terminal; plain lines where the output is a file"
 
-    def step(self, i, step):
+    def step(self, i: int, step: Step) -> None:
+        "Step `i` of the six, from 0, begins"
         out.print(f"\n[bold cyan]Step {i + 1} of 6[/]  [bold]{step.name}[/]")
         out.print(f"[dim]{step.why}[/]")
 
-    def say(self, text):
+    def say(self, text: str) -> None:
+        "A line"
         out.print("  " + escape(text))
 
-    def warn(self, text):
+    def warn(self, text: str) -> None:
+        "A line that a person should not miss"
         out.print("  [yellow]Warning:[/] " + escape(text))
 
     @contextmanager
-    def progress(self, title):
+    def progress(self, title: str) -> Iterator[Callable[..., None]]:
         "A bar that goes away when the job is done"
         cols = (
             TextColumn("  [progress.description]{task.description:28}"),

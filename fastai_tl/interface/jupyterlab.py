@@ -8,11 +8,17 @@ import ast, itertools, json, logging, sys, threading, time, weakref
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 from .. import __version__
 from ..core.errors import FileError, InputError, KitError, StateError
 from ..core.registries import registry
 from .magics import names_in
 from .panel_table import TABS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fastai.learner import Learner
+    from fastai_tl.panels.panel import Panel
 
 # %% auto #0
 __all__ = ['logger', 'TARGET', 'Answer', 'frozen_share', 'training_state', 'learners', 'LearnerPanels', 'panels_by_name', 'show',
@@ -29,7 +35,7 @@ class Answer(dict):
     def _repr_json_(self):
         return dict(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Answer({', '.join(self)})"
 
 
@@ -43,7 +49,7 @@ def _user_ns():
 
 
 def frozen_share(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
 ) -> float:  # 0 to 1
     "How much of the parameters is frozen"
     n = [(p.numel(), p.requires_grad) for p in learn.model.parameters()]
@@ -51,7 +57,7 @@ def frozen_share(
 
 
 def training_state(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
 ) -> dict | None:  # `who`, and what is known of `stage`, `number`, `stages`, `epoch`, `epochs`, `sweep`, `note`
     "What is being done to a Learner now, by the kit or by plain fastai; `None`: nothing"
     own = _owner(learn)
@@ -112,9 +118,9 @@ class LearnerPanels:
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
+        learn: Learner,  # a fastai `Learner`
         name: str,  # what it is called in the notebook
-    ):
+    ) -> None:
         self.learn = learn
         self.name = name
         self.panels = {}  # by tab
@@ -124,7 +130,7 @@ class LearnerPanels:
         "What it is called when the notebook has no name for it any more"
         return f"{self.name} (earlier)"
 
-    def rename(self, name: str):
+    def rename(self, name: str) -> None:
         "The notebook has another name for the Learner now"
         if name == self.name:
             return
@@ -136,7 +142,7 @@ class LearnerPanels:
     def panel(
         self,
         tab: str,  # one of `TABS`
-    ):
+    ) -> Panel:
         "The panel of a tab; raises `InputError`"
         if tab not in TABS:
             raise InputError(f"There is no tab {tab!r}: {', '.join(TABS)}.", allowed=list(TABS))
@@ -170,7 +176,7 @@ class LearnerPanels:
         if t is not None and not t.closed and not t.running:
             t.plan = plan
 
-    def close(self):
+    def close(self) -> None:
         "Free all of its widgets"
         for p in self.panels.values():
             p.close()
@@ -251,8 +257,8 @@ class TrainingWatch:
     def __init__(
         self,
         ns: dict,  # the notebook's names
-        send=None,  # called with a dict; `None`: a channel of Jupyter's
-    ):
+        send: Callable[[dict], object] | None = None,  # called with a dict; `None`: a channel of Jupyter's
+    ) -> None:
         self.ns = ns
         self.sent = []
         self.every = 0.5
@@ -272,7 +278,7 @@ class TrainingWatch:
             except Exception:  # names change while they are read; the next look is soon
                 logger.debug("The Learners could not be looked at", exc_info=True)
 
-    def tell(self):
+    def tell(self) -> None:
         "Send what has changed, while something trains and when it has ended"
         now = learners(self.ns)
         if now != self.sent and any(o["training"] for o in now + self.sent):

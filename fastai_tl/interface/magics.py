@@ -6,8 +6,14 @@
 from __future__ import annotations
 import shlex, sys
 from pathlib import Path
+from typing import Any, TYPE_CHECKING
 from ..core.errors import InputError, KitError, did_you_mean
 from .panel_table import PANELS
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from fastai.learner import Learner
+    from fastai_tl.panels.panel import Panel
 
 # %% auto #0
 __all__ = ['USAGE', 'kind_of', 'names_in', 'fitting_panel', 'open_panel', 'run_line', 'tl', 'register_strip', 'complete',
@@ -26,7 +32,7 @@ _TYPES = {"Learner": "fastai.learner", "DataLoaders": "fastai.data.core"}
 
 
 def kind_of(
-    x,  # anything
+    x: object,  # anything
 ) -> str | None:
     "'Learner', 'DataLoaders' or 'folder'; `None`: something else. Imports nothing"
     for name, module in _TYPES.items():
@@ -103,7 +109,7 @@ def _only(ns, kinds, command):
 
 # %% ../../nbs/api/interface/07_magics.ipynb #8ab7555d
 def fitting_panel(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
 ) -> str:
     "Which of `PANELS` fits the state that it is in"
     from fastai_tl.core.learner_lock import owner_of
@@ -115,10 +121,10 @@ def fitting_panel(
 
 
 def open_panel(
-    x,  # a Learner, DataLoaders or a folder
+    x: Any,  # a Learner, DataLoaders or a folder
     name: str | None = None,  # what it is called in the notebook, for `.code`
     which: str | None = None,  # one of `PANELS`; `None`: what fits
-):
+) -> Panel:
     "The panel, not shown yet; raises `InputError` if it does not fit"
     kind = kind_of(x)
     said = name or f"'{x}'"
@@ -144,7 +150,7 @@ def open_panel(
 def run_line(
     line: str,  # what follows `%tl`
     ns: dict,  # the notebook's names
-):
+) -> Any:
     "What `%tl` does: returns a panel or a `Diagnosis`, or prints; raises `InputError`"
     try:
         words = shlex.split(line)
@@ -214,7 +220,7 @@ def _backbones(family=None):
         print(f"{len(rows) - len(own):,} more of timm: backbones({f'{family!r}, ' if family else ''}source='timm')")
 
 
-def tl(line=""):
+def tl(line: str = "") -> Any:
     "%tl NAME [PANEL] | doctor [NAME] | backbones [FAMILY] | help: panels and checks of fastai_tl"
     from IPython import get_ipython
     from IPython.core.error import UsageError
@@ -232,8 +238,8 @@ def _strip(learn):
 
 
 def register_strip(
-    ip,  # an `InteractiveShell`
-):
+    ip: InteractiveShell,  # an `InteractiveShell`
+) -> None:
     "A fastai Learner that a cell ends with shows which of its layers are frozen"
     ip.display_formatter.formatters["text/html"].for_type_by_name(_TYPES["Learner"], "Learner", _strip)
 
@@ -261,14 +267,14 @@ def _completer(ip, event):
     return complete(ip.user_ns, event.text_until_cursor)
 
 
-def load_ipython_extension(ip):
+def load_ipython_extension(ip: InteractiveShell) -> None:
     "`%load_ext fastai_tl`"
     ip.register_magic_function(tl, "line", "tl")
     ip.set_hook("complete_command", _completer, str_key="%tl")
     register_strip(ip)
 
 
-def unload_ipython_extension(ip):
+def unload_ipython_extension(ip: InteractiveShell) -> None:
     "`%unload_ext fastai_tl`"
     ip.magics_manager.magics["line"].pop("tl", None)
     ip.strdispatchers["complete_command"].strs.pop("%tl", None)

@@ -8,6 +8,7 @@ import json, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
+from typing import TYPE_CHECKING
 from fastai.torch_core import set_seed
 from ..deploy.export import check_replaceable, export
 from ..core.errors import FileError, InputError
@@ -28,6 +29,10 @@ from ..models.registry import find_arch
 from ..models.pretrained_weights import fetch_weights
 from ..models.transfer_learner import transfer_learner
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Iterator
+
 # %% auto #0
 __all__ = ['Screen', 'pixel_baseline', 'check_output', 'run_quickstart']
 
@@ -35,17 +40,17 @@ __all__ = ['Screen', 'pixel_baseline', 'check_output', 'run_quickstart']
 class Screen:
     "Where the quickstart says what it is doing; prints plain lines"
 
-    def step(self, i: int, step: Step):
+    def step(self, i: int, step: Step) -> None:
         print(f"\nStep {i + 1} of {len(STEPS)}: {step.name}\n{step.why}")
 
-    def say(self, text: str):
+    def say(self, text: str) -> None:
         print("  " + text)
 
-    def warn(self, text: str):
+    def warn(self, text: str) -> None:
         print("  Warning: " + text)
 
     @contextmanager
-    def progress(self, title: str):
+    def progress(self, title: str) -> Iterator[Callable]:
         "A reporter for one long job"
         yield lambda done, total, note="": None
 
@@ -101,7 +106,7 @@ def check_output(
     out: Path,
     force: bool,
     json_file: Path | None = None,
-):
+) -> None:
     "Raise `FileError` if something would be written over, or cannot be written"
     if out.exists() and not out.is_dir():
         raise FileError(f"{out} is a file. Give a folder with --out.", path=out)

@@ -42,7 +42,7 @@ class DoctorPanel(Panel):
 
     heading = "Doctor"
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         self.diagnosis = None  # a `Diagnosis`, after `look`
         self.button = w.Button(
             description="Look",
@@ -57,7 +57,7 @@ class DoctorPanel(Panel):
         )
         return [self.button, self.answer]
 
-    def look(self):
+    def look(self) -> None:
         "Look now; what is wrong stays on show until the next look"
         self.act(self._look)
 
@@ -72,7 +72,7 @@ class DoctorPanel(Panel):
     def _state(self):
         return [(p.requires_grad, p._version) for p in self.learn.model.parameters()]
 
-    def update(self):
+    def update(self) -> None:
         if self.diagnosis is None or self._stale or self._state() == self._seen:
             return
         self._stale = True

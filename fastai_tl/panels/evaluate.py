@@ -5,6 +5,7 @@
 # %% ../../nbs/api/panels/15_evaluate.ipynb #24a20278
 from __future__ import annotations
 import time
+from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError, KitError
 from ..evaluation.classification import Evaluation, evaluate
@@ -25,6 +26,10 @@ from fastai_tl.panels.evaluation_tabs import (
 )
 from .image_grid import GALLERY_CSS
 from ..core.snapshot import RandomState
+
+if TYPE_CHECKING:
+    from fastai_tl.evaluation.inference import Judged as BaseEvaluation
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['EvaluatePanel']
@@ -69,12 +74,12 @@ class EvaluatePanel(Panel):
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
-        dl=None,  # a DataLoader with targets; `None`: the validation set
-        result=None,  # what `evaluate(learn)` has returned, to show; `None`: none yet
+        learn: Learner,  # a fastai `Learner`
+        dl: Any = None,  # a DataLoader with targets; `None`: the validation set
+        result: BaseEvaluation | None = None,  # what `evaluate(learn)` has returned, to show; `None`: none yet
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
         dl_name: str = "dl",  # what the DataLoader is called there
-    ):
+    ) -> None:
         if result is not None and not isinstance(result, Judged):
             raise InputError(
                 f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate."
@@ -89,7 +94,7 @@ class EvaluatePanel(Panel):
         self._of = _loader_of(learn, dl) if result is not None else None  # the DataLoader that was evaluated
         super().__init__(learn, name)
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         self.go = w.Button(
             description="Evaluate",
             icon="play",
@@ -126,7 +131,7 @@ class EvaluatePanel(Panel):
             self.busy = False
             raise
 
-    def stop(self):
+    def stop(self) -> None:
         "Ask the evaluation to end after the batch in flight; the result before stays"
         if self.busy:
             self.job.stop()
@@ -169,7 +174,7 @@ class EvaluatePanel(Panel):
         "An evaluation that runs is stopped"
         self.stop()
 
-    def update(self):
+    def update(self) -> None:
         ev, busy = self.result, self.busy
         self.go.disabled, self.halt.layout.display = busy, None if busy else "none"
         self.go.description = "Evaluate again" if ev else "Evaluate"

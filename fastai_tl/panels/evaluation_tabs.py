@@ -7,10 +7,16 @@ from __future__ import annotations
 import bqplot as bq
 import ipywidgets as w
 import numpy as np
+from typing import Any, TYPE_CHECKING
 from ..evaluation.calibration import wilson
 from .panel import descendants
 from .style import escape_html
 from .image_grid import Gallery
+
+if TYPE_CHECKING:
+    from fastai_tl.evaluation.inference import Judged as BaseEvaluation
+    from collections.abc import Callable
+    from fastai_tl.evaluation.classification import Evaluation
 
 # %% auto #0
 __all__ = ['term', 'free_figure', 'locked', 'ConfusionView', 'MistakesView', 'ClassesView', 'CalibrationView', 'FiguresView']
@@ -49,14 +55,14 @@ def _percent(p: float) -> str:
     return f"{100 * p:.0f}\u00a0%"
 
 
-def free_figure(figure):
+def free_figure(figure: Any) -> None:
     "Close a figure and what it is made of"
     if figure is not None:
         for c in [*descendants(figure), figure]:
             c.close()
 
 
-def locked(lock, *fs):
+def locked(lock: Any, *fs: Callable) -> Callable:
     "An observer that calls `fs` while no other thread draws"
 
     def run(_):
@@ -83,7 +89,7 @@ def _short(names, width=15):
 class ConfusionView(w.VBox):
     title, most = "Matrix", 40  # classes drawn at most
 
-    def __init__(self, read, changed, lock):
+    def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev = None
         self.changed = changed
         self.rows = []
@@ -107,7 +113,7 @@ class ConfusionView(w.VBox):
         )
         super().__init__([self.note, w.HBox([self.drawing, side]).add_class("ftl-cols"), self.gallery])
 
-    def show(self, ev):
+    def show(self, ev: Evaluation) -> None:
         "Draw this evaluation"
         self.ev, cm, k = ev, ev.confusion(), len(ev.vocab)
         wrong = cm.sum(0) + cm.sum(1) - 2 * cm.diagonal()
@@ -196,7 +202,7 @@ class ConfusionView(w.VBox):
         self,
         true: int,
         predicted: int,  # indexes of classes
-    ):
+    ) -> None:
         "Show the pictures of a cell"
         with self.lock:
             self._choose(true, predicted)
@@ -216,14 +222,14 @@ class ConfusionView(w.VBox):
         self.changed()
 
     @property
-    def code(self):
+    def code(self) -> str:
         return f"ev.plot()\nev.cell({self.ev.vocab[self.true.value]!r}, {self.ev.vocab[self.predicted.value]!r})"
 
 # %% ../../nbs/api/panels/14_evaluation_tabs.ipynb #23c36e84
 class MistakesView(w.VBox):
     title = "Mistakes"
 
-    def __init__(self, read, changed, lock):
+    def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev, self.gallery = None, Gallery(read)
         self.which = w.ToggleButtons(
             options=["Worst mistakes", "Least certain"],
@@ -233,7 +239,7 @@ class MistakesView(w.VBox):
         self.which.observe(locked(lock, self._draw, changed), "value")
         super().__init__([self.which, self.gallery])
 
-    def show(self, ev):
+    def show(self, ev: Evaluation) -> None:
         self.ev = ev
         self._draw()
 
@@ -244,7 +250,7 @@ class MistakesView(w.VBox):
             self.gallery.show(self.ev.worst(self.ev.n), "Mistakes, those with the highest loss first")
 
     @property
-    def code(self):
+    def code(self) -> str:
         return "ev.uncertain(12)" if self.which.index else "ev.worst(12)"
 
 
@@ -258,7 +264,7 @@ class ClassesView(w.VBox):
         ("items", "items", "ftl-num"),
     )
 
-    def __init__(self, read, changed, lock):
+    def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev = None
         self.by = w.Dropdown(
             description="Sort by",
@@ -283,7 +289,7 @@ class ClassesView(w.VBox):
             c.observe(locked(lock, self._draw, changed), "value")
         super().__init__([w.HBox([self.by, self.down]).add_class("ftl-wrap"), self.table, words])
 
-    def show(self, ev):
+    def show(self, ev: Evaluation) -> None:
         self.ev, self.frame = ev, ev.per_class().join(ev.recall_intervals()).rename_axis("class")
         self._draw()
 
@@ -317,7 +323,7 @@ class ClassesView(w.VBox):
         )
 
     @property
-    def code(self):
+    def code(self) -> str:
         table = "ev.per_class().join(ev.recall_intervals()).rename_axis('class')"
         return f"{table}.sort_values({self.by.value!r}, ascending={self.down.index == 0}, kind='stable')"
 
@@ -325,7 +331,7 @@ class ClassesView(w.VBox):
 class CalibrationView(w.VBox):
     title = "Calibration"
 
-    def __init__(self, read, changed, lock):
+    def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev = None
         self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 330px", max_width="100%")), None
         self.bins = w.Dropdown(
@@ -339,7 +345,7 @@ class CalibrationView(w.VBox):
         self.words, self.table = w.HTML(layout=w.Layout(width="300px", flex="1 1 280px")), w.HTML()
         super().__init__([self.bins, w.HBox([self.drawing, self.words]).add_class("ftl-cols"), self.table])
 
-    def show(self, ev):
+    def show(self, ev: Evaluation) -> None:
         self.ev = ev
         self._draw()
 
@@ -438,7 +444,7 @@ class CalibrationView(w.VBox):
         )
 
     @property
-    def code(self):
+    def code(self) -> str:
         return (
             f"ev.plot_calibration(bins={self.bins.value})\nev.ece({self.bins.value}), "
             f"ev.ece_by_chance({self.bins.value})"
@@ -448,11 +454,11 @@ class CalibrationView(w.VBox):
 class FiguresView(w.VBox):
     title, code = "Figures", "ev"
 
-    def __init__(self, read, changed, lock):
+    def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev, self.page = None, w.HTML()
         self.page.add_class("ftl-figures")
         super().__init__([self.page])
 
-    def show(self, ev):
+    def show(self, ev: BaseEvaluation) -> None:
         self.ev = ev
         self.page.value = ev._repr_html_()

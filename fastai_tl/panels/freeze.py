@@ -5,6 +5,7 @@
 # %% ../../nbs/api/panels/06_freeze.ipynb #bc8d591c
 from __future__ import annotations
 import glob, math
+from typing import TYPE_CHECKING
 import ipywidgets as w
 from ..freezing.batchnorm import bn_policy
 from ..training.epoch_cost import epoch_cost
@@ -19,6 +20,9 @@ from .panel import Panel, descendants, refresh_all
 from .style import ProgressBar, escape_html, set_traits
 from .freeze_strip import group_word, strip_html
 from ..freezing.learning_rates import next_lrs, set_lrs
+
+if TYPE_CHECKING:
+    from fastai_tl.freezing.freeze_state import Layer
 
 # %% auto #0
 __all__ = ['LayerRow', 'GroupRow', 'FreezePanel']
@@ -74,7 +78,7 @@ def _facts(parameters, most, word, stats):
 class LayerRow(w.HBox):
     "One layer: tick box and facts"
 
-    def __init__(self, panel, layer):
+    def __init__(self, panel: FreezePanel, layer: Layer) -> None:
         self.path = layer.path
         self.tick = w.Checkbox(
             description=layer.path or layer.kind,
@@ -91,7 +95,7 @@ class LayerRow(w.HBox):
         super().__init__([self.tick, self.facts])
         self.add_class("ftl-grow")
 
-    def show(self, layer, most):
+    def show(self, layer: Layer, most: int) -> None:
         word = {"yes": "frozen", "no": "trains", "partly": "partly frozen"}.get(layer.frozen, layer.frozen)
         set_traits(self.tick, value=layer.frozen in ("yes", "pinned"))
         set_traits(
@@ -102,7 +106,7 @@ class LayerRow(w.HBox):
 class GroupRow(w.VBox):
     "One group: tick box, facts, learning rate, and its layers below"
 
-    def __init__(self, panel, name):
+    def __init__(self, panel: FreezePanel, name: str) -> None:
         self.panel = panel
         self.group = name
         self.rows = []
@@ -130,14 +134,14 @@ class GroupRow(w.VBox):
         self.below.add_class("ftl-layers")
         super().__init__([self.line])
 
-    def names(self):
+    def names(self) -> list[str]:
         return [glob.escape(n) for o in self.panel.layers if o.group == self.group for n in o.names]
 
     def _more(self, _):
         self.shown += _PAGE
         self.panel.refresh()
 
-    def show(self, layers, most, lr):
+    def show(self, layers: list[Layer], most: int, lr: float) -> None:
         "Write what the group is; `layers`: its own"
         word = "pinned" if {o.frozen for o in layers} - {""} == {"pinned"} else group_word(layers)
         set_traits(self.tick, value=word in ("frozen", "pinned", "frozen, drifts"))
@@ -191,7 +195,7 @@ class FreezePanel(Panel):
 
     heading = "Layers"
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         self.layers = []
         self.cost = None
         self.job = None
@@ -271,7 +275,7 @@ class FreezePanel(Panel):
         self.shown += _PAGE // 2
         self.refresh()
 
-    def update(self):
+    def update(self) -> None:
         if self.job and self.job.running:
             return  # it has released everything for a moment
         learn, groups = self.learn, layer_groups(self.learn)

@@ -6,8 +6,13 @@
 from __future__ import annotations
 import math
 from html import escape
+from typing import TYPE_CHECKING
 from ..freezing.freeze_state import Layer, read_layers
 from ..freezing.layer_groups import layer_groups
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from torch import nn
 
 # %% auto #0
 __all__ = ['STRIP_CSS', 'layer_sign', 'group_word', 'strip_html']
@@ -47,7 +52,7 @@ def layer_sign(layer: Layer) -> str:
     return {"yes": "f", "pinned": "f", "no": "t", "partly": "p"}.get(layer.frozen, "n")
 
 
-def group_word(layers) -> str:
+def group_word(layers: list[Layer]) -> str:
     "'frozen', 'trains', 'partly frozen', 'frozen, drifts' or `''` for the layers of one group"
     signs = {layer_sign(o) for o in layers if o.frozen}
     if not signs:
@@ -64,9 +69,9 @@ def _width(layers):
 
 
 def strip_html(
-    learn,  # a fastai `Learner` or a module
+    learn: Learner | nn.Module,  # a fastai `Learner` or a module
     legend: bool = True,  # explain the signs
-    layers=None,  # of `read_layers`, if they have been read already
+    layers: list[Layer] | None = None,  # of `read_layers`, if they have been read already
 ) -> str:  # HTML
     "The groups side by side, and in each its layers in order, as wide as the logarithm of their parameters"
     layers = read_layers(learn) if layers is None else layers

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 import ipywidgets as w
 from ..evaluation.classification import Prediction
 from ..evaluation.plots import picture_uri
@@ -35,7 +36,7 @@ def _percent(p: float) -> str:
 
 # %% ../../nbs/api/panels/13_image_grid.ipynb #a26f871c
 def item_html(
-    item,  # what a DataLoader read
+    item: Any,  # what a DataLoader read
     alt: str,  # what is to be said of it
 ) -> str:
     "An item as a picture, else in words"
@@ -76,7 +77,7 @@ class Gallery(w.VBox):
     def __init__(
         self,
         read: Callable,  # gives the item at a position where `Prediction.item` is `None`
-    ):
+    ) -> None:
         self.read, self.all, self.page = read, [], 0
         self.back = w.Button(
             description="Previous", icon="chevron-left", tooltip="The twelve before", layout=w.Layout(width="auto")
@@ -94,14 +95,14 @@ class Gallery(w.VBox):
         self,
         predictions: list[Prediction],  # in the order to show
         title: str,  # what they are
-    ):
+    ) -> None:
         self.all, self.title, self.page = predictions, title, 0
         self.turn(0)
 
     def turn(
         self,
         by: int,  # pages on, or back
-    ):
+    ) -> None:
         "Show another page"
         n = self.per_page
         self.page = min(max(self.page + by, 0), max(len(self.all) - 1, 0) // n)

@@ -10,11 +10,16 @@ from dataclasses import dataclass, field
 import bqplot as bq
 import ipywidgets as w
 import numpy as np
+from typing import Any, TYPE_CHECKING
 from ..training.lr_finder import LRFinderResult
 from ..core.registries import registry
 from ..freezing.layer_groups import layer_groups
 from ..freezing.learning_rates import next_lrs
 from ..training.lr_curve import smooth
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from collections.abc import Sequence
 
 # %% auto #0
 __all__ = ['KEEP', 'NAMES', 'COLS', 'ROWS', 'sci', 'rates_by_group', 'trained_groups', 'SweepRecord', 'sweeps_of', 'keep_sweep',
@@ -30,7 +35,7 @@ def sci(
 
 
 def rates_by_group(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
     rate: float,  # what was chosen
     # the only group that it is for; `None`: for the last group that trains, the others in the present proportions
     group: str | None = None,
@@ -45,7 +50,7 @@ def rates_by_group(
     return {g: rate if g == lead else float(f"{v * (rate / now[lead]):.4g}") for g, v in now.items()}
 
 
-def trained_groups(learn):
+def trained_groups(learn: Learner) -> list[str]:
     return [g for g, ps in layer_groups(learn).items() if any(p.requires_grad for p in ps)]
 
 # %% ../../nbs/api/panels/07_lr_curve.ipynb #9b9c58e7
@@ -76,13 +81,13 @@ _counts: weakref.WeakKeyDictionary = registry("panels.numbers of sweeps", weakre
 
 
 def sweeps_of(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
 ) -> list[SweepRecord]:
     "Its sweeps, oldest first, that a panel has made or was given; the list that the panels show"
     return _sweeps.setdefault(learn, [])
 
 
-def keep_sweep(learn, result, **kw):
+def keep_sweep(learn: Learner, result: LRFinderResult, **kw: Any) -> SweepRecord:
     known = next((f for f in sweeps_of(learn) if f.result is result), None)
     if known:
         return known
@@ -158,7 +163,7 @@ COLS, ROWS = 96, 3  # of the grid that feels clicks
 class Curve:
     "The figure of the panel; `choose` is called with the rate that was clicked"
 
-    def __init__(self, choose: Callable):
+    def __init__(self, choose: Callable) -> None:
         self.choose = choose
         self.x = bq.LogScale(min=1e-7, max=10)
         self.y = bq.LinearScale(min=0, max=1)
@@ -241,7 +246,7 @@ class Curve:
         self,
         lo: float,
         hi: float,  # rates from the first to the last
-    ):
+    ) -> None:
         "Rates that the chart shows"
         if getattr(self, "range", None) == (lo, hi):
             return
@@ -256,7 +261,7 @@ class Curve:
         )
         _put(self.hits, np.tile(self.grid, ROWS), np.repeat((np.arange(ROWS) + 0.5) / ROWS, COLS))
 
-    def set_losses(self, limits):
+    def set_losses(self, limits: tuple[float, float]) -> None:
         self.axes[1].tick_values = _ticks(*limits)
         with self.y.hold_sync():
             self.y.min, self.y.max = limits
@@ -265,7 +270,7 @@ class Curve:
         self,
         found: SweepRecord | None,  # in full
         past: list[SweepRecord],  # dim
-    ):
+    ) -> None:
         "Show these sweeps"
         every = [*([found] if found else []), *past]
         for m in (self.raw, self.smoothed, self.past, self.numbers, self.marks, self.names, self.band, self.live):
@@ -309,7 +314,7 @@ class Curve:
             text=[("★ " if v == r.suggested else "") + NAMES.get(k, k) for k, v in r.suggestions.items()],
         )
 
-    def show_live(self, lrs, losses):
+    def show_live(self, lrs: Sequence[float], losses: Sequence[float]) -> None:
         "A sweep that is still running"
         y = _until_broken(losses)
         if len(y) < 2:
@@ -318,7 +323,7 @@ class Curve:
         self.set_losses(lim)
         _put(self.live, *(v[0] for v in _table([lrs], [y], lim)))
 
-    def show_chosen(self, rate):
+    def show_chosen(self, rate: float | None) -> None:
         if rate is None:
             self.chosen.visible = False
         else:

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/panels/08_lr_finder.ipynb #0b74ee8d
 from __future__ import annotations
 import inspect, math, threading, time
+from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError, StateError
 from ..training.lr_finder import LRFinderResult, check_trains, find_lr
@@ -25,6 +26,10 @@ from fastai_tl.panels.lr_curve import (
 )
 from ..freezing.learning_rates import next_lrs, set_lrs
 from ..training.lr_curve import sweep_lrs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['LRFinderPanel']
@@ -54,10 +59,10 @@ class LRFinderPanel(Panel):
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
+        learn: Learner,  # a fastai `Learner`
         result: LRFinderResult | None = None,  # of a `find_lr` that was run by hand, to show
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
-    ):
+    ) -> None:
         # on_use: list of f(rate, group), called after `Use this rate`
         self.job = None
         self.curve = None
@@ -83,7 +88,7 @@ class LRFinderPanel(Panel):
         self.shown = found
         self.rate = None if found is None or found.result.suggested is None else float(f"{found.result.suggested:.3g}")
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         auto = w.Layout(width="auto")
         narrow = dict(layout=w.Layout(width="150px"), style={"description_width": "60px"})
         short = {"description_width": "40px"}
@@ -184,7 +189,7 @@ class LRFinderPanel(Panel):
     def choose(
         self,
         rate: float,  # > 0
-    ):
+    ) -> None:
         "Choose a rate, as a click in the curve does; it is the Learner's after `use`"
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
             raise InputError(f"rate={rate!r}: give a number above 0, such as 1e-3.")
@@ -198,7 +203,7 @@ class LRFinderPanel(Panel):
     def add(
         self,
         result: LRFinderResult,  # of `find_lr`
-        **known,  # `args`, `trained`, `seconds` as in `SweepRecord`
+        **known: Any,  # `args`, `trained`, `seconds` as in `SweepRecord`
     ) -> SweepRecord:
         "Put a result among the sweeps, and show it"
         f = keep_sweep(self.learn, result, **known)
@@ -209,7 +214,7 @@ class LRFinderPanel(Panel):
     def show(
         self,
         found: SweepRecord,  # one of `sweeps_of(learn)`
-    ):
+    ) -> None:
         "Show this sweep in full, and choose its rate"
         self.hidden.discard(found)
         self._look_at(found)
@@ -218,7 +223,7 @@ class LRFinderPanel(Panel):
     def remove(
         self,
         found: SweepRecord,  # one of `sweeps_of(learn)`
-    ):
+    ) -> None:
         "Forget a sweep"
         if found in sweeps_of(self.learn):
             sweeps_of(self.learn).remove(found)
@@ -256,7 +261,7 @@ class LRFinderPanel(Panel):
         job = Job(
             self.learn,
             "LRFinderPanel",
-            lambda job: find_lr(self.learn, **args, on_progress=_Watch(self, job, lrs)),
+            lambda job: find_lr(self.learn, **args, on_progress=_SweepReporter(self, job, lrs)),
             lambda job: self._ended(job, begun, args=args, trained=trained, seconds=time.monotonic() - began),
         )
         job.owner.stop = "Press Cancel in LRFinderPanel, or wait for it to end"
@@ -280,7 +285,7 @@ class LRFinderPanel(Panel):
                 self.say_error(job.error)
         refresh_all(self.learn)
 
-    def cancel(self):
+    def cancel(self) -> None:
         "Ask the sweep to stop at the next batch; the Learner is as it was then"
         if self.job is None:
             return
@@ -335,7 +340,7 @@ class LRFinderPanel(Panel):
             else ""
         )
 
-    def update(self):
+    def update(self) -> None:
         trained, names = trained_groups(self.learn), list(layer_groups(self.learn))
         if self.shown and (self.shown not in sweeps_of(self.learn) or self.shown.result.group not in (None, *names)):
             self._look_at(None)
@@ -479,10 +484,10 @@ def _parsed(text):
         return text
 
 # %% ../../nbs/api/panels/08_lr_finder.ipynb #3c5c3ab8
-class _Watch:
+class _SweepReporter:
     "Reporter of a running sweep: bar and curve, a few times a second; raises where it was cancelled"
 
-    def __init__(self, panel, job, lrs):
+    def __init__(self, panel: LRFinderPanel, job: Job, lrs: Sequence[float]) -> None:
         self.panel = panel
         self.job = job
         self.lrs = lrs
@@ -490,7 +495,7 @@ class _Watch:
         self.next = 0.0
         self.began = time.monotonic()
 
-    def __call__(self, done, total, note):
+    def __call__(self, done: int, total: int, note: str) -> None:
         self.job.tell(done, total, f"batch {done} of {total}")
         if not done:
             self.panel.meter.tell(0, total, note)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import itertools, re
 from dataclasses import fields, replace
+from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from fastcore.basics import patch
 from ..core.errors import InputError
@@ -46,6 +47,10 @@ from fastai_tl.panels.plan_summary import (
 from ..training.plan import PRESETS, Plan
 from ..training.stage import CHECKS, PlanError, Stage
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fastai.learner import Learner
+
 # %% auto #0
 __all__ = ['PlanPanel']
 
@@ -57,11 +62,11 @@ class PlanPanel(Panel):
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`; only read
+        learn: Learner,  # a fastai `Learner`; only read
         # to begin with; `None`: `Plan.lp_ft()`. Raises `PlanError` if it does not fit `learn`
         plan: Plan | None = None,
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
-    ):
+    ) -> None:
         self._plan = checked_plan(learn, Plan.lp_ft() if plan is None else plan)
         self.on_change = []  # called with the plan after each change of it
         self.selected = 0  # number of the stage that is edited
@@ -79,7 +84,7 @@ class PlanPanel(Panel):
         return self._plan
 
     @plan.setter
-    def plan(self, plan: Plan):
+    def plan(self, plan: Plan) -> None:
         plan = checked_plan(self.learn, plan)
         self._picked = False
         self._take(plan, [{} for _ in plan.stages], min(self.selected, len(plan.stages) - 1))
@@ -92,7 +97,7 @@ class PlanPanel(Panel):
         "The same in calls of fastai and of the kit, see `Plan.to_code`"
         return re.sub(r"\blearn\b", self.name, self._plan.to_code(list(layer_groups(self.learn))))
 
-    def act(self, do, done="", touches=False):
+    def act(self, do: Callable[[], Any], done: str = "", touches: bool = False) -> Any:
         "As in `Panel`; also while something trains the Learner, which a plan does not touch"
         if self.quiet or self.closed:
             return None
@@ -138,8 +143,8 @@ def _trial(self: PlanPanel, i, entries, reading):
 def enter(
     self: PlanPanel,
     field: str,  # of `Stage`
-    value,  # as typed or chosen: text, number, or for `train` a tuple
-):
+    value: Any,  # as typed or chosen: text, number, or for `train` a tuple
+) -> None:
     "Put an entry into the selected stage; what cannot be used stays as a draft, and the plan as it was"
     i, r = self.selected, LearnerView(self.learn)
     drafts = {**self._drafts[i], field: value}
@@ -179,7 +184,7 @@ def _messages(self: PlanPanel, i, reading):
 
 
 @patch
-def revert(self: PlanPanel):
+def revert(self: PlanPanel) -> None:
     "Forget the entries of the selected stage that are not in the plan"
     self._drafts[self.selected] = {}
     self._show()
@@ -189,7 +194,7 @@ def revert(self: PlanPanel):
 def select(
     self: PlanPanel,
     i: int,  # number of a stage
-):
+) -> None:
     "Edit this stage"
     if not 0 <= i < len(self._plan.stages):
         raise InputError(f"There is no stage {i}: give a number from 0 to {len(self._plan.stages) - 1}.")
@@ -224,7 +229,7 @@ def _own_name(self: PlanPanel, base):
 def add(
     self: PlanPanel,
     stage: Stage | None = None,  # `None`: the head for 5 epochs, at a rate that is found
-):
+) -> None:
     "Put a stage after the selected one, and select it"
     i = self.selected + 1
     s = Stage(self._own_name(f"stage {len(self._plan.stages) + 1}")) if stage is None else stage
@@ -234,14 +239,14 @@ def add(
 
 
 @patch
-def duplicate(self: PlanPanel):
+def duplicate(self: PlanPanel) -> None:
     "Put a copy of the selected stage after it, and select it"
     s = self._plan.stages[self.selected]
     self.add(replace(s, name=self._own_name(s.name)))
 
 
 @patch
-def remove(self: PlanPanel):
+def remove(self: PlanPanel) -> None:
     "Take the selected stage out of the plan"
     i, rest = self.selected, list(self._plan.stages)
     del rest[i]
@@ -252,7 +257,7 @@ def remove(self: PlanPanel):
 def move(
     self: PlanPanel,
     by: int,  # places: -1 earlier, 1 later
-):
+) -> None:
     "Move the selected stage"
     i = self.selected
     j = self.selected + by
@@ -266,7 +271,7 @@ def move(
 
 
 @patch
-def undo(self: PlanPanel):
+def undo(self: PlanPanel) -> None:
     "Back to the plan before the last change"
     if not self._past:
         raise InputError("Nothing to undo: this is the plan that the panel began with.")
@@ -456,7 +461,7 @@ def _say_preset(self: PlanPanel, error=""):
 
 
 @patch
-def use_preset(self: PlanPanel):
+def use_preset(self: PlanPanel) -> None:
     "Make the chosen preset, with its options as they stand, the plan"
     name = self.preset.value
     kw = {k: option_value(self.options[name, k], k) for k in preset_options(name)}
@@ -481,7 +486,7 @@ def _draw_presets(self: PlanPanel):
 
 # %% ../../nbs/api/panels/11_plan.ipynb #c95c4aa5
 @patch
-def apply_yaml(self: PlanPanel):
+def apply_yaml(self: PlanPanel) -> None:
     "Make the edited YAML the plan, or say in which line it is wrong"
     view, text = self.yaml, self.yaml.text.value
     try:
@@ -498,7 +503,7 @@ def apply_yaml(self: PlanPanel):
 
 # %% ../../nbs/api/panels/11_plan.ipynb #f60de63f
 @patch
-def body(self: PlanPanel):
+def body(self: PlanPanel) -> list[w.Widget]:
     do = lambda f, *a: lambda: self.act(lambda: f(*a))
     self.rows = {}
     self.options = {}
@@ -567,7 +572,7 @@ def _views(self):
 
 
 @patch
-def update(self: PlanPanel):
+def update(self: PlanPanel) -> None:
     r = LearnerView(self.learn)
     fits = [r.problem(s) is None for s in self._plan.stages]
     trains = (

@@ -5,7 +5,7 @@
 # %% ../../nbs/api/panels/10_plan_form.ipynb #ade3226a
 from __future__ import annotations
 import inspect, re
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError
 from ..freezing.layer_groups import GroupError, group_index, layer_groups
@@ -16,6 +16,8 @@ from ..training.stage import KEEP, SCHEDULES, PlanError
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
+    from collections.abc import Callable
+    from collections.abc import Sequence
 
 # %% auto #0
 __all__ = ['PLAN_STYLE', 'FIXED', 'TITLES', 'icon_button', 'checked_plan', 'culprit', 'group_named', 'help_html', 'fill_cells',
@@ -64,13 +66,13 @@ PLAN_STYLE = """<style>
 </style>"""
 
 
-def icon_button(text, tip, do, icon=""):
+def icon_button(text: str, tip: str, do: Callable[[], object], icon: str = "") -> w.Button:
     b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
     b.on_click(lambda _: do())
     return b
 
 # %% ../../nbs/api/panels/10_plan_form.ipynb #0636fe70
-def checked_plan(learn, plan):
+def checked_plan(learn: Learner, plan: Plan) -> Plan:
     if not isinstance(plan, Plan):
         raise InputError(f"{plan!r} is not a Plan. Give one, such as Plan.fine_tune(), or Plan.from_yaml(file).")
     r = LearnerView(learn)
@@ -80,7 +82,7 @@ def checked_plan(learn, plan):
     return plan
 
 
-def culprit(learn, name, kw):
+def culprit(learn: Learner, name: str, kw: dict) -> str:
     "The option that the error goes away without"
     for k, p in preset_options(name).items():
         if p.default is p.empty:
@@ -135,11 +137,11 @@ def _choices(field, value, reading):
     return out if value in [v for _, v in out] else [*out, (str(value), value)]
 
 
-def help_html(field):
+def help_html(field: str) -> str:
     return f'<span class="ftl-dim ftl-wide">{escape_html(HELP[field])}</span>'
 
 
-def fill_cells(field, cells, value, reading):
+def fill_cells(field: str, cells: Sequence[w.Widget], value: Any, reading: LearnerView) -> None:
     "Write a value into the controls of a field"
     c = cells[0]
     if field == "lr":
@@ -177,7 +179,7 @@ def preset_words(name: str) -> str:
     return re.sub("`([^`]+)`", r"<code>\1</code>", doc)
 
 
-def option_value(c, name):
+def option_value(c: w.Widget, name: str) -> Any:
     if isinstance(c, (w.Checkbox, w.IntText)):
         return c.value
     return (
@@ -188,7 +190,7 @@ def option_value(c, name):
 class YamlView(w.VBox):
     "A plan's YAML, to read and to edit"
 
-    def __init__(self, apply):
+    def __init__(self, apply: Callable[[str], object]) -> None:
         self.button = w.ToggleButton(
             description="YAML",
             icon="file-text-o",
@@ -219,7 +221,7 @@ class YamlView(w.VBox):
     def set(
         self,
         text: str,  # YAML of the plan; a text that was edited, and not applied, stays
-    ):
+    ) -> None:
         "Show this"
         edited = self.text is not None and self.text.value.strip() != self.given.strip()
         if text != self.given and edited:
@@ -230,7 +232,7 @@ class YamlView(w.VBox):
         if self.text is not None and not edited:
             self.text.value = text
 
-    def revert(self):
+    def revert(self) -> None:
         "Show the plan's own YAML again"
         self.says.value = ""
         if self.text is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect, itertools, re
 from dataclasses import replace
 import yaml
+from typing import Any, TYPE_CHECKING
 from ..freezing.batchnorm import bn_policy, norm_parameters
 from ..core.errors import InputError
 from ..freezing.freeze import find_parameters
@@ -16,6 +17,9 @@ from ..core.text import short_count
 from ..training.plan import PRESETS, Plan, lr_from
 from ..training.stage import PlanError, Stage, check_stage, same_by
 from ..training.run_plan import _metric_names
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['SIMPLE', 'HELP', 'LearnerView', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'parse_names',
@@ -28,8 +32,8 @@ class LearnerView:
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
-    ):
+        learn: Learner,  # a fastai `Learner`
+    ) -> None:
         self.learn, m, pins = learn, unwrap_model(learn.model), set(pinned(learn) or ())
         self.groups, self.metrics = layer_groups(learn), _metric_names(learn)
         self.layers = [n for n, _ in m.named_modules() if n] + [n for n, _ in m.named_parameters()]
@@ -117,7 +121,7 @@ def preset_of(
                 return name, {k: v for k, v in kw.items() if v != ps[k].default}
 
 
-def preset_options(name):
+def preset_options(name: str) -> dict[str, inspect.Parameter]:
     return dict(list(inspect.signature(PRESETS[name]).parameters.items())[1:])
 
 
@@ -181,12 +185,12 @@ HELP = dict(
 )
 
 
-def parse_names(text):
+def parse_names(text: str) -> tuple[str, ...]:
     "Names in a list that is typed"
     return tuple(n for o in text.strip("[]").split(",") if (n := o.strip(" '\"")))
 
 
-def parse_number(v):
+def parse_number(v: Any) -> Any:
     "A number or a fraction from text; what is neither stays as it is"
     a, *b = str(v).strip().split("/", 1)
     try:
@@ -195,7 +199,7 @@ def parse_number(v):
         return v
 
 
-def parse_lr(text):
+def parse_lr(text: Any) -> Any:
     text = str(text).strip()
     if m := re.fullmatch(r"(\S+)\s+to\s+(\S+)", text):
         return lr_from(f"slice({m[1]}, {m[2]})")
@@ -206,7 +210,7 @@ def parse_lr(text):
     return text if text == "find" or same_by(text) else lr_from(text) if "slice" in text else parse_number(text)
 
 
-def parse_entry(field, raw):
+def parse_entry(field: str, raw: Any) -> Any:
     "What a control holds, as a value of the field"
     if field == "lr":
         return parse_lr(raw)
@@ -215,13 +219,13 @@ def parse_entry(field, raw):
     return parse_number(raw) if field in ("lr_mult", "lr_decay", "pct_start", "div") else raw
 
 
-def format_number(v):
+def format_number(v: Any) -> str:
     if isinstance(v, str):
         return v
     return f"{v:g}" if float(f"{v:g}") == v else repr(float(v))
 
 
-def format_entry(field, v):
+def format_entry(field: str, v: Any) -> str:
     "A value of the field, as its control shows it"
     if isinstance(v, slice):
         return f"{format_number(v.start)} to {format_number(v.stop)}"
@@ -232,7 +236,7 @@ def format_entry(field, v):
     return format_number(v) if field in ("lr", "lr_mult", "lr_decay", "pct_start", "div") else v
 
 # %% ../../nbs/api/panels/09_plan_summary.ipynb #a8d3d2fa
-def span(names, every):
+def span(names: list[str], every: list[str]) -> str:
     "Names of groups as ranges: 'stem … layer2, head'"
     runs = []
     for n in names:
@@ -243,7 +247,7 @@ def span(names, every):
     return ", ".join(r[0] if len(r) == 1 else f"{r[0]}, {r[1]}" if len(r) == 2 else f"{r[0]} … {r[-1]}" for r in runs)
 
 
-def trains_words(parts, reading):
+def trains_words(parts: list[dict[str, int]], reading: LearnerView) -> tuple[str, str]:
     "What trains, in words, with the number of parameters"
     every, a, z = list(reading.groups), parts[0], parts[-1]
     size = {n: sum(p.numel() for p in ps) for n, ps in reading.groups.items()}
@@ -260,7 +264,7 @@ def trains_words(parts, reading):
     return f"trains {what or 'nothing'}", n
 
 
-def rate_words(s):
+def rate_words(s: Stage) -> str:
     lr = {"find": "rate from a sweep", "same": "rate as before"}.get(
         s.lr if isinstance(s.lr, str) else "", f"rate {format_entry('lr', s.lr)}"
     )
@@ -273,7 +277,7 @@ def rate_words(s):
     )
 
 
-def freeze_map(parts, reading):
+def freeze_map(parts: list[dict[str, int]], reading: LearnerView) -> str:
     "Groups as rows, the head on top; parts as columns"
     size, h = {n: sum(p.numel() for p in ps) for n, ps in reading.groups.items()}, row_height(reading)
     kind = lambda p, n: "ftl-frozen" if not p[n] and size[n] else "ftl-trains" if p[n] == size[n] else "ftl-partly"
@@ -284,11 +288,11 @@ def freeze_map(parts, reading):
     )
 
 
-def row_height(reading):
+def row_height(reading: LearnerView) -> int:
     return max(2, min(11, 72 // len(reading.groups)))
 
 
-def plan_total(plan, trains, reading):
+def plan_total(plan: Plan, trains: list[list[dict[str, int]]], reading: LearnerView) -> str:
     "Epochs, stages, and the parameters that train in each"
     epochs = sum(s.epochs * max(len(p), 1) for s, p in zip(plan.stages, trains))
     share = lambda p: (

@@ -7,7 +7,11 @@ from __future__ import annotations
 import math
 import ipywidgets as w
 import numpy as np
+from typing import TYPE_CHECKING
 from .style import escape_html, set_traits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # %% auto #0
 __all__ = ['CHART_CSS', 'nice_ticks', 'decades', 'tick_text', 'thinned', 'Chart', 'chart_html']
@@ -56,7 +60,7 @@ _BOTTOM = 20
 _MOST = 150  # points in a line
 
 
-def thinned(xs, ys):
+def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     "At most some 150 of the points, the last among them"
     n = len(xs)
     keep = np.unique(np.append(np.arange(0, n, max(n // _MOST, 1)), n - 1)) if n else []
@@ -72,7 +76,7 @@ class Chart(w.HTML):
         line: str = "",  # what the plain line is
         points: str = "",  # what the one with points is
         log: bool = False,  # logarithmic
-    ):
+    ) -> None:
         self.title = title
         self.names = (line, points)
         self.logy = log
@@ -80,13 +84,13 @@ class Chart(w.HTML):
         super().__init__()
         self.add_class("ftl-chart")
 
-    def set(self, i: int, x, y):
+    def set(self, i: int, x: Sequence[float], y: Sequence[float]) -> None:
         "Points of the plain line (0) or of the one with points (1); what cannot be drawn is left out"
         x, y = np.asarray(x, float), np.asarray(y, float)
         ok = np.isfinite(y) & ((y > 0) | (not self.logy))
         self.series[i] = (x[ok], y[ok])
 
-    def show(self, end: float):
+    def show(self, end: float) -> None:
         "Draw; the horizontal axis goes from 0 to `end`"
         set_traits(self, value=chart_html(self.title, self.names, self.series, end, self.logy))
 
@@ -100,7 +104,9 @@ def _range(series, log):
     return (lo / 1.3, hi * 1.3) if log else (lo - pad, hi + pad)
 
 
-def chart_html(title, names, series, end, log=False) -> str:
+def chart_html(
+    title: str, names: Sequence[str], series: Sequence[tuple[np.ndarray, np.ndarray]], end: float, log: bool = False
+) -> str:
     "The chart as HTML: heading with a key, and SVG"
     key = "".join(
         f' <span class="k{c}" aria-hidden="true">{s}</span> {escape_html(n)}'

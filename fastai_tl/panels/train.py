@@ -7,6 +7,7 @@ from __future__ import annotations
 import math, time, weakref
 import ipywidgets as w
 import numpy as np
+from typing import Any, TYPE_CHECKING
 from fastcore.basics import patch
 from ..training.run_control import Control
 from ..core.errors import StateError
@@ -20,6 +21,11 @@ from ..training.plan import Plan
 from ..core.snapshot import reseed
 from ..training.run_plan import run_plan
 
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from pathlib import Path
+    from fastai_tl.training.history import RunHistory
+
 # %% auto #0
 __all__ = ['TrainingLog', 'TrainJob', 'TrainPanel']
 
@@ -27,7 +33,7 @@ __all__ = ['TrainingLog', 'TrainJob', 'TrainPanel']
 class TrainingLog:
     "Losses, metrics and rates of a run so far"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.at = []
         self.loss = []
         self.lr = []
@@ -44,7 +50,7 @@ class TrainingLog:
         self.at, self.loss, self.lr = list(other.at), list(other.loss), list(other.lr)
         return self
 
-    def add(self, learn, done, total, note):
+    def add(self, learn: Learner, done: int, total: int, note: str) -> None:
         "Note what the Learner says after a batch"
         more = done > self.done
         self.done = done
@@ -65,7 +71,7 @@ class TrainingLog:
             self.lr.append(learn.opt.hypers[-1]["lr"])
         self.look(rec)
 
-    def look(self, rec):
+    def look(self, rec: Any) -> None:
         "Note the epochs that are complete"
         if getattr(rec, "values", None) is None:
             return  # still empty: kept all the same, as the last row comes when the next stage has begun
@@ -94,7 +100,7 @@ def _plain(v):
 class TrainJob(Job):
     "A run of a plan in a thread, which panels watch"
 
-    def __init__(self, learn, plan, seed=None, **kw):
+    def __init__(self, learn: Learner, plan: Plan, seed: int | None = None, **kw: Any) -> None:
         self.plan = plan
         self.seed = seed
         self.kw = kw
@@ -109,12 +115,12 @@ class TrainJob(Job):
             self.log.goes_on(old.log)
         super().__init__(learn, "TrainPanel", TrainJob.train, TrainJob.ended, stop=self.control.stop)
 
-    def train(self):
+    def train(self) -> RunHistory:
         if self.seed is not None:
             reseed(self.learn, self.seed)
         return run_plan(self.learn, self.plan, control=self.control, on_progress=self.report, **self.kw)
 
-    def report(self, done, total, note):
+    def report(self, done: int, total: int, note: str) -> None:
         self.note = note
         if self.asked and getattr(self.learn, "rate_sweep", None) is not None:
             raise Cancelled("Stopped while the rate was looked for.")  # between two batches
@@ -127,7 +133,7 @@ class TrainJob(Job):
         end = time.perf_counter()
         self.due = end + max(0.1, 200 * (end - now))
 
-    def ended(self):
+    def ended(self) -> None:
         self.log.look(getattr(self.learn, "recorder", None))
         _last[self.learn] = self
         for v in list(self.viewers):
@@ -157,13 +163,13 @@ class TrainPanel(Panel):
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
+        learn: Learner,  # a fastai `Learner`
         plan: Plan | None = None,  # what to run; `None`: `Plan.fine_tune()`
-        checkpoint=None,  # a folder, as in `run_plan`
+        checkpoint: Path | str | None = None,  # a folder, as in `run_plan`
         checkpoint_every: str | int = "epoch",  # as in `run_plan`
         seed: int | None = None,  # `reseed` with it before each run, so that the same numbers come again; `None`: not
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
-    ):
+    ) -> None:
         self.on_end, self.seed = [], seed  # `on_end`: called with the job after each run, in its thread
         self._plan, self.kw, self.job = (
             plan or Plan.fine_tune(),
@@ -180,7 +186,7 @@ class TrainPanel(Panel):
             self.draw()
             self.refresh()
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         def button(text, tip, do, icon, done=""):
             b = w.Button(description=text, tooltip=tip, icon=icon, layout=w.Layout(width="auto"))
             b.on_click(lambda _: self.act(do, done, touches=False))
@@ -236,7 +242,7 @@ class TrainPanel(Panel):
         return self._plan
 
     @plan.setter
-    def plan(self, plan: Plan):
+    def plan(self, plan: Plan) -> None:
         if self.running:
             raise StateError("A plan is being run. Stop it first: panel.stop().")
         self._plan = plan
@@ -247,7 +253,7 @@ class TrainPanel(Panel):
         return self.job is not None and self.job.running
 
     @property
-    def history(self):
+    def history(self) -> RunHistory | None:
         "`RunHistory` of the last run; `None`: there is none yet"
         return self.job.result if self.job else None
 
@@ -269,7 +275,7 @@ def start(self: TrainPanel) -> TrainJob:
 
 
 @patch
-def pause(self: TrainPanel):
+def pause(self: TrainPanel) -> None:
     "Wait after the batch in flight; or, if that is so already, go on"
     self._check_running()
     job = self.job
@@ -278,14 +284,14 @@ def pause(self: TrainPanel):
 
 
 @patch
-def stop(self: TrainPanel):
+def stop(self: TrainPanel) -> None:
     "End after the batch in flight"
     self._check_running()
     self.job.stop()
 
 
 @patch
-def wait(self: TrainPanel, seconds: float | None = None):
+def wait(self: TrainPanel, seconds: float | None = None) -> RunHistory | None:
     "Wait for the end, and return the history; Ctrl-C meanwhile stops the training at a batch boundary"
     if self.job is not None:
         self.job.wait(seconds)
@@ -305,7 +311,7 @@ def _check_running(self: TrainPanel):
 
 # %% ../../nbs/api/panels/12_train.ipynb #04f3c773
 @patch
-def draw(self: TrainPanel):
+def draw(self: TrainPanel) -> None:
     "Write what the run has noted into the charts"
     job = self.job
     if job is None or self.closed:
@@ -352,7 +358,7 @@ def _draw_epochs(self: TrainPanel, epochs):
 
 # %% ../../nbs/api/panels/12_train.ipynb #6f876049
 @patch
-def ended(self: TrainPanel, job):
+def ended(self: TrainPanel, job: TrainJob) -> None:
     "The run is over, one way or another"
     if self.closed:
         return
@@ -370,7 +376,7 @@ def ended(self: TrainPanel, job):
 
 
 @patch
-def update(self: TrainPanel):
+def update(self: TrainPanel) -> None:
     j = job_of(self.learn)
     if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers):
         self.job = j

@@ -88,7 +88,7 @@ class Workbench(Panel):
         # Python that makes the DataLoaders, for `save_notebook`; `None`: known for the kit's own
         data_code: str | None = None,
         name: str = "learn",  # what the Learner is called in the Python
-    ):
+    ) -> None:
         if not isinstance(data, (DataLoaders, Path, str)):
             raise InputError(
                 f"{type(data).__name__}: give fastai DataLoaders, or a folder with one subfolder of pictures for each "
@@ -105,7 +105,7 @@ class Workbench(Panel):
         self.data_code = data_code or getattr(self.dls, "made_by", None)
         super().__init__(None, name)
 
-    def body(self):
+    def body(self) -> list[w.Widget]:
         self.steps = w.ToggleButtons(
             options=[(f"{i + 1} {step.label}", i) for i, step in enumerate(STEPS)],
             tooltips=[step.name for step in STEPS],
@@ -136,7 +136,7 @@ class Workbench(Panel):
         foot.add_class("ftl-wrap")
         return [w.HTML(_CSS), self.about, steps, self.why, self.page, foot]
 
-    def go(self, step: int):
+    def go(self, step: int) -> None:
         "Show a step, 0 to 5"
         self.steps.value = min(max(step, 0), len(STEPS) - 1)
 
@@ -154,7 +154,7 @@ class Workbench(Panel):
         )
         return Plan((Stage("head", trains_now(self.learn), self.pages["epochs"].value, lr, bn=bn_policy(self.learn)),))
 
-    def update(self):
+    def update(self) -> None:
         step = self.steps.value
         all_train = step == 3 and self.learn is not None and trains_now(self.learn) == "all"
         note = (
@@ -357,7 +357,7 @@ class Workbench(Panel):
         return _write(path, nbformat.writes(nb))
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #09bab50a
-def w_note(text):
+def w_note(text: str) -> w.HTML:
     return w.HTML(f'<div class="ftl-say">{escape_html(text)}</div>')
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #412afa62

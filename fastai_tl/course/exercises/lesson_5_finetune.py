@@ -5,6 +5,7 @@
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #c0a7840f
 from __future__ import annotations
 import numpy as np
+from typing import TYPE_CHECKING
 from fastai.callback.core import Callback
 from ..grading import exercise, fail, number, of_type, several
 from ...training.lr_finder import top_rate
@@ -13,6 +14,9 @@ from ...training.plan import Plan
 from ..questions import Choice, choices, slider
 from ...training.stage import same_by
 from .fixtures import tiny_dls, tiny_learner
+
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
 
 # %% auto #0
 __all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge_finetune_lpft', 'RateLog',
@@ -36,7 +40,7 @@ __all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge
         "{lr:g}, and each before it smaller by the factor."
     ),
 )
-def judge_finetune_rates(ans):
+def judge_finetune_rates(ans: Answers) -> None:
     seen = []
     for lr, n, factor in ((0.01, 5, 2.0), (0.003, 4, 2.6)):
         got = [number(x, "A rate") for x in several(ans.rates(lr, n, factor), "What rates gives")]
@@ -62,7 +66,7 @@ def judge_finetune_rates(ans):
         fail("other", **say)
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #662f0ce8
-def first_groups(plan, groups):
+def first_groups(plan: Plan, groups: list[str]) -> list[int | None]:
     "Index of the first group that each stage trains; `None` for a list of layers"
     out = []
     for s in plan.expand(groups).stages:
@@ -87,7 +91,7 @@ def first_groups(plan, groups):
     factor="The rates fall by a factor of {got:g} from group to group; 2.6 is asked for.",
     lists="A stage trains a list of layers. Use groups, from the head back.",
 )
-def judge_finetune_plan(ans):
+def judge_finetune_plan(ans: Answers) -> None:
     plan = getattr(ans.panel, "plan", None)
     if not isinstance(plan, Plan):
         fail("kind", what="panel should be the PlanPanel of this exercise. Run the cell that makes it.")
@@ -128,7 +132,7 @@ def judge_finetune_plan(ans):
     ),
     fixed="Your plan has the same rates for two values of lr.",
 )
-def judge_finetune_lpft(ans):
+def judge_finetune_lpft(ans: Answers) -> None:
     groups, seen = ["stem", "middle", "head"], []
     for lr in (0.004, 0.01):
         plan = of_type(ans.my_plan(lr), Plan, "What my_plan gives", "a Plan")
@@ -166,10 +170,10 @@ class RateLog(Callback):
 
     order = 70
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = []
 
-    def after_step(self):
+    def after_step(self) -> None:
         ps = list(layer_groups(self.learn).values())
         self.seen.append(
             (
@@ -198,7 +202,7 @@ class RateLog(Callback):
     high="When everything trains, the head's rate goes up to {b:.2g}, above lr={lr:g}.",
     head="In the second part the head is frozen. Everything should train there.",
 )
-def judge_finetune_order(ans):
+def judge_finetune_order(ans: Answers) -> None:
     lr = 0.004
     for arch in ("resnet_mini", "vgg_mini"):
         learn = tiny_learner(arch, tiny_dls("017", 8, 3))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 import numpy as np
+from typing import Any, TYPE_CHECKING
 from fastai.data.core import DataLoaders
 from ..grading import exercise, fail, near, number, of_type, several
 from ...diagnosis.doctor import diagnose
@@ -17,6 +18,9 @@ from ...core.progress import quiet
 from ..questions import Choice, choices
 from .fixtures import a_learner, tiny_dls, tiny_learner
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
 __all__ = ['MIN_TRAIN', 'MIN_VALID', 'labels_of', 'judge_project_data', 'lazy', 'judge_project_model', 'made_up',
            'judge_project_better', 'judge_project_report', 'judge_project_panel']
@@ -25,7 +29,7 @@ __all__ = ['MIN_TRAIN', 'MIN_VALID', 'labels_of', 'judge_project_data', 'lazy', 
 MIN_TRAIN, MIN_VALID = 8, 4  # pictures of each class
 
 
-def labels_of(ds) -> list[int]:
+def labels_of(ds: Any) -> list[int]:
     "Class index of each picture"
     return [int(y) for y in ds.tls[1]]
 
@@ -45,7 +49,7 @@ def labels_of(ds) -> list[int]:
     copies="Some pictures are in the training and in the validation part: {what}",
     doctor="The doctor says: {what}",
 )
-def judge_project_data(ans):
+def judge_project_data(ans: Answers) -> None:
     dls = of_type(ans.dls, DataLoaders, "dls", "DataLoaders, as folder_dls gives them")
     names = list(dls.vocab)
     if len(names) < 2:
@@ -60,7 +64,7 @@ def judge_project_data(ans):
         fail("copies" if f.code == "duplicates" else "doctor", what=f.what)
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #e39bec9b
-def lazy(dls) -> float:
+def lazy(dls: DataLoaders) -> float:
     "Share of the validation pictures that are of the most frequent training class"
     train, valid = labels_of(dls.train_ds), labels_of(dls.valid_ds)
     return valid.count(Counter(train).most_common(1)[0][0]) / len(valid)
@@ -78,7 +82,7 @@ def lazy(dls) -> float:
         "sweep shows? Are there enough pictures?"
     ),
 )
-def judge_project_model(ans):
+def judge_project_model(ans: Answers) -> None:
     learn, dls = a_learner(ans.learn, "learn"), of_type(ans.dls, DataLoaders, "dls", "DataLoaders")
     same = lambda a, b: [str(p) for p in a.items] == [str(p) for p in b.items]
     if not same(learn.dls.train_ds, dls.train_ds) or not same(learn.dls.valid_ds, dls.valid_ds):
@@ -92,7 +96,7 @@ def judge_project_model(ans):
         fail("guess", n=ev.n, low=low, base=base)
 
 # %% ../../../nbs/api/course/11_lesson_7_project.ipynb #458aee7c
-def made_up(right, n):
+def made_up(right: int, n: int) -> Evaluation:
     "An `Evaluation` of two classes with so many right"
     return Evaluation(["a", "b"], np.tile([0.8, 0.2], (n, 1)), np.array([0] * right + [1] * (n - right)))
 
@@ -111,7 +115,7 @@ def made_up(right, n):
     always="Your function says {got} whatever it is given.",
     other="For {right} of {n} right and a baseline of {base:.0%} your function says {got}.",
 )
-def judge_project_better(ans):
+def judge_project_better(ans: Answers) -> None:
     cases = [
         (90, 100, 0.5),
         (11, 20, 0.5),
@@ -151,7 +155,7 @@ def judge_project_better(ans):
     fixed="Your report says the same of two networks that differ.",
     accuracy="The accuracy in your report is {got:.3f}, which is not that on the validation pictures.",
 )
-def judge_project_report(ans):
+def judge_project_report(ans: Answers) -> None:
     seen = []
     for arch, classes, seed in (("resnet_mini", "0178", 0), ("vgg_mini", "235", 1)):
         learn = tiny_learner(arch, tiny_dls(classes, 6, 7), seed)
@@ -192,7 +196,7 @@ def judge_project_report(ans):
     other="The panel trains another Learner than learn. Run the cell that makes the panel again.",
     head="The plan of the panel leaves the head frozen; nothing could be recognised.",
 )
-def judge_project_panel(ans):
+def judge_project_panel(ans: Answers) -> None:
     panel = of_type(ans.panel, TrainPanel, "panel", "a TrainPanel")
     learn = a_learner(ans.learn, "learn")
     if panel.learn is not learn:
