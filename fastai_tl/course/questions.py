@@ -7,7 +7,7 @@ from __future__ import annotations
 import html, random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TYPE_CHECKING
+from typing import Any
 import ipywidgets as w
 from .grading import EXERCISES, Exercise, fail, number, brief_repr
 from ..core.errors import InputError, did_you_mean

@@ -343,7 +343,7 @@ def export_model(
 
 # %% ../../nbs/api/interface/08_jupyterlab.ipynb #605b191c
 def notebook_cells(
-    folder: str | None = None,  # of pictures, with one subfolder for each class; `None`: the sample set
+    folder: str | None = None,  # of images, with one subfolder for each class; `None`: the sample set
 ) -> list[dict]:  # `kind` ('markdown' or 'code') and `text`
     "The six steps as cells"
     d = json.loads((files("fastai_tl") / "data" / "notebook.json").read_text(encoding="utf-8"))

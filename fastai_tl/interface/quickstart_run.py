@@ -20,7 +20,7 @@ __all__ = ['ARMS', 'Arm', 'Run', 'epochs_text']
 # %% ../../nbs/api/interface/03_quickstart_run.ipynb #3bb6f78a
 @dataclass
 class Arm:
-    "One way to train, and how well it did on the validation pictures"
+    "One way to train, and how well it did on the validation images"
 
     key: str  # in the JSON
     name: str  # for people

@@ -33,9 +33,9 @@ def _split(classes, train, valid):
 
 def tiny_dls(
     classes: str = "017",  # digits, one class each
-    train: int = 6,  # training pictures of each
-    valid: int = 4,  # validation pictures of each
-    bs: int = 6,  # pictures in a batch
+    train: int = 6,  # training images of each
+    valid: int = 4,  # validation images of each
+    bs: int = 6,  # images in a batch
     size: int = 28,  # pixels
     seed: int = 0,  # of the order
 ) -> DataLoaders:
