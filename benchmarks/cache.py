@@ -3,10 +3,10 @@ schedule and seeds, in one process and one go.
 
 Baseline: `vision_learner` with fastai's defaults; a second row with frozen batch norm (`train_bn=False` and
 `BnFreeze`). Both sides read pictures with the number of worker processes, of 0 and 2, with which the baseline is
-faster. Each time is the median of three runs, everything included: finding the cut, running the body over the pictures,
-validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in plain torch,
-everything as it is; ours runs frozen convolutions with channels last and batch norm in their weights. Gradual:
-`run_plan` as it is by default, with cache='auto'. Beside the seconds are those of the processor (of this process,
+faster. Each time is the median of three runs, everything included: finding the split point, running the body over the
+pictures, validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in
+plain torch, everything as it is; ours runs frozen convolutions with channels last. Gradual: `run_plan` as it is by
+default, with cache='auto'. Beside the seconds are those of the processor (of this process,
 without workers), which say more than the clock where other programs run; with OMP_NUM_THREADS=1. Run on a quiet
 machine: python benchmarks/cache.py [parts …] [--runs 3] [--seeds 5]. Parts: heads long finder gradual accuracy. Prints
 a table and writes benchmarks/out/cache.json after each part, with the load of the machine.
@@ -36,7 +36,7 @@ def pictures(workers=0, seed=0):
 def ours(arch, workers=0, seed=0):
     from fastai.torch_core import set_seed
 
-    from fastai_tl.core.snapshot import reseed
+    from fastai_tl.core.random_state import reseed
     from fastai_tl.models.transfer_learner import transfer_learner
 
     set_seed(seed)
@@ -53,7 +53,7 @@ def plain(arch, workers=0, seed=0, frozen_bn=False):
     from fastai.vision.learner import vision_learner
     from torchvision import models
 
-    from fastai_tl.core.snapshot import reseed
+    from fastai_tl.core.random_state import reseed
 
     like = ours(arch, workers, seed)
     name = getattr(models, arch, arch)

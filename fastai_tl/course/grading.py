@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NoReturn
 from ..core.errors import InputError, StateError, did_you_mean
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['EXERCISES', 'GENERAL', 'LIMIT', 'Unsolved', 'todo', 'Exercise', 'exercise', 'Wrong', 'fail', 'brief_repr', 'number',

@@ -8,7 +8,7 @@ import math, re
 import numpy as np
 from ..models.registry import facts, is_noncommercial, timm_cfg, tv_weights
 from ..core.errors import InputError
-from ..training.plan import stage_to_plain
+from ..training.plan_yaml import stage_to_plain
 
 # %% auto #0
 __all__ = ['weights_licence', 'history_values', 'metric_values', 'model_card']

@@ -14,7 +14,7 @@ from .result import Comparison, SeedRun
 from ..core.errors import InputError
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from fastai_tl.experiments.strategies import (
     Ahead,
     as_seeds,

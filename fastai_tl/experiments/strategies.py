@@ -23,7 +23,7 @@ from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.snapshot import RandomState, reseed
+from ..core.random_state import RandomState, reseed
 from ..training.stage import Stage
 from ..training.run_plan import run_plan
 from ..models.pretrained_weights import fetch_weights

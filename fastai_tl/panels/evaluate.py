@@ -25,7 +25,7 @@ from fastai_tl.panels.evaluation_tabs import (
     term,
 )
 from .image_grid import GALLERY_CSS
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 if TYPE_CHECKING:
     from fastai_tl.evaluation.inference import Judged as BaseEvaluation

@@ -10,9 +10,9 @@ import ipywidgets as w
 from ..core.errors import InputError
 from ..freezing.layer_groups import GroupError, group_index, layer_groups
 from .style import escape_html
-from .plan_summary import HELP, LearnerView, parse_names, preset_options, parse_lr, parse_number
+from .plan_summary import LearnerView, parse_names, preset_options, parse_lr, parse_number
 from ..training.plan import PRESETS, Plan
-from ..training.stage import KEEP, SCHEDULES, PlanError
+from ..training.stage import FIELDS, KEEP, SCHEDULES, PlanError
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -138,7 +138,7 @@ def _choices(field, value, reading):
 
 
 def help_html(field: str) -> str:
-    return f'<span class="ftl-dim ftl-wide">{escape_html(HELP[field])}</span>'
+    return f'<span class="ftl-dim ftl-wide">{escape_html(FIELDS[field].help)}</span>'
 
 
 def fill_cells(field: str, cells: Sequence[w.Widget], value: Any, reading: LearnerView) -> None:

@@ -18,7 +18,7 @@ from .panel import Panel, panels_of, refresh_all
 from .style import ProgressBar, escape_html, set_traits
 from .svg_chart import CHART_CSS, Chart, thinned
 from ..training.plan import Plan
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from ..training.run_plan import run_plan
 
 if TYPE_CHECKING:
