@@ -19,6 +19,8 @@ __all__ = ['OfflineBundleError', 'wheel_pins', 'own_source', 'size_of', 'make_bu
 class OfflineBundleError(StateError):
     "pip could not collect the wheels; has the field `output`, what it said"
 
+    fields = ("output",)
+
 
 _wheel = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$")
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 from datetime import datetime
 import ipywidgets as w
-from ..diagnosis.doctor import Diagnosis, diagnose
+from ..diagnosis.doctor import diagnose
+from ..diagnosis.findings import Diagnosis
 from .panel import Panel
 from .style import escape_html
 

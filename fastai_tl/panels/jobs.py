@@ -10,7 +10,7 @@ from signal import SIGINT, getsignal, signal
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 from ..core.errors import StateError
-from ..core.learner_lock import Owner, claim, let_go
+from ..core.learner_lock import Owner, acquire, release
 from ..core.registries import registry
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Job:
     def start(self) -> Job:
         "Hold the Learner and begin; raises `Busy` if something else holds it"
         if self.learn is not None:
-            claim(self.learn, self.owner)
+            acquire(self.learn, self.owner)
         self.owner.thread = -1  # nobody may touch it until the thread is there
         _jobs.add(self)
         watch_interrupts()
@@ -102,7 +102,7 @@ class Job:
         finally:
             _jobs.discard(self)
             if self.learn is not None:
-                let_go(self.learn)
+                release(self.learn)
             self.over = True
         if self.done:
             self.done(self)
