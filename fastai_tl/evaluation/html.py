@@ -4,14 +4,15 @@
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #4674cc7a
 from __future__ import annotations
-import os, tempfile
 from importlib.resources import files
 from pathlib import Path
 from ..core.errors import FileError
-from .plots import item_words, picture_uri
+from ..core.files import write_text
+from .plots import image_uri, item_text
 
 # %% auto #0
-__all__ = ['figure', 'section', 'shot', 'matrix_rows', 'share_cell', 'page_html', 'fragment_html', 'write_text', 'write_page']
+__all__ = ['figure', 'section', 'shot', 'matrix_rows', 'share_cell', 'render_template', 'page_html', 'fragment_html',
+           'write_page']
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #e1b26b1a
 def figure(
@@ -47,9 +48,9 @@ def shot(
     index: int = -1,  # its position in the data, to say which it is if `item` is `None`
 ) -> dict:
     "An item for a page: its picture, or what it is in words"
-    uri = picture_uri(item, side)
+    uri = image_uri(item, side)
     return dict(
-        uri=uri, text=None if uri else f"item {index}" if item is None else item_words(item), lines=caption.split("\n")
+        uri=uri, text=None if uri else f"item {index}" if item is None else item_text(item), lines=caption.split("\n")
     )
 
 
@@ -81,13 +82,16 @@ def share_cell(
     return dict(text=f"{100 * value:.0f}\u00a0%", bar=f"{100 * value:.1f}", band=band)
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #eaca9bcf
-def _render(name, **context):
+def render_template(
+    name: str,  # of a Jinja template in the package's `data` folder, such as "evaluation.html.jinja"
+    **context,  # the template's variables; one that is missing raises `jinja2.UndefinedError`
+) -> str:
+    "Fill a template of the package; every value is escaped, as names come from the user's folders"
     from jinja2 import Environment, StrictUndefined
 
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.from_string((files("fastai_tl") / "data" / "evaluation.html.jinja").read_text(encoding="utf-8")).render(
-        kind=name, **context
-    )
+    text = (files("fastai_tl") / "data" / name).read_text(encoding="utf-8")
+    return env.from_string(text).render(**context)
 
 
 def page_html(
@@ -95,32 +99,14 @@ def page_html(
     title: str,
 ) -> str:
     "A whole page"
-    return _render("page", title=title, **page)
+    return render_template("evaluation.html.jinja", kind="page", title=title, **page)
 
 
 def fragment_html(
     page: dict,  # the same
 ) -> str:
     "The same for a notebook, in the colours of its theme"
-    return _render("fragment", title="", **page)
-
-
-def write_text(
-    file: Path,
-    text: str,
-):
-    "Write `text` aside and put it in place in one step"
-    fd, tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with open(fd, "w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, file)
-    except BaseException:
-        Path(tmp).unlink(missing_ok=True)
-        raise
+    return render_template("evaluation.html.jinja", kind="fragment", title="", **page)
 
 
 def write_page(

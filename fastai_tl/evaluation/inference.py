@@ -18,7 +18,7 @@ from ..core.progress import Reporter, bar, quiet, without_cbs
 from ..core.snapshot import RandomState
 
 # %% auto #0
-__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'seeded', 'check_tta', 'Outputs', 'digest', 'run_once', 'Judged']
+__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'seeded', 'check_tta', 'Outputs', 'digest', 'run_once']
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #61e80385
 def _name(loss) -> str:
@@ -343,44 +343,3 @@ def run_once(
         tta + 1,
         float(getattr(learn.loss_func, "thresh", 0.5)),
     )
-
-# %% ../../nbs/api/evaluation/01_inference.ipynb #3805f7bb
-class Judged:
-    "What evaluations of all kinds have in common: `items`, `weights` and `targets`"
-
-    @property
-    def n(self) -> int:
-        "Number of items"
-        return len(self.targets)
-
-    def item(
-        self,
-        i: int,  # position in the data that was evaluated
-    ):  # `None` if unknown
-        "What the DataLoader read there, such as a path"
-        return self.items[i] if len(self.items) else None
-
-    def is_of(
-        self,
-        learn,  # a fastai `Learner`
-    ) -> bool | None:  # `None`: unknown
-        "Whether the weights are still those that were evaluated"
-        now = digest(learn) if self.weights else ""
-        return now == self.weights if now else None
-
-    def to_html(
-        self,
-        file,  # a path; a file that is there is replaced
-        title: str = "Evaluation",
-    ):  # the path
-        """Write one HTML file with everything in it, light or dark as the reader's system is; it loads nothing from
-        elsewhere
-        """
-        from fastai_tl.evaluation.html import page_html, write_page
-
-        return write_page(file, page_html(self.page(), title))
-
-    def _repr_html_(self):
-        from fastai_tl.evaluation.html import fragment_html
-
-        return fragment_html(self.page(small=True))

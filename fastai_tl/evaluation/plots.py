@@ -7,12 +7,13 @@ from __future__ import annotations
 import base64, io, re, sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 import numpy as np
 from ..core.errors import KitError
 
 # %% auto #0
-__all__ = ['new_figure', 'axes_for', 'as_picture', 'small_picture', 'picture_uri', 'item_words', 'draw_pictures', 'chart',
-           'thumb']
+__all__ = ['new_figure', 'axes_for', 'as_image', 'small_image', 'image_uri', 'shortened', 'item_text', 'draw_image_grid',
+           'draw_confusion', 'draw_recalls', 'chart', 'thumb']
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #ca1a8bfb
 def _in_notebook() -> bool:
@@ -45,7 +46,7 @@ def axes_for(
     return new_figure(size).add_subplot() if ax is None else ax
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #64a8ed83
-def as_picture(item):
+def as_image(item):
     """What `serving.open_picture` can open, made of an array or tensor that looks like a picture; `None`: it does
     not look like one; else the item
     """
@@ -65,14 +66,14 @@ def as_picture(item):
     return np.nan_to_num((item - lo) / max(hi - lo, 1e-12) * 255).astype(np.uint8)
 
 
-def small_picture(
+def small_image(
     item,  # a path, an array or tensor, or anything `serving.open_picture` takes
     side: int,  # pixels, of the longer side at most
 ):  # a PIL image; `None` if it is not a picture
     "A picture, made small"
     from fastai_tl.core.images import open_picture
 
-    item = as_picture(item)
+    item = as_image(item)
     if item is None or isinstance(item, dict):
         return None
     try:
@@ -83,12 +84,12 @@ def small_picture(
     return im
 
 
-def picture_uri(
-    item,  # as in `small_picture`
+def image_uri(
+    item,  # as in `small_image`
     side: int = 112,  # pixels
 ) -> str | None:  # `None` if it is not a picture
     "A small JPEG of a picture as a `data:` address, to put into HTML"
-    im = small_picture(item, side)
+    im = small_image(item, side)
     if im is None:
         return None
     buf = io.BytesIO()
@@ -96,7 +97,15 @@ def picture_uri(
     return "data:image/jpeg;base64," + base64.b64encode(buf.getvalue()).decode()
 
 
-def item_words(
+def shortened(
+    text: str,
+    most: int = 22,  # characters
+) -> str:
+    "`text`, cut off with an ellipsis if it is longer than `most` characters"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def item_text(
     item,  # what a DataLoader read
     most: int = 160,  # characters
 ) -> str:
@@ -111,10 +120,10 @@ def item_words(
         words = f"{type(item).__name__} of shape {tuple(item.shape)}"
     else:
         words = str(item)
-    return words if len(words) <= most else words[: most - 1] + "…"
+    return shortened(words, most)
 
 
-def draw_pictures(
+def draw_image_grid(
     shots: list[tuple],  # (item, title) each
     cols: int = 3,  # beside each other
     empty: str = "nothing",  # what to say if there are none
@@ -127,13 +136,13 @@ def draw_pictures(
     if not shots:
         fig.text(0.5, 0.5, empty, ha="center", va="center")
     for ax, (item, title) in zip(np.ravel(fig.subplots(rows, cols)) if shots else [], shots):
-        if (im := small_picture(item, 192)) is not None:
+        if (im := small_image(item, 192)) is not None:
             ax.imshow(np.asarray(im))
         else:
             ax.text(
                 0.5,
                 0.5,
-                textwrap.fill(item_words(item), 24),
+                textwrap.fill(item_text(item), 24),
                 ha="center",
                 va="center",
                 fontsize="small",
@@ -148,6 +157,46 @@ def draw_pictures(
     for ax in fig.axes:
         ax.axis("off")
     return fig
+
+# %% ../../nbs/api/evaluation/04_plots.ipynb #21b08ea8
+def draw_confusion(
+    ax,  # matplotlib axes
+    cm: np.ndarray,  # counts, shape (classes, classes): row the true class, column the predicted one
+    names: list[str],  # of the classes
+) -> Any:  # the axes
+    "Draw a confusion matrix with counts (up to 25 classes); the colour is the share of the true class"
+    k = len(names)
+    few = k <= 25
+    share = cm / np.clip(cm.sum(1, keepdims=True), 1, None)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if few:
+        for i, j in zip(*np.nonzero(cm)):
+            ax.text(j, i, cm[i, j], ha="center", va="center", color="white" if share[i, j] > 0.5 else "black")
+    size = "medium" if few else max(3, 9 - k / 20)
+    labels = [shortened(n) for n in names]
+    if few:
+        ax.set_xticks(range(k), labels, rotation=45, ha="right", fontsize=size, parse_math=False)
+    else:
+        ax.set_xticks(range(k), labels, rotation=90, ha="center", fontsize=size, parse_math=False)
+    ax.set_yticks(range(k), labels, fontsize=size, parse_math=False)
+    ax.grid(False)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+    return ax
+
+
+def draw_recalls(
+    ax,  # matplotlib axes
+    table,  # a `pandas.DataFrame` with a row for each class, drawn from below: recall, low and high (0..1)
+) -> Any:  # the axes
+    "Draw the recall of each class as a bar with its confidence interval"
+    at = np.arange(len(table))
+    below, above = np.maximum(table.recall - table.low, 0), np.maximum(table.high - table.recall, 0)
+    ax.barh(at, table.recall, color="C0", alpha=0.45)
+    ax.errorbar(table.recall, at, xerr=[below, above], fmt="none", ecolor="C0", lw=1.2, capsize=2)
+    ax.set_yticks(at, [shortened(str(o)) for o in table.index], parse_math=False)
+    ax.set(xlim=(0, 1.02), ylim=(-0.6, len(table) - 0.4), xlabel="recall: how many of the class were recognised")
+    return ax
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #c169f9d5
 _inks = {"#010203": "var(--ink)", "#010204": "var(--line)", **{f"#0102{10 + i}": f"var(--c{i})" for i in range(4)}}
@@ -192,11 +241,11 @@ def chart(
 
 
 def thumb(
-    item,  # as in `small_picture`
+    item,  # as in `small_image`
     alt: str,  # what it shows, in words
     caption: str,  # below it
     side: int = 128,  # pixels
 ) -> dict | None:  # uri, alt, caption; `None` if it is not a picture
     "A picture for the page"
-    uri = picture_uri(item, side)
+    uri = image_uri(item, side)
     return dict(uri=uri, alt=alt, caption=caption) if uri else None

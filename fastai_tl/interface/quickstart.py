@@ -20,7 +20,7 @@ from ..training.plan import Plan
 from ..training.stage import Stage
 from ..evaluation.plots import chart, thumb
 from .quickstart_report import check_file, confusion_rows, render
-from ..evaluation.html import write_text
+from ..core.files import write_text
 from ..datasets.samples import folder_dls, read_folder, sample_dls, skipped_text
 from ..core.images import open_picture
 from ..core.settings import load_settings

@@ -4,16 +4,12 @@
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #fd9ce32c
 from __future__ import annotations
-from importlib.resources import files
 from pathlib import Path
 from ..core.errors import FileError
-from ..evaluation.plots import chart, thumb
-from ..evaluation.html import write_text
-
-_all_ = ["chart", "thumb", "write_text"]
+from ..evaluation.html import render_template
 
 # %% auto #0
-__all__ = ['confusion_rows', 'render', 'check_file', 'chart', 'thumb', 'write_text']
+__all__ = ['confusion_rows', 'render', 'check_file']
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #ba9e8bd3
 def confusion_rows(ev) -> list[dict]:
@@ -27,12 +23,7 @@ def confusion_rows(ev) -> list[dict]:
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #be261817
 def render(context: dict) -> str:
     "The report as HTML; names come from the user's folders, so everything is escaped"
-    from jinja2 import Environment, StrictUndefined
-
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.from_string((files("fastai_tl") / "data" / "report.html.jinja").read_text(encoding="utf-8")).render(
-        context
-    )
+    return render_template("report.html.jinja", **context)
 
 
 def check_file(

@@ -8,7 +8,7 @@ import time
 import ipywidgets as w
 from ..core.errors import InputError, KitError
 from ..evaluation.classification import Evaluation, evaluate
-from ..evaluation.inference import Judged
+from ..evaluation.base import BaseEvaluation
 from ..core.learner_lock import check_free, owner_of
 from .panel import Cancelled, Job, Meter, Panel, esc, refresh_all
 from fastai_tl.panels.evaluation_tabs import (
@@ -73,7 +73,7 @@ class EvaluatePanel(Panel):
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
         dl_name: str = "dl",  # what the DataLoader is called there
     ):
-        if result is not None and not isinstance(result, Judged):
+        if result is not None and not isinstance(result, BaseEvaluation):
             raise InputError(
                 f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate."
             )

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 import ipywidgets as w
-from ..evaluation.classification import Prediction
-from ..evaluation.plots import picture_uri
+from ..evaluation.classification import PredictedItem
+from ..evaluation.plots import image_uri
 from .panel import esc
 
 # %% auto #0
@@ -39,7 +39,7 @@ def item_html(
     alt: str,  # what is to be said of it
 ) -> str:
     "An item as a picture, else in words"
-    uri = picture_uri(item)
+    uri = image_uri(item)
     if uri:
         return f'<img src="{uri}" alt="{esc(alt)}">'
     if isinstance(item, (str, Path)) and Path(item).suffix in (".txt", ".md", ".csv"):
@@ -60,7 +60,7 @@ def item_html(
     return f'<div class="ftl-text">{esc(words[:220])}</div>'
 
 
-def _file_of(p: Prediction) -> str:
+def _file_of(p: PredictedItem) -> str:
     return (
         Path(p.item).name
         if isinstance(p.item, Path) or isinstance(p.item, str) and len(p.item) < 200 and Path(p.item).suffix
@@ -75,7 +75,7 @@ class Gallery(w.VBox):
 
     def __init__(
         self,
-        read: Callable,  # gives the item at a position where `Prediction.item` is `None`
+        read: Callable,  # gives the item at a position where `PredictedItem.item` is `None`
     ):
         self.read, self.all, self.page = read, [], 0
         self.back = w.Button(
@@ -92,7 +92,7 @@ class Gallery(w.VBox):
 
     def show(
         self,
-        predictions: list[Prediction],  # in the order to show
+        predictions: list[PredictedItem],  # in the order to show
         title: str,  # what they are
     ):
         self.all, self.title, self.page = predictions, title, 0
