@@ -4,17 +4,15 @@
 
 # %% ../../nbs/api/deploy/07_export.ipynb #d0015743
 from __future__ import annotations
-import ctypes, datetime, errno, hashlib, importlib.metadata, json, os, shutil, sys, tempfile
-from contextlib import contextmanager
+import datetime, hashlib, importlib.metadata, json, os
 from pathlib import Path
 import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
-from safetensors import SafetensorError
 from torch import nn
-from ..core.errors import FileError, KitError, StateError
+from ..core.errors import FileError, StateError
 from ..core.images import open_picture
 from ..core.learner_lock import owned
 from ..core.snapshot import RandomState
@@ -23,7 +21,6 @@ from fastai_tl.deploy.manifest import (
     FORMAT,
     MANIFEST,
     ONNX,
-    PARTS,
     SAMPLE,
     SAMPLE_OUTPUT,
     WEIGHTS,
@@ -33,11 +30,12 @@ from fastai_tl.deploy.manifest import (
 from .model_card import history_values, metric_values, model_card, weights_licence
 from .onnx_export import OnnxError, to_onnx
 from .onnx_runtime import open_session
+from .staged_folder import staged_folder
 from .torch_predictor import build_predictor, load_predictor
 from ..freezing.freeze_state import freeze_lines
 
 # %% auto #0
-__all__ = ['ExportError', 'preprocessing', 'check_replaceable', 'export', 'export_again']
+__all__ = ['ExportError', 'preprocessing', 'export', 'export_again']
 
 # %% ../../nbs/api/deploy/07_export.ipynb #13af6250
 class ExportError(StateError):
@@ -47,7 +45,7 @@ class ExportError(StateError):
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def _strange(t, known):
+def _unsupported_transform(t, known):
     "What a transform does to validation pictures that cannot be replayed; `None`: nothing"
     if isinstance(t, known) or isinstance(t, SpaceTfm):
         return None
@@ -67,8 +65,8 @@ def preprocessing(
         dict(channels=channels, exif="ignored", mean=None, std=None),
         [t for t in live(dl.after_item) if type(t) is Resize],
     )
-    strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _strange(t, ToTensor))]
-    strange += [s for t in live(dl.after_batch) if (s := _strange(t, (IntToFloatTensor, Normalize)))]
+    strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _unsupported_transform(t, ToTensor))]
+    strange += [s for t in live(dl.after_batch) if (s := _unsupported_transform(t, (IntToFloatTensor, Normalize)))]
     if len(resizes) > 1:
         strange.append("a second Resize")
     if strange:
@@ -115,29 +113,6 @@ def _pictures(dls, channels, n):
     return items, [p if isinstance(p, (str, Path)) else im.convert(mode) for p, im in zip(paths, opened)]
 
 # %% ../../nbs/api/deploy/07_export.ipynb #6c04eec1
-def check_replaceable(folder, force):
-    "Raise `FileError` unless `folder` may be written: new, empty, or an earlier export (and nothing else) and `force`"
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    ours = folder.is_dir() and (folder / MANIFEST).is_file()
-    more = (
-        sorted({p.name for p in folder.iterdir()} - {*PARTS, ".DS_Store", "Thumbs.db", "desktop.ini"}) if ours else []
-    )
-    if ours and force and not more:
-        return
-    if ours and more:
-        raise FileError(
-            f"{folder} holds an exported model and besides it {', '.join(more[:5])}, which would be lost. Choose "
-            "another folder, or move them.",
-            path=folder,
-        )
-    raise FileError(
-        f"{folder} already holds {'an exported model' if ours else 'something'}. Choose another folder"
-        + (", or pass force=True to replace the model." if ours else "; only an exported model is ever replaced."),
-        path=folder,
-    )
-
-
 def _recipe(learn):
     "How to build the network again; raises `ExportError` if that cannot be described"
     recipe = getattr(learn.model, "recipe", None)
@@ -230,11 +205,11 @@ def _manifest(learn, history, evaluation):
     )
 
 
-def _about(file):
+def _checksum_and_size(file):
     return dict(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
 
 
-def _json(file, value):
+def _write_json(file, value):
     file.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 # %% ../../nbs/api/deploy/07_export.ipynb #79b70c87
@@ -243,7 +218,7 @@ def _add_onnx(m, pred, pictures, tmp, tol=1e-4):
     file, spec = tmp / ONNX, m["preprocessing"]
     try:
         about = to_onnx(pred.model, (spec["channels"], *spec["size"]), file)
-        d = _apart(open_session(file.read_bytes(), m, ONNX), pred, pictures)
+        d = _largest_difference(open_session(file.read_bytes(), m, ONNX), pred, pictures)
         if not d <= tol:
             raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
     except (OnnxError, FileError, StateError) as e:
@@ -257,7 +232,7 @@ def _probabilities(pred, pictures):
     return np.stack([p.probabilities for p in pred.predict(pictures)])
 
 
-def _apart(a, b, pictures):
+def _largest_difference(a, b, pictures):
     return float(np.abs(_probabilities(a, pictures) - _probabilities(b, pictures)).max())
 
 
@@ -268,7 +243,7 @@ def _add_sample(m, pred, picture, tmp):
     im.info.clear()
     im.save(tmp / SAMPLE)
     p = pred.predict(tmp / SAMPLE)
-    _json(
+    _write_json(
         tmp / SAMPLE_OUTPUT,
         dict(picture=SAMPLE, label=p.label, probabilities=[float(v) for v in p.probabilities], classes=m["classes"]),
     )
@@ -292,7 +267,7 @@ def export(
     folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
     try:
-        with _aside(folder, force) as tmp, owned(learn, "export"):
+        with staged_folder(folder, force) as tmp, owned(learn, "export"):
             _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
     finally:
         random.restore()
@@ -309,85 +284,17 @@ def _write(learn, tmp, m, onnx, sample):
         m["onnx"] = _add_onnx(m, pred, pictures, tmp)
     if sample:
         _add_sample(m, pred, pictures[0], tmp)
-    _close(m, tmp)
+    _write_card_and_manifest(m, tmp)
     _verify(learn, tmp, items, pictures)
 
 
-def _close(m, tmp):
+def _write_card_and_manifest(m, tmp):
     "Card and manifest, which speak of all the other files"
     (tmp / CARD).write_text(model_card(m), encoding="utf-8")
-    m["files"] = {f.name: _about(f) for f in sorted(tmp.iterdir())}
-    _json(tmp / MANIFEST, m)
-
-# %% ../../nbs/api/deploy/07_export.ipynb #78e96942
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-
-
-@contextmanager
-def _aside(folder, force):
-    """A folder to write into, which takes the place of `folder` at the end; on an error it is gone, and `folder` as
-    it was
-    """
-    check_replaceable(folder, force)
-    folder = folder.resolve()  # a link stays one
-    if folder in (here := Path.cwd(), *here.parents):
-        raise FileError(f"{folder} is or holds the working folder. Give another.", path=folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as e:
-        raise FileError(f"{folder} cannot be written ({e.strerror}). Choose another folder.", path=folder) from e
-    try:
-        yield tmp
-        for f in tmp.iterdir():
-            f.chmod(0o644)  # safetensors writes for the owner only
-            with open(f, "rb") as o:
-                os.fsync(o.fileno())
-        tmp.chmod(0o755)
-        _swap(tmp, folder)
-    except KitError:
-        raise
-    except (OSError, SafetensorError) as e:
-        if isinstance(e, OSError) and e.errno not in _NO_ROOM:
-            raise
-        raise FileError(
-            f"{folder} cannot be written ({getattr(e, 'strerror', None) or str(e)[:200]}). What was there is as it "
-            "was.",
-            path=folder,
-        ) from e
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+    m["files"] = {f.name: _checksum_and_size(f) for f in sorted(tmp.iterdir())}
+    _write_json(tmp / MANIFEST, m)
 
 # %% ../../nbs/api/deploy/07_export.ipynb #b43b6c5a
-def _exchange(a, b):
-    "Swap two folders in one step of the file system; `False`: this system cannot"
-    a, b = os.fsencode(a), os.fsencode(b)
-    try:
-        libc = ctypes.CDLL(None)
-        # RENAME_SWAP; AT_FDCWD, RENAME_EXCHANGE
-        return (libc.renamex_np(a, b, 2) if sys.platform == "darwin" else libc.renameat2(-100, a, -100, b, 2)) == 0
-    except (AttributeError, OSError, TypeError):
-        return False
-
-
-def _swap(new, folder):
-    "Put `new` in the place of `folder`, which is missing, empty or an earlier export"
-    if folder.exists() and any(folder.iterdir()):
-        if _exchange(new, folder):
-            return  # there is no moment without a model, even if the process is killed
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old / "model")
-        try:
-            os.replace(new, folder)
-        except OSError:
-            os.replace(old / "model", folder)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(new, folder)
-
-
 def _verify(learn, folder, items, pictures, tol=1e-4):
     """Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's probabilities on
     validation items
@@ -436,14 +343,14 @@ def export_again(
     m["preprocessing"] = dict(dict(channels=3, exif="ignored"), **old["preprocessing"])
     m["weights"] = dict(file=WEIGHTS, tensors=old["weights"].get("tensors"))
     try:
-        with _aside(folder, force) as tmp:
+        with staged_folder(folder, force) as tmp:
             (tmp / WEIGHTS).write_bytes(weights)
             pred = build_predictor(m, weights, "cpu")
             if onnx:
                 m["onnx"] = _add_onnx(m, pred, [picture] if picture else _noise(m["preprocessing"]["size"]), tmp)
             if picture:
                 _add_sample(m, pred, picture, tmp)
-            _close(m, tmp)
+            _write_card_and_manifest(m, tmp)
             for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",):
                 load_predictor(tmp, backend)
     finally:

@@ -8,11 +8,12 @@ import hashlib, json, os
 from pathlib import Path
 from ..core.errors import FileError
 from ..core.images import METHODS, PAD_MODES, RESAMPLES
+from ..core.validation import is_number, is_whole
 
 # %% auto #0
 __all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE', 'SAMPLE_OUTPUT', 'PARTS', 'MAX_MANIFEST',
-           'MAX_CLASSES', 'MAX_SIDE', 'BundleError', 'spec_problem', 'manifest_problem', 'find_bundle', 'read_manifest',
-           'read_part', 'changed_files']
+           'MAX_CLASSES', 'MAX_SIDE', 'ManifestError', 'spec_problem', 'manifest_problem', 'find_model_folder',
+           'read_manifest', 'read_part', 'changed_files']
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a8c786c6
 FORMAT, FORMATS = "fastai_tl/2", ("fastai_tl/1", "fastai_tl/2")  # written; read
@@ -26,20 +27,18 @@ PARTS = (MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT)
 MAX_MANIFEST, MAX_CLASSES, MAX_SIDE = 16 * 2**20, 100_000, 4096  # bytes; names; pixels
 
 
-class BundleError(FileError):
-    "An exported folder that is damaged, changed or not of a known format; has the field `path`"
+class ManifestError(FileError):
+    "An exported folder is damaged, was changed, or has an unknown format; has the field `path`"
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a1dc6771
-def _whole(v, lo, hi):
-    return isinstance(v, int) and not isinstance(v, bool) and lo <= v <= hi
-
-
 def _pair(v):
-    return isinstance(v, list) and len(v) == 2 and all(_whole(o, 1, MAX_SIDE) for o in v)
+    "Whether `v` is [height, width] in pixels"
+    return isinstance(v, list) and len(v) == 2 and all(is_whole(o, 1, MAX_SIDE) for o in v)
 
 
 def _number(v):
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < 1e6  # a NaN is not, either
+    "Whether `v` is a finite number that a mean or a standard deviation may be"
+    return is_number(v) and abs(v) < 1e6
 
 
 def _text(v, most=1000):
@@ -60,7 +59,7 @@ def spec_problem(
     if not isinstance(spec, dict):
         return "preprocessing is missing"
     n = spec.get("channels", 3)
-    if not (_whole(n, 1, 4) and n != 2):
+    if not (is_whole(n, 1, 4) and n != 2):
         return f"{n!r} channels; 1, 3 and 4 can be read"
     if not _pair(spec.get("size")):
         return f"size is {spec.get('size')!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
@@ -86,11 +85,11 @@ def _recipe_problem(r, n_classes):
         return "architecture is missing"
     if not _text(r.get("arch"), 200):
         return "the name of the backbone is missing"
-    if not _whole(r.get("n_out"), 1, MAX_CLASSES) or r["n_out"] != n_classes:
+    if not is_whole(r.get("n_out"), 1, MAX_CLASSES) or r["n_out"] != n_classes:
         return f"n_out is {r.get('n_out')!r}, but there are {n_classes} classes"
     if r.get("head") not in ("fastai", "linear"):
         return f"the head is {r.get('head')!r}; known are fastai, linear"
-    if not (_whole(r.get("n_in", 3), 1, 4)):
+    if not (is_whole(r.get("n_in", 3), 1, 4)):
         return f"n_in is {r.get('n_in')!r}"
     return (
         None
@@ -118,7 +117,7 @@ def _file_problem(name, entry, sized):
         return f"it has no checksum of {name}"
     return (
         f"it claims {entry.get('bytes')!r} bytes for {name}"
-        if sized and not _whole(entry.get("bytes"), 0, 2**40)
+        if sized and not is_whole(entry.get("bytes"), 0, 2**40)
         else None
     )
 
@@ -155,40 +154,42 @@ def manifest_problem(
     return None
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #53599a0f
-def _unreal(text):
+def _refuse_constant(text):
+    "NaN and Infinity, which Python's JSON reader takes, are refused"
     raise ValueError(f"{text} is not a number")
 
 
-def find_bundle(folder: Path | str) -> Path:
-    "The folder with the manifest: `folder`, or its `model` as the quickstart writes it; raises `BundleError`"
+def find_model_folder(folder: Path | str) -> Path:
+    "The folder with the manifest: `folder`, or its `model` as the quickstart writes it; raises `ManifestError`"
     folder = Path(folder)
     if not folder.is_dir():
-        raise BundleError(
+        raise ManifestError(
             f"{folder}: there is no such folder. Give the folder that export or fastai-tl quickstart wrote.",
             path=folder,
         )
     if not (folder / MANIFEST).is_file() and (folder / "model" / MANIFEST).is_file():
         folder = folder / "model"
     if not (folder / MANIFEST).is_file():
-        raise BundleError(f"{folder} is not an exported model: it has no {MANIFEST}.", path=folder)
+        raise ManifestError(f"{folder} is not an exported model: it has no {MANIFEST}.", path=folder)
     return folder
 
 
 def read_manifest(folder: Path | str) -> dict:
-    "The manifest of an exported model, checked, with the `folder` it was found in; raises `BundleError`"
-    folder = find_bundle(folder)
+    "The manifest of an exported model, checked, with the `folder` it was found in; raises `ManifestError`"
+    folder = find_model_folder(folder)
     file = folder / MANIFEST
     try:
-        raw = _inside(folder, MANIFEST).open("rb").read(MAX_MANIFEST + 1)
+        with _inside(folder, MANIFEST).open("rb") as f:
+            raw = f.read(MAX_MANIFEST + 1)
         if len(raw) > MAX_MANIFEST:
             raise ValueError(f"it is larger than {MAX_MANIFEST >> 20} MB")
-        m = json.loads(raw.decode("utf-8"), parse_constant=_unreal)
+        m = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as e:
-        raise BundleError(f"{file} is damaged ({e}). Export the model again.", path=file) from None
-    except BundleError:
+        raise ManifestError(f"{file} is damaged ({e}). Export the model again.", path=file) from None
+    except ManifestError:
         raise
     except OSError as e:
-        raise BundleError(f"{file} cannot be read ({e.strerror}).", path=file) from None
+        raise ManifestError(f"{file} cannot be read ({e.strerror}).", path=file) from None
     if not isinstance(m, dict) or not isinstance(m.get("format"), str) or m["format"] not in FORMATS:
         got = m.get("format") if isinstance(m, dict) else None
         newer = (
@@ -196,12 +197,12 @@ def read_manifest(folder: Path | str) -> dict:
             if isinstance(got, str) and got.startswith("fastai_tl/")
             else ""
         )
-        raise BundleError(
+        raise ManifestError(
             f"{file} has the format {str(got)[:40]!r}; this version reads {' and '.join(map(repr, FORMATS))}.{newer}",
             path=file,
         )
     if p := manifest_problem(m):
-        raise BundleError(f"{file} was changed or is damaged: {p[:300]}. Export the model again.", path=file)
+        raise ManifestError(f"{file} was changed or is damaged: {p[:300]}. Export the model again.", path=file)
     return m | {"folder": str(folder)}
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #bd487989
@@ -209,7 +210,7 @@ def _inside(folder, name):
     "The file `name` of `folder`, which no link leads out of"
     f = folder / name
     if not f.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{f} is a link that leaves the folder; the file itself must be there.", path=f)
+        raise ManifestError(f"{f} is a link that leaves the folder; the file itself must be there.", path=f)
     return f
 
 
@@ -217,27 +218,27 @@ def read_part(
     m: dict,  # of `read_manifest`
     name: str,  # one of `PARTS`
 ) -> bytes:
-    "A file of an exported model, if its size and checksum are those of the manifest; raises `BundleError`"
+    "A file of an exported model, if its size and checksum are those of the manifest; raises `ManifestError`"
     folder = Path(m["folder"])
     f = folder / name
     entry = m["weights"] if m["format"] == "fastai_tl/1" else m["files"].get(name)
     again = "Copy the folder again from where it came, or export the model again."
     if entry is None:
-        raise BundleError(f"{f} is not in the manifest of this model. {again}", path=f)
+        raise ManifestError(f"{f} is not in the manifest of this model. {again}", path=f)
     if not f.is_file():
-        raise BundleError(f"{f} is missing. {again}", path=f)
+        raise ManifestError(f"{f} is missing. {again}", path=f)
     try:
         file = _inside(folder, name)
         size = file.stat().st_size
         if size != entry.get("bytes", size):
-            raise BundleError(f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f)
+            raise ManifestError(f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f)
         data = file.read_bytes()
-    except BundleError:
+    except ManifestError:
         raise
     except OSError as e:
-        raise BundleError(f"{f} cannot be read ({e.strerror}).", path=f) from None
+        raise ManifestError(f"{f} cannot be read ({e.strerror}).", path=f) from None
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise BundleError(f"{f} is not the file that was exported: its checksum differs. {again}", path=f)
+        raise ManifestError(f"{f} is not the file that was exported: its checksum differs. {again}", path=f)
     return data
 
 
@@ -247,6 +248,6 @@ def changed_files(folder: Path | str) -> list[str]:
     for n in m["files"] if m["format"] != "fastai_tl/1" else [WEIGHTS]:
         try:
             read_part(m, n)
-        except BundleError:
+        except ManifestError:
             out.append(n)
     return out

@@ -184,7 +184,7 @@ def model_card(
             "Without torch and fastai, on NumPy, Pillow and onnxruntime alone:",
             "",
             "```python",
-            "from fastai_tl.deploy.onnx_runtime import load_onnx",
+            "from fastai_tl.serving import load_onnx",
             "",
             "model = load_onnx('path/of/this/folder')",
             "model.predict(['one.jpg', 'two.png'])",

@@ -26,12 +26,12 @@ class OnnxError(StateError):
 def check_onnx_extra():
     "Raise `ExtraError`, naming the pip line, unless ONNX files can be written and checked"
     if missing := [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]:
-        raise ExtraError(f"writing it needs {', '.join(missing)}: pip install fastai-tl[onnx].", extra="onnx")
+        raise ExtraError(f"writing it needs {', '.join(missing)}: pip install 'fastai-tl[onnx]'.", extra="onnx")
 
 
 @contextmanager
-def _hushed():
-    "The exporter tells its own developers a lot"
+def _quiet_exporter():
+    "Hide what torch's exporter prints, logs and warns of; its errors still raise"
     log, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -58,7 +58,7 @@ def to_onnx(
         raise OnnxError(f"its weights have {size / 1e9:.1f} GB, and one ONNX file holds at most {LARGEST / 1e9:.0f} GB")
     x = torch.zeros(2, *shape)
     try:
-        with _hushed(), torch.no_grad():
+        with _quiet_exporter(), torch.no_grad():
             torch.onnx.export(
                 model,
                 (x,),
@@ -72,7 +72,7 @@ def to_onnx(
             )
     except Exception as e:
         raise OnnxError(f"torch's exporter cannot follow it ({_reason(e)})") from e
-    m = _anonymous(onnx.load(str(file)))
+    m = _without_source_paths(onnx.load(str(file)))
     onnx.save(m, str(file))
     return dict(
         opset=max(o.version for o in m.opset_import if o.domain == ""),
@@ -90,7 +90,7 @@ def _reason(e):
     return f"{type(e).__name__}: {lines[0] if lines else ''}"[:200]
 
 
-def _anonymous(m):
+def _without_source_paths(m):
     "Take out what the exporter notes of source files, and so of folders of this machine"
     parts = [
         m,

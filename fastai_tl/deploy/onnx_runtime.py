@@ -122,7 +122,7 @@ def open_session(
     try:
         import onnxruntime as ort
     except ImportError:
-        raise ExtraError("The ONNX backend needs onnxruntime: pip install fastai-tl[onnx].", extra="onnx") from None
+        raise ExtraError("The ONNX backend needs onnxruntime: pip install 'fastai-tl[onnx]'.", extra="onnx") from None
     if p := onnx_problem(data):
         raise FileError(f"{file} is refused: {p}. Export the model again.", path=file)
     opts = ort.SessionOptions()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from ..core.errors import InputError, StateError
 from ..core.images import preprocess
+from ..core.validation import is_whole
 
 # %% auto #0
 __all__ = ['Prediction', 'softmax', 'AnyPredictor']
@@ -69,7 +70,7 @@ class AnyPredictor:
         """
         if not isinstance(images, (list, tuple)):
             return self.predict([images])[0]
-        if isinstance(bs, bool) or not isinstance(bs, int) or bs < 1:
+        if not is_whole(bs, 1):
             raise InputError(f"bs={bs!r}: give 1 or more pictures in a batch.")
         spec, out = self.manifest["preprocessing"], []
         for i in range(0, len(images), bs):

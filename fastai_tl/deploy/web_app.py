@@ -8,8 +8,10 @@ import hashlib, json, os, re, signal, socket, subprocess, sys, tempfile, threadi
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from .manifest import MANIFEST, changed_files, find_bundle, read_manifest
+from .manifest import MANIFEST, changed_files, find_model_folder, read_manifest
 from ..core.errors import FileError, InputError, StateError
+from ..core.files import write_text
+from ..core.validation import is_number, is_whole
 from .predictor import AnyPredictor
 from .onnx_runtime import ExtraError, load_onnx
 
@@ -32,14 +34,14 @@ def open_model(
 
         return load_predictor(folder)
     raise ExtraError(
-        "This model needs onnxruntime: pip install fastai-tl[onnx]."
+        "This model needs onnxruntime: pip install 'fastai-tl[onnx]'."
         if onnx
         else f"{folder} has no ONNX network, so torch and fastai are needed: pip install fastai-tl.",
         extra="onnx",
     )
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #3b1c86c8
-def _measured(m):
+def _accuracy_sentence(m):
     "How good it is, in a sentence; `None`: not known"
     try:
         e = m["metrics"]
@@ -61,7 +63,7 @@ def about_model(
     text = [
         f"It tells {len(cs):,} classes apart: {', '.join(cs[:50])}{' and others' if len(cs) > 50 else ''}.",
         f"{r['arch'].split('/')[-1]}, fine-tuned with fastai_tl{f' and exported on {made}' if made else ''}.",
-        _measured(m) or "How good it is was not noted when it was exported.",
+        _accuracy_sentence(m) or "How good it is was not noted when it was exported.",
     ]
     limits = [
         (
@@ -109,8 +111,8 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
+from fastai_tl import KitError
 from fastai_tl.deploy.web_app import about_model, open_model
-from fastai_tl.core.errors import KitError
 
 FOLDER = Path(__file__).resolve().parent / {model!r}
 model = open_model(FOLDER)
@@ -149,7 +151,7 @@ def _gradio_text(model):
     )
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #1912032f
-def _made(file):
+def _is_ours(file):
     "Whether `make_app` wrote the file, and nobody has changed its code since"
     try:
         text = file.read_text(encoding="utf-8")
@@ -165,21 +167,6 @@ def _made(file):
     except (ValueError, KeyError, TypeError):
         return False
     return isinstance(mark, dict) and mark.get("made_by") == "make_app" and mark.get("sha256") == _digest(code)
-
-
-def _put(file, text):
-    "Write aside, then put in place in one step"
-    fd, tmp = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-    try:
-        with open(fd, "w", encoding="utf-8", newline="\n") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.chmod(tmp, 0o644)
-        os.replace(tmp, file)
-    except BaseException:
-        Path(tmp).unlink(missing_ok=True)
-        raise
 
 
 def _model_folder(folder):
@@ -206,7 +193,7 @@ def make_app(
     The page names the model's folder relatively: move both together. Raises `FileError` if the model is damaged, or a
     file is in the way that `make_app` did not write or that was changed since. Runs no code from the model's folder.
     """
-    if isinstance(max_mb, bool) or not isinstance(max_mb, (int, float)) or not 0 < max_mb <= 1000:
+    if not is_number(max_mb) or not 0 < max_mb <= 1000:
         raise InputError(f"max_mb={max_mb!r}: give 1 to 1000 MB.")
     model, m = _model_folder(folder)
     out = (Path(out) if out is not None else model.parent / f"{model.name}-app").resolve()
@@ -224,14 +211,14 @@ def make_app(
     if out.exists() and not out.is_dir():
         raise FileError(f"{out} is a file. Give a folder for the page with out=….", path=out)
     for f in (out / n for n in files):
-        if (f.exists() or f.is_symlink()) and not _made(f):
+        if (f.exists() or f.is_symlink()) and not _is_ours(f):
             raise FileError(
                 f"{f} was not written by make_app, or was changed since. Move it, or choose another folder with out=….",
                 path=f,
             )
     out.mkdir(parents=True, exist_ok=True)
     for n, text in files.items():
-        _put(out / n, text)
+        write_text(out / n, text)
     if GRADIO not in files:
         print("Note: Gradio is not installed, so there is no app.py for it: pip install gradio, then make_app again.")
     return out / PAGE
@@ -247,14 +234,14 @@ _POLICY = (
 def _served(folder):
     "The model to serve: `folder`, or the model that the page in `folder` shows; the page's own code is not run"
     file = Path(folder) / PAGE
-    if not (Path(folder) / MANIFEST).is_file() and file.is_file() and _made(file):
+    if not (Path(folder) / MANIFEST).is_file() and file.is_file() and _is_ours(file):
         folder = file.parent / json.loads(file.read_text(encoding="utf-8"))["metadata"]["fastai_tl"]["model"]
-    return find_bundle(folder)
+    return find_model_folder(folder)
 
 
 def check_port(port: int):
     "Raise `InputError` unless a server can listen there"
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 2**16:
+    if not is_whole(port, 1, 2**16 - 1):
         raise InputError(f"port={port!r}: give 1 to 65535.")
     with socket.socket() as s:
         if os.name != "nt":
@@ -267,7 +254,7 @@ def check_port(port: int):
             ) from None
 
 
-def _environment(base):
+def _voila_environment(base):
     "Of Voila: pages run in this Python, whatever kernels a user has installed"
     spec = base / "jupyter" / "kernels" / "python3"
     spec.mkdir(parents=True)
@@ -279,7 +266,7 @@ def _environment(base):
     }
 
 
-def _command(page, port, base):
+def _voila_command(page, port, base):
     settings = dict(websocket_max_message_size=(SERVE_MB + 10) * 2**20, headers={"Content-Security-Policy": _POLICY})
     return [
         sys.executable,
@@ -295,7 +282,7 @@ def _command(page, port, base):
     ]
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #f07a57d1
-def _wait_up(process, url, log, seconds=60):
+def _wait_until_up(process, url, log, seconds=60):
     "Until the server answers; raises `StateError` with the end of its log if it does not"
     end = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < end:
@@ -309,7 +296,7 @@ def _wait_up(process, url, log, seconds=60):
     )
 
 
-def _end(process, seconds=10):
+def _stop_server(process, seconds=10):
     "End Voila and the kernels of its pages"
     if process.poll() is None:
         process.terminate()
@@ -326,7 +313,7 @@ def _end(process, seconds=10):
 
 
 @contextmanager
-def _term_exits():
+def _sigterm_exits():
     "A SIGTERM ends the process by way of `finally`, so that nothing is left running"
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -348,16 +335,16 @@ def serve(
     the port is taken
     """
     if missing := [n for n in ("voila", "ipykernel") if find_spec(n) is None]:
-        raise ExtraError(f"The page needs {' and '.join(missing)}: pip install fastai-tl[app].", extra="app")
+        raise ExtraError(f"The page needs {' and '.join(missing)}: pip install 'fastai-tl[app]'.", extra="app")
     model, m = _model_folder(_served(folder))
     check_port(port)
-    with _term_exits(), tempfile.TemporaryDirectory(prefix="fastai-tl-", ignore_cleanup_errors=True) as d:
+    with _sigterm_exits(), tempfile.TemporaryDirectory(prefix="fastai-tl-", ignore_cleanup_errors=True) as d:
         base, url = Path(d), f"http://127.0.0.1:{port}"
-        _put(base / PAGE, _page_text(str(model), about_model(m)["title"], SERVE_MB))
+        write_text(base / PAGE, _page_text(str(model), about_model(m)["title"], SERVE_MB))
         with open(base / "voila.log", "w") as log:
             process = subprocess.Popen(
-                _command(base / PAGE, port, base),
-                env=_environment(base),
+                _voila_command(base / PAGE, port, base),
+                env=_voila_environment(base),
                 cwd=base,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -365,7 +352,7 @@ def serve(
                 start_new_session=True,
             )
         try:
-            _wait_up(process, url, base / "voila.log")
+            _wait_until_up(process, url, base / "voila.log")
             ready(url)
             if browser:
                 webbrowser.open(url)
@@ -375,4 +362,4 @@ def serve(
                 + "\n".join((base / "voila.log").read_text(errors="replace").splitlines()[-8:])
             )
         finally:
-            _end(process)
+            _stop_server(process)

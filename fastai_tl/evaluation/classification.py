@@ -114,9 +114,7 @@ def per_class(self: Evaluation):
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
 
-    scores = precision_recall_fscore_support(
-        self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0
-    )
+    scores = precision_recall_fscore_support(self.targets, self.preds, labels=range(len(self.vocab)), zero_division=0)
     return pd.DataFrame(dict(zip(("precision", "recall", "f1", "items"), scores)), index=self.vocab)
 
 

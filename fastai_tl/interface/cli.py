@@ -204,7 +204,7 @@ def predict(
     elif backend == "onnx":
         from fastai_tl.deploy.onnx_runtime import load_onnx as load
     else:
-        from fastai_tl.deploy.export import load_predictor as load
+        from fastai_tl.deploy.torch_predictor import load_predictor as load
     predictor = load(model)
     good, bad = _pictures(images)
     for why in bad:
