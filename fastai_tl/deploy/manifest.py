@@ -231,7 +231,9 @@ def read_part(
         file = _inside(folder, name)
         size = file.stat().st_size
         if size != entry.get("bytes", size):
-            raise ManifestError(f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f)
+            raise ManifestError(
+                f"{f} has {size:,} bytes, not the {entry['bytes']:,} that were exported. {again}", path=f
+            )
         data = file.read_bytes()
     except ManifestError:
         raise

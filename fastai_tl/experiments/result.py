@@ -4,10 +4,12 @@
 
 # %% ../../nbs/api/experiments/01_result.ipynb #84b8915d
 from __future__ import annotations
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 import numpy as np
 from ..core.errors import InputError, did_you_mean
+from ..core.text import duration
+from .result_html import comparison_html, draw_comparison
 
 # %% auto #0
 __all__ = ['LEVEL', 't_interval', 'share_interval', 'SeedRun', 'Difference', 'Comparison']
@@ -188,17 +190,17 @@ class Comparison:
         elif others and not tied:
             out.append("All others are worse.")
         elif tied:
-            out.append(f"Not told apart from it: {_list(tied)}.")
+            out.append(f"Not told apart from it: {', '.join(tied)}.")
             cheap = min([best, *tied], key=self.seconds)
             if cheap != best and self.seconds(cheap) < 0.8 * self.seconds(best):
                 out.append(
-                    f"Of all these, {cheap} takes the least time, {_secs(self.seconds(cheap))} against "
-                    f"{_secs(self.seconds(best))}."
+                    f"Of all these, {cheap} takes the least time, {duration(self.seconds(cheap))} against "
+                    f"{duration(self.seconds(best))}."
                 )
             if rest := [n for n in others if n not in tied]:
-                out.append(f"Worse: {_list(rest)}.")
+                out.append(f"Worse: {', '.join(rest)}.")
         if self.failed:
-            out.append(f"Failed: {_list(self.failed)}.")
+            out.append(f"Failed: {', '.join(self.failed)}.")
         return " ".join(out)
 
     @property
@@ -375,191 +377,19 @@ class Comparison:
         stop = "" if self.finished else "Interrupted: what was finished before.\n"
         return f"{df[cols].to_string(float_format='{:.3f}'.format, na_rep='')}\n{stop}{self.summary}"
 
-    def _diff_text(self, name):
-        d = self.difference(name)
-        if name == self.best:
-            return "–"
-        return _points(d.mean) + (f"<br><small>{_points(d.low)} to {_points(d.high)}</small>" if d.low == d.low else "")
-
-    def _repr_html_(self):
-        df, done = self.to_frame(), self.done
-        stop = "" if self.finished else '<div class="note">Interrupted: this is what was finished before.</div>'
-        if not done:
-            return f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p>{_failures(self)}</div>'
-        ends = [v for n in done for v in (*self.accuracies(n), *self.interval(n)[1:]) if v == v]
-        a, b = max(0.0, np.floor(20 * (min(ends) - 1e-9)) / 20), min(1.0, np.ceil(20 * (max(ends) + 1e-9)) / 20)
-        cols = _cells(self, df, a, b)
-        head = "".join(f'<th class="{c}">{escape(h)}</th>' for h, c, _ in cols)
-        body = "".join(
-            f'<tr>{"".join(f"""<td class="{c}">{f(n, df.loc[n])}</td>""" for _, c, f in cols)}</tr>'
-            for n in df.index
-            if n in done
-        )
-        return (
-            f'{_CSS}<div class="ftl-cmp">{stop}<p>{escape(self.summary)}</p><table><thead><tr>{head}</tr></thead>'
-            f'<tbody>{body}</tbody></table>{_failures(self)}<p><small>{escape(self.method)}</small></p></div>'
-        )
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
 
     def plot(
         self,
-        axes=None,  # two matplotlib axes, for accuracy and for cost; `None`: new ones
-    ):  # the axes
+        axes: Sequence | None = None,  # two matplotlib axes, for accuracy and for cost; `None`: new ones
+    ) -> Sequence:  # the axes
         """Accuracy with 95 % intervals and a dot for each seed, clean and corrupted; and beside it seconds and
-        parameters
+        parameters. Raises `InputError` if no run was finished
         """
-        names = [n for n in self.to_frame().index if n in self.done]
-        if not names:
-            raise InputError(f"No {self.what} was finished, so there is nothing to plot.")
-        if axes is None:
-            from matplotlib import pyplot as plt
-
-            _, axes = plt.subplots(
-                1, 2, figsize=(9.6, 1.5 + 0.5 * len(names)), width_ratios=(1.7, 1), sharey=True, layout="constrained"
-            )
-        ax, cost = axes
-        both = any(r.corrupted for r in self.runs)
-        for i, n in enumerate(names):
-            _whisker(ax, i - 0.14 * both, self.accuracies(n), self.interval(n), "C0", "clean" if i == 0 else "_")
-            if both:
-                _whisker(
-                    ax,
-                    i + 0.2,
-                    [r.robust for r in self.of(n)],
-                    self.interval(n, True),
-                    "C1",
-                    "corrupted" if i == 0 else "_",
-                    "s",
-                )
-            cost.barh(i, self.seconds(n), height=0.5, color="C0", alpha=0.35)
-            n_params = max(r.params for r in self.of(n))
-            cost.text(
-                self.seconds(n),
-                i,
-                f" {_secs(self.seconds(n))}{f', {_count(n_params)}' if n_params else ''}",
-                va="center",
-                fontsize=9,
-            )
-        ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.set_xlabel("accuracy on the validation pictures, %")
-        ax.grid(axis="x", alpha=0.3)
-        ax.set_axisbelow(True)
-        if both:
-            ax.legend(frameon=False, fontsize=9)
-        cost.set_xlim(0, 1.75 * max(self.seconds(n) for n in names) or 1)
-        cost.set_xlabel("seconds of training; parameters " + ("trained" if self.what == "strategy" else "in all"))
-        for o in axes:
-            o.spines[["top", "right"]].set_visible(False)
-        return axes
-
-# %% ../../nbs/api/experiments/01_result.ipynb #adaf9f4e
-def _points(v):
-    return f"{100 * v:.1f}".replace("-", "\u2212")
-
-
-def _list(names):
-    return ", ".join(names)
-
-
-def _secs(v):
-    return f"{v:.2g} s" if v < 1 else f"{v:.1f} s" if v < 10 else f"{v:.0f} s"
+        return draw_comparison(self, axes)
 
 # %% ../../nbs/api/experiments/01_result.ipynb #4ef3e1b3
 def _number(v):
     "A plain number; `None` for NaN, which JSON has not"
     return None if v is None or v != v else float(v)
-
-# %% ../../nbs/api/experiments/01_result.ipynb #559f9cae
-_CSS = """<style>.ftl-cmp{overflow-x:auto;font-size:.92em}
-.ftl-cmp table{border-collapse:collapse;margin:.3em 0!important;font-size:1em!important}
-.ftl-cmp td,.ftl-cmp th{padding:.28em .6em!important;text-align:right!important;vertical-align:middle!important;
-  line-height:1.25}
-.ftl-cmp td{white-space:nowrap} .ftl-cmp th{max-width:8em;white-space:normal!important;vertical-align:bottom!important}
-.ftl-cmp .l{text-align:left!important} .ftl-cmp .w{text-align:left!important;white-space:normal;min-width:7em;
-  max-width:17em}
-.ftl-cmp tr{border-bottom:1px solid rgba(128,128,128,.25);background:none!important}
-.ftl-cmp small{opacity:.72;font-size:.85em} .ftl-cmp .chip{border-radius:8px;padding:1px 8px;
-  background-color:rgba(128,128,128,.2)}
-.ftl-cmp .best{background-color:rgba(40,150,80,.3)} .ftl-cmp .off{background-color:rgba(235,140,30,.28)}
-.ftl-cmp .note{margin:6px 0;padding:4px 10px;border-left:3px solid #eb8c1e;background-color:rgba(235,140,30,.12);
-  overflow-wrap:anywhere}
-@media(max-width:600px){.ftl-cmp .about{display:none}}</style>"""
-_CHIPS = {"best": "best", "best mean": "best", "worse": "off", "failed": "off"}
-
-
-def _strip(values, low, high, a, b, width=150):
-    "An interval as a picture: a line, a dot for its mean, small ones for the seeds"
-    x = lambda v: 6 + (width - 12) * (min(max(v, a), b) - a) / max(b - a, 1e-9)
-    dots = "".join(f'<circle cx="{x(v):.1f}" cy="9" r="2.4" fill="currentColor" opacity=".4"/>' for v in values)
-    line = (
-        (
-            f'<line x1="{x(low):.1f}" x2="{x(high):.1f}" y1="9" y2="9" stroke="currentColor" stroke-width="1.6" '
-            'opacity=".75"/>'
-        )
-        if low == low
-        else ""
-    )
-    m = np.mean(values)
-    return (
-        f'<svg width="{width}" height="18" role="img" aria-label="{100 * m:.1f} %" style="vertical-align:middle">'
-        f'<line x1="6" x2="{width - 6}" y1="9" y2="9" stroke="currentColor" opacity=".15"/>{line}{dots}'
-        f'<circle cx="{x(m):.1f}" cy="9" r="4" fill="#3c82dc"/></svg>'
-    )
-
-
-def _pct(v, low=np.nan, high=np.nan):
-    if v is None or v != v:
-        return ""
-    spread = f"<br><small>{100 * low:.1f} to {100 * high:.1f}</small>" if low == low else ""
-    return f"{100 * v:.1f}{spread}"
-
-
-def _count(v):
-    return f"{v / 1e6:.2f} M" if v >= 1e6 else f"{v / 1e3:.1f} k" if v >= 1e4 else f"{int(v):,}"
-
-# %% ../../nbs/api/experiments/01_result.ipynb #2d4227f1
-def _cells(self, df, a, b):
-    "For each column: heading, class, and a function of the name and its row"
-    has = lambda c: c in df and df[c].notna().any()
-    verdict = lambda n, r: f'<span class="chip {_CHIPS.get(r.verdict, "")}">{r.verdict}</span>'
-    name = lambda n, r: (
-        f"<b>{escape(n)}</b>"
-        + (f'<br><small class="about">{escape(t)}</small>' if (t := self.about.get(n, "")) else "")
-    )
-    spread = lambda n, r: _strip(self.accuracies(n), r.low, r.high, a, b)
-    licence = lambda n, r: (
-        escape(str(r.licence) if isinstance(r.licence, str) else "not named")
-        + (" <b>(not commercial)</b>" if r.noncommercial is True else "")
-    )
-    cols = [
-        (self.what, "w", name),
-        ("accuracy, %", "", lambda n, r: _pct(r.accuracy, r.low, r.high)),
-        (f"{100 * a:.0f} to {100 * b:.0f} %", "l", spread),
-        ("difference to the best, points", "", lambda n, r: self._diff_text(n)),
-        ("", "l", verdict),
-    ]
-    if has("corrupted"):
-        cols.append(("corrupted, %", "", lambda n, r: _pct(r.corrupted, r.c_low, r.c_high)))
-    params = "parameters trained" if self.what == "strategy" else "parameters"
-    cols += [("seconds", "", lambda n, r: f"{r.seconds:.1f}"), (params, "", lambda n, r: _count(r.params))]
-    if has("gmacs"):
-        cols += [("GMACs", "", lambda n, r: f"{r.gmacs:.3g}"), ("licence of the weights", "l", licence)]
-    if self.what == "strategy":
-        cols.append(("epochs", "", lambda n, r: f"{r.epochs}"))
-    if has("runs") and df.runs[df.runs > 0].nunique() > 1:
-        cols.append(("seeds", "", lambda n, r: f"{r.runs}"))
-    return cols
-
-
-def _failures(self):
-    return "".join(
-        f'<div class="note"><b>{escape(n)}</b> failed: {escape(str(w))}</div>' for n, w in self.failed.items()
-    )
-
-# %% ../../nbs/api/experiments/01_result.ipynb #6b11f86d
-def _whisker(ax, y, values, interval, color, label, marker="o"):
-    m, lo, hi = 100 * np.array(interval)
-    if lo == lo:
-        ax.plot([lo, hi], [y, y], color=color, lw=1.6, alpha=0.8, solid_capstyle="round")
-    ax.plot(100 * np.asarray(values), [y] * len(values), marker, ms=3, color=color, alpha=0.45, ls="")
-    ax.plot(m, y, marker, ms=7, color=color, label=label, ls="")
