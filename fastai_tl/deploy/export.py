@@ -6,6 +6,7 @@
 from __future__ import annotations
 import datetime, hashlib, importlib.metadata, json, os
 from pathlib import Path
+from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
@@ -34,6 +35,13 @@ from .staged_folder import staged_folder
 from .torch_predictor import build_predictor, load_predictor
 from ..freezing.freeze_state import freeze_lines
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fastai_tl.evaluation.classification import Evaluation
+    from fastai_tl.training.history import RunHistory
+    from fastai.learner import Learner
+    from fastai.data.core import DataLoaders
+
 # %% auto #0
 __all__ = ['ExportError', 'preprocessing', 'export', 'export_again']
 
@@ -55,7 +63,7 @@ def _unsupported_transform(t, known):
 
 
 def preprocessing(
-    dls,  # fastai `DataLoaders` of pictures
+    dls: DataLoaders,  # of pictures
     channels: int = 3,  # of a picture: 1 (grey), 3 or 4
 ) -> dict:  # size, method, pad_mode, resample, exif, channels, mean, std: what `serving.preprocess` replays
     "How a validation picture becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
@@ -250,15 +258,15 @@ def _add_sample(m, pred, picture, tmp):
 
 # %% ../../nbs/api/deploy/07_export.ipynb #46c7349b
 def export(
-    learn,  # a Learner made by `transfer_learner` with a named backbone
+    learn: Learner,  # made by `transfer_learner` with a named backbone
     folder: Path | str,  # new or empty
     # write the network as ONNX, too, which needs `fastai-tl[onnx]`; where that is impossible the manifest and a printed
     # note say why
     onnx: bool = True,
     *,
     force: bool = False,  # replace an earlier export in `folder`
-    history=None,  # `RunHistory` of the training, or a list of them, for manifest and card
-    evaluation=None,  # `Evaluation` of these weights, for manifest and card
+    history: RunHistory | Sequence[RunHistory] | None = None,  # of the training, for manifest and card
+    evaluation: Evaluation | None = None,  # of these weights, for manifest and card
     sample: bool = True,  # put a validation picture and its answer into the folder
 ) -> Path:  # the folder
     """Write weights, ONNX network, manifest, card and sample, check that they give the Learner's predictions, then

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import hashlib, json, os
 from pathlib import Path
+from typing import Any
 from ..core.errors import FileError
 from ..core.images import METHODS, PAD_MODES, RESAMPLES
 from ..core.validation import is_number, is_whole
@@ -53,7 +54,7 @@ def _text(v, most=1000):
 
 
 def spec_problem(
-    spec,  # of a manifest: `preprocessing`
+    spec: Any,  # of a manifest: `preprocessing`
 ) -> str | None:  # `None`: it is right
     "What is wrong with a description of the preprocessing"
     if not isinstance(spec, dict):
@@ -123,7 +124,7 @@ def _file_problem(name, entry, sized):
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #f3d3fb57
 def manifest_problem(
-    m,  # what the JSON file holds
+    m: Any,  # what the JSON file holds
 ) -> str | None:  # `None`: it is right
     "What is wrong with a manifest of a known format"
     cs, w = m.get("classes"), m.get("weights")

@@ -5,10 +5,17 @@
 # %% ../../nbs/api/deploy/06_model_card.ipynb #348f4956
 from __future__ import annotations
 import math, re
+from typing import TYPE_CHECKING
 import numpy as np
 from ..models.registry import facts, is_noncommercial, timm_cfg, tv_weights
 from ..core.errors import InputError
 from ..training.plan import stage_to_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fastai_tl.evaluation.classification import Evaluation
+    from fastai_tl.training.history import RunHistory
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['weights_licence', 'history_values', 'metric_values', 'model_card']
@@ -66,7 +73,9 @@ def _plain(v):
 
 
 def history_values(
-    history,  # a `RunHistory`, or several in the order of training; `None`: not known
+    history: RunHistory
+    | Sequence[RunHistory]
+    | None,  # a `RunHistory`, or several in the order of training; `None`: not known
 ) -> list | None:
     "The stages of a run for the manifest: what was asked for, and what came out"
     if history is None:
@@ -89,8 +98,8 @@ def history_values(
 
 
 def metric_values(
-    evaluation,  # an `Evaluation` of the Learner; `None`: not known
-    learn=None,  # raises `InputError` if its weights are others than were evaluated
+    evaluation: Evaluation | None,  # of the Learner; `None`: not known
+    learn: Learner | None = None,  # raises `InputError` if its weights are others than were evaluated
 ) -> dict | None:
     "The figures for the manifest: items, accuracy with its 95% interval, macro-F1, and accuracy of each class"
     if evaluation is None:

@@ -23,7 +23,7 @@ class OnnxError(StateError):
     "A network that cannot be written as ONNX, with the reason"
 
 
-def check_onnx_extra():
+def check_onnx_extra() -> None:
     "Raise `ExtraError`, naming the pip line, unless ONNX files can be written and checked"
     if missing := [n for n in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(n) is None]:
         raise ExtraError(f"writing it needs {', '.join(missing)}: pip install 'fastai-tl[onnx]'.", extra="onnx")

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/deploy/03_onnx_runtime.ipynb #157eca82
 from __future__ import annotations
 from pathlib import Path
+from typing import Any
 import numpy as np
 from ..core.errors import FileError, StateError, one_line
 from .manifest import ONNX, read_manifest, read_part
@@ -95,11 +96,15 @@ class ExtraError(StateError):
 class OnnxPredictor(AnyPredictor):
     "An exported model that ONNX Runtime computes; made by `load_onnx`"
 
-    def __init__(self, session, manifest):
+    def __init__(
+        self,
+        session: Any,  # an `onnxruntime.InferenceSession`
+        manifest: dict,  # of `read_manifest`
+    ):
         super().__init__(manifest)
         self.session, self._name = session, session.get_inputs()[0].name
 
-    def outputs(self, x):
+    def outputs(self, x: np.ndarray) -> np.ndarray:
         try:
             z = self.session.run(None, {self._name: x})[0]
         except Exception as e:
@@ -116,7 +121,7 @@ def open_session(
     data: bytes,  # an ONNX file
     m: dict,  # of `read_manifest`
     file: Path | str = ONNX,  # for messages
-    threads: int | None = None,  # of the processor; `None`: one for each core
+    threads: int | None = None,  # of the CPU; `None`: one for each core
 ) -> OnnxPredictor:
     "ONNX Runtime on a network, if it only computes, and takes pictures as the manifest says; raises `FileError`"
     try:
@@ -156,7 +161,7 @@ def open_session(
 
 def load_onnx(
     folder: Path | str,  # written by `export`
-    threads: int | None = None,  # of the processor; `None`: one for each core
+    threads: int | None = None,  # of the CPU; `None`: one for each core
 ) -> OnnxPredictor:
     "Open an exported model with ONNX Runtime; imports neither torch nor fastai, and runs no code from the folder"
     m = read_manifest(folder)

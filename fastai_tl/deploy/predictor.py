@@ -5,6 +5,7 @@
 # %% ../../nbs/api/deploy/02_predictor.ipynb #757fcddd
 from __future__ import annotations
 from dataclasses import dataclass
+from typing import Any
 import numpy as np
 from ..core.errors import InputError, StateError
 from ..core.images import preprocess
@@ -62,9 +63,9 @@ class AnyPredictor:
 
     def predict(
         self,
-        images,  # a picture (path, Pillow image, array (H, W, C) of uint8), or a list of them
-        bs: int = 32,  # pictures in a batch
-    ):  # a `Prediction`, or a list of them
+        images: Any,  # an image (path, Pillow image, array (H, W, C) of uint8), or a list of them
+        bs: int = 32,  # images in a batch
+    ) -> Any:  # a `Prediction`, or a list of them
         """Classify pictures; raises `PictureError`, naming the file, if one cannot be read, and `StateError` if the
         network gives no numbers
         """

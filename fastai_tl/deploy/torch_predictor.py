@@ -5,7 +5,9 @@
 # %% ../../nbs/api/deploy/08_torch_predictor.ipynb #675248b3
 from __future__ import annotations
 from pathlib import Path
+import numpy as np
 import torch
+from torch import nn
 from ..core.errors import FileError, InputError, KitError, StateError
 from .manifest import WEIGHTS, read_manifest, read_part
 from .onnx_runtime import OnnxPredictor, load_onnx
@@ -21,19 +23,28 @@ __all__ = ['Predictor', 'build_predictor', 'load_predictor']
 class Predictor(AnyPredictor):
     "An exported model that torch computes; made by `load_predictor`"
 
-    def __init__(self, model, manifest, device="cpu"):
+    def __init__(
+        self,
+        model: nn.Module,  # gives (B, classes) for images (B, C, H, W)
+        manifest: dict,  # of `read_manifest`
+        device: str = "cpu",  # where torch computes
+    ):
         super().__init__(manifest)
         self.model, self.device = model.to(device).eval(), device
 
     @torch.inference_mode()
-    def outputs(self, x):
+    def outputs(self, x: np.ndarray) -> np.ndarray:
         try:
             return self.model(torch.from_numpy(x).to(self.device)).float().cpu().numpy()
         except RuntimeError as e:
             raise StateError(f"The network cannot take pictures of shape {x.shape[1:]} ({str(e)[:200]}).") from e
 
 
-def build_predictor(m, weights, device):
+def build_predictor(
+    m: dict,  # of `read_manifest`, or one that is being written
+    weights: bytes,  # a safetensors file
+    device: str,  # where torch computes
+) -> Predictor:
     """A `Predictor` with the network that a manifest describes and all of its tensors from `weights`, the bytes of a
     safetensors file; raises `FileError`
     """

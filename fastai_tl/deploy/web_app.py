@@ -5,6 +5,7 @@
 # %% ../../nbs/api/deploy/10_web_app.ipynb #f90a8dae
 from __future__ import annotations
 import hashlib, json, os, re, signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -239,7 +240,7 @@ def _served(folder):
     return find_model_folder(folder)
 
 
-def check_port(port: int):
+def check_port(port: int) -> None:
     "Raise `InputError` unless a server can listen there"
     if not is_whole(port, 1, 2**16 - 1):
         raise InputError(f"port={port!r}: give 1 to 65535.")
@@ -329,8 +330,8 @@ def serve(
     folder: Path | str,  # written by `export`, by `make_app`, or by the quickstart
     port: int = 8866,  # on this machine
     browser: bool = True,  # open the page
-    ready=print,  # called with the address when the page can be opened
-):
+    ready: Callable[[str], object] = print,  # called with the address when the page can be opened
+) -> None:
     """Show the page of a model on 127.0.0.1 until Ctrl-C; raises `ExtraError` if Voila is missing, `InputError` if
     the port is taken
     """

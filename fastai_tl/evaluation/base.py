@@ -5,12 +5,17 @@
 # %% ../../nbs/api/evaluation/06_base.ipynb #0234e876
 from __future__ import annotations
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import numpy as np
 from .bootstrap import check_draws, interval_table, item_draws
 from .html import fragment_html, page_html, write_page
 from .inference import digest
 from .plots import draw_image_grid
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from matplotlib.figure import Figure
+    import pandas as pd
 
 _Item = TypeVar("_Item")  # what `worst` gives: an item with what the model said of it
 
@@ -42,7 +47,7 @@ class BaseEvaluation(Generic[_Item]):
 
     def is_of(
         self,
-        learn,  # a fastai `Learner`
+        learn: Learner,  # a fastai `Learner`
     ) -> bool | None:  # `None`: unknown
         "Whether the Learner still has the weights that were evaluated"
         now = digest(learn) if self.weights else ""
@@ -59,7 +64,7 @@ class BaseEvaluation(Generic[_Item]):
     def plot_worst(
         self,
         n: int = 9,  # at most so many
-    ) -> Any:  # a matplotlib figure
+    ) -> Figure:  # a matplotlib figure
         "The images of `worst`, each with what it is and what the model said"
         shots = [(f"item {o.index}" if o.item is None else o.item, self._caption(o)) for o in self.worst(n)]
         return draw_image_grid(shots, empty=self.no_mistakes)
@@ -69,7 +74,7 @@ class BaseEvaluation(Generic[_Item]):
         level: float = 0.95,  # confidence level, between 0 and 1
         draws: int = 2000,  # how often the items are drawn
         seed: int = 0,  # of a generator of its own
-    ) -> Any:  # a `pandas.DataFrame`, see `interval_table`
+    ) -> pd.DataFrame:  # see `interval_table`
         "Percentile intervals of the main metrics: a row for each, with columns value, low and high"
         check_draws(level, draws, seed)
         parts = [self._metrics_of_draws(w) for w in item_draws(self.n, draws, seed)]
@@ -117,7 +122,7 @@ class BaseEvaluation(Generic[_Item]):
         "Sentences above the report"
         return [f"Mean of {self.views} views of each item (test-time augmentation)."] if self.views > 1 else []
 
-    def _footer(self, b) -> str:
+    def _footer(self, b: pd.DataFrame) -> str:
         "How the intervals of `b`, the table of `bootstrap`, were found"
         return f"Intervals: {b.attrs['method']}."
 
@@ -145,7 +150,7 @@ class BaseEvaluation(Generic[_Item]):
         "What `to_dict` has besides the main metrics"
         raise NotImplementedError
 
-    def _figures(self, b) -> list[dict]:
+    def _figures(self, b: pd.DataFrame) -> list[dict]:
         "The main metrics for the report, made by `figure`; `b` is the table of `bootstrap`"
         raise NotImplementedError
 

@@ -5,8 +5,13 @@
 # %% ../../nbs/api/evaluation/02_bootstrap.ipynb #ceaf8292
 from __future__ import annotations
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 import numpy as np
 from ..core.errors import InputError
+from ..core.validation import is_number, is_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['check_draws', 'interval_table', 'confusion_draws', 'mean_f1', 'bootstrap_confusion', 'item_draws']
@@ -16,23 +21,23 @@ def check_draws(
     level: float,  # confidence level, between 0 and 1
     draws: int,  # how often the items are drawn
     seed: int,  # of a generator of its own
-):
+) -> None:
     "Raise `InputError` for settings that no bootstrap can have"
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0 < level < 1:
+    if not is_number(level) or not 0 < level < 1:
         raise InputError(f"level={level!r}: give a number between 0 and 1.")
     for name, v, least in (("draws", draws, 10), ("seed", seed, 0)):
-        if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < least:
+        if not is_whole(v, least):
             raise InputError(f"{name}={v!r}: give a whole number from {least}.")
 
 
 def interval_table(
-    values: dict[str, float],  # figures of the items as they are
-    samples: dict[str, np.ndarray],  # the same figures of each draw, shape (draws,); NaN where a draw has none
-    level: float,
-    draws: int,
-    seed: int,
-    how: str,  # how: how items are drawn, in words
-):
+    values: dict[str, float],  # metrics of the items as they are, by name
+    samples: dict[str, np.ndarray],  # the same metrics of each draw, shape (draws,); NaN where a draw has none
+    level: float,  # confidence level, between 0 and 1
+    draws: int,  # how often the items were drawn
+    seed: int,  # of the generator that drew them
+    how: str,  # how items are drawn, in words
+) -> pd.DataFrame:
     """Percentile intervals as a `pandas.DataFrame` with columns value, low and high; how they came about is in its
     `attrs['method']`
     """
@@ -100,7 +105,7 @@ def bootstrap_confusion(
     draws: int = 2000,  # confusion matrices to draw
     seed: int = 0,  # of a generator of its own
     stratified: bool = False,  # keep the number of items of each true class
-):
+) -> pd.DataFrame:  # see `interval_table`
     "Intervals of accuracy and macro-F1 as a `pandas.DataFrame`, see `interval_table`"
     check_draws(level, draws, seed)
     right, true, said = confusion_draws(cm, draws, seed, stratified)

@@ -5,8 +5,16 @@
 # %% ../../nbs/api/evaluation/03_calibration.ipynb #49b872ed
 from __future__ import annotations
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 import numpy as np
 from ..core.errors import InputError
+from ..core.validation import is_whole
+
+if TYPE_CHECKING:
+    from fastai_tl.evaluation.classification import Evaluation
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['COLDEST', 'HOTTEST', 'wilson', 'bins_of', 'reliability', 'ece_of', 'chance_ece', 'draw_reliability', 'scale_probs',
@@ -30,7 +38,7 @@ def bins_of(
     bins: int,  # bins of equal width over 0..1, each with its upper end
 ) -> tuple[np.ndarray, np.ndarray]:  # edges, shape (bins+1,); number of the bin of each item, shape (n,)
     "Which bin each item is in"
-    if not isinstance(bins, (int, np.integer)) or isinstance(bins, bool) or bins < 1:
+    if not is_whole(bins, 1):
         raise InputError(f"bins is {bins!r}: give a whole number from 1.")
     edges = np.linspace(0, 1, bins + 1)
     return edges, np.digitize(confidence, edges[1:-1], right=True)
@@ -40,7 +48,7 @@ def reliability(
     confidence: np.ndarray,  # shape (n,), 0..1
     right: np.ndarray,  # shape (n,), whether it was right
     bins: int = 15,  # as in `bins_of`
-):
+) -> pd.DataFrame:
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
     import pandas as pd
 
@@ -55,7 +63,7 @@ def reliability(
 
 
 def ece_of(
-    table,  # made by `reliability`
+    table: pd.DataFrame,  # made by `reliability`
 ) -> float:  # 0 (what it says is how often it is right) .. 1
     "Expected calibration error: mean difference of confidence and accuracy over the bins, weighted by items"
     return float(((table.confidence - table.accuracy).abs() * table["items"]).sum() / table["items"].sum())
@@ -77,12 +85,12 @@ def chance_ece(
 
 # %% ../../nbs/api/evaluation/03_calibration.ipynb #d4e6c6f9
 def draw_reliability(
-    ax,  # matplotlib axes
-    table,  # made by `reliability`
-    title=None,  # `None`: the ECE
-    color="C0",
-    legend=True,
-):
+    ax: Axes,  # matplotlib axes
+    table: pd.DataFrame,  # made by `reliability`
+    title: str | None = None,  # `None`: the ECE
+    color: str = "C0",  # of the accuracy
+    legend: bool = True,
+) -> Axes:  # the axes
     "Accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says, below it is too sure"
     c, width = table[table["items"] > 0], 0.92 / len(table)
     los, his = np.array([wilson(round(a * n), n) for a, n in zip(c.accuracy, c["items"])]).T
@@ -150,7 +158,7 @@ def cross_scaled(
     """Scale each item with a temperature that was found on the other folds, so that what is measured on the result
     is honest
     """
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
+    if not is_whole(folds, 2):
         raise InputError(f"folds={folds!r}: give a whole number from 2.")
     if len(targets) < max(2 * folds, 10):
         raise InputError(
@@ -171,8 +179,8 @@ class Temperature:
 
     value: float  # found on all items: for use on new ones
     folds: list[float]  # found without each of the folds
-    before: object = field(repr=False)  # the `Evaluation`
-    after: object = field(repr=False)  # the same, each item scaled with the temperature of the other folds
+    before: Evaluation = field(repr=False)  # as the model is
+    after: Evaluation = field(repr=False)  # the same, each item scaled with the temperature of the other folds
 
     @property
     def at_limit(self) -> bool:
@@ -186,7 +194,7 @@ class Temperature:
         "Scale probabilities of new items"
         return scale_probs(probs, self.value)
 
-    def __str__(self):
+    def __str__(self) -> str:
         b, a, loss = self.before, self.after, lambda ev: float(ev.losses.mean())
         kind = (
             "it is too sure"
@@ -206,13 +214,13 @@ class Temperature:
             f"{len(self.folds) - 1} of {len(self.folds)} folds).{limit}"
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
     def plot(
         self,
         bins: int = 15,  # as in `bins_of`
-    ):  # a matplotlib figure
+    ) -> Figure:  # a matplotlib figure
         "Reliability diagrams before and after"
         from fastai_tl.evaluation.plots import new_figure
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/evaluation/08_classification.ipynb #5adbffde
 from __future__ import annotations
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 import numpy as np
 from fastcore.basics import patch
 from .bootstrap import bootstrap_confusion
@@ -26,6 +27,13 @@ from .inference import run_once
 from .multilabel import MultiLabelEvaluation
 from ..core.progress import Reporter
 from .regression import RegressionEvaluation
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
+    from fastai.data.core import TfmdDL
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['Evaluation', 'PredictedItem', 'Mistake', 'evaluate']
@@ -60,6 +68,7 @@ class Evaluation(BaseEvaluation["Mistake"]):
 
     @property
     def accuracy(self) -> float:
+        "Share of items whose most probable class is the true one, 0..1"
         return float((self.preds == self.targets).mean())
 
     @property
@@ -93,7 +102,7 @@ def bootstrap(
     draws: int = 2000,  # how often the items are drawn
     seed: int = 0,  # of a generator of its own
     stratified: bool = False,  # keep the number of items of each class
-):
+) -> pd.DataFrame:
     """Percentile intervals of accuracy and macro-F1 as a `pandas.DataFrame` with columns value, low and high, see
     `bootstrap_confusion`
     """
@@ -109,7 +118,7 @@ def confusion(self: Evaluation) -> np.ndarray:
 
 
 @patch
-def per_class(self: Evaluation):
+def per_class(self: Evaluation) -> pd.DataFrame:
     "Precision, recall, F1 (0..1) and number of items of each class, as a `pandas.DataFrame`"
     import pandas as pd
     from sklearn.metrics import precision_recall_fscore_support
@@ -122,7 +131,7 @@ def per_class(self: Evaluation):
 def recall_intervals(
     self: Evaluation,
     level: float = 0.95,  # confidence level, 0..1
-):
+) -> pd.DataFrame:
     """Wilson's interval of each class's recall, columns low and high (0..1), as a `pandas.DataFrame`; NaN for a
     class without items
     """
@@ -159,6 +168,7 @@ class PredictedItem:
 
     @property
     def right(self) -> bool:
+        "Whether the predicted class is the true one"
         return self.true == self.predicted
 
 
@@ -235,7 +245,7 @@ def cell(
 def calibration(
     self: Evaluation,
     bins: int = 15,  # bins of equal width over 0..1, each with its upper end
-):
+) -> pd.DataFrame:
     "Mean confidence, accuracy (0..1; NaN without items) and number of items of each bin, as a `pandas.DataFrame`"
     return reliability(self.confidence, self.preds == self.targets, bins)
 
@@ -282,8 +292,8 @@ def temperature(
 @patch
 def plot_confusion(
     self: Evaluation,
-    ax=None,  # matplotlib axes; `None`: new ones
-):  # the axes
+    ax: Axes | None = None,  # matplotlib axes; `None`: new ones
+) -> Axes:  # the axes
     "Confusion matrix with counts; the colour is the share of the true class"
     side = min(2.2 + 0.42 * len(self.vocab), 14)  # inches
     return draw_confusion(axes_for(ax, (side, side)), self.confusion(), self.vocab)
@@ -292,8 +302,8 @@ def plot_confusion(
 @patch
 def plot(
     self: Evaluation,
-    ax=None,  # matplotlib axes; `None`: new ones
-):  # the axes
+    ax: Axes | None = None,  # matplotlib axes; `None`: new ones
+) -> Axes:  # the axes
     "Confusion matrix with counts; the colour is the share of the true class"
     return self.plot_confusion(ax)
 
@@ -301,9 +311,9 @@ def plot(
 @patch
 def plot_calibration(
     self: Evaluation,
-    ax=None,  # matplotlib axes; `None`: new ones
+    ax: Axes | None = None,  # matplotlib axes; `None`: new ones
     bins: int = 15,  # as in `calibration`
-):  # the axes
+) -> Axes:  # the axes
     "Reliability diagram: accuracy by confidence with 95 % intervals; on the diagonal it is right as often as it says"
     return draw_reliability(axes_for(ax, (4.2, 4.2)), self.calibration(bins))
 
@@ -311,9 +321,9 @@ def plot_calibration(
 @patch
 def plot_classes(
     self: Evaluation,
-    ax=None,  # matplotlib axes; `None`: new ones
+    ax: Axes | None = None,  # matplotlib axes; `None`: new ones
     most: int = 30,  # classes at most; those with the lowest recall
-):  # the axes
+) -> Axes:  # the axes
     "Recall of each class with its 95 % interval, the hardest at the top"
     t = (
         self.per_class()
@@ -328,7 +338,7 @@ def plot_classes(
 def plot_uncertain(
     self: Evaluation,
     n: int = 9,  # at most so many
-):  # a matplotlib figure
+) -> Figure:  # a matplotlib figure
     "The images of `uncertain`"
     return draw_image_grid([(f"item {p.index}" if p.item is None else p.item, caption(p)) for p in self.uncertain(n)])
 
@@ -347,7 +357,7 @@ def _details(self: Evaluation) -> dict:
 
 
 @patch
-def _figures(self: Evaluation, b) -> list[dict]:
+def _figures(self: Evaluation, b: pd.DataFrame) -> list[dict]:
     return headline_figures(self, b)
 
 
@@ -368,33 +378,32 @@ def _sections(self: Evaluation, small: bool) -> list[dict]:
 
 
 @patch
-def _footer(self: Evaluation, b) -> str:
+def _footer(self: Evaluation, b: pd.DataFrame) -> str:
     return f"Interval of the accuracy: Wilson, 95 %. Of macro-F1: {b.attrs['method']}."
 
 # %% ../../nbs/api/evaluation/08_classification.ipynb #5ac03423
 def evaluate(
-    learn,  # a fastai `Learner`
-    dl=None,  # a DataLoader with targets; `None`: the validation set
+    learn: Learner,  # a fastai `Learner`
+    dl: TfmdDL | None = None,  # a DataLoader with targets; `None`: the validation set
     *,
     tta: int = 0,  # views of each item through the random transforms of training, averaged with the plain one; 0: none
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:  # by the kind of task
-    """One pass over the data (`tta+1` passes with `tta`), in order and whole, never on cached features; changes neither
-    Learner nor random states
+    """Run the network once over all items in order (`tta+1` times with `tta`), never on cached features, and judge its
+    outputs; changes neither Learner nor random states.
 
-    Raises `InputError` or `StateError`, with what to do instead, for what cannot be judged so: no targets, masks,
-    texts, several outputs, outputs that are no numbers
+    Raises `InputError` or `StateError`, with what to do instead, for what cannot be evaluated: no targets, masks,
+    texts, several outputs, outputs that are not finite.
     """
     o = run_once(learn, dl, tta, on_progress)
-    rest = dict(items=o.items, weights=o.weights, views=o.views)
     if o.task == "numbers":
-        return RegressionEvaluation(o.names, o.values, o.targets, **rest)
+        return RegressionEvaluation(o.names, o.values, o.targets, o.items, o.weights, o.views)
     if o.task == "labels":
-        return MultiLabelEvaluation(o.names, o.values, o.targets, o.threshold, **rest)
+        return MultiLabelEvaluation(o.names, o.values, o.targets, o.threshold, o.items, o.weights, o.views)
     if dl is None and len(seen := np.unique(o.targets)) == 1:
         raise InputError(
             f"All {len(o.targets)} items of the validation set are of one class, {o.names[seen[0]]}, which says "
             "nothing about telling them apart. Split the data at random (RandomSplitter, or TrainTestSplitter with "
             "stratify), or, to see how well this class alone is recognised, evaluate(learn, learn.dls.valid)."
         )
-    return Evaluation(o.names, o.values, o.targets, **rest)
+    return Evaluation(o.names, o.values, o.targets, o.items, o.weights, o.views)

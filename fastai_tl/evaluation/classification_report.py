@@ -10,6 +10,7 @@ from .html import figure, matrix_rows, section, share_cell, shot
 from .plots import chart
 
 if TYPE_CHECKING:
+    import pandas as pd
     from fastai_tl.evaluation.classification import Evaluation, PredictedItem
 
 # %% auto #0
@@ -18,7 +19,7 @@ __all__ = ['headline_figures', 'hardest_classes', 'caption', 'report_sections']
 # %% ../../nbs/api/evaluation/07_classification_report.ipynb #7dacb3a4
 def headline_figures(
     ev: Evaluation,
-    b,  # the table of `ev.bootstrap()`
+    b: pd.DataFrame,  # of `ev.bootstrap()`
 ) -> list[dict]:  # made by `figure`
     "Accuracy, macro-F1, calibration error and number of items, with intervals"
     lo, hi = ev.interval()

@@ -4,11 +4,16 @@
 
 # %% ../../nbs/api/evaluation/05_html.ipynb #4674cc7a
 from __future__ import annotations
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from ..core.errors import FileError
 from ..core.files import write_text
 from .plots import image_uri, item_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # %% auto #0
 __all__ = ['figure', 'section', 'shot', 'matrix_rows', 'share_cell', 'render_template', 'page_html', 'fragment_html',
@@ -31,8 +36,8 @@ def section(
     *,
     matrix: dict | None = None,  # names, rows (name, cells of n and share), see `matrix_rows`
     table: dict | None = None,  # head (list of text), rows (lists: text, or a number with its low and high for a bar)
-    charts: list = (),  # made by `figures.chart`
-    shots: list = (),  # made by `shot`
+    charts: Sequence[dict] = (),  # made by `figures.chart`
+    shots: Sequence[dict] = (),  # made by `shot`
     folded: bool = False,  # shown when clicked
 ) -> dict:
     "One part of a page"
@@ -42,7 +47,7 @@ def section(
 
 
 def shot(
-    item,  # what a DataLoader read
+    item: Any,  # what a DataLoader read
     caption: str,  # lines, with line ends between
     side: int = 128,  # pixels
     index: int = -1,  # its position in the data, to say which it is if `item` is `None`
@@ -55,7 +60,7 @@ def shot(
 
 
 def matrix_rows(
-    cm,  # counts, shape (classes, classes): row the true class
+    cm: np.ndarray,  # counts, shape (classes, classes): row the true class
     names: list[str],
 ) -> dict:
     "A confusion matrix for a page: counts, and their share of the true class"
@@ -84,7 +89,7 @@ def share_cell(
 # %% ../../nbs/api/evaluation/05_html.ipynb #eaca9bcf
 def render_template(
     name: str,  # of a Jinja template in the package's `data` folder, such as "evaluation.html.jinja"
-    **context,  # the template's variables; one that is missing raises `jinja2.UndefinedError`
+    **context: Any,  # the template's variables; one that is missing raises `jinja2.UndefinedError`
 ) -> str:
     "Fill a template of the package; every value is escaped, as names come from the user's folders"
     from jinja2 import Environment, StrictUndefined
@@ -110,7 +115,7 @@ def fragment_html(
 
 
 def write_page(
-    file,  # a path; a file that is there is replaced
+    file: Path | str,  # a file that is there is replaced
     text: str,
 ) -> Path:
     "Write a page; raises `FileError` if it cannot be written there"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib, random
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback
@@ -16,6 +17,12 @@ from ..freezing.freeze import fingerprint
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet, without_cbs
 from ..core.snapshot import RandomState
+from ..core.validation import is_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from fastai.learner import Learner
+    from fastai.data.core import TfmdDL
 
 # %% auto #0
 __all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'seeded', 'check_tta', 'Outputs', 'digest', 'run_once']
@@ -28,8 +35,8 @@ def _name(loss) -> str:
 
 
 def task_of(
-    loss,  # a loss function, such as `learn.loss_func`
-    pred,  # what the network gives for a batch
+    loss: Callable,  # a loss function, such as `learn.loss_func`
+    pred: Any,  # what the network gives for a batch
     yb: tuple,  # the targets of the batch
 ) -> str:  # 'classes' (one for each item), 'labels' (any number of them) or 'numbers'
     "The kind of task; raises `InputError`, with what to do instead, for one that is none of these"
@@ -92,7 +99,9 @@ def task_of(
     return "numbers"
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #05a49d4c
-def items_of(dl) -> list:
+def items_of(
+    dl: TfmdDL,  # or any DataLoader of fastai
+) -> list:
     "What a DataLoader reads, one an item; rows of a table as dicts; empty if it does not say"
     for o in (dl, getattr(dl, "dataset", None)):
         items = getattr(o, "items", None)
@@ -102,9 +111,9 @@ def items_of(dl) -> list:
 
 
 def whole_dl(
-    learn,  # a fastai `Learner`
-    dl=None,  # a DataLoader of fastai; `None`: the validation set
-):
+    learn: Learner,  # a fastai `Learner`
+    dl: TfmdDL | None = None,  # a DataLoader of fastai; `None`: the validation set
+) -> TfmdDL:
     "A DataLoader of all items in order; raises `InputError` or `StateError` if there are none"
     if dl is None:
         if len(learn.dls.loaders) < 2:
@@ -131,7 +140,7 @@ def whole_dl(
 
 
 def names_for(
-    learn,  # a fastai `Learner`
+    learn: Learner,  # a fastai `Learner`
     n: int,  # outputs
     task: str,  # as `task_of` gives it
 ) -> list[str]:
@@ -164,7 +173,7 @@ class _These:
         return self.idxs
 
 
-def seeded(seed: int):
+def seeded(seed: int) -> None:
     "Set the random states of Python, NumPy and torch"
     random.seed(seed)
     np.random.seed(seed)
@@ -192,11 +201,11 @@ def _views_differ(dl, n=4) -> bool:
 
 
 def check_tta(
-    dl,  # a DataLoader
+    dl: TfmdDL,
     tta: int,  # augmented views; 0: none
-):
+) -> None:
     "Raise `InputError` if so many views cannot be had of its items; draws random numbers"
-    if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or tta < 0:
+    if not is_whole(tta, 0):
         raise InputError(f"tta={tta!r}: give a number of augmented views, 0 or more.")
     if tta and not (hasattr(dl.dataset, "set_split_idx") and _views_differ(dl)):
         raise InputError(
@@ -246,7 +255,7 @@ class Outputs:
     threshold: float  # of the loss, above which a label counts as said
 
 
-def digest(learn) -> str:
+def digest(learn: Learner) -> str:
     "The weights in 32 characters; '' where they cannot be read"
     try:
         prints = fingerprint(learn)
@@ -305,8 +314,8 @@ def _checked(learn, task, preds, targets):
 
 
 def run_once(
-    learn,  # a fastai `Learner`
-    dl=None,  # a DataLoader with targets; `None`: the validation set
+    learn: Learner,  # a fastai `Learner`
+    dl: TfmdDL | None = None,  # a DataLoader with targets; `None`: the validation set
     tta: int = 0,  # augmented views beside the plain one
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Outputs:

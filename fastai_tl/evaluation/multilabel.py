@@ -4,12 +4,18 @@
 
 # %% ../../nbs/api/evaluation/09_multilabel.ipynb #8f7d84c9
 from __future__ import annotations
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 import numpy as np
 from .base import BaseEvaluation, finite_or_none
 from ..core.errors import InputError
 from .plots import axes_for, chart, shortened
 from .html import figure, section, share_cell, shot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['LabelledItem', 'MultiLabelEvaluation', 'weighted_ap']
@@ -27,10 +33,12 @@ class LabelledItem:
 
     @property
     def missed(self) -> tuple[str, ...]:
+        "Labels that it has and that were not predicted"
         return tuple(o for o in self.true if o not in self.predicted)
 
     @property
     def invented(self) -> tuple[str, ...]:
+        "Labels that were predicted and that it has not"
         return tuple(o for o in self.predicted if o not in self.true)
 
 
@@ -64,7 +72,7 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
         "Share of items with all labels right, 0..1"
         return float((self.preds == self.targets).all(1).mean())
 
-    def _f1(self, average):
+    def _f1(self, average: str) -> float:
         from sklearn.metrics import f1_score
 
         if len(self.vocab) == 1:
@@ -101,7 +109,7 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
             [average_precision_score(t, p) if t.any() else np.nan for t, p in zip(self.targets.T, self.probs.T)]
         )
 
-    def per_label(self):
+    def per_label(self) -> pd.DataFrame:
         """Precision, recall, F1, average precision (0..1), number of items that have it and that were given it, as a
         `pandas.DataFrame`
         """
@@ -119,7 +127,7 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
 
     def at(
         self,
-        threshold,  # 0..1, one for all labels or one for each
+        threshold: float | Sequence[float] | np.ndarray,  # 0..1, one for all labels or one for each
     ) -> MultiLabelEvaluation:
         "The same probabilities, judged at another threshold"
         t = np.asarray(threshold, dtype=float)
@@ -152,11 +160,11 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
         level: float = 0.95,  # confidence level, between 0 and 1
         draws: int = 1000,  # how often the items are drawn
         seed: int = 0,  # of a generator of its own
-    ):
+    ) -> pd.DataFrame:  # see `interval_table`
         "Percentile intervals of the four main metrics: a row for each, with columns value, low and high"
         return super().bootstrap(level, draws, seed)
 
-    def _metrics_of_draws(self, weights):
+    def _metrics_of_draws(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         t, p, w = self.targets, self.preds, weights
         hits, counts = w @ (t & p).astype(np.float64), w @ (t.astype(np.float64) + p)
         all_hits, all_counts = hits.sum(1), counts.sum(1)
@@ -169,13 +177,13 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
             exact=w @ (t == p).all(1).astype(np.float64) / self.n,
         )
 
-    def _item_losses(self):
+    def _item_losses(self) -> np.ndarray:
         return self.losses
 
-    def _has_mistake(self):
+    def _has_mistake(self) -> np.ndarray:
         return (self.preds != self.targets).any(1)
 
-    def _worst_items(self, positions):
+    def _worst_items(self, positions: np.ndarray) -> list[LabelledItem]:
         names = lambda row: tuple(self.vocab[k] for k in np.flatnonzero(row))
         preds, losses = self.preds, self.losses
         return [
@@ -183,15 +191,15 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
             for i in positions
         ]
 
-    def _caption(self, o):
+    def _caption(self, o: LabelledItem) -> str:
         what = (("missed", o.missed), ("invented", o.invented))
         return "\n".join(f"{verb} {', '.join(names)}" for verb, names in what if names)
 
     def plot_labels(
         self,
-        ax=None,  # matplotlib axes; `None`: new ones
+        ax: Axes | None = None,  # matplotlib axes; `None`: new ones
         most: int = 30,  # labels at most; those with the lowest average precision
-    ):  # the axes
+    ) -> Axes:  # the axes
         "Average precision and F1 of each label, the hardest at the top"
         t = self.per_label().sort_values("average_precision", na_position="last")[:most][::-1]
         ax = axes_for(ax, (5, 1.2 + 0.3 * len(t)))
@@ -207,8 +215,8 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
 
     def plot_thresholds(
         self,
-        ax=None,  # matplotlib axes; `None`: new ones
-    ):  # the axes
+        ax: Axes | None = None,  # matplotlib axes; `None`: new ones
+    ) -> Axes:  # the axes
         "Precision, recall and F1 of all answers together at every threshold from .01 to .99"
         ax, cuts = axes_for(ax, (4.8, 3.4)), np.linspace(0.01, 0.99, 99)
         score, true = self.probs.ravel(), self.targets.ravel()
@@ -229,17 +237,17 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
         ax.legend(fontsize="small")
         return ax
 
-    def _details(self):
+    def _details(self) -> dict:
         rows = {
             k: {c: finite_or_none(v) if isinstance(v, float) else int(v) for c, v in r.items()}
             for k, r in self.per_label().astype(object).to_dict("index").items()
         }
         return dict(labels=list(self.vocab), threshold=np.asarray(self.threshold, dtype=float).tolist(), per_label=rows)
 
-    def _figures(self, b):
+    def _figures(self, b: pd.DataFrame) -> list[dict]:
         share = lambda v: f"{100 * v:.1f} %" if np.isfinite(v) else "–"
 
-        def fig(name, key, words):
+        def fig(name: str, key: str, words: str) -> dict:
             r = b.loc[key]
             return figure(
                 name, share(r.value), f"{100 * r.low:.1f} to {100 * r.high:.1f} %" if np.isfinite(r.low) else "", words
@@ -257,7 +265,7 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
             figure("Items", str(self.n), words=f"{len(self.vocab)} labels"),
         ]
 
-    def _sections(self, small):
+    def _sections(self, small: bool) -> list[dict]:
         t = self.per_label()
         rows = [
             [

@@ -7,9 +7,15 @@ from __future__ import annotations
 import base64, io, re, sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 import numpy as np
 from ..core.errors import KitError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['new_figure', 'axes_for', 'as_image', 'small_image', 'image_uri', 'shortened', 'item_text', 'draw_image_grid',
@@ -24,8 +30,8 @@ def _in_notebook() -> bool:
 
 def new_figure(
     size: tuple[float, float],  # width and height in inches
-):
-    "A matplotlib figure; only in a notebook one of pyplot's"
+) -> Figure:
+    "A matplotlib figure; pyplot knows it only in a notebook, where it appears below the cell"
     if _in_notebook():
         from matplotlib import pyplot as plt
 
@@ -39,14 +45,16 @@ def new_figure(
 
 
 def axes_for(
-    ax,  # matplotlib axes; `None`: those of a `new_figure`
+    ax: Axes | None,  # matplotlib axes; `None`: those of a `new_figure`
     size: tuple[float, float],  # width and height in inches
-):
+) -> Axes:
     "The axes to draw into"
     return new_figure(size).add_subplot() if ax is None else ax
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #64a8ed83
-def as_image(item):
+def as_image(
+    item: Any,  # what a DataLoader read
+) -> Any:  # an array (H, W) or (H, W, 3) of uint8, the item itself if it is no array, or `None`
     """What `serving.open_picture` can open, made of an array or tensor that looks like a picture; `None`: it does
     not look like one; else the item
     """
@@ -67,9 +75,9 @@ def as_image(item):
 
 
 def small_image(
-    item,  # a path, an array or tensor, or anything `serving.open_picture` takes
+    item: Any,  # a path, an array or tensor, or anything `serving.open_picture` takes
     side: int,  # pixels, of the longer side at most
-):  # a PIL image; `None` if it is not a picture
+) -> Image.Image | None:  # `None` if it is not an image
     "A picture, made small"
     from fastai_tl.core.images import open_picture
 
@@ -85,7 +93,7 @@ def small_image(
 
 
 def image_uri(
-    item,  # as in `small_image`
+    item: Any,  # as in `small_image`
     side: int = 112,  # pixels
 ) -> str | None:  # `None` if it is not a picture
     "A small JPEG of a picture as a `data:` address, to put into HTML"
@@ -106,7 +114,7 @@ def shortened(
 
 
 def item_text(
-    item,  # what a DataLoader read
+    item: Any,  # what a DataLoader read
     most: int = 160,  # characters
 ) -> str:
     "An item that is no picture, in words"
@@ -127,7 +135,7 @@ def draw_image_grid(
     shots: list[tuple],  # (item, title) each
     cols: int = 3,  # beside each other
     empty: str = "nothing",  # what to say if there are none
-):  # a matplotlib figure
+) -> Figure:  # a matplotlib figure
     "Pictures with titles in a grid; what is no picture in words"
     import textwrap
 
@@ -160,10 +168,10 @@ def draw_image_grid(
 
 # %% ../../nbs/api/evaluation/04_plots.ipynb #21b08ea8
 def draw_confusion(
-    ax,  # matplotlib axes
+    ax: Axes,  # matplotlib axes
     cm: np.ndarray,  # counts, shape (classes, classes): row the true class, column the predicted one
     names: list[str],  # of the classes
-) -> Any:  # the axes
+) -> Axes:  # the axes
     "Draw a confusion matrix with counts (up to 25 classes); the colour is the share of the true class"
     k = len(names)
     few = k <= 25
@@ -186,9 +194,9 @@ def draw_confusion(
 
 
 def draw_recalls(
-    ax,  # matplotlib axes
-    table,  # a `pandas.DataFrame` with a row for each class, drawn from below: recall, low and high (0..1)
-) -> Any:  # the axes
+    ax: Axes,  # matplotlib axes
+    table: pd.DataFrame,  # a row for each class, drawn from below, with columns recall, low and high (0..1)
+) -> Axes:  # the axes
     "Draw the recall of each class as a bar with its confidence interval"
     at = np.arange(len(table))
     below, above = np.maximum(table.recall - table.low, 0), np.maximum(table.high - table.recall, 0)
@@ -241,7 +249,7 @@ def chart(
 
 
 def thumb(
-    item,  # as in `small_image`
+    item: Any,  # as in `small_image`
     alt: str,  # what it shows, in words
     caption: str,  # below it
     side: int = 128,  # pixels

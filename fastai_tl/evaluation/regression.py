@@ -5,11 +5,16 @@
 # %% ../../nbs/api/evaluation/10_regression.ipynb #6ad0f0b7
 from __future__ import annotations
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 import numpy as np
 from .base import BaseEvaluation, finite_or_none
 from ..core.errors import InputError
 from .plots import axes_for, chart
 from .html import figure, section, shot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['Residual', 'RegressionEvaluation']
@@ -62,38 +67,38 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
         many = f", {len(self.names)} targets" if len(self.names) > 1 else ""
         return f"RegressionEvaluation(MAE {self.mae:.4g}, RMSE {self.rmse:.4g}, R² {self.r2:.3f}, {self.n} items{many})"
 
-    def _sums(self, w):
+    def _sums(self, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "MAE, RMSE and R² of each target for each row of weights, shape (rows, targets)"
         e, y = self.residuals, self.targets.astype(np.float64)
         y = y - y.mean(0)  # changes no variance, and spares digits
         n, sq = w.sum(1, keepdims=True), w @ e**2
         return w @ np.abs(e) / n, np.sqrt(sq / n), _r2(sq, w @ y, w @ y**2, n)
 
-    def per_target(self):
+    def per_target(self) -> pd.DataFrame:
         "MAE, RMSE, R² and bias (mean of said less true) of each target, as a `pandas.DataFrame`"
         import pandas as pd
 
         mae, rmse, r2 = (v[0] for v in self._sums(np.ones((1, self.n))))
         return pd.DataFrame(dict(mae=mae, rmse=rmse, r2=r2, bias=self.residuals.mean(0)), index=self.names)
 
-    def _metrics_of_draws(self, weights):
+    def _metrics_of_draws(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         "MAE, RMSE and R², means over the targets"
         return dict(zip(("mae", "rmse", "r2"), (v.mean(1) for v in self._sums(weights.astype(np.float64)))))
 
-    def _item_losses(self):
+    def _item_losses(self) -> np.ndarray:
         return np.abs(self.residuals).mean(1)
 
-    def _has_mistake(self):
+    def _has_mistake(self) -> np.ndarray:
         return np.ones(self.n, dtype=bool)
 
-    def _worst_items(self, positions):
+    def _worst_items(self, positions: np.ndarray) -> list[Residual]:
         numbers, errors = lambda row: tuple(map(float, row)), self._item_losses()
         return [
             Residual(self.item(i), numbers(self.targets[i]), numbers(self.preds[i]), float(errors[i]), int(i))
             for i in positions
         ]
 
-    def _column(self, target):
+    def _column(self, target: str | int) -> int:
         "Number of a target, from its name or number"
         if isinstance(target, (int, np.integer)) and not isinstance(target, bool) and 0 <= target < len(self.names):
             return int(target)
@@ -106,9 +111,9 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
 
     def plot(
         self,
-        ax=None,  # matplotlib axes; `None`: new ones
+        ax: Axes | None = None,  # matplotlib axes; `None`: new ones
         target: str | int = 0,  # a target, or its number
-    ):  # the axes
+    ) -> Axes:  # the axes
         "What was said against what is true; on the diagonal the two are the same"
         k, ax = self._column(target), axes_for(ax, (4.4, 4.2))
         t, p = self.targets[:, k], self.preds[:, k]
@@ -121,9 +126,9 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
 
     def plot_residuals(
         self,
-        ax=None,  # matplotlib axes; `None`: new ones
+        ax: Axes | None = None,  # matplotlib axes; `None`: new ones
         target: str | int = 0,  # a target, or its number
-    ):  # the axes
+    ) -> Axes:  # the axes
         """Errors (said less true) against what was said, with their running median: a slope or a funnel is something
         that the model has not learnt
         """
@@ -139,22 +144,22 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
         ax.set_ylabel("said less true")
         return ax
 
-    def _caption(self, o):
+    def _caption(self, o: Residual) -> str:
         "True and predicted numbers, a line for each of at most three targets"
         rows = list(zip(self.names, o.true, o.predicted))[:3]
         return "\n".join(f"{name + ' ' if len(self.names) > 1 else ''}is {t:.3g}, said {p:.3g}" for name, t, p in rows)
 
-    def _details(self):
+    def _details(self) -> dict:
         rows = self.per_target().to_dict("index")
         return dict(
             targets=list(self.names),
             per_target={k: {c: finite_or_none(v) for c, v in r.items()} for k, r in rows.items()},
         )
 
-    def _figures(self, b):
+    def _figures(self, b: pd.DataFrame) -> list[dict]:
         num = _number_text
 
-        def fig(name, key, words):
+        def fig(name: str, key: str, words: str) -> dict:
             r = b.loc[key]
             return figure(name, num(r.value), f"{num(r.low)} to {num(r.high)}", words)
 
@@ -165,7 +170,7 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
             figure("Items", str(self.n), words=f"{len(self.names)} targets" if len(self.names) > 1 else ""),
         ]
 
-    def _sections(self, small):
+    def _sections(self, small: bool) -> list[dict]:
         many, worst = len(self.names) > 1, self.worst(6 if small else 12)
         rows = [[r.Index, *map(_number_text, (r.mae, r.rmse, r.r2, r.bias))] for r in self.per_target().itertuples()]
         first = f" Shown: {self.names[0]}." if many else ""
@@ -201,11 +206,11 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
         return sections
 
 # %% ../../nbs/api/evaluation/10_regression.ipynb #01ac32ab
-def _number_text(v):
+def _number_text(v: float) -> str:
     return f"{v:.4g}" if np.isfinite(v) else "–"
 
 
-def _r2(sq, y, y2, n):
+def _r2(sq: np.ndarray, y: np.ndarray, y2: np.ndarray, n: np.ndarray) -> np.ndarray:
     "R² from sums of squared errors, targets and squared targets; NaN without variance"
     var = y2 - y**2 / n
     return np.where(var > 1e-12 * np.maximum(y2, 1e-300), 1 - sq / np.where(var > 0, var, 1), np.nan)

@@ -25,17 +25,29 @@ class Corrupt(Transform):
 
     order = 4
 
-    def __init__(self, kind, severity, seed):
+    def __init__(
+        self,
+        kind: str,  # of `CORRUPTIONS`
+        severity: int,  # 1 (weak) to 5 (strong)
+        seed: int,  # of the noise
+    ):
         self.kind, self.severity, self.seed = kind, severity, seed
 
-    def encodes(self, x: Image.Image):
+    def encodes(self, x: Image.Image) -> Image.Image:
         return type(x)(corrupt(x, self.kind, self.severity, self.seed))
 
 
 class CorruptedSet:
     "Validation items under each corruption and severity, one after the other, as the batch transforms get them"
 
-    def __init__(self, dl, kinds, severities, seed, limit):
+    def __init__(
+        self,
+        dl: TfmdDL,  # of the validation set
+        kinds: Sequence[str],  # of `CORRUPTIONS`
+        severities: Sequence[int],  # 1 (weak) to 5 (strong)
+        seed: int,  # of the noise
+        limit: int,  # bytes of items that may be kept
+    ):
         self.n = len(dl.dataset)  # images under each corruption
         self.steps = [(k, s) for k in kinds for s in severities]
         new = lambda k, s: dl.new(
@@ -46,10 +58,10 @@ class CorruptedSet:
         self.limit = limit  # bytes that `kept` may hold
         self.bytes = 0  # of all items that were made
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.n * len(self.steps)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> tuple:
         if i in self.kept:
             return self.kept[i]
         step, j = divmod(i, self.n)

@@ -6,10 +6,14 @@
 from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 import numpy as np
 from ..core.errors import InputError, did_you_mean
 from ..core.text import duration
 from .result_html import comparison_html, draw_comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['LEVEL', 't_interval', 'share_interval', 'SeedRun', 'Difference', 'Comparison']
@@ -19,7 +23,7 @@ LEVEL = 0.95  # of all intervals here
 
 
 def t_interval(
-    values,  # shape (n,)
+    values: Sequence[float] | np.ndarray,  # shape (n,)
     least: float = 0.0,  # the standard deviation is taken to be at least this
 ) -> tuple[float, float, float]:  # mean, low, high; the last two NaN for fewer than 2 values
     "Mean of some numbers and its 95 % interval (Student 1908)"
@@ -34,7 +38,7 @@ def t_interval(
 
 
 def share_interval(
-    values,  # shape (n,), shares of the same number of pictures, 0..1
+    values: Sequence[float] | np.ndarray,  # shape (n,), shares of the same number of pictures, 0..1
     pictures: int,  # that number
 ) -> tuple[float, float, float]:  # mean, low, high, 0..1
     "The same for accuracies: within 0..1, and never as narrow as the rounding to whole pictures"
@@ -57,6 +61,7 @@ class SeedRun:
 
     @property
     def accuracy(self) -> float:
+        "Share of validation images that it got right, 0..1"
         return float(np.mean(self.right))
 
     @property
@@ -160,10 +165,12 @@ class Comparison:
         "The best, and the ways that cannot be told apart from it"
         return [n for n in self.done if n == self.best or not self.difference(n).told_apart]
 
-    def seconds(self, name):
+    def seconds(self, name: str) -> float:
+        "Mean time of one run of a way, in seconds; of a backbone, to load it, make its features and train one probe"
         return self.extra.get(name, {}).get("seconds", float(np.mean([r.seconds for r in self.of(name)])))
 
-    def verdict(self, name):
+    def verdict(self, name: str) -> str:
+        "'best', 'best mean' (others are tied with it), 'worse', 'not told apart', 'failed' or 'not run'"
         if name in self.failed:
             return "failed"
         if not self.of(name):
@@ -222,7 +229,7 @@ class Comparison:
             )
         return " ".join([*out, *self.notes])
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """One row a way, those that failed last; accuracies 0..1, `low` and `high` their 95 % intervals; as a
         `pandas.DataFrame`
         """
@@ -258,7 +265,7 @@ class Comparison:
             df = df.drop(columns=["corrupted", "c_low", "c_high"], errors="ignore")
         return df.astype({c: "Int64" for c in ("params", "epochs", "runs") if c in df})
 
-    def by_corruption(self):
+    def by_corruption(self) -> pd.DataFrame:
         """Mean accuracy (0..1) on each kind of corruption, over its severities and the seeds: one row a way, as a
         `pandas.DataFrame`
         """
@@ -355,7 +362,7 @@ class Comparison:
             tuple(d["notes"]),
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         df = self.to_frame()
         df["note"] = [t if len(t) <= 60 else t[:59] + "…" for t in df.note]
         cols = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy, gc, random, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -53,7 +54,7 @@ def own_loaders(
 
 
 def check_data(
-    dls,  # what was given
+    dls: Any,  # what was given
 ) -> None:
     """Raise `InputError` or `StateError` unless these are DataLoaders with a validation set and one class for each
     picture
@@ -100,7 +101,7 @@ class WeightedProgress:
         start = self.done
         self.done += weight
 
-        def tell(share):
+        def tell(share: float) -> None:
             now = self.at = max(self.at, start + weight * min(share, 1.0))  # parts of a run may count anew
             left = (time.perf_counter() - self.began) * (self.total - now) / now if now > 0.02 * self.total else None
             say = "" if left is None else f", about {clock(left)} left"
@@ -119,7 +120,7 @@ def free_memory() -> None:
 
 @contextmanager
 def random_state_kept(
-    dls,  # fastai `DataLoaders`, or anything without `loaders`
+    dls: Any,  # fastai `DataLoaders`, or anything without `loaders`
 ) -> Iterator[None]:
     "Afterwards the random states, those of the loaders included, and cuDNN's settings are what they were before"
     state, c = RandomState(getattr(dls, "loaders", ())), torch.backends.cudnn

@@ -40,7 +40,7 @@ class Strategy:
     "A way to train: a plan, and whether it begins with pretrained weights"
 
     name: str
-    plan: Plan | Callable  # or a function of (epochs, names of the groups, lr) that gives one
+    plan: Plan | Callable[..., Plan]  # or a function of (epochs, names of the groups, lr) that gives one
     pretrained: bool = True
     about: str = ""  # in words
 
@@ -105,7 +105,7 @@ STRATEGIES = {
 
 # %% ../../nbs/api/experiments/05_strategies.ipynb #7d002e67
 def as_strategies(
-    given,  # names, `Strategy` objects, pairs (name, plan), or a dict of plans by name; `None`: all six
+    given: Any,  # names, `Strategy` objects, pairs (name, plan), or a dict of plans by name; `None`: all six
 ) -> list[Strategy]:
     "Raise `InputError` for what is unknown, twice, or nothing"
     if given is None:
