@@ -330,7 +330,7 @@ def test_serve_finds_the_model_of_a_page(model, tmp_path):
 def test_voila_that_does_not_start_shows_its_log(model, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(
-        app, "_command", lambda *a: [sys.executable, "-c", "print('no such option'); raise SystemExit(3)"]
+        app, "_voila_command", lambda *a: [sys.executable, "-c", "print('no such option'); raise SystemExit(3)"]
     )
     with pytest.raises(app.StateError, match="no such option"):
         app.serve(model, browser=False)
