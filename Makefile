@@ -2,15 +2,18 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-NB_TEST_WORKERS ?= 2
-# Two processes of torch with two threads each on two cores wait for each other most of the time: one thread each is several times faster.
-NB_TEST_ENV := OMP_NUM_THREADS=1
+# Processes for tests: as many as there are cores. Each has one torch thread: processes with several wait for each other most of the time.
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
+PYTEST = OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
+PARALLEL = -n $(WORKERS) --dist worksteal
+# What is long and rare: `make test-PART` runs the tests with the mark PART. What each holds, and why, is in CONTRIBUTING.md.
+PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long
 ARGS ?=
 
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: docs-stored help install quickstart test test-all lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides test-lessons course test-lab labextension
+.PHONY: docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) coverage lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,7 +43,14 @@ install: .venv/.core  ## make .venv and install the package
 quickstart: .venv/.core  ## the six steps on real pictures; report and model in quickstart-out/
 	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
 
-test: lint drift test-lab test-nb test-py test-browser  ## everything that must pass before a commit
+check: .venv/.dev  ## lint, notebooks against modules, types, and the fast tests: two minutes
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/python tools/check_drift.py
+	@$(BIN)/python tools/check_types.py
+	@$(PYTEST) $(PARALLEL) -qq -m "not medium and not slow and not browser" --cov=fastai_tl --cov-report= && $(BIN)/python -m coverage report --format=total | sed 's/.*/Line coverage of the fast tests: & %/'
+
+test: lint drift types test-lab test-nb test-py  ## everything that must pass before a commit
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -48,6 +58,9 @@ lint: .venv/.dev
 
 drift: .venv/.dev
 	$(BIN)/python tools/check_drift.py
+
+types: .venv/.dev
+	$(BIN)/python tools/check_types.py
 
 test-lab: .venv/.dev  ## the side panel: its TypeScript linted, tested, built anew and compared with the bundle in the repository
 	@if [ -n "$$CI" ] && ! command -v npm > /dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then echo "Installing Node (once) ..."; \
@@ -58,13 +71,13 @@ labextension: .venv/.dev  ## after a change of the side panel's TypeScript: buil
 	$(BIN)/python tools/labextension.py build
 
 test-nb: .venv/.dev
-	$(NB_TEST_ENV) $(BIN)/nbdev-test nbs/api --n-workers $(NB_TEST_WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev-test nbs/api --n-workers $(WORKERS)
 
-test-py: .venv/.dev
-	$(BIN)/python -m pytest -m "not slow and not browser"
+test-py: .venv/.dev chromium  ## pytest, and the panels in JupyterLab, Notebook 7 and Voila with real clicks
+	$(PYTEST) $(PARALLEL) -m "not slow" --durations=10
 
-test-browser: .venv/.dev chromium  ## the panels in JupyterLab, Notebook 7 and Voila, with real clicks
-	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser
+test-browser: .venv/.dev chromium  ## of these, those in a browser
+	$(PYTEST) tests/browser -m "not slow"
 
 chromium:
 	@if [ -n "$(CHROMIUM)" ]; then command -v "$(CHROMIUM)" > /dev/null || { echo "CHROMIUM=$(CHROMIUM): there is no such program."; exit 2; }; \
@@ -72,8 +85,14 @@ chromium:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium > /dev/null; \
 	else echo "The tests in a browser need Chromium. Install it, or name the one you have: make $(MAKECMDGOALS) CHROMIUM=/path/to/chromium"; exit 2; fi
 
-test-all: lint drift test-lab test-nb .venv/.dev chromium  ## the long tests, too
-	CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
+test-all: test $(PARTS:%=test-%)  ## the long and rare tests, too, part by part: test-kills, test-course …
+
+# Each in a process of its own, one after the other where tests take all cores or much memory.
+$(filter-out test-zoo test-interrupts,$(PARTS:%=test-%)): test-%: .venv/.dev chromium
+	$(PYTEST) -m $* --durations=10
+
+test-zoo test-interrupts: test-%: .venv/.dev
+	$(PYTEST) $(PARALLEL) -m $* --durations=10
 
 lab: .venv/.lab  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist
@@ -107,9 +126,6 @@ lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions
 slides: .venv/.dev  ## slides from the lessons, into _slides/
 	$(BIN)/python tools/make_slides.py
 
-test-lessons: .venv/.dev  ## every lesson from top to bottom, as solved and as a student gets it; some minutes
-	$(BIN)/python -m pytest -m slow tests/test_lessons.py
-
 export: .venv/.dev  ## after editing a notebook: format the code, write modules and README
 	$(BIN)/ruff format .
 	$(BIN)/nbdev-export
@@ -118,4 +134,4 @@ export: .venv/.dev  ## after editing a notebook: format the code, write modules 
 	$(BIN)/python tools/make_lessons.py
 
 clean:  ## remove what was built, but not .venv
-	rm -rf _proc _site _slides build dist quickstart-out .pytest_cache .ruff_cache .hypothesis
+	rm -rf _proc _site _slides build dist quickstart-out .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage

@@ -182,6 +182,13 @@ def plain(name):
     return dict(groups=groups, normalised=normal, body=len(body), moved=len(moved & frozen))
 
 
+# What `make test` tries: the kit's own, and those that differ most in how they are built. `make test-zoo`: all others
+OFTEN = set(
+    """mobilenet_mini resnet_mini vgg_mini tf_efficientnet_lite0 efficientvim_m1 mnasnet0_5 mobilenet_v3_small resnet18
+    shufflenet_v2_x0_5 squeezenet1_1 swin_t""".split()
+)
+
+
 def by_family(source="timm"):
     "The cheapest model of each family of a library that has features to pool"
     from fastai_tl.models.registry import backbone_names, facts, family_of, find_arch

@@ -89,6 +89,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'fastai_tl/acceleration/fast_forward.py'),
                                                      'fastai_tl.acceleration.fast_forward._evaluate': ( 'api/acceleration/fast_forward.html#_evaluate',
                                                                                                         'fastai_tl/acceleration/fast_forward.py'),
+                                                     'fastai_tl.acceleration.fast_forward._exposed': ( 'api/acceleration/fast_forward.html#_exposed',
+                                                                                                       'fastai_tl/acceleration/fast_forward.py'),
                                                      'fastai_tl.acceleration.fast_forward._find': ( 'api/acceleration/fast_forward.html#_find',
                                                                                                     'fastai_tl/acceleration/fast_forward.py'),
                                                      'fastai_tl.acceleration.fast_forward._free': ( 'api/acceleration/fast_forward.html#_free',

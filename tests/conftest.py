@@ -1,4 +1,4 @@
-import copy
+import os
 import random
 import shutil
 import subprocess
@@ -9,7 +9,39 @@ import numpy as np
 import pytest
 import torch
 
-QUIET = lambda *a: None  # a reporter that says nothing
+# Parts of `make test-all`
+PARTS = "properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long".split()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for it in items:
+        part = any(it.get_closest_marker(p) for p in PARTS)
+        if part:
+            it.add_marker(pytest.mark.slow)
+        elif it.get_closest_marker("slow"):
+            raise pytest.UsageError(f"{it.nodeid}: `slow` is set by the marks of the parts: {', '.join(PARTS)}")
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    "`made_once(name, make)`: a folder that `make(folder)` has filled, once for all processes of a run"
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        base = base.parent
+
+    def f(name, make):
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return f
 
 
 @pytest.fixture(autouse=True)
@@ -22,24 +54,27 @@ def elsewhere(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory):
+def wheel(made_once):
     "The wheel of the checkout, built in a copy"
-    repo, d = Path(__file__).parent.parent, tmp_path_factory.mktemp("wheel")
-    (d / "copy").mkdir()
-    for f in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(repo / f, d / "copy")
-    shutil.copytree(repo / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        repo / "labextension",
-        d / "copy" / "labextension",
-        ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"),
-    )
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")],
-        check=True,
-        capture_output=True,
-    )
-    return next(d.glob("*.whl"))
+    repo = Path(__file__).parent.parent
+
+    def build(d):
+        (d / "copy").mkdir()
+        for f in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(repo / f, d / "copy")
+        shutil.copytree(repo / "fastai_tl", d / "copy" / "fastai_tl", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            repo / "labextension",
+            d / "copy" / "labextension",
+            ignore=shutil.ignore_patterns("node_modules", "lib", "build-test"),
+        )
+        subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(d), str(d / "copy")],
+            check=True,
+            capture_output=True,
+        )
+
+    return next(made_once("wheel", build).glob("*.whl"))
 
 
 @pytest.fixture
@@ -49,117 +84,3 @@ def small_dls():
 
     train, valid = split_sample(sample_path("clipart"), 4)
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")
-
-
-class Noisy(torch.utils.data.Dataset):
-    "Small pictures that are read with noise from Python, NumPy and torch, so that a random state that is off shows"
-
-    def __init__(self, n, noise=True):
-        gen = torch.Generator().manual_seed(5)
-        self.x, self.y, self.noise = (
-            torch.randn(n, 3, 8, 8, generator=gen),
-            torch.randint(0, 3, (n,), generator=gen),
-            noise,
-        )
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        if not self.noise:
-            return self.x[i], self.y[i]
-        return self.x[i] + 0.1 * random.random() + 0.1 * np.random.rand() + 0.1 * torch.randn(1), self.y[i]
-
-
-def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
-    """A small network with batch norm and dropout on `Noisy` pictures, the same for the same seed; `ballast`:
-    further parameters, to make files larger
-    """
-    from fastai.data.core import DataLoaders
-    from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat
-    from fastai.metrics import accuracy
-    from torch import nn
-
-    from fastai_tl.freezing.layer_groups import GroupSpec
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    net = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
-        nn.Sequential(nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8)),
-        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.3), nn.Linear(8, 3)),
-    )
-    if ballast:
-        net[2].register_buffer("ballast", torch.randn(ballast))
-    dls = DataLoaders.from_dsets(Noisy(n), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
-    dls.c = 3
-    for dl in dls.loaders:
-        dl._one_pass()  # fastai reads one item more the first time
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    return Learner(
-        dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, "cbs": list(cbs), **kw}
-    )
-
-
-def tensors(model):
-    "A copy of every tensor of a model"
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def moved(before, model):
-    "Names of the tensors that differ"
-    return [k for k, v in model.state_dict().items() if not torch.equal(v, before[k])]
-
-
-def everything(learn):
-    "All of a Learner that a sweep could disturb, as plain values to compare"
-    plain = lambda v: v.detach().clone() if isinstance(v, torch.Tensor) else copy.deepcopy(v)
-    opt, rec = learn.opt, learn.recorder
-    return dict(
-        tensors=tensors(learn.model),
-        grads=[None if p.grad is None else p.grad.clone() for p in learn.model.parameters()],
-        requires_grad=[p.requires_grad for p in learn.model.parameters()],
-        modes=[m.training for m in learn.model.modules()],
-        opt=None
-        if opt is None
-        else dict(
-            id=id(opt),
-            frozen_idx=opt.frozen_idx,
-            hypers=[dict(h) for h in opt.hypers],
-            state=[{k: plain(v) for k, v in opt.state[p].items()} for ps in opt.param_lists for p in ps],
-        ),
-        recorder={
-            k: plain(v)
-            for k, v in vars(rec).items()
-            if k in ("lrs", "losses", "values", "iters", "log", "metric_names")
-        },
-        smooth=plain(rec.smooth_loss.val) if hasattr(rec.smooth_loss, "val") else None,
-        cbs=[id(c) for c in learn.cbs],
-        attrs=sorted(vars(learn)),
-        loss=id(learn.loss_func),
-        dls=id(learn.dls),
-        python=random.getstate(),
-        numpy=[np.asarray(o).tolist() for o in np.random.get_state()[1:3]],
-        torch=torch.random.get_rng_state(),
-        loaders=[dl.rng.getstate() for dl in learn.dls.loaders],
-    )
-
-
-def same(a, b, where=""):
-    "Assert that two results of `everything` are equal, naming the place where they are not"
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for k in a:
-            same(a[k], b[k], f"{where}.{k}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b)):
-            same(x, y, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor) and torch.equal(a, b), where
-    else:
-        assert a == b or (a != a and b != b), f"{where}: {a} != {b}"

@@ -24,7 +24,11 @@ def plain(dls, arch):
     return learn
 
 
-@pytest.mark.parametrize("name", [*CRASH, *TWO_GROUPS, *RIGHT])
+HEAVY = ["googlenet", "vgg16", "vgg16_bn", "vit_b_16", "convnext_tiny"]
+NAMES = [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in [*CRASH, *TWO_GROUPS, *RIGHT]]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_backbone(small_dls, name):
     builder = getattr(tvm, name)
     if name in CRASH:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUIET, moved, tensors
+from helpers import QUIET, moved, tensors
 
 from fastai_tl.all import KitError, Plan, fingerprint, frozen_cache, load_predictor, run_plan, sample_path
 

@@ -6,11 +6,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
 NBS = Path(__file__).resolve().parents[1] / "nbs"
 PAGES = sorted(p for f in ("start", "tutorial", "howto", "explain") for p in (NBS / f).glob("*.ipynb"))
+NOTEBOOKS = [NBS / "index.ipynb", *PAGES, *sorted((NBS / "lessons").glob("*.ipynb"))]
+TEXTS = [*NOTEBOOKS, *sorted((NBS / "lessons").glob("*.md")), *sorted(NBS.parent.glob("*.md"))]
 PUBLIC = importlib.import_module("fastai_tl.all").__all__
 
 
@@ -18,31 +21,135 @@ def test_there_are_pages():
     assert len(PAGES) >= 26
 
 
+def code_cells(notebook):
+    "The code cells of a notebook that are executed: source, syntax tree, outputs"
+    for c in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(c["source"])
+        if c["cell_type"] != "code" or re.search(r"^#\|\s*eval:\s*false", source, re.M):
+            continue
+        yield source, ast.parse(source), c["outputs"]
+
+
+def calls(tree, name):
+    return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == name for n in ast.walk(tree))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_page(page):
     text = page.read_text(encoding="utf-8")
     assert len(text) < 350_000 and not re.search(r"/(root|home|work|Users)/", text)
     cells = json.loads(text)["cells"]
-    first = "".join(cells[0]["source"])
-    assert re.match(r"# .+\n\n?> .+", first)
+    assert re.match(r"# .+\n\n?> .+", "".join(cells[0]["source"]))
     for c in cells:
-        source = "".join(c["source"])
-        if c["cell_type"] == "markdown":
-            for to in re.findall(r"\]\(([^)#]+)[^)]*\)", source):
-                assert to.startswith("http") or (page.parent / to).resolve().exists(), f"{page.name} links to {to}"
+        if c["cell_type"] != "markdown":
             continue
-        tree = ast.parse(source)
+        for to in re.findall(r"\]\(([^)#]+)[^)]*\)", "".join(c["source"])):
+            assert to.startswith("http") or (page.parent / to).resolve().exists(), f"{page.name} links to {to}"
+    for source, tree, outputs in code_cells(page):
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastai_tl"):
-                module = importlib.import_module(node.module)
+                assert node.module == "fastai_tl.all", f"{page.name} imports {node.module}, which is not public"
                 for a in node.names:
-                    assert a.name == "*" or hasattr(module, a.name), f"{page.name}: {node.module}.{a.name}"
-        has_plot = any("image/png" in o.get("data", {}) for o in c["outputs"])
+                    assert a.name == "*" or a.name in PUBLIC, f"{page.name}: {a.name} is not public"
+        has_plot = any("image/png" in o.get("data", {}) for o in outputs)
         assert not has_plot or source.startswith("#| fig-alt:"), f"{page.name}: a plot without a description"
-        assert not any(o["output_type"] == "error" for o in c["outputs"])
-        assert "print(" not in source or c["outputs"] or "subprocess" in source or "script" in source, (
-            f"{page.name}: not executed"
-        )
+        assert not any(o["output_type"] == "error" for o in outputs)
+        assert outputs or not calls(tree, "print"), f"{page.name}: not executed: {source[:80]}"
+
+
+@pytest.mark.parametrize("page", [NBS / "index.ipynb", *PAGES], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_what_a_page_shows_is_asserted(page):
+    "A page that shows a result of its own run also checks what it says about it"
+    cells = list(code_cells(page))
+    shows = any(outputs for _, _, outputs in cells)
+    checks = any(isinstance(n, ast.Assert) for _, tree, _ in cells for n in ast.walk(tree))
+    assert checks or not shows, f"{page.name} asserts nothing"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_progress_bars_leave_nothing(notebook):
+    "`python tools/docs_run.py --strip NOTEBOOK` removes them"
+    assert "<IPython.core.display.HTML object>" not in notebook.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_brackets_of_extras_are_quoted(text):
+    "zsh takes bare brackets for a pattern of file names"
+    found = re.findall(r"pip install [^`\n]*", text.read_text(encoding="utf-8").replace('\\"', '"'))
+    assert not [f for f in found if re.search(r"""(?<!['"])(fastai-tl|\.)\[""", f)]
+
+
+def result(name):
+    return json.loads((NBS.parent / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+README = (NBS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_quotes_the_comparison_over_seeds():
+    seeds = result("quickstart_seeds")
+    assert len(seeds) == 5 and "over 5 seeds" in README
+
+    def row(name):
+        return [100 * s[name] for s in seeds]
+
+    def ahead(name, other):
+        gains = [x - y for x, y in zip(row(name), row(other))]
+        return mean(gains), stdev(gains)
+
+    for text, name in {
+        "logistic regression on pixels": "pixels",
+        "from scratch, equal budget": "scratch",
+        "from scratch, 5 times as long": "scratch_long",
+        "frozen body, new head": "frozen",
+        "fine-tuned afterwards": "fine_tuned",
+    }.items():
+        assert re.search(rf"{text} \| \**{mean(row(name)):.1f} ± {stdev(row(name)):.1f} %", README), text
+    for other in ("scratch", "scratch_long", "pixels"):
+        gain, spread = ahead("frozen", other)
+        assert f"{gain:.0f} ± {spread:.0f}" in README, other
+    gain, spread = ahead("fine_tuned", "frozen")
+    assert f"gained {gain:+.1f} ± {spread:.1f} points" in README
+    took = [s["seconds"] for s in seeds]
+    assert re.search(rf"took {min(took):.0f} to {max(took):.0f}\s+seconds on two cores", README)
+
+
+def test_the_readme_quotes_the_times_of_the_feature_cache():
+    def rows(key):
+        return {r["what"]: r for r in result("cache")[key]["rows"]}
+
+    seconds = {k: r["seconds"] for k, r in rows("long").items()}
+    theirs = f"{seconds['fastai']:.0f} s; {seconds['fastai, frozen batch norm']:.0f} s with frozen batch norm"
+    assert f"| {theirs} | {seconds['ours']:.1f} s:" in README
+    finder = rows("finder")
+    assert f"| {finder['fastai lr_find']['seconds']:.1f} s | {finder['find_lr']['seconds']:.1f} s |" in README
+    for name in ("tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small"):
+        assert f"{rows(f'heads {name}')['ours']['ratio']:.1f} times" in README, name
+    assert round(rows("gradual")["run_plan"]["ratio"]) == 2 and "is twice as fast" in README
+
+
+def test_the_readme_quotes_what_happens_in_plain_fastai():
+    plain = {r["name"]: r["fastai"] for r in result("every_backbone") if r["fastai"]}
+    crash = sum("error" in f for f in plain.values())
+    bare = sum(f.get("normalised") is False for f in plain.values())
+    move = sum(bool(f.get("moved")) for f in plain.values())
+    assert (
+        f"| {len(plain)} networks of torchvision and timm | {crash} crash, {bare} are not normalised, frozen tensors "
+        f"of {move} move |"
+    ) in README
+    assert f"| {plain['resnet18']['moved']} of {plain['resnet18']['body']} body tensors move" in README
+    found = result("finder_seeds")
+    spread = {k: max(r[k] for r in found) / min(r[k] for r in found) for k in ("fastai", "ours")}
+    assert (
+        f"found with {len(found)} seeds | differs {spread['fastai']:.1f}-fold | differs {spread['ours']:.1f}-fold |"
+        in README
+    )
+
+
+def test_the_readme_counts_the_exercises():
+    lessons = [p.read_text(encoding="utf-8") for p in (NBS / "lessons").glob("*.ipynb")]
+    exercises = {e for text in lessons for e in re.findall(r'check\(\\"([\w-]+)\\"\)', text)}
+    assert f"{len(exercises)} exercises" in README
 
 
 def test_every_public_name_is_documented_and_used():
@@ -53,7 +160,7 @@ def test_every_public_name_is_documented_and_used():
             source = "".join(c["source"])
             if c["cell_type"] != "code":
                 continue
-            if "api" in p.parts and re.search(r"^#\|\s*export", source, re.M):
+            if NBS / "api" in p.parents and re.search(r"^#\|\s*export", source, re.M):
                 named |= set(re.findall(r"^(?:class|def) (\w+)", source, re.M))
             else:
                 code += source + "\n"

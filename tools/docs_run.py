@@ -1,7 +1,9 @@
 """Execute notebooks while the documentation is built, so that what a page shows is what its code did; results are kept
 until code changes.
 
-Run by tools/build_docs.py; `python tools/docs_run.py IN OUT` executes one.
+Run by tools/build_docs.py. `python tools/docs_run.py IN OUT` executes one notebook.
+`python tools/docs_run.py --strip NOTEBOOK …` executes nothing and removes what progress bars have left in stored
+outputs, such as those of lessons that were run by hand.
 """
 
 import hashlib
@@ -72,6 +74,42 @@ def execute_all(notebooks: list[Path], workers: int = 2) -> dict[Path, Path]:
     return out
 
 
+def is_progress(output) -> bool:
+    "Whether an output is what fastprogress leaves in a notebook: a style sheet, or a bar that was cleared"
+    data = output.get("data", {})
+    if "text/html" not in data or not set(data) <= {"text/html", "text/plain"}:
+        return False
+    html = "".join(data["text/html"])
+    return not html.strip() or "progress { appearance" in html or "fastprogress" in html or "<progress" in html
+
+
+def tidy(outputs: list) -> list:
+    """The outputs of a cell without progress bars and without warnings that name paths of this machine; text in one
+    piece
+    """
+    out = []
+    for o in outputs:
+        stream = o["name"] if o["output_type"] == "stream" else ""
+        if is_progress(o) or stream == "stderr" and "site-packages" in "".join(o["text"]):
+            continue
+        if stream and out and out[-1].get("name") == stream:
+            out[-1]["text"] += o["text"]
+        else:
+            out.append(o)
+    return out
+
+
+def strip(notebook: Path):
+    "Tidy the stored outputs of a notebook, in place"
+    import nbformat
+
+    nb = nbformat.read(notebook, 4)
+    for c in nb.cells:
+        if c.cell_type == "code":
+            c.outputs = tidy(c.outputs)
+    nbformat.write(nb, notebook)
+
+
 def execute(source: Path, to: Path):
     "Run all cells but those marked `#| eval: false`, which keep the outputs that are stored"
     import nbformat
@@ -90,10 +128,9 @@ def execute(source: Path, to: Path):
         ).execute()
     except CellExecutionError as e:
         sys.exit(re.sub(r"\x1b\[[0-9;]*m", "", str(e)))
-    for c in nb.cells:  # what libraries say about themselves, with paths of this machine
-        c.outputs = [
-            o for o in c.outputs if not (o.output_type == "stream" and o.name == "stderr" and "site-packages" in o.text)
-        ]
+    for c in nb.cells:
+        if c.cell_type == "code":
+            c.outputs = tidy(c.outputs)
     nb.cells = cells
     tmp = to.with_suffix(".tmp")
     nbformat.write(nb, tmp)
@@ -101,4 +138,8 @@ def execute(source: Path, to: Path):
 
 
 if __name__ == "__main__":
-    execute(Path(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1] == "--strip":
+        for name in sys.argv[2:]:
+            strip(Path(name))
+    else:
+        execute(Path(sys.argv[1]), Path(sys.argv[2]))

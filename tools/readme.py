@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from docs_run import is_progress
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
@@ -16,13 +17,6 @@ WARNING = "<!-- Made from nbs/index.ipynb by `make export`: edit that, not this.
 
 
 PLOTS = "docs/images/readme_{cell_index}_{index}{extension}"
-
-
-def is_progress(output) -> bool:
-    "Whether a stored output is what is left of a progress bar"
-    return "fastprogress" in output.get("data", {}).get("text/html", "") or "progress { appearance" in output.get(
-        "data", {}
-    ).get("text/html", "")
 
 
 def readme_text(notebook: Path) -> tuple[str, dict[str, bytes]]:
@@ -36,6 +30,7 @@ def readme_text(notebook: Path) -> tuple[str, dict[str, bytes]]:
         if c.cell_type == "code":
             if re.search(r"^#\|\s*(hide|include: false)", c.source, re.M):
                 continue
+            c.source = re.sub(r"^.*#\|\s*hide_line\s*$\n?", "", c.source, flags=re.M)
             c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M).strip()
             c.outputs = [o for o in c.outputs if not is_progress(o)]
         else:

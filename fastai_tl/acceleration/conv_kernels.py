@@ -46,7 +46,7 @@ def _weight_grad(g, x, w, stride, sides):
     """The gradient of the filters, a few columns at a time, and few enough items that the copy of what they see
     stays near the processor
     """
-    c, (kh, kw) = w.shape[1], w.shape[2:]
+    c, (kh, kw) = len(w), w.shape[2:]
     top, bottom, left = sides[:3]
     sh, sw = stride
     # the fast kernel wants inputs that are higher than its filters

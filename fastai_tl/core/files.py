@@ -35,7 +35,7 @@ def atomic_path(
     keep: Path | None = None,  # the file that was there gets this name; `None`: it is replaced
     mode: int | None = None,  # permissions; `None`: those of a new file under the process's umask
 ) -> Iterator[Path]:  # a path beside `file`, to write to
-    """Write a file whole or not at all: what is at the path that this gives takes the place of `file` when the block ends.
+    """Write a file whole or not at all: what is at the path that this gives replaces `file` when the block ends.
 
     On any exception, also an interrupt, the new file is removed and `file` is as it was. Raises `OSError`.
     """

@@ -21,8 +21,8 @@ class LayerTable(pd.DataFrame):
     def __init__(
         self,
         data=None,  # one row a layer, as `layer_table` makes them
-        *args,
-        **kw,  # for `pandas.DataFrame`
+        *args,  # for `pandas.DataFrame`
+        **kw,
     ):
         super().__init__(data, *args, **kw)
 

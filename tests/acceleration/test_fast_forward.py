@@ -8,12 +8,11 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, moved, tensors
+from helpers import QUIET, Passes, fit, moved, still_learner, tensors
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.vision.augment import aug_transforms
 from fasttransform import Transform
-from test_feature_cache import Passes, fit, still_learner
 from torch import nn
 
 from fastai_tl.cache.items import KeptItems, items_reason, loader_reason
@@ -253,7 +252,7 @@ def test_weights_that_change_are_seen():
     for _ in range(2):
         q.begin()  # as at the start of an epoch and of validation
         with q.on(), torch.no_grad():
-            torch.testing.assert_close(m(*x), (got := m(*x)))
+            got = m(*x)
         torch.testing.assert_close(got, m(*x), rtol=1e-9, atol=1e-10)
         for p in m.parameters():
             p.data.mul_(1.5)  # as fastai's optimizers write, past torch's count of versions

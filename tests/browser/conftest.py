@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from browser.harness import NO_CHROMIUM, TOKEN, Lab, VoilaServer, chromium
+from browser.harness import NO_CHROMIUM, TOKEN, Forks, Lab, VoilaServer, chromium
 
 HERE = Path(__file__).parent
 ARGS = (
@@ -56,9 +56,17 @@ def chromium_path():
 
 
 @pytest.fixture(scope="session")
-def lab(chromium_path, tmp_path_factory):
+def forks(tmp_path_factory):
+    "Kernels of all servers are forked from one process"
+    f = Forks(tmp_path_factory.mktemp("kernels"))
+    yield f
+    f.close()
+
+
+@pytest.fixture(scope="session")
+def lab(chromium_path, forks, tmp_path_factory):
     "A server with JupyterLab and Notebook 7 for all tests"
-    server = Lab(tmp_path_factory.mktemp("lab"))
+    server = Lab(tmp_path_factory.mktemp("lab"), forks)
     yield server
     server.shutdown()
     server.close()
@@ -173,12 +181,16 @@ def theme(page):
 def shot(page, theme, tmp_path):
     """`shot(name, selector=None)`: a picture of the page, or of one part of it, as a file.
 
-    `shot.all(name, selector)`: light and dark, wide and narrow. Into the folder FTL_SHOTS, else pytest's own
+    `shot.all(name, selector)`: light and dark, wide and narrow. Into the folder FTL_SHOTS; without it nothing is drawn,
+    but for `shot.all(…, always=True)`, since pictures take most of a test's time
     """
-    folder = Path(os.environ.get("FTL_SHOTS") or tmp_path)
+    wanted, folder = os.environ.get("FTL_SHOTS"), Path(os.environ.get("FTL_SHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
 
     def f(name, selector=None):
+        return draw(name, selector) if wanted else None
+
+    def draw(name, selector):
         where, size = page if selector is None else page.locator(selector).first, page.viewport_size
         if selector is not None:  # all of it, not what happens to be in view
             page.wait_for_timeout(300)
@@ -190,13 +202,15 @@ def shot(page, theme, tmp_path):
         page.set_viewport_size(size)
         return folder / f"{name}.png"
 
-    def everything(name, selector=".ftl-panel"):
+    def everything(name, selector=".ftl-panel", always=False):
         files = []
+        if not (wanted or always):
+            return files
         for dark in (False, True):
             theme(dark)
             for width in (WIDE, NARROW):
                 page.set_viewport_size(dict(width=width, height=1000))
-                files.append(f(f"{name}_{'dark' if dark else 'light'}_{width}", selector))
+                files.append(draw(f"{name}_{'dark' if dark else 'light'}_{width}", selector))
         theme(False)
         page.set_viewport_size(dict(width=WIDE, height=1000))
         return files
@@ -204,10 +218,12 @@ def shot(page, theme, tmp_path):
     def side(name, width=520):
         "The right sidebar, light and dark, at this width"
         files = []
+        if not wanted:
+            return files
         for dark in (False, True):
             theme(dark)
             page.set_viewport_size(dict(width=WIDE, height=900))
-            files.append(f(f"{name}_{'dark' if dark else 'light'}"))
+            files.append(draw(f"{name}_{'dark' if dark else 'light'}", None))
         theme(False)
         page.set_viewport_size(dict(width=WIDE, height=1000))
         return files
@@ -217,8 +233,8 @@ def shot(page, theme, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def voila_server(chromium_path, tmp_path_factory):
-    server = VoilaServer(tmp_path_factory.mktemp("voila"))
+def voila_server(chromium_path, forks, tmp_path_factory):
+    server = VoilaServer(tmp_path_factory.mktemp("voila"), forks)
     yield server
     server.close()
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -21,6 +22,8 @@ NO_CHROMIUM = (
     "CHROMIUM=its path"
 )
 TOKEN = "for-tests"
+# forked from a process that has imported the kit; as a user's
+KERNELS = dict(python3="Python 3", cold="Python 3 from the start")
 # where a wheel would put it, an editable installation puts nothing
 EXTENSION = Path(__file__).parents[2] / "labextension" / "dist"
 
@@ -55,14 +58,24 @@ def free_port():
         return s.getsockname()[1]
 
 
-def private_env(base: Path):
-    "An environment in which Jupyter reads and writes only below `base`, and starts kernels with this Python"
-    spec = base / "share" / "kernels" / "python3"
+def kernelspec(base: Path, name: str, *argv: str):
+    "Tell Jupyter of a kernel that is started by this command"
+    spec = base / "share" / "kernels" / name
     spec.mkdir(parents=True, exist_ok=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(
-        json.dumps(dict(argv=argv, display_name="Python 3", language="python", metadata={}))
+        json.dumps(
+            dict(
+                argv=[*argv, "-f", "{connection_file}"],
+                display_name=KERNELS.get(name, name),
+                language="python",
+                metadata={},
+            )
+        )
     )
+
+
+def private_env(base: Path):
+    "An environment in which Jupyter reads and writes only below `base`"
     folders = dict(
         JUPYTER_CONFIG_DIR="cfg",
         JUPYTER_DATA_DIR="data",
@@ -82,12 +95,52 @@ def private_env(base: Path):
     }
 
 
-class Server:
-    "A process that serves `root`; its log is shown if it does not start"
+class Forks:
+    "A process that has imported the kit and forks kernels (kernels.py)"
 
-    def __init__(self, base: Path, root: Path, module: str, ready: str, *args: str):
+    def __init__(self, base: Path):
+        self.folder = tempfile.mkdtemp()  # the name of a socket must be short
+        self.log = base / "kernels.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*self.command("serve")],
+                env=private_env(base),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def command(self, what):
+        return sys.executable, str(Path(__file__).with_name("kernels.py")), what, f"{self.folder}/socket"
+
+    def ready(self):
+        "Wait until kernels can be started"
+
+        def up():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.process.args} ended:\n{self.log.read_text()}")
+            return Path(self.folder, "socket").exists()
+
+        until(up, 120, "start of the process that forks kernels")
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+class Server:
+    """A process that serves `root`; kernels come from `forks`, or start as a user's do (`None`). Its log is shown if it
+    does not start
+    """
+
+    def __init__(self, base: Path, root: Path, forks: Forks | None, module: str, ready: str, *args: str):
         self.base, self.root, self.port = base, root, free_port()
         root.mkdir(parents=True, exist_ok=True)
+        cold = sys.executable, "-m", "ipykernel_launcher"
+        kernelspec(base, "cold", *cold)
+        kernelspec(base, "python3", *(forks.command("start") if forks else cold))
         self.url, self.log = f"http://127.0.0.1:{self.port}", base / f"{module}.log"
         cmd = [sys.executable, "-m", module, *(a.format(port=self.port, root=root, token=TOKEN) for a in args)]
         with self.log.open("w") as log:
@@ -95,6 +148,8 @@ class Server:
                 cmd, env=private_env(base), cwd=root, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         until(lambda: self._up(ready), 90, f"start of {module}")
+        if forks:
+            forks.ready()
 
     def _up(self, path):
         if self.process.poll() is not None:
@@ -117,9 +172,9 @@ class Server:
         text = self.open(path, method, data)
         return json.loads(text) if text else None
 
-    def notebook(self, name, *cells, **metadata):
+    def notebook(self, name, *cells, kernel="python3", **metadata):
         "Write a notebook with these cells of code into the served folder; returns `name`"
-        kernel = dict(name="python3", display_name="Python 3", language="python")
+        kernel = dict(name=kernel, display_name=KERNELS[kernel], language="python")
         nb = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=dict(kernelspec=kernel, **metadata)
         )
@@ -141,7 +196,7 @@ class Server:
 class Lab(Server):
     "JupyterLab 4 and Notebook 7 on one server with its own settings"
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, forks: Forks | None = None):
         conf = base / "cfg" / "labconfig"
         conf.mkdir(parents=True)
         (conf / "default_setting_overrides.json").write_text(
@@ -156,6 +211,7 @@ class Lab(Server):
         super().__init__(
             base,
             base / "root",
+            forks,
             "jupyterlab",
             "/api/status",
             "--no-browser",
@@ -187,10 +243,11 @@ class Lab(Server):
 class VoilaServer(Server):
     "Voila over the notebooks of a folder: pages of their outputs, without code"
 
-    def __init__(self, base: Path):
+    def __init__(self, base: Path, forks: Forks | None = None):
         super().__init__(
             base,
             base / "root",
+            forks,
             "voila",
             "/",
             "{root}",

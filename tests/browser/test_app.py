@@ -176,7 +176,7 @@ def children(pid):
     return kids + [k for c in kids for k in children(c)]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.browser_long)])
 def test_serve(model, page, tmp_path, how):
     port = free_port()
     args = [str(Path(sys.executable).parent / "fastai-tl"), "serve", str(model), "--port", str(port), "--no-browser"]

@@ -103,7 +103,7 @@ def test_click_reaches_python_and_state_comes_back(lab, open_nb, kernel, page, s
     assert abs(k.ev("lrs_of(learn)['head']") - 0.008) < 1e-9
     k.run("set_lrs(learn, {'head': .5})")  # a cell that is run moves the panel
     panel.get_by_text("rate 0.5").wait_for()
-    assert len({f.read_bytes() for f in shot.all("harness_rate")}) == 4
+    assert len({f.read_bytes() for f in shot.all("harness_rate", always=True)}) == 4
 
 
 def test_python_button_shows_code_and_copies_it(lab, open_nb, page, kernel):
@@ -187,6 +187,7 @@ def test_widgets_are_there_again_after_a_reload(lab, open_nb, kernel, page):
     assert abs(k.ev("lrs_of(learn)['head']") - 0.004) < 1e-9
 
 
+@pytest.mark.browser_long
 def test_notebook_7(lab, open_nb, kernel, page, shot):
     name = lab.notebook("seven.ipynb", learner_cell(), PANEL)
     open_nb(name, app="notebook")

@@ -342,7 +342,7 @@ def test_without_the_package(lab, open_nb, kernel, page, side, shot):
 
 def test_an_idle_kernel_is_left_alone(lab, open_nb, kernel, page, side):
     "Neither the status bar nor the open panel imports fastai or torch into a kernel that has not"
-    name = lab.notebook("light.ipynb", "a = 1")
+    name = lab.notebook("light.ipynb", "a = 1", kernel="cold")
     open_nb(name, app="lab")
     k = kernel(name)
     side()
@@ -433,6 +433,7 @@ def test_notebook_7(lab, open_nb, kernel, page, side, shot):
     shot("side-notebook7")
 
 
+@pytest.mark.browser_long
 def test_start_up_costs_little(lab, page):
     "Script time of the extension while JupyterLab starts, by the browser's profiler"
     times = []

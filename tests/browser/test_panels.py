@@ -194,6 +194,7 @@ def test_workbench_from_pictures_to_an_exported_model(lab, open_nb, kernel, page
     assert k.ev("p.label in list(panel.learn.dls.vocab)")
 
 
+@pytest.mark.browser_long
 def test_panels_in_notebook_7(opened, page, shot):
     k = opened(
         "seven",
@@ -209,6 +210,7 @@ def test_panels_in_notebook_7(opened, page, shot):
     shot("notebook7", ".ftl-TrainPanel")
 
 
+@pytest.mark.browser_long
 def test_panels_in_voila(voila, page, shot):
     k = voila(
         "panels.ipynb",

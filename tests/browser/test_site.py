@@ -15,6 +15,7 @@ from fastai_tl.freezing.freeze import freeze_to, train_only, unfreeze
 from fastai_tl.datasets.samples import sample_dls
 from fastai_tl.models.transfer_learner import transfer_learner
 
+pytestmark = pytest.mark.site
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "index",

@@ -9,16 +9,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, Noisy, everything, moved, noisy_learner, same, tensors
+from helpers import QUIET, Passes, everything, fit, moved, noisy_learner, same, still_learner, tensors
 from fastai.callback.core import Callback
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.tracker import SaveModelCallback
-from fastai.data.core import DataLoaders
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import Learner, load_learner
-from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
-from fastai.torch_core import set_seed
 from fastai.vision.augment import aug_transforms
 from fasttransform import Transform
 from torch import nn
@@ -31,8 +28,6 @@ from fastai_tl.cache.callback import LeanLoader, cache_of, frozen_cache
 from fastai_tl.training.lr_finder import find_lr
 from fastai_tl.freezing.freeze import FrozenMoved, freeze_to, unfreeze
 from fastai_tl.acceleration.fused_adam import FusedStep
-from fastai_tl.freezing.layer_groups import GroupSpec
-from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.core.learner_lock import Busy
 from fastai_tl.training.plan import Plan
 from fastai_tl.cache.split_point import NoCache
@@ -42,56 +37,6 @@ from fastai_tl.core.snapshot import reseed
 from fastai_tl.training.stage import Stage
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.models.transfer_learner import transfer_learner
-
-
-def still_learner(n=50, bs=8, seed=0, stride=1, **kw):
-    "A small network on pictures that are the same each time, frozen to the head, with dropout in it"
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    net = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 6, 3, stride, bias=False), nn.BatchNorm2d(6), nn.ReLU(inplace=True)),
-        nn.Sequential(nn.Conv2d(6, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
-        nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(8, 16, bias=False),
-            nn.BatchNorm1d(16),
-            nn.Dropout(0.3),
-            nn.Linear(16, 3),
-        ),
-    )
-    dls = DataLoaders.from_dsets(Noisy(n, False), Noisy(n // 2, False), bs=bs, num_workers=0, device="cpu")
-    dls.c = 3
-    for dl in dls.loaders:
-        dl._one_pass()
-    set_seed(seed)
-    learn = Learner(dls, net, CrossEntropyLossFlat(), splitter=GroupSpec.of(net), **{"metrics": accuracy, **kw})
-    learn.add_cb(FreezeGuard())
-    freeze_to(learn, "head")
-    reseed(learn, 7)
-    return learn
-
-
-class Passes:
-    "How many pictures have gone through the first layer of a model"
-
-    def __init__(self, learn):
-        self.n, conv = 0, getattr(learn, "model", learn)[0][0]
-        while isinstance(conv, nn.Sequential):
-            conv = conv[0]
-        self.old = conv.forward
-        conv.__dict__["forward"] = self.count
-
-    def count(self, x):
-        self.n += len(x)
-        return self.old(x)
-
-
-def fit(learn, n=2, **kw):
-    with quiet(learn):
-        learn.fit_one_cycle(n, 1e-2, **kw)
-    return learn
 
 
 # ---------------------------------------------------------------- the same numbers

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_backbone import by_family, data
+from every_backbone import OFTEN, by_family, data
 from torch import nn
 
 from fastai_tl.models.registry import backbone_names, facts, find_arch
@@ -21,11 +21,13 @@ TORCHVISION, TIMM = by_family("torchvision"), by_family("timm")
 # torchvision's drop whole layers at random in training, frozen or not
 RANDOM = {"convnext_tiny", "efficientnet_b0", "maxvit_t", "swin_t"}
 SMALL = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < 0.5][:12]
-HEAVY = {"maxvit_t", "vit_b_32", "vgg11", "inception_v3"}
-NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]
+NAMES = [
+    pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo])
+    for n in [*backbone_names("kit"), *TORCHVISION.values(), *SMALL]
+]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_has_a_cut_that_is_exact(name):
     f = facts(find_arch(name))
     size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
@@ -52,7 +54,7 @@ def test_every_family_has_a_cut_that_is_exact(name):
     assert not any(t.requires_grad for t in mid.tensors().values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in HEAVY else []) for n in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_the_same_function_when_it_is_quick(name):
     "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
     f = facts(find_arch(name))

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, moved, tensors
+from helpers import QUIET, Passes, fit, moved, still_learner, tensors
 from fastai.data.core import DataLoaders
 from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
-from test_feature_cache import Passes, fit, still_learner
 
 from fastai_tl.core.errors import FileError, KitWarning
 from fastai_tl.cache.callback import frozen_cache
@@ -252,7 +251,7 @@ print(before, peak[0], float(learn.recorder.losses[0]), float(learn.recorder.los
 """
 
 
-@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.large)])
 def test_a_large_set_trains_in_bounded_memory(n):
     "Items of 2048 numbers, as after ResNet-50's pooling: 156 or 781 MB, of which 32 MB may be in memory"
     r = subprocess.run(

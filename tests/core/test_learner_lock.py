@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from conftest import QUIET, noisy_learner
+from helpers import QUIET, noisy_learner
 
 from fastai_tl.all import (
     Plan,

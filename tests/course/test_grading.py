@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import everything, same
+from helpers import everything, same
 from lesson_cases import RIGHT, WRONG
 
 from fastai_tl.course.grading import EXERCISES, GENERAL, judge

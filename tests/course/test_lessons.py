@@ -459,7 +459,7 @@ def test_running_a_student_copy_says_what_is_not_begun(run, tmp_path, monkeypatc
     assert "project-better: tried 1 times" in run("lessons", "progress").out
 
 
-@pytest.mark.slow
+@pytest.mark.course
 def test_every_lesson_as_solved(tmp_path, capsys):
     "In order, each on a fresh kernel, without a network, in less than three minutes"
     for nb in copy_lessons(tmp_path, solutions=True):
@@ -473,14 +473,14 @@ def test_every_lesson_as_solved(tmp_path, capsys):
     assert t.passed.tolist() == t.exercises.tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.course
 def test_every_student_copy_stops_kindly(tmp_path):
     for nb in copy_lessons(tmp_path):
         assert kindly_stopped(until_unsolved(nb)), nb
     assert list_lessons(tmp_path).passed.sum() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.course
 def test_nbgrader_marks_submissions(tmp_path):
     "With the real nbgrader, where it is installed: see benchmarks/nbgrader_round_trip.py"
     pytest.importorskip("nbgrader")

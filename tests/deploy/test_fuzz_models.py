@@ -47,7 +47,7 @@ def test_the_fuzz_would_notice(good, tmp_path):
     assert "more than 0.1 s" in f.run("weights", 1, limit=0.1)["bad"][0]
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 def test_ten_thousand(tmp_path):
     r = subprocess.run(
         [sys.executable, fuzz_models.__file__, "--n", "10000", "--seed", "2", "--json", str(tmp_path / "r.json")],

@@ -4,7 +4,7 @@ import pytest
 from round_trip import NAMES, TOL, in_its_own_process
 
 
-@pytest.mark.slow
+@pytest.mark.onnx
 @pytest.mark.parametrize("name", NAMES)
 def test_both_backends_give_the_learners_predictions(name):
     r = in_its_own_process(name, NAMES[name])

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import everything, noisy_learner, same
+from helpers import everything, noisy_learner, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
@@ -197,7 +197,7 @@ def test_a_pass_changes_nothing():
 
 def test_a_network_that_answers_nan_is_not_evaluated():
     import torch
-    from conftest import noisy_learner
+    from helpers import noisy_learner
 
     from fastai_tl.core.errors import StateError
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import everything, noisy_learner, same
+from helpers import everything, noisy_learner, same
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat, L1LossFlat, MSELossFlat
@@ -458,7 +458,7 @@ def test_no_display_is_needed():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(2, 30), st.integers(2, 5), st.integers(0, 99))
 def test_any_evaluation_can_be_shown(n, k, seed):
     rng = np.random.default_rng(seed)

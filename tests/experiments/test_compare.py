@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import noisy_learner, tensors
+from helpers import noisy_learner, tensors
 from scipy import stats
 
 import fastai_tl.experiments.backbones as ranking

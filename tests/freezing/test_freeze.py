@@ -10,7 +10,7 @@ import fastai.callback.schedule  # noqa: F401
 import pandas as pd
 import pytest
 import torch
-from conftest import moved, tensors
+from helpers import moved, tensors
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders

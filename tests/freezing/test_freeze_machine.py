@@ -6,8 +6,9 @@ import tempfile
 from collections import OrderedDict
 
 import fastai.callback.schedule  # noqa: F401
+import pytest
 import torch
-from conftest import moved, tensors
+from helpers import moved, tensors
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
@@ -145,7 +146,10 @@ class Freezing(RuleBasedStateMachine):
         assert not table.note
 
 
-TestFreezing = Freezing.TestCase
-TestFreezing.settings = settings(
-    max_examples=40, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class TestFreezing(Freezing.TestCase):
+    settings = settings(max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.properties
+class TestFreezingLong(Freezing.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import QUIET, moved, tensors
+from helpers import QUIET, moved, tensors
 from fastai.optimizer import OptimWrapper
 
 from fastai_tl.freezing.batchnorm import batch_norms

@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import wait_until
 from PIL import Image
 
 from fastai_tl.interface.cli import main
@@ -270,26 +270,24 @@ def test_lab(tmp_path):
     (tmp_path / "jovyan").mkdir()
     env = {**os.environ, "HOME": str(tmp_path / "jovyan"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")}
     cmd = [EXE, "lab", tmp_path / "work", "--data", tmp_path / "pets", "--no-browser", "--jupyter=--allow-root"]
-    p = subprocess.Popen(
-        cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        p = subprocess.Popen(cmd, env=env, stdout=out, stderr=out, start_new_session=True)
+
+    def address():
+        assert p.poll() is None, log.read_text()
+        return re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", log.read_text())
+
+    def answer():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10).read().decode()
+        except OSError:
+            return ""
+
     try:
-        said = ""
-        while not (url := re.search(r"http://127\.0\.0\.1:(\d+)/lab\S*\?token=(\w+)", said)):
-            line = p.stdout.readline()
-            assert line, said
-            said += line
-        port, token = url.groups()
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/lab?token={token}", timeout=10).read().decode()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-        assert '"fastai-tl"' in page
+        port, token = wait_until(address, 90, "the address of JupyterLab").groups()
+        assert '"fastai-tl"' in wait_until(answer, 60)
     finally:
         os.killpg(p.pid, signal.SIGTERM)
         p.wait(30)
-    assert "folder_dls" in (tmp_path / "work" / "transfer-learning.ipynb").read_text() and "Wrote" in said
+    assert "folder_dls" in (tmp_path / "work" / "transfer-learning.ipynb").read_text() and "Wrote" in log.read_text()

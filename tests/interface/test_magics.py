@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import noisy_learner
+from helpers import noisy_learner
 from IPython.core.interactiveshell import InteractiveShell
 
 import fastai_tl.panels.freeze as freeze_panel

@@ -1,10 +1,10 @@
 """Every backbone: frozen means that no tensor moves, and what is not frozen moves.
 
-One of each family here, all of torchvision's in the slow tests.
+A few here; one of each family and all of torchvision's in `make test-zoo`.
 """
 
 import pytest
-from every_backbone import by_family, check, in_its_own_process, plain
+from every_backbone import OFTEN, by_family, check, in_its_own_process, plain
 
 from fastai_tl.models.registry import backbone_names, facts, family_of, find_arch
 
@@ -13,7 +13,10 @@ TIMM = by_family("timm")
 QUICK_TIMM = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_arch(n))["gmacs"] < 0.5]
 
 
-@pytest.mark.parametrize("name", [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]])
+NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo]) for n in NAMES])
 def test_one_of_each_family(name):
     "`check` raises AssertionError with the tensors that moved and must not, or stood still and must not"
     r = check(name)
@@ -21,14 +24,14 @@ def test_one_of_each_family(name):
     assert r["no_gradient"] <= 0.1 * r["trained"], "hardly any gradient flows: this would prove nothing"
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", backbone_names("torchvision"))
 def test_every_one_of_torchvision(name):
     r = in_its_own_process(name)
     assert "error" not in r, r["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", list(TIMM.values()))
 def test_every_family_of_timm(name):
     r = in_its_own_process(name)

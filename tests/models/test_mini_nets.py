@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from conftest import moved, tensors
+from helpers import moved, tensors
 from safetensors.torch import load_file, save_file
 from torch import nn
 

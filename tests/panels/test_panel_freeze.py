@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from conftest import noisy_learner
+from helpers import noisy_learner
 
 from fastai_tl.all import *  # noqa: F403 (what `.code` uses)
 from fastai_tl.all import fingerprint, freeze_to, layer_groups, set_frozen, set_lrs, transfer_learner, unfreeze

@@ -3,7 +3,7 @@ Python leads to the same Learner.
 """
 
 import pytest
-from conftest import noisy_learner
+from helpers import noisy_learner
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -209,18 +209,26 @@ class Panels(RuleBasedStateMachine):
         assert space["plan"] == plan
 
 
-# shrinking takes longer than reading the trace
-Panels.TestCase.settings = settings(
-    max_examples=55,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=True,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-)
+def steps(examples, count):
+    # shrinking takes longer than reading the trace
+    return settings(
+        max_examples=examples,
+        stateful_step_count=count,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    )
 
 
 class TestPanels(Panels.TestCase):
+    settings = steps(8, 25)
+
+
+@pytest.mark.properties
+class TestPanelsLong(Panels.TestCase):
+    settings = steps(55, 40)
+
     @classmethod
     def tearDownClass(cls):
         print(f"{COUNT['events']} events")

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from conftest import QUIET, noisy_learner
+from helpers import QUIET, noisy_learner, wait_until
 
 from fastai_tl.all import *  # noqa: F403 (what `.code` uses)
 from fastai_tl.all import Plan, Stage, fingerprint, layer_groups, run_plan
@@ -20,15 +20,6 @@ from fastai_tl.panels.train import TrainPanel
 
 PLAN = Plan((Stage("probe", "head", 2, 1e-2), Stage("tune", "all", 2, 1e-3, lr_mult=10)))
 LONG = Plan((Stage("probe", "head", 200, 1e-2),))
-
-
-def until(f, seconds=30):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if f():
-            return
-        time.sleep(0.002)
-    raise AssertionError("it did not happen")
 
 
 @pytest.fixture
@@ -75,7 +66,7 @@ def test_the_row_of_a_stage_with_one_epoch(learn):
 def test_while_it_trains_nothing_else_may(panel, learn):
     panel.plan = LONG
     panel.start()
-    until(lambda: panel.job.feed.done > 3)
+    wait_until(lambda: panel.job.feed.done > 3)
     with pytest.raises(Busy, match="TrainPanel is using this Learner, probe, epoch"):
         learn.validate()
     with pytest.raises(StateError, match="being run"):
@@ -93,7 +84,7 @@ def test_while_it_trains_nothing_else_may(panel, learn):
 def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     panel.plan = LONG
     panel.start_button.click()
-    until(lambda: panel.job.feed.done > 5)
+    wait_until(lambda: panel.job.feed.done > 5)
     panel.stop_button.click()
     seen = panel.job.feed.done
     assert not panel.wait().finished
@@ -101,7 +92,7 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     assert panel.start_button.description == "Go on" and not panel.start_button.disabled and panel.stop_button.disabled
     first = panel.history.sessions[-1]["batches"]
     panel.start_button.click()
-    until(lambda: panel.job.feed.done > seen + 5)
+    wait_until(lambda: panel.job.feed.done > seen + 5)
     panel.stop_button.click()
     assert panel.wait().sessions[0]["batches"] == first and len(panel.history.sessions) == 2
 
@@ -109,7 +100,7 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
 def test_stop_during_a_sweep(panel, learn):
     panel.plan, before = Plan((Stage("a", "head", 2),)), fingerprint(learn)
     panel.start()
-    until(lambda: "sweep" in panel.job.note)
+    wait_until(lambda: "sweep" in panel.job.note)
     panel.stop_button.click()
     panel.wait()
     assert "Stopped while" in panel.say_box.value and fingerprint(learn) == before and owner_of(learn) is None
@@ -119,22 +110,22 @@ def test_stop_during_a_sweep(panel, learn):
 def test_pause(panel, learn):
     panel.plan = LONG
     panel.start()
-    until(lambda: panel.job.feed.done > 3)
+    wait_until(lambda: panel.job.feed.done > 3)
     panel.pause_button.click()
     assert panel.pause_button.description == "Continue"
-    until(lambda: panel.job.control.state == "paused")
+    wait_until(lambda: panel.job.control.state == "paused")
     done = panel.job.feed.done
     time.sleep(0.1)
     assert panel.job.feed.done == done
     panel.pause_button.click()
     assert panel.pause_button.description == "Pause"
-    until(lambda: panel.job.feed.done > done)
+    wait_until(lambda: panel.job.feed.done > done)
 
 
 def test_stop_after_epoch(panel, learn):
     panel.plan = LONG
     panel.start()
-    until(lambda: panel.job.feed.done > 1)
+    wait_until(lambda: panel.job.feed.done > 1)
     panel.last_button.click()
     history = panel.wait()
     assert not history.finished and history.sessions[-1]["batches"] % 6 == 0
@@ -144,13 +135,13 @@ def test_rate_and_unfreeze_next(panel, learn):
     panel.plan = Plan((Stage("probe", "head", 200, 1e-2, schedule="constant"),))
     freezer = FreezePanel(learn)
     panel.start()
-    until(lambda: panel.job.feed.done > 1)
+    wait_until(lambda: panel.job.feed.done > 1)
     panel.rate.value = 3e-3
     panel.rate_button.click()
-    until(lambda: panel.job.feed.lr[-1] == 3e-3)
+    wait_until(lambda: panel.job.feed.lr[-1] == 3e-3)
     panel.free_button.click()
-    until(lambda: learn.model[1][0].weight.requires_grad)
-    until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)  # the other panel shows it
+    wait_until(lambda: learn.model[1][0].weight.requires_grad)
+    wait_until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)  # the other panel shows it
     panel.rate.value = -1
     panel.rate_button.click()
     assert "above 0" in panel.say_box.value
@@ -193,7 +184,7 @@ def test_start_twice_and_controls_without_a_run(panel, learn):
 def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, learn):
     panel.plan = LONG
     panel.start()
-    until(lambda: panel.job.feed.done > 8)
+    wait_until(lambda: panel.job.feed.done > 8)
     second = TrainPanel(learn)
     assert (
         second.job is panel.job
@@ -222,13 +213,13 @@ def test_code_runs(panel, learn):
 def test_closing_while_it_trains_leaves_the_training_alone(learn):
     p = TrainPanel(learn, LONG)
     job, ref = p.start(), weakref.ref(p)
-    until(lambda: job.feed.done > 2)
+    wait_until(lambda: job.feed.done > 2)
     p.close()
     del p
     gc.collect()
     assert ref() is None
     done = job.feed.done
-    until(lambda: job.feed.done > done + 3)
+    wait_until(lambda: job.feed.done > done + 3)
     job.stop()
     assert job.wait(30) and job.error is None
 
@@ -237,7 +228,7 @@ def test_two_panels_of_one_learner(panel, learn):
     panel.plan = LONG
     other = TrainPanel(learn, LONG)
     panel.start()
-    until(lambda: panel.job.feed.done > 2)
+    wait_until(lambda: panel.job.feed.done > 2)
     assert other.job is panel.job
     with pytest.raises(Busy):
         other.start()
@@ -252,7 +243,7 @@ def test_two_panels_of_one_learner(panel, learn):
 def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel, learn):
     other = TrainPanel(learn, LONG)
     job = other.start()
-    until(lambda: job.feed.done > 2)
+    wait_until(lambda: job.feed.done > 2)
     panel.refresh()
     assert not panel.running  # it has another plan, and the run has a panel
     other.close()
@@ -264,13 +255,13 @@ def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel
 def test_what_cannot_be_gone_on_with_is_said(panel, learn):
     panel.plan = LONG
     panel.start()
-    until(lambda: panel.job.feed.done > 10)
+    wait_until(lambda: panel.job.feed.done > 10)
     panel.stop_button.click()
     panel.wait()
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-2)
     panel.start_button.click()
-    until(lambda: panel.job.feed.done > 2)
+    wait_until(lambda: panel.job.feed.done > 2)
     panel.stop_button.click()
     assert "begun anew" in panel.wait().summary
     panel.plan = PLAN

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import QUIET, tensors
+from helpers import QUIET, still_learner, tensors
 from fastai.torch_core import rank_distrib
-from test_feature_cache import still_learner
 import fastai.distributed  # noqa: F401 (gives Learner its distrib_ctx)
 
 from fastai_tl.cache.callback import frozen_cache

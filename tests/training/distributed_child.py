@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import noisy_learner, tensors
+from helpers import noisy_learner, tensors
 from fastai.torch_core import num_distrib, rank_distrib
 import fastai.distributed  # noqa: F401 (gives Learner its distrib_ctx)
 

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import torch
-from conftest import QUIET, noisy_learner, tensors
+from helpers import QUIET, noisy_learner, tensors
 from fastai.callback.core import Callback
 from fastai.torch_core import set_seed
 

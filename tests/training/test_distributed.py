@@ -4,13 +4,14 @@ The same weights on both, one set of checkpoints, a resume that changes nothing.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import noisy_learner
+from helpers import noisy_learner
 
 from fastai_tl.training.run_control import Control
 from fastai_tl.training.multiprocess import check_distributed
@@ -18,12 +19,45 @@ from fastai_tl.core.errors import StateError
 from fastai_tl.freezing.freeze import freeze_to
 
 HERE = Path(__file__).parent
-PATHS = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parent / "cache"), os.environ.get("PYTHONPATH", "")])
+ENV = os.environ | {
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+}
 
 
-def two(folder, *args, child="distributed_child.py"):
-    folder.mkdir(exist_ok=True)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATHS}
+class Forks:
+    "Two processes at a time, forked from one that has imported everything (distributed_forks.py)"
+
+    def __init__(self, log):
+        cmd = [sys.executable, "-W", "ignore", HERE / "distributed_forks.py"]
+        self.log = log
+        with log.open("w") as f:
+            self.proc = subprocess.Popen(
+                cmd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=f, text=True, env=ENV, bufsize=1
+            )
+        assert self.proc.stdout.readline() == "ready\n", log.read_text()
+
+    def __call__(self, module, folder, *args):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        self.proc.stdin.write(json.dumps([module, port, str(folder), *args]) + "\n")
+        assert self.proc.stdout.readline() == "[0, 0]\n", self.log.read_text()[-3000:]
+
+    def close(self):
+        self.proc.stdin.close()
+        self.proc.wait(30)
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    f = Forks(tmp_path_factory.mktemp("forks") / "log")
+    yield f
+    f.close()
+
+
+def torchrun(module, folder, *args):
+    "As a person starts them"
     cmd = [
         sys.executable,
         "-W",
@@ -36,15 +70,27 @@ def two(folder, *args, child="distributed_child.py"):
         "c10d",
         "--rdzv-endpoint",
         "127.0.0.1:0",
-        HERE / child,
+        HERE / f"{module}.py",
         folder,
         *map(str, args),
     ]
-    done = subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(cmd, env=ENV, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [np.load(folder / f"rank{r}.npz") for r in (0, 1)], [
-        json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)
-    ]
+
+
+@pytest.fixture(params=["forks", pytest.param("torchrun", marks=pytest.mark.distributed)])
+def two(request):
+    "`two(folder, *args, child=module)`: weights and facts of both processes"
+    launch = torchrun if request.param == "torchrun" else request.getfixturevalue("forks")
+
+    def f(folder, *args, child="distributed_child"):
+        folder.mkdir(exist_ok=True)
+        launch(child, folder, *args)
+        return [np.load(folder / f"rank{r}.npz") for r in (0, 1)], [
+            json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1)
+        ]
+
+    return f
 
 
 def assert_equal(a, b):
@@ -52,7 +98,7 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(a[k], b[k], err_msg=k)
 
 
-def test_two_processes_train_stop_and_resume_as_one(tmp_path):
+def test_two_processes_train_stop_and_resume_as_one(two, tmp_path):
     weights, facts = two(tmp_path / "whole")
     assert_equal(*weights)
     assert facts[0] == facts[1] and facts[0]["finished"] and facts[0]["world"] == 2
@@ -69,8 +115,8 @@ def test_two_processes_train_stop_and_resume_as_one(tmp_path):
     assert facts2[0]["batches"] == [5, 7] and facts2[0]["values"] == facts[0]["values"]
 
 
-def test_two_processes_share_features_through_a_folder(tmp_path):
-    child = "distributed_cache_child.py"
+def test_two_processes_share_features_through_a_folder(two, tmp_path):
+    child = "distributed_cache_child"
     ours, facts = two(tmp_path / "features", child=child)
     assert_equal(*ours)
     assert facts[0]["seconds"] > 0 and facts[1]["seconds"] == 0  # the first has made them, the second has read them

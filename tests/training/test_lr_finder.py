@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, everything, same
+from helpers import QUIET, everything, same
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders

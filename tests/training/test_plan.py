@@ -1,7 +1,7 @@
 """Plans: random ones survive YAML; the code that they print does what they do."""
 
 import pytest
-from conftest import QUIET, moved, noisy_learner, tensors
+from helpers import QUIET, moved, noisy_learner, tensors
 from fastai.torch_core import set_seed
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, everything, moved, noisy_learner, same, tensors
+from helpers import QUIET, everything, moved, noisy_learner, same, tensors, wait_until
 from fastai.callback.core import Callback
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
@@ -110,7 +110,7 @@ def sigint():
 
 
 # 36 times 10 random interrupts, and 154 of find_lr in test_finder.py; make test runs 50 of the 360
-@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.slow] if i >= 5 else []) for i in range(36)])
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.interrupts] if i >= 5 else []) for i in range(36)])
 def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
     rnd = random.Random(seed)
     hits = 0
@@ -235,9 +235,7 @@ def test_pause_from_another_thread_waits_between_batches():
             control.pause()
 
     def other():
-        until = time.monotonic() + 30
-        while control.state != "paused" and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: control.state == "paused", 60)
         n = len(seen)
         time.sleep(0.3)
         states.append((control.state, len(seen) - n))
@@ -266,8 +264,7 @@ def test_a_run_in_a_worker_thread_is_stopped_from_the_main_one():
         )
     )
     t.start()
-    while control.state == "ready":
-        time.sleep(0.01)
+    wait_until(lambda: control.state != "ready")
     control.stop()
     t.join(30)
     assert not t.is_alive() and not out[0].finished
@@ -731,7 +728,7 @@ def test_a_first_stage_and_a_curve_that_shows_its_rate_are_believed(monkeypatch)
     assert [s.lrs[-1] for s in h.stages] == [0.4, 0.02] and "a tenth of the one at which the loss rises" in repr(h)
 
 
-@pytest.mark.slow
+@pytest.mark.accuracy
 @pytest.mark.parametrize("preset", ["lp_ft", "layer_decay", "surgical", "fine_tune"])
 def test_later_stages_do_not_ruin_a_head(preset):
     "Digits, 10 a class: with the rule of before, half a decade below the rise, surgical lost 6 to 12 points"
@@ -844,7 +841,7 @@ def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
 
 def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline, sigint):
     "Of the beginning of a validation only counters and random states are kept; a stop in it is as exact as ever"
-    from fastai_tl.training.run_plan import run_checkpoint as runstate
+    from fastai_tl.training import run_checkpoint as runstate
 
     calls = []
     monkeypatch.setattr(runstate, "gradient_tensors", lambda *a, f=runstate.gradient_tensors: calls.append(1) or f(*a))
