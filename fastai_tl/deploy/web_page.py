@@ -107,7 +107,7 @@ _DROP = (
 
 
 def _drop_zone(max_mb):
-    "The field for a picture, the place of messages and that of what is read out"
+    "The field for an image, the place of messages and that of what is read out"
     send = html.escape(_SEND.format(most=int(max_mb * 1e6)))
     return (
         f'<label class="ftl-drop" ondragover="{_OVER}" ondragenter="{_OVER}" '
@@ -156,7 +156,7 @@ def _thumb(im, side=640):
 
 
 def _turned(data):
-    "Whether the camera noted that the picture is to be turned"
+    "Whether the camera noted that the image is to be turned"
     try:
         with Image.open(io.BytesIO(data)) as im:
             return im.getexif().get(0x112, 1) not in (0, 1)
@@ -167,11 +167,11 @@ def _turned(data):
 def answer_html(
     im: Image.Image,  # as the network saw it, before it was resized
     p: Prediction,
-    name: str,  # of the picture
+    name: str,  # of the image
     k: int = 5,  # classes at most
     turned: bool = False,  # EXIF says that it is to be turned, which the model ignores
 ) -> str:
-    "The picture and what the model says of it"
+    "The image and what the model says of it"
     top = p.top(k)
     said = "; ".join(f"{c}, {_share(v)}" for c, v in top[:3])
     note = "<br>Shown as the model sees it: it does not follow the camera's note to turn the picture." if turned else ""
@@ -193,7 +193,7 @@ def _problem(text):
 
 
 class ModelPage(w.VBox):
-    """A page for one exported model: give it a picture, see the most probable classes; shows what is wrong instead
+    """A page for one exported model: give it an image, see the most probable classes; shows what is wrong instead
     of raising it
     """
 
@@ -235,10 +235,10 @@ class ModelPage(w.VBox):
 
     def classify(
         self,
-        data: bytes,  # what is in the file of a picture
+        data: bytes,  # what is in the file of an image
         name: str,  # of the file
     ) -> Prediction | None:  # `None`: the page says why
-        "Show a picture and its most probable classes"
+        "Show an image and its most probable classes"
         self.prediction = None
         try:
             if self.model is None:
@@ -276,7 +276,7 @@ class ModelPage(w.VBox):
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #bdb4f92a
 def _sample_of(m):
-    "The example picture that came with the model, as bytes; `None`: there is none"
+    "The example image that came with the model, as bytes; `None`: there is none"
     if SAMPLE not in (m.get("files") or {}):
         return None
     try:

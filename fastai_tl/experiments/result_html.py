@@ -36,7 +36,7 @@ _CHIPS = {"best": "best", "best mean": "best", "worse": "off", "failed": "off"}
 
 
 def _strip(values, low, high, a, b, width=150):
-    "An interval as a picture: a line, a dot for its mean, small ones for the seeds"
+    "An interval as an image: a line, a dot for its mean, small ones for the seeds"
     x = lambda v: 6 + (width - 12) * (min(max(v, a), b) - a) / max(b - a, 1e-9)
     dots = "".join(f'<circle cx="{x(v):.1f}" cy="9" r="2.4" fill="currentColor" opacity=".4"/>' for v in values)
     line = (

@@ -57,7 +57,7 @@ def check_data(
     dls: Any,  # what was given
 ) -> None:
     """Raise `InputError` or `StateError` unless these are DataLoaders with a validation set and one class for each
-    picture
+    image
     """
     if isinstance(dls, Learner):
         raise InputError(
