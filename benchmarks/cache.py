@@ -3,10 +3,10 @@ schedule and seeds, in one process and one go.
 
 Baseline: `vision_learner` with fastai's defaults; a second row with frozen batch norm (`train_bn=False` and
 `BnFreeze`). Both sides read pictures with the number of worker processes, of 0 and 2, with which the baseline is
-faster. Each time is the median of three runs, everything included: finding the cut, running the body over the pictures,
-validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in plain torch,
-everything as it is; ours runs frozen convolutions with channels last and batch norm in their weights. Gradual:
-`run_plan` as it is by default, with cache='auto'. Beside the seconds are those of the processor (of this process,
+faster. Each time is the median of three runs, everything included: finding the split point, running the body over the
+pictures, validation. Floor: the body once over all pictures, and the head's forward, backward and fused Adam step in
+plain torch, everything as it is; ours runs frozen convolutions with channels last. Gradual: `run_plan` as it is by
+default, with cache='auto'. Beside the seconds are those of the processor (of this process,
 without workers), which say more than the clock where other programs run; with OMP_NUM_THREADS=1. Run on a quiet
 machine: python benchmarks/cache.py [parts …] [--runs 3] [--seeds 5]. Parts: heads long finder gradual accuracy. Prints
 a table and writes benchmarks/out/cache.json after each part, with the load of the machine.

@@ -35,7 +35,7 @@ class FreezeGuard(Callback):
         cb = vars(self.learn).get("feature_cache")
         if cb is None or cb.cache.model is not self.learn.model:
             return None  # several processes: the names are others
-        return getattr(cb.cache, what) if cb.light else None
+        return getattr(cb.cache, what) if cb.body_skipped else None
 
     def after_epoch(self):
         """Compare what has been frozen since the fit began.
@@ -44,7 +44,7 @@ class FreezeGuard(Callback):
         """
         if not self.armed:
             return
-        self.late = bool(still := self._cache("still") if self.epoch + 1 < self.n_epoch else None)
+        self.late = bool(still := self._cache("untouched") if self.epoch + 1 < self.n_epoch else None)
         self._compare(still() if still else ())
 
     def after_fit(self):

@@ -17,8 +17,7 @@ from .checkpoint import CheckpointError, unpack
 from .multiprocess import CPULoaders
 from ..core.distributed import agree, barrier, from_first, rank
 from ..core.errors import KitWarning, StateError
-from ..cache.feature_cache import Outlook
-from ..cache.callback import FeatureCache, LeanLoader
+from ..cache.callback import FeatureCache, FeatureLoader, ForwardPatch
 from .lr_finder import suggest_lr, unreliable
 from ..freezing.freeze import set_frozen
 from ..acceleration.fused_adam import FusedStep
@@ -41,7 +40,7 @@ from ..cache.split_point import NoCache
 from .run_checkpoint import capture, counters, load, put, put_counters, stage_from_saved
 from ..core.snapshot import deferred_interrupt
 from .stage import Stage, better, same_by
-from .stage_setup import divided, freeze_for, rates_for, schedules_for, which_train, will_train
+from .stage_setup import divided, freeze_for, rates_for, schedules_for, which_train
 
 # %% auto #0
 __all__ = ['noted_interrupts', 'NotFinite', 'OutOfMemory', 'is_oom', 'PlanWatch', 'PlanRun']
@@ -138,7 +137,8 @@ class PlanWatch(Callback):
 class PlanRun:
     "A run of a plan: where it is, how it stops and how it goes on; use `run_plan`"
 
-    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, FusedStep)  # callbacks that a checkpoint does not hold
+    # callbacks that a checkpoint does not hold
+    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, ForwardPatch, FusedStep)
 
     def __init__(self, learn, plan, store, every, control):
         self.learn = learn
@@ -162,7 +162,6 @@ class PlanRun:
         self.session = dict(start=[0, 0, 0], batches=0)
         self.loaders = [unwrap_loader(dl) for dl in learn.dls.loaders]
         prime(self.loaders)
-        self.trains = [will_train(learn, s) for s in plan.stages]
         self.n_train, self.n_valid = (
             len(learn.dls.train),
             len(learn.dls.loaders[1]) if len(learn.dls.loaders) > 1 else 0,
@@ -268,7 +267,7 @@ def making(self: PlanRun, done, n, note):
     self.report(self.done_before(), self.total(), f"{note} ({done}/{n})")
     if self.sweeping or not (self.came or self.control.stops):
         return  # a sweep is not cut short
-    if isinstance(self.learn.dl, LeanLoader):
+    if isinstance(self.learn.dl, FeatureLoader):
         raise NoCache("the run is being stopped.")  # between two batches; the next one has pictures
     self.obey(self.control._take())
     if self.drained:
@@ -472,15 +471,7 @@ def begin_stage(self: PlanRun, saved):
     freeze_for(learn, s)
     self.groups = list(layer_groups(learn))
     if self.cache is not None:  # the same for a run that is resumed
-        later = sum(o.epochs for o in self.plan.stages[self.at[0] + 1 :]) * self.n_train
-        self.cache.begin(
-            Outlook(
-                s.epochs * self.n_train + (75 if s.lr == "find" else 0),
-                later,
-                [o for o in self.trains[self.at[0] + 1 :] if o],
-                sum(map(bool, self.trains)) > 1,
-            )
-        )
+        self.cache.begin_stage(s.epochs * self.n_train + (75 if s.lr == "find" else 0))
     if saved is None:
         if s.lr == "find":
             self.sweep()

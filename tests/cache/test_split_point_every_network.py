@@ -9,9 +9,9 @@ from fastai_tl.models.registry import backbone_names, facts, find_arch
 from fastai_tl.cache.callback import frozen_cache
 from fastai_tl.freezing.freeze import freeze_to
 from fastai_tl.freezing.layer_groups import layer_groups
-from fastai_tl.cache.split_point import NoCache, agrees, find_cut
+from fastai_tl.cache.split_point import NoCache, find_split_point, is_exact
 from fastai_tl.core.progress import quiet
-from fastai_tl.acceleration.fast_forward import quick_for
+from fastai_tl.acceleration.channels_last import channels_last, runs_channels_last
 from fastai_tl.models.transfer_learner import transfer_learner
 
 # which these are on purpose
@@ -28,34 +28,36 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_has_a_cut_that_is_exact(name):
+def test_every_family_has_a_split_point_that_is_exact(name):
     f = facts(find_arch(name))
     size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
     learn = transfer_learner(data(size), name, pretrained=False)
     torch.manual_seed(0)
     xb, groups = (torch.randn(3, 3, size, size),), list(layer_groups(learn))
-    cut = find_cut(learn.model, xb, hold=True)
-    assert agrees(cut, xb, hold=True) and len(cut.shape) == (2 if name == "vit_b_32" else 1)  # after pooling
+    split = find_split_point(learn.model, xb, eval_stochastic=True)
+    assert is_exact(split, xb, eval_stochastic=True) and len(split.shape) == (
+        2 if name == "vit_b_32" else 1
+    )  # after pooling
     n = sum(p.numel() for ps in list(layer_groups(learn).values())[:-1] for p in ps)
     # the whole body
     assert (
-        sum(p.numel() for p in {id(t): t for t in cut.tensors().values() if isinstance(t, nn.Parameter)}.values())
+        sum(p.numel() for p in {id(t): t for t in split.tensors().values() if isinstance(t, nn.Parameter)}.values())
         >= 0.9 * n
     )
     if name in RANDOM:
-        assert find_cut(learn.model, xb).path != cut.path
+        assert find_split_point(learn.model, xb).path != split.path
     freeze_to(learn, groups[len(groups) // 2])
     try:
-        mid = find_cut(learn.model, xb, hold=True)
+        mid = find_split_point(learn.model, xb, eval_stochastic=True)
     except NoCache as e:
         assert "first layers train" in e.why and name.startswith("efficientvim")
         return
-    assert agrees(mid, xb, hold=True) and mid.path != cut.path
+    assert is_exact(mid, xb, eval_stochastic=True) and mid.path != split.path
     assert not any(t.requires_grad for t in mid.tensors().values())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_family_is_the_same_function_when_it_is_quick(name):
+def test_every_family_is_the_same_function_with_channels_last(name):
     "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
     f = facts(find_arch(name))
     size = f["input_size"] if f["fixed"] else max(f["min_size"] or 32, 64)
@@ -70,8 +72,7 @@ def test_every_family_is_the_same_function_when_it_is_quick(name):
                 b.weight.uniform_(0.5, 1.5)
                 b.bias.normal_(0, 0.1)
     before, own = {k: v.clone() for k, v in m.state_dict().items()}, [o for o in m.modules() if "forward" in vars(o)]
-    q = quick_for(m, xb, 64)
-    if q is None:
+    if not runs_channels_last(m, xb):
         assert not any(isinstance(o, nn.Conv2d) for o in m.modules())
         return
 
@@ -80,8 +81,7 @@ def test_every_family_is_the_same_function_when_it_is_quick(name):
         return out, *torch.autograd.grad(out.square().sum(), list(m.parameters()), allow_unused=True)
 
     plain = step(xb)
-    with q.on():
-        fast = step(q.inputs(xb))
+    fast = step(tuple(map(channels_last, xb)))
     for a, b in zip(plain, fast):
         if a is None or b is None:
             assert (a is None or not a.any()) and (b is None or not b.any())
@@ -93,7 +93,7 @@ def test_every_family_is_the_same_function_when_it_is_quick(name):
 
 
 def test_the_check_can_fail():
-    "A cut that leaves something out is not believed"
+    "A split point that leaves something out is not exact"
 
     class Two(nn.Module):
         def __init__(self):
@@ -106,7 +106,7 @@ def test_the_check_can_fail():
             return self.head(torch.cat([self.a(x), self.b(x)], 1))
 
     with pytest.raises(NoCache, match="no place|trains"):
-        find_cut(Two(), (torch.randn(4, 4),))
+        find_split_point(Two(), (torch.randn(4, 4),))
 
     class Remembers(Two):
         def forward(self, x):
@@ -115,13 +115,13 @@ def test_the_check_can_fail():
             return nn.functional.linear(self.b(self.a(x)), self.head.weight[:, :4])
 
     with pytest.raises(NoCache):
-        find_cut(Remembers(), (torch.randn(4, 4),))
+        find_split_point(Remembers(), (torch.randn(4, 4),))
 
 
 def test_shared_layers_and_the_shape_of_the_input():
     class Shared(nn.Module):
-        """One activation before and after the cut, a frozen layer used on both sides, and a forward that looks at
-        its input's shape at the end
+        """One activation before and after the split point, a frozen layer used on both sides, and a forward that
+        looks at its input's shape at the end
         """
 
         def __init__(self):
@@ -139,11 +139,11 @@ def test_shared_layers_and_the_shape_of_the_input():
             return nn.functional.interpolate(self.last(self.conv(y)), size=x.shape[-2:])
 
     net, x = Shared(), torch.randn(4, 3, 8, 10)
-    cut = find_cut(net, (x,))
-    assert cut.path == "act" and cut.call.nth == 1
-    torch.testing.assert_close(cut.rest(cut.features((x,))), net(x))
+    split = find_split_point(net, (x,))
+    assert split.path == "act" and split.call.nth == 1
+    torch.testing.assert_close(split.forward_from_features(split.features((x,))), net(x))
     x2 = torch.randn(7, 3, 8, 10)
-    torch.testing.assert_close(cut.rest(cut.features((x2,))), net(x2))
+    torch.testing.assert_close(split.forward_from_features(split.features((x2,))), net(x2))
 
 
 def test_a_timm_network_of_the_users_own_and_a_partly_frozen_stage():
@@ -155,9 +155,9 @@ def test_a_timm_network_of_the_users_own_and_a_partly_frozen_stage():
 
     train_only(learn, ["head", "*layer4*"])
     xb = (torch.randn(4, 3, 64, 64),)
-    assert find_cut(learn.model, xb).path.endswith("layer3")
+    assert find_split_point(learn.model, xb).path.endswith("layer3")
     set_frozen(learn, "*layer4.0.conv1*")  # a frozen layer behind nothing that trains
-    cut = find_cut(learn.model, xb)
-    assert agrees(cut, xb)
+    split = find_split_point(learn.model, xb)
+    assert is_exact(split, xb)
     with quiet(learn), frozen_cache(learn, on_progress=lambda *a: None):
         learn.fit(1, 1e-3)

@@ -93,9 +93,9 @@ def test_damaged_features_are_not_used(what, tmp_path):
             (d / what).write_text("{")
         elif what == "other network":  # with a manifest that fits
             (d / "x.bin").write_bytes(torch.randn(m["rows"] * m["shape"][0]).numpy().tobytes())
-            from fastai_tl.cache.store import _sum
+            from fastai_tl.cache.store import _checksum
 
-            (d / "manifest.json").write_text(json.dumps(m | dict(sums=m["sums"] | {"x.bin": _sum(d / "x.bin")})))
+            (d / "manifest.json").write_text(json.dumps(m | dict(sums=m["sums"] | {"x.bin": _checksum(d / "x.bin")})))
         else:
             b = bytearray((d / what).read_bytes())
             b[-1] ^= 1
@@ -186,16 +186,12 @@ def test_on_disk_and_in_half_precision(kw):
         fit(b, 2)
         assert ("on disk" in repr(c)) == ("memory_limit" in kw)
         if "memory_limit" in kw:
-            file = next(iter(c.tables.values()))[0].file
-        assert next(iter(c.tables.values()))[0].dtype == kw.get("dtype", torch.float32)
+            file = c.tables.all[0].file
+        assert c.tables.all[0].dtype == kw.get("dtype", torch.float32)
     exact = "memory_limit" in kw
     for x, y in zip(a.recorder.values, b.recorder.values):
         torch.testing.assert_close(torch.tensor(x), torch.tensor(y), rtol=1e-4 if exact else 3e-2, atol=1e-3)
     if exact:
-        del c
-        import gc
-
-        gc.collect()
         assert not file.exists()
 
 
@@ -273,15 +269,15 @@ def test_views_are_drawn_anew_each_epoch():
         pass
     with frozen_cache(learn, views=4, on_progress=QUIET) as c:
         fit(learn, 1)
-        t, n = c.tables[id(learn.dls.train)][0], len(learn.dls.train_ds)
-        assert len(t) == 4 * n and len(c.tables[id(learn.dls.valid)][0]) == len(learn.dls.valid_ds)
+        t, n = c.tables[learn.dls.train], len(learn.dls.train_ds)
+        assert len(t) == 4 * n and len(c.tables[learn.dls.valid]) == len(learn.dls.valid_ds)
         rows = torch.stack([t.rows(range(v * n, (v + 1) * n)) for v in range(4)])
         # four different views
         assert min(float((rows[i] - rows[j]).abs().max()) for i in range(4) for j in range(i)) > 1e-3
-        from fastai_tl.cache.callback import LeanLoader
+        from fastai_tl.cache.callback import FeatureLoader
 
-        lean = LeanLoader(c, learn.dls.train)
-        seen = [{i % n: i // n for i in lean.get_idxs()} for _ in range(3)]
+        features = FeatureLoader(c, learn.dls.train)
+        seen = [{i % n: i // n for i in features.get_idxs()} for _ in range(3)]
         assert (
             all(len(s) == n for s in seen) and seen[0] != seen[1] != seen[2] and set(seen[0].values()) == {0, 1, 2, 3}
         )
