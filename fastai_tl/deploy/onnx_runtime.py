@@ -64,7 +64,7 @@ def onnx_problem(
 ) -> str | None:  # `None`: nothing
     "Why an ONNX file must not be run: it reads other files, or holds graphs in graphs, which can loop"
 
-    def look(b, kind):
+    def look(b: memoryview, kind: str) -> str | None:
         for field, v in _fields(b):
             if field not in _PLACES[kind]:
                 if kind == "tensor" and field == 14 and v == 1:

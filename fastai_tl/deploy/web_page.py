@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #ad57163b
 from __future__ import annotations
-import base64, html, io, itertools
+import base64, html, io, itertools, logging
 from pathlib import Path
 import ipywidgets as w
 from PIL import Image
@@ -160,8 +160,9 @@ def _turned(data):
     try:
         with Image.open(io.BytesIO(data)) as im:
             return im.getexif().get(0x112, 1) not in (0, 1)
-    except Exception:
-        return False  # an EXIF block that is damaged says nothing
+    except Exception:  # Pillow raises whatever it likes on a damaged EXIF block, which then says nothing
+        logging.getLogger(__name__).debug("EXIF could not be read", exc_info=True)
+        return False
 
 
 def answer_html(

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/experiments/06_backbones.ipynb #01517fe5
 from __future__ import annotations
-import time
+import logging, time
 from collections.abc import Iterable
 from contextlib import nullcontext
 import torch
@@ -141,6 +141,7 @@ def compare_backbones(
                         )
                         runs += new
                     except Exception as e:
+                        logging.getLogger(__name__).debug("backbone %s failed", a, exc_info=True)
                         failed[a] = failure_text(e)
                     free_memory()
             except KeyboardInterrupt:

@@ -283,7 +283,7 @@ class Comparison:
         `Comparison.from_dict` takes it back
         """
 
-        def one(n):
+        def one(n: str) -> dict:
             if not (runs := self.of(n)):
                 return dict(name=n, verdict=self.verdict(n), reason=self.failed.get(n))
             acc, lo, hi = self.interval(n)
@@ -331,7 +331,7 @@ class Comparison:
     ) -> Comparison:
         "The comparison again"
 
-        def run(name, r):
+        def run(name: str, r: dict) -> SeedRun:
             bad = {(k.rpartition(" ")[0], int(k.rpartition(" ")[2])): v for k, v in r["corrupted"].items()}
             secs = np.nan if r["seconds"] is None else r["seconds"]
             return SeedRun(

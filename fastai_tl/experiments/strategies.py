@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/experiments/05_strategies.ipynb #133f4d95
 from __future__ import annotations
-import copy, time, warnings
+import copy, logging, time, warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -167,12 +167,12 @@ def _as_strategy(o):
 class _TrainedParameters:
     "A progress function of `run_plan` that notes which parameters train at any time"
 
-    def __init__(self, learn, report):
+    def __init__(self, learn: Learner, report: Callable[[float], None]):
         self.learn = learn
         self.report = report  # called with the share of the run that is done, 0..1
         self.sizes = {}  # elements of each parameter that trained, by its name
 
-    def __call__(self, done, total, note=""):
+    def __call__(self, done: int, total: int, note: str = "") -> None:
         self.sizes.update((n, p.numel()) for n, p in self.learn.model.named_parameters() if p.requires_grad)
         self.report(done / max(total, 1))
 
@@ -269,7 +269,18 @@ def compare(
 class _Comparer:
     "Runs each strategy with each seed, and collects the results"
 
-    def __init__(self, strategies, seeds, epochs, lr, make, kinds, severities, on_error, report):
+    def __init__(
+        self,
+        strategies: list[Strategy],
+        seeds: tuple[int, ...],
+        epochs: int,  # of each run
+        lr: float | str,  # learning rate of the head, or 'find'
+        make: Callable[[DataLoaders, bool], Learner],  # of (dls, pretrained)
+        kinds: Sequence[str],  # of corruptions; empty: none
+        severities: Sequence[int],  # of the corruptions
+        on_error: str,  # 'keep' or 'raise'
+        report: Reporter,  # called with (thousandths done, 1000, note)
+    ):
         self.strategies = strategies
         self.seeds = seeds
         self.epochs = epochs
@@ -280,7 +291,12 @@ class _Comparer:
         self.runs, self.failed = [], {}
         self.corruption_notes = []
 
-    def run(self, dls, split):
+    def run(
+        self,
+        dls: DataLoaders | Callable,  # what the user gave
+        split: Callable[[int], DataLoaders] | None,  # makes the data of a seed; `None`: `dls` for all seeds
+    ) -> Comparison:
+        "Run all; after Ctrl-C, give what was finished, or raise if nothing was"
         finished = True
         try:
             self._run_all(dls, split)
@@ -327,6 +343,7 @@ class _Comparer:
             except Exception as e:
                 if self.on_error == "raise":
                     raise
+                logging.getLogger(__name__).debug("strategy %s failed", s.name, exc_info=True)
                 self.failed[s.name] = f"seed {seed}: {failure_text(e)}"
         free_memory()
 
