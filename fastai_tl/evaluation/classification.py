@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from fastcore.basics import patch
 from .bootstrap import bootstrap_confusion
-from fastai_tl.evaluation.calibration import (
-    Temperature,
-    chance_ece,
-    cross_scaled,
-    draw_reliability,
-    ece_of,
-    fit_temperature,
-    reliability,
-    wilson,
-)
+from .calibration import Temperature, chance_ece, cross_scaled, draw_reliability
+from .calibration import ece_of, fit_temperature, reliability, wilson
 from ..core.errors import InputError
 from .base import BaseEvaluation
 from .classification_report import caption, headline_figures, report_sections
@@ -325,12 +317,8 @@ def plot_classes(
     most: int = 30,  # classes at most; those with the lowest recall
 ) -> Axes:  # the axes
     "Recall of each class with its 95 % interval, the hardest at the top"
-    t = (
-        self.per_class()
-        .join(self.recall_intervals())
-        .query("items>0")
-        .sort_values("recall", kind="stable")[:most][::-1]
-    )
+    t = self.per_class().join(self.recall_intervals()).query("items>0")
+    t = t.sort_values("recall", kind="stable")[:most][::-1]
     return draw_recalls(axes_for(ax, (5, 1.1 + 0.3 * len(t))), t)
 
 

@@ -365,22 +365,8 @@ class Comparison:
     def __repr__(self) -> str:
         df = self.to_frame()
         df["note"] = [t if len(t) <= 60 else t[:59] + "…" for t in df.note]
-        cols = [
-            c
-            for c in (
-                "accuracy",
-                "low",
-                "high",
-                "difference",
-                "verdict",
-                "corrupted",
-                "seconds",
-                "params",
-                "epochs",
-                "note",
-            )
-            if c in df
-        ]
+        shown = "accuracy low high difference verdict corrupted seconds params epochs note"
+        cols = [c for c in shown.split() if c in df]
         stop = "" if self.finished else "Interrupted: what was finished before.\n"
         return f"{df[cols].to_string(float_format='{:.3f}'.format, na_rep='')}\n{stop}{self.summary}"
 
