@@ -36,7 +36,7 @@ def pictures(workers=0, seed=0):
 def ours(arch, workers=0, seed=0):
     from fastai.torch_core import set_seed
 
-    from fastai_tl.core.snapshot import reseed
+    from fastai_tl.core.random_state import reseed
     from fastai_tl.models.transfer_learner import transfer_learner
 
     set_seed(seed)
@@ -53,7 +53,7 @@ def plain(arch, workers=0, seed=0, frozen_bn=False):
     from fastai.vision.learner import vision_learner
     from torchvision import models
 
-    from fastai_tl.core.snapshot import reseed
+    from fastai_tl.core.random_state import reseed
 
     like = ours(arch, workers, seed)
     name = getattr(models, arch, arch)

@@ -28,7 +28,8 @@ _HOMES = {
     "core.errors": "KitError KitWarning",
     "core.learner_lock": "Busy",
     "core.settings": "Settings load_settings",
-    "core.snapshot": "Snapshot preserved reseed",
+    "core.random_state": "reseed",
+    "core.snapshot": "Snapshot preserved",
     "freezing.batchnorm": "set_bn",
     "freezing.freeze": (
         "FrozenMoved check_frozen fingerprint freeze_to hold_stats layer_table set_frozen train_only unfreeze"
@@ -49,8 +50,8 @@ _HOMES = {
     "training.history": "RunHistory",
     "training.lr_finder": "LRFinderResult find_lr suggest_lr",
     "training.plan": "Plan",
-    "training.plan_runner": "NotFinite OutOfMemory",
     "training.run_control": "Control",
+    "training.run_faults": "NotFinite OutOfMemory",
     "training.run_plan": "run_plan",
     "training.stage": "PlanError Stage",
     "evaluation.classification": "Evaluation evaluate",

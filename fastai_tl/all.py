@@ -8,7 +8,8 @@ with warnings.catch_warnings():  # fastai uses `torch.jit.script`; nobody here c
 from fastai_tl.core.errors import KitError, KitWarning
 from fastai_tl.core.learner_lock import Busy
 from fastai_tl.core.settings import Settings, load_settings
-from fastai_tl.core.snapshot import Snapshot, preserved, reseed
+from fastai_tl.core.random_state import reseed
+from fastai_tl.core.snapshot import Snapshot, preserved
 from fastai_tl.freezing.batchnorm import set_bn
 from fastai_tl.freezing.freeze import (
     FrozenMoved,
@@ -37,8 +38,8 @@ from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
 from fastai_tl.training.history import RunHistory
 from fastai_tl.training.lr_finder import LRFinderResult, find_lr, suggest_lr
 from fastai_tl.training.plan import Plan
-from fastai_tl.training.plan_runner import NotFinite, OutOfMemory
 from fastai_tl.training.run_control import Control
+from fastai_tl.training.run_faults import NotFinite, OutOfMemory
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.training.stage import PlanError, Stage
 from fastai_tl.evaluation.classification import Evaluation, evaluate

@@ -16,7 +16,7 @@ from ipywidgets import Widget
 from torch import nn
 
 from fastai_tl.core.progress import quiet
-from fastai_tl.core.snapshot import reseed
+from fastai_tl.core.random_state import reseed
 from fastai_tl.freezing.freeze import freeze_to
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.freezing.layer_groups import GroupSpec

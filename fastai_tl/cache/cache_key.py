@@ -14,7 +14,7 @@ from .items import autocast_mark, fetch
 from .split_point import SplitPoint
 from .store import Hasher, NoKey, add_items
 from ..core.distributed import unwrap_model
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['VERSIONS', 'CacheKey', 'WatchedTensors', 'LoaderState', 'item_facts', 'table_key']

@@ -23,7 +23,8 @@ from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
 from ..core.errors import KitWarning
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.snapshot import RandomState, preserved_model
+from ..core.random_state import RandomState
+from ..core.snapshot import preserved_model
 from ..freezing.freeze import fingerprint
 
 # %% auto #0

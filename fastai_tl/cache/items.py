@@ -15,7 +15,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_device
 from .split_point import random_mark
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['fetch', 'peek', 'to_device_of', 'parts_of', 'loader_reason', 'in_order', 'autocast_mark', 'precision',

@@ -14,7 +14,8 @@ from torch import nn
 from ..acceleration.channels_last import channels_last
 from ..core.errors import StateError
 from ..core.module_patch import forward_of, forward_replaced
-from ..core.snapshot import RandomState, preserved_model
+from ..core.random_state import RandomState
+from ..core.snapshot import preserved_model
 from ..core.tensor_compare import differs, flat, with_grads
 from ..freezing.batchnorm import HoldStats
 

@@ -4,55 +4,14 @@
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #727608f2
 from __future__ import annotations
-import copy, random, signal, threading
+import copy, signal, threading
 from contextlib import contextmanager
-import numpy as np
 import torch
 from torch import nn
+from .random_state import RandomState
 
 # %% auto #0
-__all__ = ['RandomState', 'reseed', 'Snapshot', 'deferred_interrupt', 'preserved', 'preserved_model']
-
-# %% ../../nbs/api/core/04_snapshot.ipynb #d681ae92
-class RandomState:
-    "Random states of Python, NumPy, torch (CPU, and CUDA if it is in use) and of given `DataLoader`s"
-
-    def __init__(
-        self,
-        loaders=(),  # `DataLoader`s whose `rng` counts too
-    ):
-        self.python, self.numpy, self.torch = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        self.loaders = [
-            (dl, dl.rng, dl.rng.getstate()) for dl in loaders if isinstance(getattr(dl, "rng", None), random.Random)
-        ]
-
-    def restore(self):
-        "Put all of them back"
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.random.set_rng_state(self.torch)
-        if self.cuda is not None:
-            torch.cuda.set_rng_state_all(self.cuda)
-        for dl, rng, state in self.loaders:
-            rng.setstate(state)
-            dl.rng = rng
-
-# %% ../../nbs/api/core/04_snapshot.ipynb #3bf3367d
-def reseed(
-    learn_or_dls,  # a fastai `Learner` or `DataLoaders`, whose loaders shuffle from this seed on
-    seed: int,  # 0 or more
-):
-    """Set the random states of Python, NumPy, torch and the `DataLoader`s, and let cuDNN choose only algorithms that
-    give the same numbers each time
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    for dl in getattr(learn_or_dls, "dls", learn_or_dls).loaders:
-        if isinstance(getattr(dl, "rng", None), random.Random):
-            dl.rng = random.Random(seed)
+__all__ = ['Snapshot', 'deferred_interrupt', 'preserved', 'preserved_model']
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #01239388
 class _Objects:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import torch
 from torch import nn
-from .snapshot import RandomState
+from .random_state import RandomState
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'differs', 'flat', 'with_grads']

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
 from ..core.errors import InputError, StateError, did_you_mean
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['EXERCISES', 'GENERAL', 'LIMIT', 'Unsolved', 'todo', 'Exercise', 'exercise', 'Wrong', 'fail', 'show', 'number',

@@ -16,7 +16,7 @@ from torch import nn
 from ..core.errors import FileError, StateError
 from ..core.images import open_picture
 from ..core.learner_lock import owned
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 from fastai_tl.deploy.manifest import (
     CARD,
     FORMAT,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ..models.registry import facts, is_noncommercial, timm_cfg, tv_weights
 from ..core.errors import InputError
-from ..training.plan import stage_to_plain
+from ..training.plan_yaml import stage_to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from ..freezing.batchnorm import batch_norms, hook_of, own_parameters
 from ..core.errors import InputError, KitWarning, StateError, did_you_mean
 from ..core.learner_lock import check_free
 from ..freezing.layer_groups import is_learner, layer_groups, sample_input
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['SEVERITIES', 'CODES', 'MAX_BYTES', 'DoctorError', 'Finding', 'Diagnosis', 'Patient', 'diagnose']

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #fc828010
 from __future__ import annotations
-import hashlib, random
+import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from ..core.errors import InputError, StateError
 from ..freezing.freeze import fingerprint
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet, without_cbs
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState, seed_all
 from ..core.validation import is_whole
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastai.data.core import TfmdDL
 
 # %% auto #0
-__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'seeded', 'check_tta', 'Outputs', 'digest', 'run_once']
+__all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'check_tta', 'Outputs', 'digest', 'run_once']
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #61e80385
 def _name(loss) -> str:
@@ -173,13 +173,6 @@ class _FixedOrder:
         return self.idxs
 
 
-def seeded(seed: int) -> None:
-    "Set the random states of Python, NumPy and torch"
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
 def _tensors(o):
     "All tensors in nested lists and tuples"
     return (
@@ -196,7 +189,7 @@ def _views_differ(dl, n=4) -> bool:
     few, seen = dl.new(get_idxs=_FixedOrder(list(range(min(n, len(dl.dataset))))), num_workers=0), []
     with dl.dataset.set_split_idx(0):
         for seed in range(n):
-            seeded(seed)
+            seed_all(seed)
             seen.append(_tensors(next(iter(few))))
     return any(a.shape != b.shape or not torch.equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other))
 
@@ -270,7 +263,7 @@ def _mean_over_views(learn, dl, tta, watch):
     preds, targets = learn.get_preds(dl=dl, cbs=watch)
     preds = _probabilities(learn, watch.task, preds)
     for v in range(tta):
-        seeded(v)
+        seed_all(v)
         watch.note = f"evaluate, view {v + 2} of {tta + 1}"
         with dl.dataset.set_split_idx(0):
             preds = preds + _probabilities(learn, watch.task, learn.get_preds(dl=dl, cbs=watch)[0])

@@ -14,7 +14,7 @@ from .result import Comparison, SeedRun
 from ..core.errors import InputError
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from ..core.validation import is_whole
 from .runs import WeightedProgress, as_seeds, check_data, failure_text, free_memory, own_loaders
 from .runs import random_state_kept

@@ -13,7 +13,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from ..core.errors import InputError, KitError, StateError
 from ..core.progress import Reporter
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 from ..core.text import clock
 from ..core.validation import is_whole
 

@@ -24,7 +24,7 @@ from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from ..core.validation import is_whole
 from ..training.stage import Stage
 from ..training.run_plan import run_plan

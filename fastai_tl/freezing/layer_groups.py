@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from ..core.errors import InputError, did_you_mean
 from ..core.learner_lock import check_free
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'Pinned', 'pinned', 'layer_groups', 'group_index',

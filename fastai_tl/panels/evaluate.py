@@ -22,7 +22,7 @@ from fastai_tl.panels.evaluation_tabs import (
     term,
 )
 from .image_grid import GALLERY_CSS
-from ..core.snapshot import RandomState
+from ..core.random_state import RandomState
 
 # %% auto #0
 __all__ = ['EvaluatePanel']

@@ -25,7 +25,6 @@ from fastai_tl.panels.plan_form import (
 )
 from .plan_form import option_value, preset_words
 from fastai_tl.panels.plan_summary import (
-    HELP,
     SIMPLE,
     Reading,
     freeze_map,
@@ -43,7 +42,7 @@ from fastai_tl.panels.plan_summary import (
     yaml_line,
 )
 from ..training.plan import PRESETS, Plan
-from ..training.stage import CHECKS, PlanError, Stage
+from ..training.stage import FIELDS, PlanError, Stage
 
 # %% auto #0
 __all__ = ['PlanPanel']
@@ -162,7 +161,7 @@ def _messages(self: PlanPanel, i, reading):
         try:
             self._trial(i, entries, reading)
         except PlanError as e:
-            own = e.stage == entries.get("name", self._plan.stages[i].name) and e.field in CHECKS
+            own = e.stage == entries.get("name", self._plan.stages[i].name) and e.field in FIELDS
             out.setdefault(e.field if own else field, str(e.args[0]))
 
     for f, v in drafts.items():
@@ -332,7 +331,7 @@ def _row(self: PlanPanel, field):
     "The control of a field, and room for what is wrong with it"
     kw = dict(
         description=field,
-        tooltip=f"{HELP[field]}: {CHECKS[field][1]}",
+        tooltip=f"{FIELDS[field].help}: {FIELDS[field].allowed}",
         style=dict(description_width="96px"),
         layout=w.Layout(width="180px" if field == "epochs" else "290px"),
     )

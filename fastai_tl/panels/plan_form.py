@@ -9,9 +9,9 @@ import ipywidgets as w
 from ..core.errors import InputError
 from ..freezing.layer_groups import layer_groups
 from .panel import esc
-from .plan_summary import HELP, Reading, first_group, names_in, preset_options, read_lr, read_number
+from .plan_summary import Reading, first_group, names_in, preset_options, read_lr, read_number
 from ..training.plan import PRESETS, Plan
-from ..training.stage import KEEP, SCHEDULES, PlanError
+from ..training.stage import FIELDS, KEEP, SCHEDULES, PlanError
 
 # %% auto #0
 __all__ = ['PLAN_STYLE', 'FIXED', 'TITLES', 'icon_button', 'checked_plan', 'culprit', 'group_named', 'help_html', 'fill_cells',
@@ -121,7 +121,7 @@ def _choices(field, value, reading):
 
 
 def help_html(field):
-    return f'<span class="ftl-dim ftl-wide">{esc(HELP[field])}</span>'
+    return f'<span class="ftl-dim ftl-wide">{esc(FIELDS[field].help)}</span>'
 
 
 def fill_cells(field, cells, value, reading):

@@ -13,14 +13,15 @@ from ..freezing.freeze import find_parameters
 from ..freezing.layer_groups import layer_groups, pinned
 from ..core.distributed import unwrap_model
 from .panel import number
-from ..training.plan import PRESETS, Plan, lr_from
-from ..training.stage import PlanError, Stage, check_stage, same_by
-from ..training.run_plan import _metric_names
+from ..training.plan import PRESETS, Plan
+from ..training.plan_yaml import lr_from
+from ..training.stage import PlanError, Stage, check_stage, same_divisor
+from ..training.run_plan import metric_names
 
 # %% auto #0
-__all__ = ['SIMPLE', 'HELP', 'Reading', 'first_group', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'names_in',
-           'read_number', 'read_lr', 'read_entry', 'write_number', 'write_entry', 'span', 'trains_words', 'rate_words',
-           'freeze_map', 'row_height', 'plan_total']
+__all__ = ['SIMPLE', 'Reading', 'first_group', 'preset_of', 'preset_options', 'plan_code', 'yaml_line', 'names_in', 'read_number',
+           'read_lr', 'read_entry', 'write_number', 'write_entry', 'span', 'trains_words', 'rate_words', 'freeze_map',
+           'row_height', 'plan_total']
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #c2a920db
 class Reading:
@@ -31,7 +32,7 @@ class Reading:
         learn,  # a fastai `Learner`
     ):
         self.learn, m, pins = learn, unwrap_model(learn.model), set(pinned(learn) or ())
-        self.groups, self.metrics = layer_groups(learn), _metric_names(learn)
+        self.groups, self.metrics = layer_groups(learn), metric_names(learn)
         self.layers = [n for n, _ in m.named_modules() if n] + [n for n, _ in m.named_parameters()]
         self.pins = {id(p) for n, p in m.named_parameters(remove_duplicate=False) if n in pins}
         self.norms, self.bn = {id(p) for p in norm_parameters(m)}, bn_policy(learn) or "frozen"
@@ -61,7 +62,9 @@ class Reading:
         if s.train != "each":
             return [s]
         nxt = Stage(s.name + "'", "all" if after and after[0].train == "all" else "head")
-        return list(Plan((replace(s, lr="find") if same_by(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1])
+        return list(
+            Plan((replace(s, lr="find") if same_divisor(s.lr) else s, nxt)).expand(list(self.groups)).stages[:-1]
+        )
 
     def trains(
         self,
@@ -168,23 +171,6 @@ def yaml_line(
 
 # %% ../../nbs/api/panels/07_plan_summary.ipynb #4ca79d2a
 SIMPLE = ("name", "train", "epochs", "lr", "schedule")
-HELP = dict(
-    name="shown in tables and plots",
-    train="what learns; all else is frozen",
-    epochs="passes over the training data",
-    lr="of the head, or of each group",
-    lr_mult="rate at the stem = rate of the head divided by this",
-    lr_decay="each group's rate = the next one's divided by this",
-    per_layer="lr_decay goes by layer, not by group",
-    schedule="how the rate moves over the stage",
-    pct_start="one_cycle: share of the stage in which the rate rises",
-    div="one_cycle: starts at the rate divided by this",
-    bn="batch norm of frozen layers",
-    hold_stats="keep the pretrained batch-norm statistics where the body trains",
-    keep="weights at the end of the stage",
-    patience="stop after so many epochs without improvement; empty: never",
-    monitor="what patience and keep look at",
-)
 
 
 def names_in(text):
@@ -209,7 +195,7 @@ def read_lr(text):
         pairs = [o.split(":", 1) for o in text.strip("{}").split(",") if o.strip()]
         if all(len(o) == 2 for o in pairs):
             return {int(k) if (k := o[0].strip(" '\"")).isdigit() else k: read_number(o[1]) for o in pairs}
-    return text if text == "find" or same_by(text) else lr_from(text) if "slice" in text else read_number(text)
+    return text if text == "find" or same_divisor(text) else lr_from(text) if "slice" in text else read_number(text)
 
 
 def read_entry(field, raw):

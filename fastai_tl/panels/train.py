@@ -14,7 +14,7 @@ from ..core.learner_lock import owner_of
 from .panel import Cancelled, Job, Meter, Panel, esc, job_of, panels_of, put, refresh_all
 from .svg_chart import CHART_CSS, Chart, thinned
 from ..training.plan import Plan
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from ..training.run_plan import run_plan
 
 # %% auto #0

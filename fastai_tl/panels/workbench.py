@@ -25,7 +25,7 @@ from ..training.plan import Plan
 from ..freezing.learning_rates import next_lrs
 from ..datasets.samples import folder_dls
 from ..core.settings import load_settings
-from ..core.snapshot import reseed
+from ..core.random_state import reseed
 from ..training.stage import Stage
 from ..models.transfer_learner import backbones, transfer_learner
 

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #6fa3b0b8
 from __future__ import annotations
-import random, warnings
+import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 import numpy as np
@@ -12,14 +12,16 @@ import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from ..core.distributed import mean
-from ..core.errors import InputError, KitWarning, StateError
+from ..core.errors import KitWarning, StateError
 from ..cache.callback import cached
 from ..acceleration.fused_adam import FusedStep
 from ..freezing.layer_groups import group_index, layer_groups
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet
 from ..freezing.learning_rates import next_lrs
+from ..core.random_state import seed_all
 from ..core.snapshot import preserved
+from ..core.validation import whole_number
 from .lr_curve import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
 # %% auto #0
@@ -63,12 +65,7 @@ def _one_sweep(learn, lrs, scale, seed, report, cache):
     )
     with preserved(learn), quiet(learn):
         if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            for dl in learn.dls.loaders:
-                if isinstance(getattr(dl, "rng", None), random.Random):
-                    dl.rng = random.Random(seed)
+            seed_all(seed, learn.dls.loaders)
         learn.fit(len(lrs) // len(learn.dls.train) + 1, cbs=cbs)
     return np.array(cb.seen)
 
@@ -190,15 +187,20 @@ def _result(lrs, sweeps, group):
     n = max(map(len, sweeps))
     losses = np.array([np.mean([s[i] for s in sweeps if i < len(s)]) for i in range(n)])
     falls = [read_fall(lrs[: len(s)], s) for s in sweeps]
-    good = [f for f in falls if f.best and not f.reason] or [f for f in falls if f.best]
-    best = float(np.exp(np.mean([np.log(f.best) for f in good]))) if good else None
-    band = (min(f.low for f in good), max(f.high for f in good)) if good else None
-    reason = "" if good and not good[0].reason else falls[0].reason
-    if not reason and 2 * len(good) <= len(falls) and len(falls) > 1:
-        reason = f"only {len(good)} of {len(falls)} sweeps shows a fall of the loss"
-    if not reason and (r := max(f.best for f in good) / min(f.best for f in good)) > 5:
-        reason = f"the sweeps disagree by a factor of {r:.1f}"
-    rule = f"a tenth of the one at which the loss rises, {good[0].high:.1e}" if good and good[0].reason else ""
+    reliable_falls = [f for f in falls if f.best and not f.reason] or [f for f in falls if f.best]
+    best = float(np.exp(np.mean([np.log(f.best) for f in reliable_falls]))) if reliable_falls else None
+    band = (min(f.low for f in reliable_falls), max(f.high for f in reliable_falls)) if reliable_falls else None
+    reason = "" if reliable_falls and not reliable_falls[0].reason else falls[0].reason
+    if not reason and 2 * len(reliable_falls) <= len(falls) and len(falls) > 1:
+        reason = f"only {len(reliable_falls)} of {len(falls)} sweeps shows a fall of the loss"
+    if not reason:
+        rates = [f.best for f in reliable_falls]
+        factor = max(rates) / min(rates)
+        if factor > 5:
+            reason = f"the sweeps disagree by a factor of {factor:.1f}"
+    rule = ""
+    if reliable_falls and reliable_falls[0].reason:
+        rule = f"a tenth of the one at which the loss rises, {reliable_falls[0].high:.1e}"
     return LRFinderResult(lrs[:n], losses, sweeps, _suggestions(lrs[:n], losses, best), best, band, reason, group, rule)
 
 # %% ../../nbs/api/training/02_lr_finder.ipynb #14862447
@@ -216,9 +218,8 @@ def find_lr(
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
     "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"
-    for k, v, lo in (("num_it", num_it, 2), ("seeds", seeds, 1)):
-        if isinstance(v, bool) or not isinstance(v, int) or v < lo:
-            raise InputError(f"{k}={v!r}: give a whole number, {lo} or more.")
+    num_it = whole_number("num_it", num_it, 2)
+    seeds = whole_number("seeds", seeds, 1)
     lrs = sweep_lrs(start_lr, end_lr, num_it)
     names = list(layer_groups(learn))
     scale = [1.0] * len(names) if group is None else [float(i == group_index(names, group)) for i in range(len(names))]

@@ -19,7 +19,7 @@ from fastai_tl.cache import callback
 from fastai_tl.cache.callback import cache_of, frozen_cache
 from fastai_tl.cache.feature_cache import FrozenCache
 from fastai_tl.cache.items import loader_reason
-from fastai_tl.core.snapshot import reseed
+from fastai_tl.core.random_state import reseed
 from fastai_tl.datasets.samples import sample_dls
 from fastai_tl.freezing.freeze import freeze_to, hold_stats
 from fastai_tl.models.transfer_learner import transfer_learner

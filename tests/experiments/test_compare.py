@@ -25,7 +25,7 @@ from fastai_tl.core.errors import InputError, StateError
 from fastai_tl.evaluation.classification import evaluate
 from fastai_tl.training.plan import Plan
 from fastai_tl.experiments.backbones import compare_backbones
-from fastai_tl.core.snapshot import RandomState, reseed
+from fastai_tl.core.random_state import RandomState, reseed
 from fastai_tl.training.stage import PlanError, Stage
 from fastai_tl.experiments.corrupted_images import corrupted_set
 from fastai_tl.experiments.strategies import STRATEGIES, Strategy, compare

@@ -17,7 +17,7 @@ from fastai_tl.freezing.layer_groups import pinned
 from fastai_tl.panels.freeze import FreezePanel
 from fastai_tl.panels.plan import PlanPanel
 from fastai_tl.freezing.learning_rates import next_lrs
-from fastai_tl.training.stage import CHECKS
+from fastai_tl.training.stage import FIELDS
 
 GROUPS = st.integers(0, 2)
 RATES = st.sampled_from([1e-5, 3e-4, 1e-3, 0.02, -1.0, 0.0, float("inf")])
@@ -202,8 +202,8 @@ class Panels(RuleBasedStateMachine):
     def plan_is_valid_and_its_code_gives_it(self):
         plan = self.planner.plan
         for s in plan.stages:
-            for f, (ok, _) in CHECKS.items():
-                assert ok(getattr(s, f))
+            for f, spec in FIELDS.items():
+                assert spec.check(getattr(s, f))
         space = {}
         exec("from fastai_tl.all import *\n" + self.planner.code, space)
         assert space["plan"] == plan

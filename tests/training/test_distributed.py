@@ -155,8 +155,8 @@ def test_what_trains_cannot_change_in_a_stage_of_several_processes():
     c = Control()
     c.unfreeze_next()
     with pytest.raises(StateError, match="stage of its own"):
-        c._attach(["a", "b"], fixed=True)
+        c.attach(["a", "b"], fixed=True)
     c = Control()
-    c._attach(["a", "b"], fixed=True)
+    c.attach(["a", "b"], fixed=True)
     with pytest.raises(StateError, match="stage of its own"):
         c.unfreeze_next()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fastai_tl.freezing.layer_groups import layer_groups
 from fastai_tl.training.plan import PRESETS, Plan
 from fastai_tl.core.progress import quiet
-from fastai_tl.training.stage import CHECKS, PlanError, Stage, check_stage
+from fastai_tl.training.stage import FIELDS, PlanError, Stage, check_stage
 from fastai_tl.training.run_plan import run_plan
 
 rate = st.floats(1e-8, 10)
@@ -47,7 +47,7 @@ def test_yaml_gives_the_same_plan_back(dicts, names):
     assert Plan.from_yaml(plan.to_yaml()) == plan
 
 
-@pytest.mark.parametrize("field", CHECKS)
+@pytest.mark.parametrize("field", FIELDS)
 def test_every_field_refuses_nonsense_and_says_what_it_takes(field):
     for bad in (object(), float("nan"), [], -1, ""):
         if field == "train" and bad == -1:

@@ -27,7 +27,7 @@ from fastai_tl.core.errors import InputError, KitWarning, StateError
 from fastai_tl.training.lr_finder import LRFinderResult, find_lr
 from fastai_tl.freezing.freeze import frozen_names, set_frozen
 from fastai_tl.training.plan import Plan
-from fastai_tl.training.plan_runner import NotFinite, OutOfMemory
+from fastai_tl.training.run_faults import NotFinite, OutOfMemory
 from fastai_tl.training.stage import PlanError, Stage
 from fastai_tl.training.run_plan import run_plan
 
@@ -138,7 +138,7 @@ def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
             # nothing was saved yet if it came in the first setup
             assert len(history.sessions) == 2 or history.sessions[0]["start"] == [0, 0, 0]
         assert_as_baseline(learn, history, baseline)
-        if folder is not None and (folder / "last.partial").exists():
+        if folder is not None and any(folder.glob(".last.*.partial")):
             pytest.fail("a half checkpoint is left")
     assert hits >= 5
 
@@ -826,7 +826,6 @@ def test_lines_stand_alone_and_values_print_short(tmp_path, capsys):
     for name in dir(Control):
         if not name.startswith("_"):
             assert getattr(Control, name).__doc__, name
-    assert not {"attach", "take", "wait", "mark"} & set(dir(Control))
 
 
 def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
@@ -841,10 +840,11 @@ def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
 
 def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline, sigint):
     "Of the beginning of a validation only counters and random states are kept; a stop in it is as exact as ever"
-    from fastai_tl.training import run_checkpoint as runstate
+    from fastai_tl.training import run_checkpoint
 
     calls = []
-    monkeypatch.setattr(runstate, "gradient_tensors", lambda *a, f=runstate.gradient_tensors: calls.append(1) or f(*a))
+    real = run_checkpoint.gradient_tensors
+    monkeypatch.setattr(run_checkpoint, "gradient_tensors", lambda *a: calls.append(1) or real(*a))
     learn = fresh()
     run_plan(learn, PLAN, on_progress=QUIET)
     assert len(calls) == 1 + 4 + 1  # at the start, after each epoch, at the end

@@ -4,13 +4,12 @@
 
 # %% ../../../nbs/api/course/03_fixtures.ipynb #257ac6dd
 from __future__ import annotations
-import random
 from functools import lru_cache
-import numpy as np
 import torch
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from torch import nn
+from ...core.random_state import seed_all
 from ..grading import of_type
 from ...freezing.layer_groups import layer_groups
 from ...datasets.samples import ClassOf, picture_dls, sample_path
@@ -54,9 +53,7 @@ def tiny_learner(
     **kw,  # for `transfer_learner`
 ) -> Learner:
     "A pretrained mini net with a new head, without a progress bar"
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_all(seed)
     learn = transfer_learner(tiny_dls() if dls is None else dls, arch, **kw)
     learn.remove_cb(ProgressCallback)
     return learn

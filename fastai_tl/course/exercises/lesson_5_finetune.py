@@ -11,7 +11,7 @@ from ...training.lr_finder import top_rate
 from ...freezing.layer_groups import layer_groups
 from ...training.plan import Plan
 from ..questions import Choice, choices, slider
-from ...training.stage import same_by
+from ...training.stage import same_divisor
 from .fixtures import tiny_dls, tiny_learner
 
 # %% auto #0
@@ -148,7 +148,7 @@ def _(ans):
             fail("second", got=repr(stages[-1].train))
         rates = []
         for s in stages:
-            by = same_by(s.lr)
+            by = same_divisor(s.lr)
             r = rates[-1] / by if by and rates else top_rate(s.lr)
             if isinstance(r, str):
                 fail("kind", what=f"The stage {s.name!r} finds its rate itself; here it should follow from lr.")
