@@ -26,7 +26,8 @@ from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.freezing.layer_groups import GroupSpec, layer_groups, name_groups
 from fastai_tl.freezing.layer_table import LayerTable
 from fastai_tl.freezing.learning_rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
-from fastai_tl.diagnosis.doctor import Diagnosis, DoctorError, diagnose
+from fastai_tl.diagnosis.findings import Diagnosis, DoctorError
+from fastai_tl.diagnosis.doctor import diagnose
 from fastai_tl.cache.callback import frozen_cache
 from fastai_tl.cache.feature_cache import FrozenCache
 from fastai_tl.cache.split_point import NoCache

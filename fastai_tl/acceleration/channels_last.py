@@ -5,6 +5,7 @@
 # %% ../../nbs/api/acceleration/02_channels_last.ipynb #b1220c75
 from __future__ import annotations
 import logging, weakref
+from collections.abc import Iterable
 import torch
 from torch import nn
 from ..core.registries import registry
@@ -16,7 +17,7 @@ __all__ = ['TOLERANCE', 'channels_last', 'runs_channels_last']
 
 # %% ../../nbs/api/acceleration/02_channels_last.ipynb #79679e09
 def channels_last(
-    x,  # an input of a network
+    x: object,  # an input of a network
 ) -> object:  # a batch of images in floating point with channels last, anything else as it is; tensors as plain ones
     "Lay out a batch of images, (B, C, H, W), with channels last"
     if not isinstance(x, torch.Tensor):
@@ -35,7 +36,7 @@ _answers = registry("acceleration.channels_last: answers by model", weakref.Weak
 def runs_channels_last(
     model: nn.Module,
     xb: tuple,  # inputs, two items or so
-    skip=(),  # modules that do not run, as their outputs are stored
+    skip: Iterable[nn.Module] = (),  # modules that do not run, as their outputs are stored
 ) -> bool:
     """Whether `model` runs and trains on a CPU with channels last, and has convolutions that gain by it.
 

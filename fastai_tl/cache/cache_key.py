@@ -4,17 +4,17 @@
 
 # %% ../../nbs/api/cache/04_cache_key.ipynb #afa73135
 from __future__ import annotations
-import functools, importlib.metadata, random
+import functools, importlib.metadata
 from dataclasses import dataclass, field
-import numpy as np
 import torch
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from torch import nn
 from .items import autocast_mark, fetch
 from .split_point import SplitPoint
 from .store import Hasher, NoKey, add_items
 from ..core.distributed import unwrap_model
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
 __all__ = ['VERSIONS', 'CacheKey', 'WatchedTensors', 'LoaderState', 'item_facts', 'table_key']
@@ -77,7 +77,7 @@ class WatchedTensors:
 class LoaderState:
     "What the cache knows of a DataLoader"
 
-    loader: object
+    loader: DataLoader
     facts: tuple | None = None  # of `item_facts`, when it was last looked at
     target_types: list[type] = field(default_factory=list)
     deterministic: bool = False  # its items were found to be the same each time
@@ -96,7 +96,7 @@ def _transforms(dl, by_identity):
 
 def item_facts(
     learn: Learner,
-    dl,  # one of its loaders
+    dl: DataLoader,  # one of its loaders
 ) -> tuple[tuple, list[type]]:  # facts to compare, and the type of each target
     """A hash of a few items and of the transforms, whether it is by content alone, and the dataset's identity and size.
 
@@ -104,9 +104,7 @@ def item_facts(
     """
     rnd = RandomState([dl])
     try:
-        random.seed(0)
-        np.random.seed(0)
-        torch.manual_seed(0)
+        seed_all(0)
         xb, yb = fetch(learn, dl, range(min(dl.n, 4)))
     finally:
         rnd.restore()

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from fastai.callback.core import Callback, GatherPredsCallback
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.basics import chunked
 from ..acceleration.channels_last import channels_last, runs_channels_last
@@ -36,7 +37,7 @@ class FeatureLoader:
     def __init__(
         self,
         cache: FrozenCache,
-        source,  # the loader
+        source: DataLoader,
     ):
         self.cache, self.source = cache, source
         # what torch's DataLoader is asked for by fastai and Accelerate
@@ -47,7 +48,7 @@ class FeatureLoader:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> object:
         if name in ("source", "cache") or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.source, name)
@@ -68,7 +69,7 @@ class FeatureLoader:
         yield from self.create_batches(iter(idxs))
         self.source.after_iter()
 
-    def create_batches(self, idxs) -> Iterator[tuple]:
+    def create_batches(self, idxs: Iterator[int]) -> Iterator[tuple]:
         "Batches of the rows with these numbers"
         for rows in chunked(idxs, self.source.bs, self.source.drop_last):
             yield _feature_batch(self.cache, self.source, rows)
@@ -257,7 +258,7 @@ class FeatureCache(Callback):
         self.layouts = {}  # in this fit: by loader and split point, whether channels last is used
         self.patch = ExitStack()  # holds the patch of the model's forward
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Callback, ()  # an export holds nothing of it
 
     def before_fit(self) -> None:
@@ -344,7 +345,7 @@ class ForwardPatch(Callback):
     def __init__(self, features: FeatureCache):
         self.features = features
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Callback, ()  # an export holds nothing of it
 
     def before_batch(self) -> None:

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/api/cache/06_feature_cache.ipynb #2c8b1c7d
 from __future__ import annotations
-import random, shutil, tempfile, time, warnings
+import shutil, tempfile, time, warnings
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np
 import torch
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.basics import patch
 from torch import nn
@@ -23,7 +23,7 @@ from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
 from ..core.errors import KitWarning
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 from ..core.snapshot import preserved_model
 from ..freezing.freeze import fingerprint
 
@@ -88,7 +88,7 @@ class FrozenCache:
         self.hashes: dict[str, str] | None = None  # of the network when the fit began
         self.refused: tuple | None = None  # `situation` in which caching was refused
 
-    def __deepcopy__(self, memo) -> FrozenCache:
+    def __deepcopy__(self, memo: dict) -> FrozenCache:
         return self  # copies of a Learner, as `Snapshot` makes them, share it
 
     def __repr__(self) -> str:
@@ -127,15 +127,15 @@ class FrozenCache:
         return unwrap_model(self.learn.model)
 
     @property
-    def loaders(self) -> list:
+    def loaders(self) -> list[DataLoader]:
         "The training and validation loader, without wrappers"
         return [unwrap_loader(dl) for dl in self.learn.dls.loaders[:2]]
 
-    def views_of(self, dl) -> int:
+    def views_of(self, dl: DataLoader) -> int:
         "How many views of each item are stored"
         return self.policy.views if self.loaders and dl is self.loaders[0] else 1
 
-    def state_of(self, dl) -> LoaderState:
+    def state_of(self, dl: DataLoader) -> LoaderState:
         "What is known of a loader"
         return self.loader_states.setdefault(id(dl), LoaderState(dl))
 
@@ -207,7 +207,7 @@ def renew(self: FrozenCache) -> None:
 
 
 @patch
-def unchanged(self: FrozenCache, dl) -> bool:
+def unchanged(self: FrozenCache, dl: DataLoader) -> bool:
     "Whether a loader's items are still what they were, as far as that shows without reading all of them"
     state = self.state_of(dl)
     before = state.facts
@@ -219,7 +219,7 @@ def unchanged(self: FrozenCache, dl) -> bool:
 
 
 @patch
-def reason(self: FrozenCache, dl, training: bool) -> tuple[str, bool]:
+def reason(self: FrozenCache, dl: DataLoader, training: bool) -> tuple[str, bool]:
     "`loader_reason`; a loader without one is asked again only if its items have changed"
     state = self.state_of(dl)
     if state.deterministic and (state.fresh or self.unchanged(dl)):
@@ -231,7 +231,7 @@ def reason(self: FrozenCache, dl, training: bool) -> tuple[str, bool]:
 
 # %% ../../nbs/api/cache/06_feature_cache.ipynb #317d22bf
 @patch
-def table(self: FrozenCache, dl) -> Table:
+def table(self: FrozenCache, dl: DataLoader) -> Table:
     "Features of a loader's items: made, found in memory, or read from the store; raises `NoCache`"
     if dl in self.tables:
         return self.tables[dl]
@@ -250,7 +250,7 @@ def table(self: FrozenCache, dl) -> Table:
 
 
 @patch
-def shared(self: FrozenCache, dl, key: str | None) -> Table:
+def shared(self: FrozenCache, dl: DataLoader, key: str | None) -> Table:
     "From the store. Of several processes the first makes what is not there, while the others wait"
     if key is None:
         raise NoCache(
@@ -326,7 +326,7 @@ def check_room(self: FrozenCache, nbytes: int) -> None:
 @patch
 def build(
     self: FrozenCache,
-    dl,  # one of the loaders
+    dl: DataLoader,  # one of the Learner's
     disk: DiskStore | None,  # to write the table into; `None`: none
     key: str | None,
 ) -> Table:
@@ -375,9 +375,7 @@ def _fill(cache, dl, t, shown):
     report = None
     for view in range(views):
         if views > 1:
-            random.seed(view)
-            np.random.seed(view)
-            torch.manual_seed(view)
+            seed_all(view)
         began = time.perf_counter()
         with closing(in_order(dl)) as batches:
             for b in batches:

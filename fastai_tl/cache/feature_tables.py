@@ -5,6 +5,7 @@
 # %% ../../nbs/api/cache/05_feature_tables.ipynb #9373904f
 from __future__ import annotations
 import weakref
+from fastai.data.load import DataLoader
 from torch import nn
 from .store import Table
 from ..core.registries import registry
@@ -25,19 +26,20 @@ class FeatureTables:
         limit: int,  # bytes of all tables that are kept in memory for later calls
     ):
         self.limit = limit
-        self.by_loader = {}  # by `id`: the table, and the loader, so that no other gets its `id`
+        # by `id` of the loader, with the loader itself, so that no other gets its `id`
+        self.by_loader: dict[int, tuple[Table, DataLoader]] = {}
         self.seconds = 0.0  # spent making features
 
     def __repr__(self) -> str:
         return f"FeatureTables({self.n_rows} rows, {self.nbytes / 2**20:.1f} MB {self.where})"
 
-    def __contains__(self, dl) -> bool:
+    def __contains__(self, dl: DataLoader) -> bool:
         return id(dl) in self.by_loader
 
-    def __getitem__(self, dl) -> Table:
+    def __getitem__(self, dl: DataLoader) -> Table:
         return self.by_loader[id(dl)][0]
 
-    def __setitem__(self, dl, table: Table) -> None:
+    def __setitem__(self, dl: DataLoader, table: Table) -> None:
         self.by_loader[id(dl)] = table, dl
 
     @property

@@ -4,18 +4,16 @@
 
 # %% ../../nbs/api/cache/02_items.ipynb #087261bd
 from __future__ import annotations
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-import numpy as np
 import torch
 from fastai.callback.mixup import MixHandler
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_device
 from .split_point import random_mark
-from ..core.random_state import RandomState
+from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
 __all__ = ['fetch', 'peek', 'to_device_of', 'parts_of', 'loader_reason', 'in_order', 'autocast_mark', 'precision',
@@ -24,7 +22,7 @@ __all__ = ['fetch', 'peek', 'to_device_of', 'parts_of', 'loader_reason', 'in_ord
 # %% ../../nbs/api/cache/02_items.ipynb #bfba2729
 def fetch(
     learn: Learner,
-    dl,  # one of its loaders
+    dl: DataLoader,  # one of its loaders
     idxs: Sequence[int],  # numbers of items
 ) -> tuple[tuple, tuple]:  # inputs and targets
     "A batch of just these items, as the network gets it"
@@ -34,7 +32,7 @@ def fetch(
 
 def peek(
     learn: Learner,
-    dl,  # one of its loaders
+    dl: DataLoader,  # one of its loaders
     n: int = 2,  # items at most
 ) -> tuple[tuple, tuple]:  # inputs and targets
     "A batch of the first few items; random states are put back"
@@ -45,12 +43,12 @@ def peek(
         rnd.restore()
 
 
-def to_device_of(dl, b) -> object:
+def to_device_of(dl: DataLoader, b: object) -> object:
     "A batch on the device where its loader puts batches"
     return b if dl.device is None else to_device(b, dl.device)
 
 
-def parts_of(learn: Learner, b) -> tuple[tuple, tuple]:
+def parts_of(learn: Learner, b: object) -> tuple[tuple, tuple]:
     "Inputs and targets of a batch, as `Learner` splits them; inputs as plain tensors"
     b = learn._set_device(b if isinstance(b, (list, tuple)) else (b,))
     i = getattr(learn.dls, "n_inp", 1 if len(b) == 1 else len(b) - 1)
@@ -74,9 +72,7 @@ def _twice(dl, idxs, get):
         mark = random_mark()
         first = get(idxs)
         drawn = random_mark() != mark
-        random.seed(1)
-        np.random.seed(1)
-        torch.manual_seed(1)
+        seed_all(1)
         return first, get(idxs[::-1]), drawn
     finally:
         rnd.restore()
@@ -84,7 +80,7 @@ def _twice(dl, idxs, get):
 
 def loader_reason(
     learn: Learner,
-    dl,  # one of its loaders
+    dl: DataLoader,  # one of its loaders
     training: bool = True,  # it is the training loader
 ) -> tuple[str, bool]:  # the reason, and whether it is only that the transforms are random; `('', False)`: none
     "Why the features of a loader's items cannot be stored"
@@ -120,7 +116,7 @@ class _Order:
 
 
 def in_order(
-    dl,  # a fastai `DataLoader`
+    dl: DataLoader,
 ) -> Iterator:
     "All batches of a loader, its items in order"
     kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))

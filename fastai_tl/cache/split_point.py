@@ -27,10 +27,12 @@ __all__ = ['NoCache', 'LayersTrain', 'CallbackInterferes', 'Outline', 'Call', 'r
 class NoCache(StateError):
     "Raised where features cannot be cached; the reason is in `why`"
 
+    fields = ("why",)
+
     def __init__(
         self,
         why: str,  # the reason, a sentence
-        **fields,  # kept as attributes
+        **fields: object,  # kept as attributes
     ):
         super().__init__(f"Features cannot be cached: {why}", why=why, **fields)
 

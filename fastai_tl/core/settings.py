@@ -17,6 +17,8 @@ __all__ = ['KEYS', 'SettingsError', 'Key', 'Settings', 'read_setting', 'find_set
 class SettingsError(InputError):
     "A `settings.ini` that cannot be used; has the fields `file`, `key`, `value` and `allowed`"
 
+    fields = ("file", "key", "value", "allowed")
+
 
 def _whole(lo, hi):
     def read(s):

@@ -207,6 +207,8 @@ class Answers:
 class CheckFailed(StateError):
     "An exercise that must be right and is not; has the field `verdict`"
 
+    fields = ("verdict",)
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -19,6 +19,8 @@ __all__ = ['BundleError', 'wheel_pins', 'own_source', 'size_of', 'make_bundle']
 class BundleError(StateError):
     "pip could not collect the wheels; has the field `output`, what it said"
 
+    fields = ("output",)
+
 
 _wheel = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[^-]+)(-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl$")
 

@@ -16,6 +16,8 @@ __all__ = ['STUB', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'studen
 class MarksError(InputError):
     "Solution marks that do not come in pairs; has the fields `where`, `cell` and `line`, counted from 1"
 
+    fields = ("where", "cell", "line")
+
 
 STUB = "# YOUR CODE HERE\ntodo()"
 BY_HAND = "# Answer above, with the mouse or the keyboard; or write here the line of code that it shows you."

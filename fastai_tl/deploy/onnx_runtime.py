@@ -92,6 +92,8 @@ def onnx_problem(
 class ExtraError(StateError):
     "Something that needs packages which are not installed; has the field `extra`"
 
+    fields = ("extra",)
+
 
 class OnnxPredictor(AnyPredictor):
     "An exported model that ONNX Runtime computes; made by `load_onnx`"

@@ -310,6 +310,8 @@ def hold_stats(
 class FrozenMoved(StateError):
     "A tensor that is frozen has changed; has the field `moved`, the names"
 
+    fields = ("moved",)
+
 
 def _hash(t: torch.Tensor) -> str:
     t = t.detach().cpu().contiguous()

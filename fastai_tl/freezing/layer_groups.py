@@ -21,6 +21,8 @@ __all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'P
 class GroupError(InputError):
     "Groups that do not fit the model, or a group that does not exist; has the field `groups`"
 
+    fields = ("groups",)
+
 
 @dataclass(frozen=True)
 class GroupSpec:

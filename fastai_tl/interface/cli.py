@@ -373,7 +373,8 @@ def doctor(
     validate, a wrong normalisation.
     """
     out.print("[dim]Loading fastai and torch …[/]")
-    from fastai_tl.diagnosis.doctor import DoctorError, diagnose
+    from fastai_tl.diagnosis.findings import DoctorError
+    from fastai_tl.diagnosis.doctor import diagnose
     from fastai_tl.core.errors import KitWarning
     from fastai_tl.datasets.samples import folder_dls, sample_dls
     from fastai_tl.core.settings import load_settings

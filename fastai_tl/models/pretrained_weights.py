@@ -23,6 +23,8 @@ class WeightsError(FileError):
     `folder`, `url` and `offline`
     """
 
+    fields = ("file", "folder", "url", "offline", "tensors")
+
 
 def _timm_file(full):
     "The file in the Hugging Face cache, else the place where one may be put by hand; and where it comes from"

@@ -26,6 +26,8 @@ KIT = ("tf_efficientnet_lite0", *MINIS)
 class ArchError(InputError):
     "A backbone that the kit does not know; has the fields `arch` and `near`"
 
+    fields = ("arch", "near")
+
 
 @functools.cache
 def tv_names() -> tuple[str, ...]:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 from datetime import datetime
 import ipywidgets as w
-from ..diagnosis.doctor import Diagnosis, diagnose
+from ..diagnosis.findings import Diagnosis
+from ..diagnosis.doctor import diagnose
 from .panel import Panel, esc
 
 # %% auto #0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from signal import SIGINT, getsignal, signal
 import ipywidgets as w
 from ..core.errors import StateError
-from ..core.learner_lock import Busy, Owner, check_free, claim, let_go, owner_of
+from ..core.learner_lock import Busy, Owner, acquire, check_free, owner_of, release
 
 # %% auto #0
 __all__ = ['CSS', 'esc', 'number', 'duration', 'put', 'CodeView', 'Meter', 'Cancelled', 'Job', 'job_of', 'panels_of',
@@ -183,7 +183,7 @@ class Job:
     def start(self) -> Job:
         "Hold the Learner and begin; raises `Busy` if something else holds it"
         if self.learn is not None:
-            claim(self.learn, self.owner)
+            acquire(self.learn, self.owner)
         self.owner.thread = -1  # nobody may touch it until the thread is there
         _jobs.add(self)
         _watch()
@@ -225,7 +225,7 @@ class Job:
         finally:
             _jobs.discard(self)
             if self.learn is not None:
-                let_go(self.learn)
+                release(self.learn)
             self.over = True
         if self.done:
             self.done(self)

@@ -28,9 +28,13 @@ VERSION = 1
 class CheckpointError(FileError):
     "A checkpoint that is missing, damaged, of another format, or cannot be written; has the fields `file` and `why`"
 
+    fields = ("file", "why")
+
 
 class CheckpointMismatch(StateError):
     "A checkpoint of another plan, other data or another model; has the field `differences`, a list of lines"
+
+    fields = ("differences",)
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #e219dc4b
 class Unpackable(TypeError):

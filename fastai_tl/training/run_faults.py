@@ -17,9 +17,13 @@ class NotFinite(StateError):
     Has the fields `stage`, `epoch`, `batch`, `lr`, `causes`
     """
 
+    fields = ("stage", "epoch", "batch", "lr", "causes")
+
 
 class OutOfMemory(StateError):
     "A batch did not fit in memory; the Learner is back at the last good state. Has the field `batch_size`"
+
+    fields = ("batch_size",)
 
 
 def is_oom(

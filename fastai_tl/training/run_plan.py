@@ -141,7 +141,7 @@ def run_plan(
     control.attach(groups, fixed=trainer_of(learn) is not None)
     try:
         with ExitStack() as stack:
-            stack.enter_context(owned(learn, "run_plan", lambda: run.where)).place = run.place
+            stack.enter_context(owned(learn, "run_plan", lambda: run.where, place=run.place))
             if on_progress is not None:
                 run.progress.report = on_progress
             elif not rank():

@@ -25,6 +25,8 @@ KEEP = ("last", "best")
 class PlanError(InputError):
     "A stage or plan that cannot be run; has the fields `stage`, `field` and `allowed`"
 
+    fields = ("stage", "field", "allowed")
+
 # %% ../../nbs/api/training/03_stage.ipynb #1cd0a1c9
 class _FieldCheck:
     "Refuses a keyword that is no field of the dataclass, with a `PlanError` that says which there are"

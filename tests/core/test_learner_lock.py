@@ -27,7 +27,7 @@ from fastai_tl.all import (
     unfreeze,
 )
 from fastai_tl.training.epoch_cost import epoch_cost
-from fastai_tl.core.learner_lock import Busy, Owner, claim, let_go, owned, owner_of
+from fastai_tl.core.learner_lock import Busy, Owner, acquire, owned, owner_of, release
 
 CALLS = {
     "validate": lambda o: o.validate(),
@@ -90,12 +90,12 @@ def test_export_is_refused(small_dls, tmp_path):
 
     learn = transfer_learner(small_dls, "resnet_mini")
     owner = Owner("someone else")
-    claim(learn, owner)
+    acquire(learn, owner)
     owner.thread = -1
     with pytest.raises(Busy):
         export(learn, tmp_path / "out")
     assert not list(tmp_path.iterdir())
-    let_go(learn)
+    release(learn)
     export(learn, tmp_path / "out")
 
 
@@ -105,7 +105,7 @@ def test_looking_is_free(held):
 
 def test_after_it_everything_is_as_before(held):
     names = set(vars(held))
-    let_go(held)
+    release(held)
     assert owner_of(held) is None and not {n for n in names if n in vars(held)} & {"fit", "validate", "export"}
     held.fit(1)
 
@@ -129,11 +129,11 @@ def test_an_error_in_the_training_lets_go():
     learn.validate()
 
 
-def test_two_claims():
+def test_a_second_owner_is_refused():
     learn = noisy_learner()
-    claim(learn, Owner("A"))
+    acquire(learn, Owner("A"))
     with pytest.raises(Busy, match="A is using"):
-        claim(learn, Owner("B"))
-    let_go(learn)
-    claim(learn, Owner("B"))
-    let_go(learn)
+        acquire(learn, Owner("B"))
+    release(learn)
+    acquire(learn, Owner("B"))
+    release(learn)

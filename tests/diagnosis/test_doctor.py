@@ -12,7 +12,8 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fastai_tl.diagnosis.doctor import CODES, DoctorError, diagnose
+from fastai_tl.diagnosis.findings import CODES, DoctorError
+from fastai_tl.diagnosis.doctor import diagnose
 from fastai_tl.core.errors import InputError, KitWarning
 from fastai_tl.freezing.freeze import unfreeze
 from fastai_tl.training.plan import Plan

@@ -17,7 +17,7 @@ import fastai_tl
 from fastai_tl.interface import jupyterlab as lab
 from fastai_tl.all import Plan, Stage, freeze_to, run_plan, sample_dls, transfer_learner
 from fastai_tl.core.errors import FileError, InputError
-from fastai_tl.core.learner_lock import Busy, Owner, claim, let_go
+from fastai_tl.core.learner_lock import Busy, Owner, acquire, release
 
 ROOT = Path(__file__).parents[2]
 EXTENSION = ROOT / "labextension"
@@ -191,13 +191,13 @@ def test_export(learn, ns, tmp_path, monkeypatch):
     assert (tmp_path / "m" / "manifest.json").is_file() and "export(learn, " in a["code"]
     with pytest.raises(FileError, match="force=True"):
         lab.export_model("learn", str(tmp_path / "m"), ns=ns)
-    claim(learn, own := Owner("somebody"))
+    acquire(learn, own := Owner("somebody"))
     own.thread = -1
     try:
         with pytest.raises(Busy):
             lab.export_model("learn", str(tmp_path / "n"), ns=ns)
     finally:
-        let_go(learn)
+        release(learn)
 
 
 @pytest.mark.parametrize("folder", [None, "pictures"])

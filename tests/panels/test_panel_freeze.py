@@ -159,10 +159,10 @@ def test_measured_speed(panel, learn):
 
 
 def test_a_held_learner(panel, learn):
-    from fastai_tl.core.learner_lock import Owner, claim, let_go
+    from fastai_tl.core.learner_lock import Owner, acquire, release
 
     before, owner = state(learn), Owner("Someone")
-    claim(learn, owner)
+    acquire(learn, owner)
     owner.thread = -1
     panel.rows["stem"].tick.value = False
     assert (
@@ -170,7 +170,7 @@ def test_a_held_learner(panel, learn):
         and panel.rows["stem"].tick.value
         and state(learn) == before
     )
-    let_go(learn)
+    release(learn)
     panel.rows["stem"].tick.value = False
     assert state(learn) != before
 
