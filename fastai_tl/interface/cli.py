@@ -201,7 +201,7 @@ def predict_command(
         raise InputError(f"--backend {backend}: give auto, onnx or torch.", allowed=["auto", "onnx", "torch"])
     if to_file := json_file is not None and str(json_file) != "-":
         from fastai_tl.interface.quickstart_report import check_file
-        from fastai_tl.evaluation.html import write_text
+        from fastai_tl.core.files import write_text
 
         check_file(json_file, force)
     if backend == "auto":

@@ -324,7 +324,8 @@ def export_model(
     ns: dict | None = None,  # names; `None`: those of the notebook
 ) -> Answer:  # `job`, a number that the news of its end carries
     "Export a model in the background; raises `Busy` or `FileError` at once if that cannot begin"
-    from fastai_tl.deploy.export import check_replaceable, export
+    from fastai_tl.deploy.staged_folder import check_replaceable
+    from fastai_tl.deploy.export import export
     from fastai_tl.panels.jobs import Job
 
     b, to = panels_by_name(name, ns), Path(folder.strip() or "model").expanduser()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from typing import TYPE_CHECKING
 from fastai.torch_core import set_seed
-from ..deploy.export import check_replaceable, export
+from ..deploy.staged_folder import check_replaceable
+from ..deploy.export import export
 from ..core.errors import FileError, InputError
 from ..evaluation.classification import Evaluation, evaluate
 from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names

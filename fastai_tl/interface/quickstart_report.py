@@ -6,12 +6,12 @@
 from __future__ import annotations
 import platform, shlex
 from importlib.metadata import version
-from importlib.resources import files
 from typing import TYPE_CHECKING
 from pathlib import Path
 import numpy as np
 from ..core.errors import FileError
 from ..freezing.layer_groups import layer_groups
+from ..evaluation.html import render_template
 from .quickstart_run import ARMS, Run, epochs_text
 from ..panels.six_steps import STEPS
 from ..evaluation.plots import chart, thumb
@@ -227,12 +227,7 @@ def render(
     context: dict,  # of `report_context`
 ) -> str:
     "The report as HTML; names come from the user's folders, so everything is escaped"
-    from jinja2 import Environment, StrictUndefined
-
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return env.from_string((files("fastai_tl") / "data" / "report.html.jinja").read_text(encoding="utf-8")).render(
-        context
-    )
+    return render_template("report.html.jinja", **context)
 
 
 def check_file(

@@ -9,7 +9,7 @@ from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError, KitError
 from ..evaluation.classification import Evaluation, evaluate
-from ..evaluation.inference import Judged
+from ..evaluation.base import BaseEvaluation
 from ..core.learner_lock import check_free, owner_of
 from .jobs import Cancelled, Job
 from .panel import Panel, refresh_all
@@ -28,7 +28,7 @@ from .image_grid import GALLERY_CSS
 from ..core.random_state import RandomState
 
 if TYPE_CHECKING:
-    from fastai_tl.evaluation.inference import Judged as BaseEvaluation
+    from fastai_tl.evaluation.base import BaseEvaluation as BaseEvaluation
     from fastai.learner import Learner
 
 # %% auto #0
@@ -80,7 +80,7 @@ class EvaluatePanel(Panel):
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
         dl_name: str = "dl",  # what the DataLoader is called there
     ) -> None:
-        if result is not None and not isinstance(result, Judged):
+        if result is not None and not isinstance(result, BaseEvaluation):
             raise InputError(
                 f"result is a {type(result).__name__}: give what evaluate(learn) returns, or None and press Evaluate."
             )

@@ -14,7 +14,7 @@ from .style import escape_html
 from .image_grid import Gallery
 
 if TYPE_CHECKING:
-    from fastai_tl.evaluation.inference import Judged as BaseEvaluation
+    from fastai_tl.evaluation.base import BaseEvaluation
     from collections.abc import Callable
     from fastai_tl.evaluation.classification import Evaluation
 

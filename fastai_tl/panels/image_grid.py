@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 import ipywidgets as w
-from ..evaluation.classification import Prediction
-from ..evaluation.plots import picture_uri
+from ..evaluation.classification import PredictedItem
+from ..evaluation.plots import image_uri
 from .style import escape_html
 
 # %% auto #0
@@ -39,8 +39,8 @@ def item_html(
     item: Any,  # what a DataLoader read
     alt: str,  # what is to be said of it
 ) -> str:
-    "An item as a image, else in words"
-    uri = picture_uri(item)
+    "An item as an image, else in words"
+    uri = image_uri(item)
     if uri:
         return f'<img src="{uri}" alt="{escape_html(alt)}">'
     if isinstance(item, (str, Path)) and Path(item).suffix in (".txt", ".md", ".csv"):
@@ -61,7 +61,7 @@ def item_html(
     return f'<div class="ftl-text">{escape_html(words[:220])}</div>'
 
 
-def _file_of(p: Prediction) -> str:
+def _file_of(p: PredictedItem) -> str:
     return (
         Path(p.item).name
         if isinstance(p.item, Path) or isinstance(p.item, str) and len(p.item) < 200 and Path(p.item).suffix
@@ -76,7 +76,7 @@ class Gallery(w.VBox):
 
     def __init__(
         self,
-        read: Callable,  # gives the item at a position where `Prediction.item` is `None`
+        read: Callable,  # gives the item at a position where `PredictedItem.item` is `None`
     ) -> None:
         self.read, self.all, self.page = read, [], 0
         self.back = w.Button(
@@ -93,7 +93,7 @@ class Gallery(w.VBox):
 
     def show(
         self,
-        predictions: list[Prediction],  # in the order to show
+        predictions: list[PredictedItem],  # in the order to show
         title: str,  # what they are
     ) -> None:
         self.all, self.title, self.page = predictions, title, 0

@@ -199,13 +199,14 @@ sys.path[:0] = [{tests!r}, {tests!r} + '/..']
 import torch
 torch.set_num_threads(1)
 import test_export as t
-from fastai_tl.deploy import export as d
-learn, real = t.make("resnet_mini"), {{n: getattr(d, n) for n in ("_exchange", "_verify", "_close")}}
+from fastai_tl.deploy import export as d, staged_folder as folders
+learn, exchange = t.make("resnet_mini"), folders._exchange
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
-def then_die(*a): real["_exchange"](*a); die()
-for step in (dict(_close=die), dict(_verify=die), dict(_exchange=die), dict(_exchange=then_die)):
+def then_die(*a): exchange(*a); die()
+steps = [(d, "_write_card_and_manifest", die), (d, "_verify", die), (folders, "_exchange", die)]
+for module, name, f in [*steps, (folders, "_exchange", then_die)]:
     if not (pid := os.fork()):
-        for k, f in step.items(): setattr(d, k, f)
+        setattr(module, name, f)
         t.plain(learn, {folder!r}, force=True); os._exit(0)
     created = lambda: t.json.loads(open({folder!r}+"/manifest.json").read())["created"]
     print(os.waitpid(pid, 0)[1], t.changed_files({folder!r}), created(), flush=True)
@@ -228,7 +229,7 @@ def test_an_export_that_is_killed_leaves_a_whole_model(mini, copied, tmp_path):
     *lines, full = [s.split() for s in r.stdout.splitlines()]
     assert [s[:2] for s in lines] == [["9", "[]"]] * 4, r.stdout
     assert [s[2] == old for s in lines] == [True, True, True, False], r.stdout
-    assert "cannot be written (" in " ".join(full) and full[-1] == "[]", "a full disk leaves it whole, too"
+    assert "Cannot write " in " ".join(full) and full[-1] == "[]", "a full disk leaves it whole, too"
     assert load_predictor(copied).predict(copied / SAMPLE).label in mini[1].dls.vocab
     assert plain(mini[1], copied, force=True) == copied and changed_files(copied) == [], (
         "and the next export goes its way"
@@ -701,12 +702,12 @@ print(load_predictor(again).predict({str(mini[0] / SAMPLE)!r}).label)
 print(load_predictor({str(mini[0])!r}).predict({str(mini[0] / SAMPLE)!r}).label)
 for f in (lambda: load_predictor({str(mini[0])!r}, 'onnx'), check_onnx_extra):
     try: f()
-    except ExtraError as e: assert 'pip install fastai-tl[onnx]' in e.args[0] and e.extra=='onnx'; print('named')
+    except ExtraError as e: assert "pip install 'fastai-tl[onnx]'" in e.args[0] and e.extra=='onnx'; print('named')
 """
     r = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert r.returncode == 0 and r.stdout.split()[-2:] == ["named", "named"], r.stdout + r.stderr
     assert (
-        "exported without ONNX: writing it needs onnx, onnxscript, onnxruntime: pip install fastai-tl[onnx]."
+        "exported without ONNX: writing it needs onnx, onnxscript, onnxruntime: pip install 'fastai-tl[onnx]'."
         in r.stdout
     )
 

@@ -204,7 +204,7 @@ def test_the_backend_that_is_here(model, monkeypatch):
     monkeypatch.setattr(app, "find_spec", lambda n: None if n == "onnxruntime" else True)
     assert isinstance(open_model(model), Predictor)
     monkeypatch.setattr(app, "find_spec", lambda n: None)
-    with pytest.raises(ExtraError, match=r"pip install fastai-tl\[onnx\]"):
+    with pytest.raises(ExtraError, match=r"pip install 'fastai-tl\[onnx\]'"):
         open_model(model)
 
 
@@ -312,7 +312,7 @@ def test_serve_says_what_is_missing(model, monkeypatch, tmp_path):
     with pytest.raises(FileError, match="model.safetensors is missing"):
         app.serve(model, browser=False)
     monkeypatch.setattr(app, "find_spec", lambda n: None if n == "voila" else True)
-    with pytest.raises(ExtraError, match=r"pip install fastai-tl\[app\]"):
+    with pytest.raises(ExtraError, match=r"pip install 'fastai-tl\[app\]'"):
         app.serve(model, browser=False)
     r = CliRunner().invoke(cli.app, ["serve", "--help"])
     assert "--no-browser" in r.output and "fastai-tl[app]" in r.output
@@ -330,7 +330,7 @@ def test_serve_finds_the_model_of_a_page(model, tmp_path):
 def test_voila_that_does_not_start_shows_its_log(model, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(
-        app, "_command", lambda *a: [sys.executable, "-c", "print('no such option'); raise SystemExit(3)"]
+        app, "_voila_command", lambda *a: [sys.executable, "-c", "print('no such option'); raise SystemExit(3)"]
     )
     with pytest.raises(app.StateError, match="no such option"):
         app.serve(model, browser=False)

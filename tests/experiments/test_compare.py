@@ -27,7 +27,8 @@ from fastai_tl.training.plan import Plan
 from fastai_tl.experiments.backbones import compare_backbones
 from fastai_tl.core.random_state import RandomState, reseed
 from fastai_tl.training.stage import PlanError, Stage
-from fastai_tl.experiments.strategies import STRATEGIES, Strategy, compare, corrupted_set
+from fastai_tl.experiments.corrupted_images import corrupted_set
+from fastai_tl.experiments.strategies import STRATEGIES, Strategy, compare
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.models.pretrained_weights import WeightsError
 from fastai_tl.models.transfer_learner import transfer_learner

@@ -12,7 +12,7 @@ import torch
 from helpers import everything, noisy_learner, same, widgets_made
 
 from fastai_tl.core.errors import InputError
-from fastai_tl.evaluation.classification import Evaluation, Prediction, evaluate
+from fastai_tl.evaluation.classification import Evaluation, PredictedItem, evaluate
 from fastai_tl.core.learner_lock import Busy, owned
 from fastai_tl.panels.evaluate import EvaluatePanel
 from fastai_tl.panels.image_grid import Gallery, item_html
@@ -365,7 +365,7 @@ def test_files_that_are_text_or_gone(tmp_path):
     assert "It was &lt;b&gt;a" in item_html(tmp_path / "a.txt", "")
     assert "not there" in item_html(tmp_path / "b.png", "")
     gallery = Gallery(QUIET)
-    gallery.show([Prediction(tmp_path / "<i>.png", "a<b", "c", 0.5, 1.0, 0)], "A <title>")
+    gallery.show([PredictedItem(tmp_path / "<i>.png", "a<b", "c", 0.5, 1.0, 0)], "A <title>")
     assert (
         "&lt;i&gt;.png" in gallery.shots.value
         and "<i>" not in gallery.shots.value
