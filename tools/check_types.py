@@ -94,8 +94,8 @@ def main() -> int:
     for line in out.splitlines():
         if not (m := re.match(r"(.+?):(\d+)(?::\d+)?: error: (.*?)\s+\[([\w-]+)\]$", line)):
             continue
-        file, at, text, code = m.groups()
-        file = str((Path.cwd() / file).resolve().relative_to(ROOT))
+        at, text, code = m.group(2, 3, 4)
+        file = str((Path.cwd() / m[1]).resolve().relative_to(ROOT))
         if code != "no-untyped-def":
             wrong.append(line)
         elif name := public.get((file, int(at))):
