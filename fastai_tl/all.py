@@ -24,7 +24,8 @@ from fastai_tl.cache.feature_cache import FrozenCache
 from fastai_tl.cache.split_point import NoCache
 from fastai_tl.models.transfer_learner import Backbone, backbones, load_backbone, transfer_learner
 from fastai_tl.datasets.corruptions import corrupt
-from fastai_tl.datasets.samples import folder_dls, read_folder, sample_dls, sample_path
+from fastai_tl.datasets.picture_folder import folder_dls, read_folder
+from fastai_tl.datasets.samples import sample_dls, sample_path
 from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
 from fastai_tl.training.history import RunHistory

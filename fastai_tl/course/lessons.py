@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from .grading import Unsolved, Verdict, judge, show
+from typing import TYPE_CHECKING
+from .grading import Unsolved, Verdict, judge, brief_repr
 from .student_notebooks import exercises_in, read_notebook
 from ..core.errors import FileError, InputError, did_you_mean
+from ..core.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pandas import DataFrame
+    from fastai_tl.course.questions import QuestionBox
 
 # %% auto #0
 __all__ = ['LESSONS', 'FILE', 'EXTRAS', 'Lesson', 'find_lesson', 'load_exercises', 'list_lessons', 'find_progress',
@@ -61,7 +68,7 @@ def find_lesson(
         if w in (str(o.number), o.name, o.file.removesuffix(".ipynb")):
             return o
     raise InputError(
-        f"There is no lesson {show(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
+        f"There is no lesson {brief_repr(which)}.{did_you_mean(w, [o.name for o in LESSONS])} The lessons are "
         f"{', '.join(f'{o.number} {o.name}' for o in LESSONS)}.",
         allowed=[o.name for o in LESSONS],
     )
@@ -75,7 +82,7 @@ def load_exercises(lesson: str) -> None:
 
 def list_lessons(
     folder: Path | str | None = None,  # with a progress file, or below one that has; `None`: the working folder
-):
+) -> DataFrame:
     "The lessons as a `pandas.DataFrame`: title, minutes, exercises, and how many of them are passed"
     import pandas as pd
 
@@ -142,14 +149,11 @@ def read_progress(
 
 def write_progress(file: Path, d: dict) -> bool:
     "Write a progress file whole or not at all; whether that was possible"
-    tmp = file.with_name(f".{FILE}.{os.getpid()}")
     try:
-        tmp.write_text(json.dumps(d, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(tmp, file)
-        return True
+        write_text(file, json.dumps(d, indent=1, ensure_ascii=False) + "\n")
     except OSError:
-        tmp.unlink(missing_ok=True)
         return False
+    return True
 
 
 def _record(v: Verdict):
@@ -197,14 +201,14 @@ def check(
 
 def ask(
     name: str,  # 'lesson-question'
-):
+) -> QuestionBox:
     "The widget of a question, with the answer given last time; raises `InputError` if there is none of that name"
     from fastai_tl.course.questions import QUESTIONS, QuestionBox
 
     _load_for(name)
     if name not in QUESTIONS:
         raise InputError(
-            f"There is no question {show(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS)
+            f"There is no question {brief_repr(name)}.{did_you_mean(str(name), QUESTIONS)}", allowed=list(QUESTIONS)
         )
     f = find_progress()
     d = read_progress(f)
@@ -264,7 +268,7 @@ def copy_lessons(
 # %% ../../nbs/api/course/13_lessons.ipynb #9c6db693
 def run_checks(
     notebook: Path | str,  # a lesson, as a student has worked on it; not changed
-    on_cell=None,  # called with (cells done, cells in all)
+    on_cell: Callable[[int, int], object] | None = None,  # called with (cells done, cells in all)
     timeout: int = 600,  # seconds for one cell
 ) -> list[Verdict]:  # one for each exercise, in order
     "Run a notebook in a fresh kernel, in its folder, and say what each check says; progress is noted"

@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit
 from ..core.errors import FileError, StateError
 
 # %% auto #0
-__all__ = ['BundleError', 'wheel_pins', 'own_source', 'size_of', 'make_bundle']
+__all__ = ['OfflineBundleError', 'wheel_pins', 'own_source', 'size_of', 'make_bundle']
 
 # %% ../../nbs/api/course/14_offline_bundle.ipynb #f4e7c3e1
-class BundleError(StateError):
+class OfflineBundleError(StateError):
     "pip could not collect the wheels; has the field `output`, what it said"
 
     fields = ("output",)
@@ -65,7 +65,7 @@ def _pip(args, run):
     done = run([sys.executable, "-m", "pip", *args], capture_output=True, text=True)
     if done.returncode:
         last = [o for o in done.stderr.splitlines() if o.startswith("ERROR")] or done.stderr.splitlines()[-3:]
-        raise BundleError(
+        raise OfflineBundleError(
             f"pip {args[0]} did not succeed: {' '.join(last)[:600]} Is there a network? Do the wheels in --wheels fit "
             "this Python?",
             output=done.stderr,
@@ -119,7 +119,7 @@ def make_bundle(
     *,
     run: Callable = subprocess.run,  # starts pip
 ) -> int:  # size in bytes
-    """Make a folder of wheels and notebooks that installs without a network; raises `BundleError`, `FileError`.
+    """Make a folder of wheels and notebooks that installs without a network; raises `OfflineBundleError`, `FileError`.
 
     Only for this system and this version of Python
     """
@@ -167,7 +167,7 @@ def _collect(folder, to, wheels, pins, offline, say, run):
         _pip(["wheel", "--no-deps", "-w", str(to), src, *(["--no-build-isolation"] if offline else [])], run)
     own = next(to.glob("fastai_tl-*.whl"), None)
     if own is None:
-        raise BundleError("The wheel of this kit was not made.", output="")
+        raise OfflineBundleError("The wheel of this kit was not made.", output="")
     limits = folder / ".constraints.txt"
     limits.write_text("".join(f"{k}=={v}\n" for k, v in pins.items() if k != "fastai-tl"), encoding="utf-8")
     say("Collecting what it needs (torch is large; some minutes) …")

@@ -7,8 +7,9 @@ from __future__ import annotations
 import html, random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 import ipywidgets as w
-from .grading import EXERCISES, Exercise, fail, number, show
+from .grading import EXERCISES, Exercise, fail, number, brief_repr
 from ..core.errors import InputError, did_you_mean
 
 # %% auto #0
@@ -33,15 +34,15 @@ class ChoiceQuestion:
     text: str
     choices: tuple[Choice, ...]
 
-    def facts(self, seed):
+    def facts(self, seed: int) -> dict:
         return {}
 
-    def verdict(self, value, facts):
+    def verdict(self, value: Any, facts: dict) -> tuple[bool, str]:
         "Right or not, and what to say"
         c = next((c for c in self.choices if c.key == value), None)
         if c is None:
             raise InputError(
-                f"There is no answer {show(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} The "
+                f"There is no answer {brief_repr(value)}.{did_you_mean(str(value), [c.key for c in self.choices])} The "
                 f"answers are {', '.join(c.key for c in self.choices)}.",
                 allowed=[c.key for c in self.choices],
             )
@@ -60,7 +61,7 @@ def choices(
     name: str,  # 'lesson-question'
     text: str,  # the question
     *answers: Choice,  # one of them right, at least three wrong
-):
+) -> None:
     "Register a multiple-choice question and its exercise"
     right = [c for c in answers if c.right]
     if len(right) != 1 or len(answers) < 4:
@@ -83,7 +84,8 @@ def _register(q, hints, mistake):
                 fail(
                     "kind",
                     what=(
-                        f"There is no answer {show(v)}. The answers are {', '.join(sorted(c.key for c in q.choices))}."
+                        f"There is no answer {brief_repr(v)}. The answers are "
+                        f"{', '.join(sorted(c.key for c in q.choices))}."
                     ),
                 )
         if m := mistake(facts, v):
@@ -109,10 +111,10 @@ class SliderQuestion:
     # recognised mistakes: (name, function of the figures or `None`, what is said); the last two are 'low' and 'high'
     wrong: tuple
 
-    def facts(self, seed):
+    def facts(self, seed: int) -> dict:
         return self.draw(random.Random(f"{self.name} {seed}"))
 
-    def mistake(self, facts, v):
+    def mistake(self, facts: dict, v: float) -> str | None:
         "Which mistake the number shows; `None`: it is right"
         v = number(v)
         if abs(v - self.truth(facts)) <= self.tol:
@@ -122,7 +124,7 @@ class SliderQuestion:
             "low" if v < self.truth(facts) else "high",
         )
 
-    def verdict(self, value, facts):
+    def verdict(self, value: Any, facts: dict) -> tuple[bool, str]:
         m = self.mistake(facts, value)
         return m is None, self.said.format(**facts) if m is None else next(
             t for k, _, t in self.wrong if k == m
@@ -140,7 +142,7 @@ def slider(
     tol: float,
     said: str,
     *wrong: tuple,
-):
+) -> None:
     "Register a slider question and its exercise"
     q = SliderQuestion(name, text, low, high, step, draw, truth, tol, said, wrong)
     _register(q, {m: t for m, _, t in wrong}, q.mistake)
@@ -161,11 +163,11 @@ class QuestionBox(w.VBox):
 
     def __init__(
         self,
-        q,  # a question of `QUESTIONS`
+        q: ChoiceQuestion | SliderQuestion,  # a question of `QUESTIONS`
         seed: int = 0,  # of the student: decides the order of choices, and figures
-        value=None,  # an answer given earlier
+        value: Any = None,  # an answer given earlier
         answered: Callable | None = None,  # called with (box, right or not) at each answer
-    ):
+    ) -> None:
         self.q = q
         self.facts = q.facts(seed)
         self.answered = answered
@@ -202,14 +204,14 @@ class QuestionBox(w.VBox):
             self.entry.observe(lambda c: self._busy or c["new"] is None or self._take(c["new"]), "value")
 
     @property
-    def value(self):
+    def value(self) -> Any:
         return self._value
 
     @value.setter
-    def value(self, v):
+    def value(self, v: Any) -> None:
         if isinstance(self.q, SliderQuestion):
             if isinstance(v, bool) or not isinstance(v, (int, float)):
-                raise InputError(f"{show(v)} is not a number.")
+                raise InputError(f"{brief_repr(v)} is not a number.")
             v = float(v)
         self.q.verdict(v, self.facts)  # refuse what is no answer
         self._busy = True
@@ -236,5 +238,5 @@ class QuestionBox(w.VBox):
         "The line that gives this answer, to keep it in the notebook"
         return f"{variable(self.q.name)}.value = {self._value!r}"
 
-    def __repr__(self):
-        return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{show(self._value)}]"
+    def __repr__(self) -> str:
+        return f"{self.q.text.format(**self.facts) if self.facts else self.q.text} [{brief_repr(self._value)}]"

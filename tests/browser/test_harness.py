@@ -8,7 +8,8 @@ from browser.harness import learner_cell, until
 
 PANEL = """
 import ipywidgets as w
-from fastai_tl.panels.panel import Job, Panel
+from fastai_tl.panels.jobs import Job
+from fastai_tl.panels.panel import Panel
 from fastai_tl.freezing.learning_rates import lrs_of, set_lrs
 class RatePanel(Panel):
     heading = "Learning rate of the head"
@@ -29,7 +30,9 @@ set_lrs(learn, {"head": .016}); panel = RatePanel(learn); panel
 TRAIN = """
 import time, threading
 import ipywidgets as w
-from fastai_tl.panels.panel import Job, Meter, Panel, job_of
+from fastai_tl.panels.jobs import Job, job_of
+from fastai_tl.core.progress import Meter
+from fastai_tl.panels.panel import Panel
 from fastai_tl.training.run_control import Control
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.run_plan import run_plan

@@ -108,16 +108,16 @@ LONG = "panel = TrainPanel(learn, Plan((Stage('probe', 'head', 300, 1e-2),)))\np
 def test_train_panel_stop_reaches_the_loop_within_a_batch(opened, page, shot):
     k = opened("train", LONG)
     click(page, "Start")
-    until(lambda: k.ev("panel.job is not None and panel.job.feed.done > 20"), 180)
+    until(lambda: k.ev("panel.job is not None and panel.job.log.done > 20"), 180)
     page.wait_for_timeout(1500)
     # note the batch at which the click arrives
     k.run(
-        "job = panel.job\nold = job.control.stop\nat = []\ndef stop():\n    at.append(job.feed.done)\n    "
+        "job = panel.job\nold = job.control.stop\nat = []\ndef stop():\n    at.append(job.log.done)\n    "
         "old()\njob._stop = job.control.stop = stop"
     )
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not job.running"), 90)
-    assert k.ev("job.feed.done - at[0]") <= 1
+    assert k.ev("job.log.done - at[0]") <= 1
     page.get_by_text("Go on continues from there").wait_for()
     shot.all("train", ".ftl-TrainPanel")
 
@@ -125,7 +125,7 @@ def test_train_panel_stop_reaches_the_loop_within_a_batch(opened, page, shot):
 def test_train_panel_while_it_runs(opened, page, lab):
     k = opened("steer", LONG)
     click(page, "Start")
-    until(lambda: k.ev("panel.job is not None and panel.job.feed.done > 5"), 180)
+    until(lambda: k.ev("panel.job is not None and panel.job.log.done > 5"), 180)
     k.run("try: learn.validate()\nexcept Busy as e: said = str(e)")
     assert "TrainPanel is using this Learner" in k.ev("said")
     click(page, "Pause")
@@ -143,7 +143,7 @@ def test_train_panel_while_it_runs(opened, page, lab):
     k.run("again = TrainPanel(learn)")  # a panel that is made later shows the same run
     assert k.ev("[again.job is panel.job, len(again.loss.series[0][0]) > 0]") == [True, True]
     k.run("panel.start()")
-    until(lambda: k.ev("panel.job.feed.done > 0"), 90)
+    until(lambda: k.ev("panel.job.log.done > 0"), 90)
     k.interrupt()  # the kernel's own stop button
     until(lambda: k.ev("not panel.job.running"), 90)
     assert k.ev("panel.history.finished") is False

@@ -32,7 +32,8 @@ from fastai_tl.core.learner_lock import Busy
 from fastai_tl.training.plan import Plan
 from fastai_tl.cache.split_point import NoCache
 from fastai_tl.core.progress import quiet
-from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+from fastai_tl.datasets.samples import sample_path, split_sample
 from fastai_tl.core.random_state import reseed
 from fastai_tl.training.stage import Stage
 from fastai_tl.training.run_plan import run_plan

@@ -42,7 +42,7 @@ from fastai_tl.course.lessons import (
     run_checks,
     write_progress,
 )
-from fastai_tl.course.offline_bundle import BundleError, make_bundle, own_source, wheel_pins
+from fastai_tl.course.offline_bundle import OfflineBundleError, make_bundle, own_source, wheel_pins
 
 NO_NETWORK = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
@@ -393,7 +393,7 @@ def test_a_bundle_asks_pip_and_leaves_nothing_half_done(tmp_path):
     with pytest.raises(FileError):
         make_bundle(tmp_path / "b", say=lambda s: None, run=pip)
     broken = lambda args, **kw: SimpleNamespace(returncode=1, stderr="ERROR: No matching distribution found for torch")
-    with pytest.raises(BundleError, match="No matching distribution"):
+    with pytest.raises(OfflineBundleError, match="No matching distribution"):
         make_bundle(tmp_path / "c", f, say=lambda s: None, run=broken)
     assert not (tmp_path / "c").exists()
     with pytest.raises(FileError, match="offline needs"):

@@ -69,7 +69,7 @@ def test_learners_by_name(learn, ns):
 @pytest.mark.parametrize("tab", lab.TABS)
 def test_each_tab(ns, tab):
     a = lab.show("learn", tab, ns=ns)
-    panel = lab.board("learn", ns).panel(tab)
+    panel = lab.panels_by_name("learn", ns).panel(tab)
     assert a["model"] == panel.model_id and a["code"] == panel.code and panel.name == "learn"
     assert lab.show("learn", tab, ns=ns)["model"] == a["model"]  # the same when asked again
     code = lab.code("learn", tab, ns=ns)["code"]
@@ -89,15 +89,15 @@ def test_unknown_names_and_tabs(ns):
 
 
 def test_another_learner_of_the_same_name_gets_panels_of_its_own(learn, ns):
-    old = lab.board("learn", ns).panel("layers")
+    old = lab.panels_by_name("learn", ns).panel("layers")
     ns["learn"] = transfer_learner(learn.dls, "vgg_mini")
     lab.look(ns=ns)
     assert old.closed
-    assert lab.board("learn", ns).panel("layers").learn is ns["learn"]
+    assert lab.panels_by_name("learn", ns).panel("layers").learn is ns["learn"]
 
 
 def test_panels_follow_a_learner_to_another_name(learn, ns):
-    panel = lab.board("learn", ns).panel("layers")
+    panel = lab.panels_by_name("learn", ns).panel("layers")
     first = panel.model_id
     ns["other"] = ns.pop("learn")
     assert [o["name"] for o in lab.look(ns=ns)["learners"]] == ["other"]
@@ -106,18 +106,19 @@ def test_panels_follow_a_learner_to_another_name(learn, ns):
     assert lab.look(ns=ns)["learners"] == [] and panel.closed
     ns["learn"] = held[0]  # back again: a panel of its own
     again = lab.show("learn", "layers", ns=ns)
-    assert again["model"] != first and lab.board("learn", ns).panel("layers").learn is learn
+    assert again["model"] != first and lab.panels_by_name("learn", ns).panel("layers").learn is learn
 
 
 def test_training_whose_learner_lost_its_name_can_be_stopped(learn, ns):
-    train = lab.board("learn", ns).panel("train")
+    train = lab.panels_by_name("learn", ns).panel("train")
     train.plan = Plan.head_only(epochs=200, lr=1e-3)
     train.start()
     ns["learn"] = transfer_learner(learn.dls, "resnet_mini")
     names = [o["name"] for o in lab.look(ns=ns)["learners"]]
     assert names == ["learn", "learn (earlier)"] and not train.closed
     assert (
-        lab.board("learn (earlier)", ns).panel("train") is train and lab.board("learn", ns).panel("train") is not train
+        lab.panels_by_name("learn (earlier)", ns).panel("train") is train
+        and lab.panels_by_name("learn", ns).panel("train") is not train
     )
     train.stop()
     train.wait(60)
@@ -125,7 +126,7 @@ def test_training_whose_learner_lost_its_name_can_be_stopped(learn, ns):
 
 
 def test_the_plan_is_what_train_runs(ns):
-    board = lab.board("learn", ns)
+    board = lab.panels_by_name("learn", ns)
     train = board.panel("train")
     plan = board.panel("plan")
     assert train.plan == plan.plan
@@ -140,7 +141,7 @@ def test_training_is_told_while_it_goes(learn, ns, how):
     from fastai.callback.core import Callback
 
     told = []
-    watch = lab.Watch(ns, told.append)
+    watch = lab.TrainingWatch(ns, told.append)
 
     class Tell(Callback):
         order = 2000
@@ -181,8 +182,8 @@ def test_training_is_told_while_it_goes(learn, ns, how):
 
 def test_export(learn, ns, tmp_path, monkeypatch):
     told, done = [], threading.Event()
-    watch = lab.Watch(ns, lambda d: (told.append(d), done.set()))
-    monkeypatch.setattr(lab, "_watch", watch)
+    watch = lab.TrainingWatch(ns, lambda d: (told.append(d), done.set()))
+    monkeypatch.setattr(lab, "_watches", {watch})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         a = lab.export_model("learn", str(tmp_path / "m"), ns=ns)
@@ -200,7 +201,7 @@ def test_export(learn, ns, tmp_path, monkeypatch):
         release(learn)
 
 
-@pytest.mark.parametrize("folder", [None, "pictures"])
+@pytest.mark.parametrize("folder", [None, pytest.param("pictures", marks=pytest.mark.course)])
 def test_the_new_notebook_runs(folder, tmp_path, monkeypatch):
     "Every cell of the template, on few small pictures"
     monkeypatch.chdir(tmp_path)

@@ -8,8 +8,9 @@ from helpers import noisy_learner
 from IPython.core.interactiveshell import InteractiveShell
 
 import fastai_tl.panels.freeze as freeze_panel
-from fastai_tl.interface.magics import PANELS, complete, names_in
-from fastai_tl.panels.panel import Job
+from fastai_tl.interface.panel_table import PANELS
+from fastai_tl.interface.magics import complete, names_in
+from fastai_tl.panels.jobs import Job
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def test_a_learner_that_is_trained_opens_its_training(ip):
 
 @pytest.mark.parametrize("word", [w for w in PANELS if w != "workbench"])
 def test_each_panel_by_its_word(ip, word):
-    module, cls = PANELS[word]
+    cls = PANELS[word].name
     ip.user_ns["net"] = learn = noisy_learner()
     for line in (f"net {word}", word, f"{word} net"):
         panel = ip.run_line_magic("tl", line)

@@ -12,8 +12,9 @@ from fastai_tl.training.lr_finder import LRFinderResult, find_lr
 from fastai_tl.freezing.fingerprint import fingerprint
 from fastai_tl.freezing.freeze import freeze_to, unfreeze
 from fastai_tl.core.learner_lock import Busy, owned
-from fastai_tl.panels.panel import descendants, job_of
-from fastai_tl.panels.lr_curve import KEEP, Found, label_rows, rates_for, sci, sweeps_of, y_limits
+from fastai_tl.panels.jobs import job_of
+from fastai_tl.panels.panel import descendants
+from fastai_tl.panels.lr_curve import KEEP, SweepRecord, label_rows, rates_by_group, sci, sweeps_of, y_limits
 from fastai_tl.panels.lr_finder import LRFinderPanel
 from fastai_tl.core.progress import quiet
 from fastai_tl.freezing.learning_rates import lrs_of, next_lrs, set_lrs
@@ -150,13 +151,13 @@ def test_use_for_one_group_leaves_the_others(learn, panel):
 
 def test_rates_that_a_rate_stands_for(learn):
     names = list(next_lrs(learn))
-    assert rates_for(learn, 2e-3) == 2e-3
+    assert rates_by_group(learn, 2e-3) == 2e-3
     set_lrs(learn, [1e-5, 1e-4, 1e-3])
-    assert rates_for(learn, 2e-3) == dict(zip(names, [2e-5, 2e-4, 2e-3]))
+    assert rates_by_group(learn, 2e-3) == dict(zip(names, [2e-5, 2e-4, 2e-3]))
     for p in learn.model[2].parameters():
         p.requires_grad_(False)
     # the head is frozen: the rate is that of the last that trains
-    assert rates_for(learn, 2e-4) == dict(zip(names, [2e-5, 2e-4, 2e-3]))
+    assert rates_by_group(learn, 2e-4) == dict(zip(names, [2e-5, 2e-4, 2e-3]))
     assert lrs_of(learn)[names[-1]] == 1e-3  # nothing was set
 
 
@@ -458,5 +459,5 @@ def test_a_curve_that_breaks_can_be_drawn(panel):
         and len(panel.curve.smoothed.y) == 20
     )
     panel.add(LRFinderResult(lrs, np.full(30, np.nan), [np.full(30, np.nan)], {}, None, None, "x"))
-    assert not panel.curve.smoothed.visible and isinstance(panel.shown, Found)
+    assert not panel.curve.smoothed.visible and isinstance(panel.shown, SweepRecord)
     assert "ftl-error" not in panel.say_box.value

@@ -11,9 +11,10 @@ from helpers import everything, noisy_learner, same, widgets_made
 from fastai_tl.core.errors import InputError
 from fastai_tl.freezing.freeze import set_frozen
 from fastai_tl.freezing.layer_groups import layer_groups, name_groups
-from fastai_tl.panels.panel import Job, descendants
+from fastai_tl.panels.jobs import Job
+from fastai_tl.panels.panel import descendants
 from fastai_tl.panels.plan import PlanPanel
-from fastai_tl.panels.plan_summary import Reading, plan_code, preset_of, read_entry, write_entry, yaml_line
+from fastai_tl.panels.plan_summary import LearnerView, plan_code, preset_of, parse_entry, format_entry, yaml_line
 from fastai_tl.training.plan import PRESETS, Plan
 from fastai_tl.training.stage_setup import freeze_for
 from fastai_tl.training.stage import PlanError, Stage
@@ -61,13 +62,13 @@ EVERY = [
 def test_parameters_that_train_are_those_of_a_run(learn, train, bn):
     set_frozen(learn, "layer2" if train == "layer3" else "stem", pin=True) if train in ("layer3", "all") else None
     plan = Plan((Stage("s", train, bn=bn),))
-    [[said]] = Reading(learn).trains(plan)
+    [[said]] = LearnerView(learn).trains(plan)
     freeze_for(learn, plan.stages[0])
     assert said == {g: sum(p.numel() for p in ps if p.requires_grad) for g, ps in layer_groups(learn).items()}
 
 
 def test_parts_are_those_of_expand(learn):
-    r, names = Reading(learn), None
+    r, names = LearnerView(learn), None
     names = list(r.groups)
     for plan in (
         Plan.gradual(),
@@ -81,7 +82,7 @@ def test_parts_are_those_of_expand(learn):
 
 def test_a_policy_of_batch_norm_stays_for_later_stages(learn):
     plan = Plan((Stage("a", bn="affine"), Stage("b")))
-    first, then = (p[0] for p in Reading(learn).trains(plan))
+    first, then = (p[0] for p in LearnerView(learn).trains(plan))
     assert first == then and first["stem"] > 0
 
 
@@ -107,7 +108,7 @@ def test_presets_are_recognised():
 
 @pytest.mark.parametrize("v", ["find", "same", 0.0031234567891, 1, slice(1e-7, 1 / 3), {"stem": 1e-4, 5: 2e-3}])
 def test_rates_come_back_from_text(v):
-    assert read_entry("lr", write_entry("lr", v)) == v
+    assert parse_entry("lr", format_entry("lr", v)) == v
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from fastai_tl.all import *  # noqa: F403 (what `.code` uses)
 from fastai_tl.all import Plan, Stage, fingerprint, layer_groups, run_plan
 from fastai_tl.core.errors import StateError
 from fastai_tl.core.learner_lock import Busy, owner_of
-from fastai_tl.panels.panel import job_of
+from fastai_tl.panels.jobs import job_of
 from fastai_tl.panels.freeze import FreezePanel
 from fastai_tl.panels.train import TrainPanel
 
@@ -46,11 +46,11 @@ def test_the_same_numbers_as_run_plan(panel, learn):
     mine = panel.wait()
     assert mine.finished and fingerprint(learn) == fingerprint(twin)
     assert [s.values for s in mine.stages] == [s.values for s in history.stages]
-    epochs = panel.job.feed.epochs()
+    epochs = panel.job.log.epochs()
     assert [e for e, _ in epochs] == [1, 2, 3, 4]
     assert [list(v.values()) for _, v in epochs] == [r for s in history.stages for r in s.values]
     assert (
-        len(panel.job.feed.loss) == 4 * 6 and "Finished" in panel.say_box.value and panel.table.value.count("<tr>") == 5
+        len(panel.job.log.loss) == 4 * 6 and "Finished" in panel.say_box.value and panel.table.value.count("<tr>") == 5
     )
 
 
@@ -58,15 +58,15 @@ def test_the_row_of_a_stage_with_one_epoch(learn):
     panel = TrainPanel(learn, Plan((Stage("head", "head", 1, 1e-2), Stage("tune", "all", 2, 1e-3))))
     panel.start()
     mine = panel.wait()
-    assert [e for e, _ in panel.job.feed.epochs()] == [1, 2, 3]
-    assert [list(v.values()) for _, v in panel.job.feed.epochs()] == [r for s in mine.stages for r in s.values]
+    assert [e for e, _ in panel.job.log.epochs()] == [1, 2, 3]
+    assert [list(v.values()) for _, v in panel.job.log.epochs()] == [r for s in mine.stages for r in s.values]
     panel.close()
 
 
 def test_while_it_trains_nothing_else_may(panel, learn):
     panel.plan = LONG
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 3)
+    wait_until(lambda: panel.job.log.done > 3)
     with pytest.raises(Busy, match="TrainPanel is using this Learner, probe, epoch"):
         learn.validate()
     with pytest.raises(StateError, match="being run"):
@@ -84,15 +84,15 @@ def test_while_it_trains_nothing_else_may(panel, learn):
 def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     panel.plan = LONG
     panel.start_button.click()
-    wait_until(lambda: panel.job.feed.done > 5)
+    wait_until(lambda: panel.job.log.done > 5)
     panel.stop_button.click()
-    seen = panel.job.feed.done
+    seen = panel.job.log.done
     assert not panel.wait().finished
-    assert panel.job.feed.done - seen <= 1 and "continues from there" in panel.say_box.value
+    assert panel.job.log.done - seen <= 1 and "continues from there" in panel.say_box.value
     assert panel.start_button.description == "Go on" and not panel.start_button.disabled and panel.stop_button.disabled
     first = panel.history.sessions[-1]["batches"]
     panel.start_button.click()
-    wait_until(lambda: panel.job.feed.done > seen + 5)
+    wait_until(lambda: panel.job.log.done > seen + 5)
     panel.stop_button.click()
     assert panel.wait().sessions[0]["batches"] == first and len(panel.history.sessions) == 2
 
@@ -110,22 +110,22 @@ def test_stop_during_a_sweep(panel, learn):
 def test_pause(panel, learn):
     panel.plan = LONG
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 3)
+    wait_until(lambda: panel.job.log.done > 3)
     panel.pause_button.click()
     assert panel.pause_button.description == "Continue"
     wait_until(lambda: panel.job.control.state == "paused")
-    done = panel.job.feed.done
+    done = panel.job.log.done
     time.sleep(0.1)
-    assert panel.job.feed.done == done
+    assert panel.job.log.done == done
     panel.pause_button.click()
     assert panel.pause_button.description == "Pause"
-    wait_until(lambda: panel.job.feed.done > done)
+    wait_until(lambda: panel.job.log.done > done)
 
 
 def test_stop_after_epoch(panel, learn):
     panel.plan = LONG
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 1)
+    wait_until(lambda: panel.job.log.done > 1)
     panel.last_button.click()
     history = panel.wait()
     assert not history.finished and history.sessions[-1]["batches"] % 6 == 0
@@ -135,10 +135,10 @@ def test_rate_and_unfreeze_next(panel, learn):
     panel.plan = Plan((Stage("probe", "head", 200, 1e-2, schedule="constant"),))
     freezer = FreezePanel(learn)
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 1)
+    wait_until(lambda: panel.job.log.done > 1)
     panel.rate.value = 3e-3
     panel.rate_button.click()
-    wait_until(lambda: panel.job.feed.lr[-1] == 3e-3)
+    wait_until(lambda: panel.job.log.lr[-1] == 3e-3)
     panel.free_button.click()
     wait_until(lambda: learn.model[1][0].weight.requires_grad)
     wait_until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)  # the other panel shows it
@@ -184,7 +184,7 @@ def test_start_twice_and_controls_without_a_run(panel, learn):
 def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, learn):
     panel.plan = LONG
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 8)
+    wait_until(lambda: panel.job.log.done > 8)
     second = TrainPanel(learn)
     assert (
         second.job is panel.job
@@ -213,13 +213,13 @@ def test_code_runs(panel, learn):
 def test_closing_while_it_trains_leaves_the_training_alone(learn):
     p = TrainPanel(learn, LONG)
     job, ref = p.start(), weakref.ref(p)
-    wait_until(lambda: job.feed.done > 2)
+    wait_until(lambda: job.log.done > 2)
     p.close()
     del p
     gc.collect()
     assert ref() is None
-    done = job.feed.done
-    wait_until(lambda: job.feed.done > done + 3)
+    done = job.log.done
+    wait_until(lambda: job.log.done > done + 3)
     job.stop()
     assert job.wait(30) and job.error is None
 
@@ -228,7 +228,7 @@ def test_two_panels_of_one_learner(panel, learn):
     panel.plan = LONG
     other = TrainPanel(learn, LONG)
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 2)
+    wait_until(lambda: panel.job.log.done > 2)
     assert other.job is panel.job
     with pytest.raises(Busy):
         other.start()
@@ -243,7 +243,7 @@ def test_two_panels_of_one_learner(panel, learn):
 def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel, learn):
     other = TrainPanel(learn, LONG)
     job = other.start()
-    wait_until(lambda: job.feed.done > 2)
+    wait_until(lambda: job.log.done > 2)
     panel.refresh()
     assert not panel.running  # it has another plan, and the run has a panel
     other.close()
@@ -255,13 +255,13 @@ def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel
 def test_what_cannot_be_gone_on_with_is_said(panel, learn):
     panel.plan = LONG
     panel.start()
-    wait_until(lambda: panel.job.feed.done > 10)
+    wait_until(lambda: panel.job.log.done > 10)
     panel.stop_button.click()
     panel.wait()
     with learn.no_bar(), learn.no_logging():
         learn.fit(1, 1e-2)
     panel.start_button.click()
-    wait_until(lambda: panel.job.feed.done > 2)
+    wait_until(lambda: panel.job.log.done > 2)
     panel.stop_button.click()
     assert "begun anew" in panel.wait().summary
     panel.plan = PLAN
@@ -271,4 +271,4 @@ def test_what_cannot_be_gone_on_with_is_said(panel, learn):
 def test_curves_are_drawn_where_the_batches_are(panel, learn):
     panel.start()
     panel.wait()
-    assert panel.job.feed.at == pytest.approx([(i + 1) / 6 for i in range(24)])
+    assert panel.job.log.at == pytest.approx([(i + 1) / 6 for i in range(24)])

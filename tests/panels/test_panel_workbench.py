@@ -8,7 +8,8 @@ from safetensors.numpy import load_file
 from fastai_tl.all import Plan, Stage, fingerprint, load_predictor, sample_dls, sample_path, set_lrs, unfreeze
 from fastai_tl.core.errors import InputError, StateError
 from fastai_tl.panels.panel import descendants
-from fastai_tl.panels.workbench import STEPS, Workbench
+from fastai_tl.panels.six_steps import STEPS
+from fastai_tl.panels.workbench import Workbench
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_nothing_is_done_before_it_is_asked_for(bench):
         assert "Make the Learner first" in bench.page.children[0].value
     bench.save.click()
     assert "Nothing has been done yet" in bench.say_box.value
-    assert all(len(why.split(". ")) >= 2 for _, why in STEPS)
+    assert all(len(why.split(". ")) >= 2 for why in (step.why for step in STEPS))
 
 
 def test_backbones_are_listed_with_their_facts(bench):
@@ -88,7 +89,7 @@ def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, mo
     nb = nbformat.read(path, 4)
     nbformat.validate(nb)
     heads = [c.source.splitlines()[0] for c in nb.cells if c.source.startswith("## ")]
-    assert heads == [f"## {i + 1} {n}" for i, (n, _) in enumerate(STEPS)]
+    assert heads == [f"## {i + 1} {n}" for i, n in enumerate(step.label for step in STEPS)]
     NotebookClient(nb, timeout=300, resources={"metadata": {"path": str(tmp_path / "again")}}).execute()
     mine, again = load_file("out/model.safetensors"), load_file("again/out/model.safetensors")
     assert mine.keys() == again.keys()

@@ -6,14 +6,19 @@
 from __future__ import annotations
 from functools import lru_cache
 import torch
+from typing import Any, TYPE_CHECKING
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import Learner
 from torch import nn
 from ...core.random_state import seed_all
 from ..grading import of_type
 from ...freezing.layer_groups import layer_groups
-from ...datasets.samples import ClassOf, picture_dls, sample_path
+from ...datasets.picture_folder import ClassOf, picture_dls
+from ...datasets.samples import sample_path
 from ...models.transfer_learner import transfer_learner
+
+if TYPE_CHECKING:
+    from fastai.data.core import DataLoaders
 
 # %% auto #0
 __all__ = ['tiny_dls', 'tiny_learner', 'tensors', 'moved', 'training_groups', 'a_learner']
@@ -28,12 +33,12 @@ def _split(classes, train, valid):
 
 def tiny_dls(
     classes: str = "017",  # digits, one class each
-    train: int = 6,  # training pictures of each
-    valid: int = 4,  # validation pictures of each
-    bs: int = 6,  # pictures in a batch
+    train: int = 6,  # training images of each
+    valid: int = 4,  # validation images of each
+    bs: int = 6,  # images in a batch
     size: int = 28,  # pixels
     seed: int = 0,  # of the order
-):
+) -> DataLoaders:
     "DataLoaders of real digits, grey"
     return picture_dls(
         *_split(classes, train, valid),
@@ -48,9 +53,9 @@ def tiny_dls(
 
 def tiny_learner(
     arch: str = "resnet_mini",
-    dls=None,  # `None`: `tiny_dls()`
+    dls: DataLoaders | None = None,  # `None`: `tiny_dls()`
     seed: int = 0,  # of the new head
-    **kw,  # for `transfer_learner`
+    **kw: Any,  # for `transfer_learner`
 ) -> Learner:
     "A pretrained mini net with a new head, without a progress bar"
     seed_all(seed)
@@ -75,7 +80,7 @@ def moved(
 
 
 def training_groups(
-    learn,  # a `Learner`
+    learn: Learner,  # a `Learner`
 ) -> list[str]:
     "Groups in which anything but a norm's weights trains, stem first"
     from fastai_tl.freezing.batchnorm import norm_parameters
@@ -85,7 +90,7 @@ def training_groups(
 
 
 def a_learner(
-    x,  # an answer
+    x: object,  # an answer
     name: str,
 ) -> Learner:
     "`x`, or the end of the check"

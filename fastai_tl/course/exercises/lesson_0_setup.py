@@ -4,6 +4,7 @@
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #94c07a71
 from __future__ import annotations
+from typing import TYPE_CHECKING
 from fastai.data.core import DataLoaders
 from ...freezing.batchnorm import batch_norms, hook_of
 from ..grading import exercise, fail, near, number, of_type
@@ -11,8 +12,11 @@ from ...freezing.layer_groups import layer_groups
 from ..questions import Choice, choices, slider
 from .fixtures import a_learner, tiny_dls, training_groups
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['sick_dls']
+__all__ = ['judge_setup_share', 'judge_setup_classes', 'sick_dls', 'judge_setup_doctor', 'judge_setup_panel']
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #e97ce621
 @exercise(
@@ -37,7 +41,7 @@ __all__ = ['sick_dls']
         "all, and how many of them validate?"
     ),
 )
-def _(ans):
+def judge_setup_share(ans: Answers) -> None:
     sets = [tiny_dls("01", 9, 2), tiny_dls("0127", 4, 5, bs=3)]
     gots = [number(ans.share_of_valid(d), "What share_of_valid gives") for d in sets]
     for d, got in zip(sets, gots):
@@ -68,7 +72,7 @@ def _(ans):
     ),
     other="Your function gives {got} where one class has {n} training pictures. Which ones does it count?",
 )
-def _(ans):
+def judge_setup_classes(ans: Answers) -> None:
     sets = [tiny_dls("17", 6, 2), tiny_dls("028", 4, 5, bs=3)]
     gots = [
         dict(of_type(ans.per_class(d), dict, "What per_class gives", "a dict from class names to numbers"))
@@ -91,7 +95,7 @@ def _(ans):
         fail("other", got=got, n=n)
 
 # %% ../../../nbs/api/course/04_lesson_0_setup.ipynb #9d53f566
-def sick_dls(classes="0123", n=3, bs=64):
+def sick_dls(classes: str = "0123", n: int = 3, bs: int = 64) -> DataLoaders:
     "DataLoaders whose batch is larger than their training set"
     d = tiny_dls(classes, n, 4)
     return DataLoaders(d.train.new(bs=bs), d.valid)
@@ -115,7 +119,7 @@ def sick_dls(classes="0123", n=3, bs=64):
         "Work the size out from len(dls.train_ds)."
     ),
 )
-def _(ans):
+def judge_setup_doctor(ans: Answers) -> None:
     for k, (classes, n) in enumerate((("0123", 3), ("01", 2))):
         sick = sick_dls(classes, n)
         train, valid = list(sick.train_ds.items), list(sick.valid_ds.items)
@@ -142,7 +146,7 @@ def _(ans):
         "panel has a choice for it: frozen."
     ),
 )
-def _(ans):
+def judge_setup_panel(ans: Answers) -> None:
     learn = a_learner(ans.net, "net")
     groups, live = list(layer_groups(learn)), training_groups(learn)
     if len(groups) < 3:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import numpy as np
 import torch
+from typing import TYPE_CHECKING
 from fastai.data.transforms import Normalize
 from ...freezing.batchnorm import batch_norms, hook_of
 from ..grading import exercise, fail, near, number, several
@@ -15,8 +16,11 @@ from ..questions import Choice, choices
 from ...models.transfer_learner import load_backbone
 from .fixtures import a_learner, tiny_dls, training_groups
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['evaluation']
+__all__ = ['judge_why_baseline', 'evaluation', 'judge_why_gain', 'judge_why_pretrained', 'judge_why_panel']
 
 # %% ../../../nbs/api/course/05_lesson_1_why.ipynb #4291656d
 @exercise(
@@ -43,7 +47,7 @@ __all__ = ['evaluation']
         "would always be guessed, and how often is it right?"
     ),
 )
-def _(ans):
+def judge_why_baseline(ans: Answers) -> None:
     cases = [(list("aabbbc"), list("acbaabaa")), (list("xyxxz"), list("yyxzxy")), (list("pppqq"), list("qqqq"))]
     wants, gots = [2 / 8, 2 / 6, 0.0], []
     for t, v in cases:
@@ -64,7 +68,7 @@ def _(ans):
         fail("fixed" if len(set(gots)) == 1 else "other", **say)
 
 
-def evaluation(right, n=40):
+def evaluation(right: int, n: int = 40) -> Evaluation:
     "An `Evaluation` with so many right answers"
     probs = np.tile([0.9, 0.1], (n, 1))
     targets = np.array([0] * right + [1] * (n - right))
@@ -91,7 +95,7 @@ def evaluation(right, n=40):
         "Your function gives {got:.3g} for {a:.0%} before and {b:.0%} after. An Evaluation has .accuracy, from 0 to 1."
     ),
 )
-def _(ans):
+def judge_why_gain(ans: Answers) -> None:
     pairs = [(evaluation(8), evaluation(22)), (evaluation(30), evaluation(24))]
     gots = [number(ans.gain(a, b), "What gain gives") for a, b in pairs]
     for (a, b), got in zip(pairs, gots):
@@ -131,7 +135,7 @@ def _(ans):
     other="This is another network than tf_efficientnet_lite0.",
     data="Your Learner has other pictures than those that your function was given.",
 )
-def _(ans):
+def judge_why_pretrained(ans: Answers) -> None:
     for dls in (tiny_dls("01", 4, 2, size=32), tiny_dls("0127", 3, 2, size=32)):
         learn = a_learner(ans.make(dls), "What make gives")
         if list(learn.dls.train_ds.items) != list(dls.train_ds.items):
@@ -170,7 +174,7 @@ def _(ans):
     never="That mistake does not happen on this validation set.",
     less="That mistake happens {n} times; there is one that happens more often.",
 )
-def _(ans):
+def judge_why_panel(ans: Answers) -> None:
     learn = a_learner(ans.learn, "learn")
     pair = several(ans.confused, "confused", 2)
     with quiet(learn):

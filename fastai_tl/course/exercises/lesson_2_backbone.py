@@ -7,15 +7,19 @@ from __future__ import annotations
 import random
 from pathlib import Path
 import torch
+from typing import TYPE_CHECKING
 from safetensors.torch import load_file
-from ..grading import exercise, fail, number, of_type, several, show
+from ..grading import exercise, fail, number, of_type, several, brief_repr
 from ...freezing.layer_groups import layer_groups
 from ...models.mini_nets import mini_file
 from ..questions import Choice, choices, slider
 from .fixtures import a_learner, tiny_dls, tiny_learner, training_groups
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['tables', 'front']
+__all__ = ['judge_backbone_count', 'tables', 'front', 'judge_backbone_pareto', 'judge_backbone_fair', 'judge_backbone_panel']
 
 # %% ../../../nbs/api/course/06_lesson_2_backbone.ipynb #bcfffa15
 @exercise(
@@ -38,7 +42,7 @@ __all__ = ['tables', 'front']
         "learn.model[1] the head."
     ),
 )
-def _(ans):
+def judge_backbone_count(ans: Answers) -> None:
     seen = []
     for arch, classes in (("resnet_mini", "017"), ("vgg_mini", "0123")):
         learn = tiny_learner(arch, tiny_dls(classes, 3, 2))
@@ -65,7 +69,7 @@ def _(ans):
         fail("other", got=got[part == "head"], part=part, arch=arch)
 
 
-def tables(seed=0):
+def tables(seed: int = 0) -> list[list[tuple[str, float, float]]]:
     "Tables of (name, cost, accuracy) in which some are beaten and some are equal"
     rng = random.Random(seed)
     fixed = [("a", 1, 0.60), ("b", 2, 0.55), ("c", 3, 0.80), ("d", 3, 0.80), ("e", 5, 0.70), ("f", 8, 0.95)]
@@ -73,7 +77,7 @@ def tables(seed=0):
     return [fixed, drawn, [("x", 4, 0.5)]]
 
 
-def front(rows):
+def front(rows: list[tuple[str, float, float]]) -> set[str]:
     "Names that none beats: no other is as cheap and as accurate, and better in one of the two"
     return {n for n, c, a in rows if not any(d <= c and b >= a and (d < c or b > a) for _, d, b in rows)}
 
@@ -92,7 +96,7 @@ def front(rows):
     names="Your function should give the names of backbones in the table, and gives {got}.",
     other="Your function drops {got}, which no other beats in cost and accuracy at once.",
 )
-def _(ans):
+def judge_backbone_pareto(ans: Answers) -> None:
     for rows in tables():
         _judge_front(rows, several(ans.worth_a_look(list(rows)), "What worth_a_look gives"))
 
@@ -101,7 +105,7 @@ def _judge_front(rows, got):
     cost, acc, want = {n: c for n, c, _ in rows}, {n: a for n, _, a in rows}, front(rows)
     got = [g[0] if isinstance(g, (tuple, list)) and g else g for g in got]
     if any(not isinstance(g, str) or g not in cost for g in got):
-        fail("names", got=show(got[:3]))
+        fail("names", got=brief_repr(got[:3]))
     got, beats = (
         set(got),
         lambda n, g: cost[n] <= cost[g] and acc[n] >= acc[g] and (cost[n] < cost[g] or acc[n] > acc[g]),
@@ -139,7 +143,7 @@ def _judge_front(rows, got):
     missing="There is no Learner for {got} in what your function gives. One for each name is asked for.",
     other="The Learner for {got} has another body than {got}.",
 )
-def _(ans):
+def judge_backbone_fair(ans: Answers) -> None:
     archs = ["vgg_mini", "resnet_mini"]
     got = of_type(ans.learners(list(archs)), dict, "What learners gives", "a dict from names to Learners")
     for a in archs:
@@ -179,7 +183,7 @@ def _(ans):
     names="{got} is no group of net. The groups are {names}.",
     other="{got} has {n:,} parameters; another group of the body has more.",
 )
-def _(ans):
+def judge_backbone_panel(ans: Answers) -> None:
     groups = {g: sum(p.numel() for p in ps) for g, ps in layer_groups(a_learner(ans.net, "net")).items()}
     got = of_type(ans.heaviest, str, "heaviest", "the name of a group, in quotation marks")
     if got not in groups:

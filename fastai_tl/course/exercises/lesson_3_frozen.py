@@ -5,6 +5,7 @@
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #c8be46b2
 from __future__ import annotations
 import torch
+from typing import TYPE_CHECKING
 from torch import nn
 from ...freezing.batchnorm import batch_norms, hook_of
 from ..grading import exercise, fail, of_type
@@ -14,8 +15,11 @@ from ...freezing.guard import FreezeGuard
 from ..questions import Choice, choices
 from .fixtures import a_learner, moved, tensors, tiny_dls, tiny_learner, training_groups
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = []
+__all__ = ['judge_frozen_head', 'judge_frozen_step', 'judge_frozen_trap', 'judge_frozen_panel']
 
 # %% ../../../nbs/api/course/07_lesson_3_frozen.ipynb #a7172be6
 @exercise(
@@ -38,7 +42,7 @@ __all__ = []
     ),
     deep="A single linear layer is asked for; your head has {got} layers with weights.",
 )
-def _(ans):
+def judge_frozen_head(ans: Answers) -> None:
     for c, n in ((16, 3), (40, 10)):
         torch.manual_seed(0)
         head = of_type(
@@ -93,7 +97,7 @@ def _parts(seed=0):
     still="The weights of the head have not moved. A step needs a loss, loss.backward() and opt.step().",
     piled="The gradients of the head pile up from step to step. Clear them before loss.backward().",
 )
-def _(ans):
+def judge_frozen_step(ans: Answers) -> None:
     def tried(stale):
         body, head, *data = _parts()
         opt = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1, momentum=0.9)
@@ -142,7 +146,7 @@ def _(ans):
     weights="{got} moved, a weight. It must not require a gradient, nor have one from before.",
     head="The head did not move. It should train; only the body should be held.",
 )
-def _(ans):
+def judge_frozen_trap(ans: Answers) -> None:
     for arch, classes in (("resnet_mini", "017"), ("mobilenet_mini", "25")):
         learn = tiny_learner(arch, tiny_dls(classes), bn="train")
         learn.remove_cb(FreezeGuard)
@@ -176,7 +180,7 @@ def _(ans):
         "batch norm: frozen."
     ),
 )
-def _(ans):
+def judge_frozen_panel(ans: Answers) -> None:
     learn = a_learner(ans.net, "net")
     groups, live = list(layer_groups(learn)), training_groups(learn)
     if len(groups) < 4:

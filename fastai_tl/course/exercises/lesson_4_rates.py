@@ -7,14 +7,18 @@ from __future__ import annotations
 import math
 import numpy as np
 import torch
+from typing import TYPE_CHECKING
 from ..grading import exercise, fail, near, number, several
 from ...training.lr_finder import find_lr
 from ..questions import Choice, choices, slider
 from ...freezing.learning_rates import next_lrs
 from .fixtures import a_learner, moved, tensors, tiny_learner
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['SLACK', 'stop_index']
+__all__ = ['SLACK', 'judge_rates_sweep', 'stop_index', 'judge_rates_stop', 'judge_rates_restore', 'judge_rates_pick']
 
 # %% ../../../nbs/api/course/08_lesson_4_rates.ipynb #8b7be356
 @exercise(
@@ -30,7 +34,7 @@ __all__ = ['SLACK', 'stop_index']
     fixed="Your function gives the same rates for two ranges that differ.",
     other="Your rates do not rise by the same factor: from {a:.3g} to {b:.3g} they are {got}.",
 )
-def _(ans):
+def judge_rates_sweep(ans: Answers) -> None:
     seen = []
     for lo, hi, n in ((1e-6, 1.0, 13), (1e-4, 10.0, 5)):
         got = [number(x, "A rate") for x in several(ans.sweep(lo, hi, n), "What sweep gives")]
@@ -51,7 +55,7 @@ def _(ans):
         fail("other", **say)
 
 
-def stop_index(losses, factor=4):
+def stop_index(losses: list[float], factor: float = 4) -> int:
     "What `rates-stop` asks for"
     best = math.inf
     for i, v in enumerate(losses):
@@ -83,7 +87,7 @@ def stop_index(losses, factor=4):
     fixed="Your function gives the same for lists that differ.",
     other="For the losses {losses} your function gives {got}.",
 )
-def _(ans):
+def judge_rates_stop(ans: Answers) -> None:
     nan = math.nan
     cases = [
         [2.0, 1.0, 0.5, 0.6, 1.9, 2.5, 2.6, 9.0],
@@ -145,7 +149,7 @@ def _sweep(end):
     ),
     result="Your function should give back what sweep(learn) gives.",
 )
-def _(ans):
+def judge_rates_restore(ans: Answers) -> None:
     for end, what in ((None, "alias"), (RuntimeError("out of memory"), "error"), (KeyboardInterrupt(), "interrupt")):
         learn = tiny_learner()
         before, got, raised = tensors(learn.model), None, False
@@ -184,7 +188,7 @@ SLACK = 4.0
     ),
     low="{got:.1e} is too low: there the loss has hardly begun to fall, so that training would creep.",
 )
-def _(ans):
+def judge_rates_pick(ans: Answers) -> None:
     learn = a_learner(ans.learn, "learn")
     got = number(list(next_lrs(learn).values())[-1], "The rate of the head")
     if not hasattr(learn.lr, "__iter__") and near(got, 0.001, 1e-9):

@@ -5,17 +5,22 @@
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #c0a7840f
 from __future__ import annotations
 import numpy as np
+from typing import TYPE_CHECKING
 from fastai.callback.core import Callback
 from ..grading import exercise, fail, number, of_type, several
 from ...training.lr_finder import top_rate
-from ...freezing.layer_groups import layer_groups
+from ...freezing.layer_groups import group_index, layer_groups
 from ...training.plan import Plan
 from ..questions import Choice, choices, slider
 from ...training.stage import same_divisor
 from .fixtures import tiny_dls, tiny_learner
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['first_groups', 'Watch']
+__all__ = ['judge_finetune_rates', 'first_groups', 'judge_finetune_plan', 'judge_finetune_lpft', 'RateLog',
+           'judge_finetune_order']
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #bf659db0
 @exercise(
@@ -35,7 +40,7 @@ __all__ = ['first_groups', 'Watch']
         "{lr:g}, and each before it smaller by the factor."
     ),
 )
-def _(ans):
+def judge_finetune_rates(ans: Answers) -> None:
     seen = []
     for lr, n, factor in ((0.01, 5, 2.0), (0.003, 4, 2.6)):
         got = [number(x, "A rate") for x in several(ans.rates(lr, n, factor), "What rates gives")]
@@ -61,18 +66,14 @@ def _(ans):
         fail("other", **say)
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #662f0ce8
-def first_groups(plan, groups):
+def first_groups(plan: Plan, groups: list[str]) -> list[int | None]:
     "Index of the first group that each stage trains; `None` for a list of layers"
     out = []
     for s in plan.expand(groups).stages:
         if isinstance(s.train, tuple):
             out.append(None)
-        elif s.train == "all":
-            out.append(0)
-        elif isinstance(s.train, int):
-            out.append(s.train % len(groups))
         else:
-            out.append(len(groups) - 1 if s.train == "head" else groups.index(s.train))
+            out.append(0 if s.train == "all" else group_index(groups, s.train))
     return out
 
 
@@ -90,7 +91,7 @@ def first_groups(plan, groups):
     factor="The rates fall by a factor of {got:g} from group to group; 2.6 is asked for.",
     lists="A stage trains a list of layers. Use groups, from the head back.",
 )
-def _(ans):
+def judge_finetune_plan(ans: Answers) -> None:
     plan = getattr(ans.panel, "plan", None)
     if not isinstance(plan, Plan):
         fail("kind", what="panel should be the PlanPanel of this exercise. Run the cell that makes it.")
@@ -131,7 +132,7 @@ def _(ans):
     ),
     fixed="Your plan has the same rates for two values of lr.",
 )
-def _(ans):
+def judge_finetune_lpft(ans: Answers) -> None:
     groups, seen = ["stem", "middle", "head"], []
     for lr in (0.004, 0.01):
         plan = of_type(ans.my_plan(lr), Plan, "What my_plan gives", "a Plan")
@@ -164,15 +165,15 @@ def _(ans):
             fail("stats")
 
 # %% ../../../nbs/api/course/09_lesson_5_finetune.ipynb #f6e54a8e
-class Watch(Callback):
+class RateLog(Callback):
     "Notes for each batch: whether the first group trains, and the rates of all groups"
 
     order = 70
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = []
 
-    def after_step(self):
+    def after_step(self) -> None:
         ps = list(layer_groups(self.learn).values())
         self.seen.append(
             (
@@ -201,14 +202,14 @@ class Watch(Callback):
     high="When everything trains, the head's rate goes up to {b:.2g}, above lr={lr:g}.",
     head="In the second part the head is frozen. Everything should train there.",
 )
-def _(ans):
+def judge_finetune_order(ans: Answers) -> None:
     lr = 0.004
     for arch in ("resnet_mini", "vgg_mini"):
         learn = tiny_learner(arch, tiny_dls("017", 8, 3))
-        watch = Watch()
-        learn.add_cb(watch)
+        log = RateLog()
+        learn.add_cb(log)
         ans.fine_tune(learn, lr)
-        seen, n = watch.seen, len(learn.dls.train)
+        seen, n = log.seen, len(learn.dls.train)
         if not seen:
             fail("nothing_trained")
         alone = next((i for i, (first, _, _) in enumerate(seen) if first), len(seen))

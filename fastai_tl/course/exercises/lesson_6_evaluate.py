@@ -7,6 +7,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 from fastai.learner import Learner
 from ..grading import exercise, fail, near, number, several
 from ...evaluation.classification import evaluate
@@ -17,8 +18,11 @@ from ...datasets.samples import name_root, sample_path
 from ...deploy.predictor import AnyPredictor
 from .fixtures import a_learner, tiny_dls, tiny_learner
 
+if TYPE_CHECKING:
+    from fastai_tl.course.grading import Answers
+
 # %% auto #0
-__all__ = ['root_of']
+__all__ = ['judge_evaluate_interval', 'root_of', 'judge_evaluate_leak', 'judge_evaluate_panel', 'judge_evaluate_deploy']
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #b792a3ac
 @exercise(
@@ -41,7 +45,7 @@ __all__ = ['root_of']
         "covers 95 %."
     ),
 )
-def _(ans):
+def judge_evaluate_interval(ans: Answers) -> None:
     seen = []
     for right, n in ((70, 100), (400, 1000), (3, 40), (20, 20), (0, 12)):
         lo, hi = (number(x, "A bound") for x in several(ans.interval(right, n), "What interval gives", 2))
@@ -65,7 +69,7 @@ def _(ans):
         fail("other", **say)
 
 # %% ../../../nbs/api/course/10_lesson_6_evaluate.ipynb #787cd33b
-def root_of(p):
+def root_of(p: Path | str) -> str:
     return p.parent.name, name_root(Path(p).stem)
 
 
@@ -82,7 +86,7 @@ def root_of(p):
     size="{share:.0%} of the pictures validate. Take about a fifth.",
     paths="The parts should be lists of the paths that your function was given.",
 )
-def _(ans):
+def judge_evaluate_leak(ans: Answers) -> None:
     root = sample_path("clipart")
     for names in (("bug", "fruit"), ("bird", "mammal", "vehicle")):
         paths = sorted(p for c in names for p in (root / c).glob("*.jpg"))
@@ -119,7 +123,7 @@ def _(ans):
     less="{got} is a mistake, but there is a worse one: a picture whose true class got an even smaller probability.",
     names="There is no picture {got} among those of learn. Copy the name of the file, as in \"eagle_01.jpg\".",
 )
-def _(ans):
+def judge_evaluate_panel(ans: Answers) -> None:
     learn = a_learner(ans.learn, "learn")
     got = (
         Path(ans.worst).name
@@ -162,7 +166,7 @@ def _(ans):
         "function was given?"
     ),
 )
-def _(ans):
+def judge_evaluate_deploy(ans: Answers) -> None:
     for arch, classes, seed in (("resnet_mini", "017", 0), ("mobilenet_mini", "25", 1)):
         learn = tiny_learner(arch, tiny_dls(classes, 6, 6), seed)
         with tempfile.TemporaryDirectory() as d:
