@@ -5,10 +5,15 @@
 # %% ../../nbs/api/core/04_snapshot.ipynb #727608f2
 from __future__ import annotations
 import copy, signal, threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from .random_state import RandomState
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['Snapshot', 'deferred_interrupt', 'preserved', 'preserved_model']
@@ -39,8 +44,8 @@ class Snapshot:
 
     def __init__(
         self,
-        learn,  # a fastai `Learner`
-    ):
+        learn: Learner,
+    ) -> None:
         self.learn, model = learn, learn.model
         self.params = [
             (p, p.detach().clone(), p.requires_grad, None if p.grad is None else (p.grad, p.grad.detach().clone()))
@@ -99,7 +104,7 @@ class Snapshot:
             if isinstance(t, torch.Tensor)
         )
 
-    def restore(self):
+    def restore(self) -> None:
         "Put everything back as it was; an interrupt that comes meanwhile waits until this is done"
         with deferred_interrupt(), torch.no_grad():
             for p, c, rg, g in self.params:
@@ -122,7 +127,7 @@ class Snapshot:
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #fda7d93c
 @contextmanager
-def deferred_interrupt():
+def deferred_interrupt() -> Iterator[None]:
     "Ctrl-C inside waits for the end of the block (main thread; elsewhere it cannot arrive)"
     old = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(old):
@@ -139,8 +144,10 @@ def deferred_interrupt():
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #023bef3d
 @contextmanager
-def preserved(learn):
-    "Whatever happens to `learn` inside is undone on the way out: normal end, error or interrupt"
+def preserved(
+    learn: Learner,
+) -> Iterator[Snapshot]:
+    "Put the Learner back as it was when the block ends, normally, by an error or by an interrupt"
     snap = Snapshot(learn)
     try:
         yield snap
@@ -149,8 +156,10 @@ def preserved(learn):
 
 # %% ../../nbs/api/core/04_snapshot.ipynb #ad71207f
 @contextmanager
-def preserved_model(model: nn.Module):
-    "Modes, buffers and random states of a module are put back"
+def preserved_model(
+    model: nn.Module,
+) -> Iterator[None]:
+    "Put modes and buffers of a module, and random states, back when the block ends"
     modes, bufs, rnd = (
         [(m, m.training) for m in model.modules()],
         [(b, b.clone()) for b in model.buffers()],
