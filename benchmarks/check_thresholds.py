@@ -16,7 +16,8 @@ from fastai_tl.all import Plan, evaluate, find_lr, reseed, run_plan, sample_dls,
 from fastai_tl.course.grading import judge
 from fastai_tl.evaluation.calibration import wilson
 from fastai_tl.course.lessons import load_exercises
-from fastai_tl.datasets.samples import ClassOf, picture_dls, split_sample
+from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+from fastai_tl.datasets.samples import split_sample
 
 SEEDS, QUIET = 24, lambda *a: None
 OUT = Path(__file__).parent / "results" / "check_thresholds.json"

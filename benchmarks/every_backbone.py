@@ -46,7 +46,7 @@ def one_step(learn):
     import torch
     from fastai.callback.core import Callback
 
-    from fastai_tl.freezing.freeze import fingerprint
+    from fastai_tl.freezing.fingerprint import fingerprint
     from fastai_tl.core.progress import quiet
 
     class Scaled(Callback):
@@ -98,7 +98,8 @@ def intended(learn, where):
 def check(name):
     "Build, freeze, train and compare; raises AssertionError with the tensors that are not as they should be"
     from fastai_tl.models.registry import facts, find_arch
-    from fastai_tl.freezing.freeze import freeze_to, layer_table
+    from fastai_tl.freezing.freeze import freeze_to
+    from fastai_tl.freezing.layer_table import layer_table
     from fastai_tl.freezing.layer_groups import layer_groups
     from fastai_tl.models.transfer_learner import transfer_learner
 

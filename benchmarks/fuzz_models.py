@@ -42,7 +42,8 @@ def model_folder(folder):
     import torch
 
     from fastai_tl.deploy.export import export
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
     from fastai_tl.models.transfer_learner import transfer_learner
 
     torch.manual_seed(0)

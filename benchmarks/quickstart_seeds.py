@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fastai_tl.interface.quickstart import ARMS, Screen, run_quickstart
+from fastai_tl.interface.quickstart_run import ARMS
+from fastai_tl.interface.quickstart import Screen, run_quickstart
 
 OUT = Path(__file__).parent / "out"
 

@@ -57,7 +57,8 @@ def learner(name, size):
     from torch import nn
 
     from fastai_tl.freezing.freeze import freeze_to, unfreeze
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
     from fastai_tl.models.transfer_learner import transfer_learner
 
     torch.manual_seed(0)

@@ -11,20 +11,11 @@ from fastai_tl.core.settings import Settings, load_settings
 from fastai_tl.core.random_state import reseed
 from fastai_tl.core.snapshot import Snapshot, preserved
 from fastai_tl.freezing.batchnorm import set_bn
-from fastai_tl.freezing.freeze import (
-    FrozenMoved,
-    check_frozen,
-    fingerprint,
-    freeze_to,
-    hold_stats,
-    layer_table,
-    set_frozen,
-    train_only,
-    unfreeze,
-)
+from fastai_tl.freezing.fingerprint import FrozenMoved, check_frozen, fingerprint
+from fastai_tl.freezing.freeze import freeze_to, hold_stats, set_frozen, train_only, unfreeze
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.freezing.layer_groups import GroupSpec, layer_groups, name_groups
-from fastai_tl.freezing.layer_table import LayerTable
+from fastai_tl.freezing.layer_table import LayerTable, layer_table
 from fastai_tl.freezing.learning_rates import decayed_lrs, layer_decay, lrs_of, set_lrs, split_layers, spread_lrs
 from fastai_tl.diagnosis.findings import Diagnosis, DoctorError
 from fastai_tl.diagnosis.doctor import diagnose
@@ -33,7 +24,8 @@ from fastai_tl.cache.feature_cache import FrozenCache
 from fastai_tl.cache.split_point import NoCache
 from fastai_tl.models.transfer_learner import Backbone, backbones, load_backbone, transfer_learner
 from fastai_tl.datasets.corruptions import corrupt
-from fastai_tl.datasets.samples import folder_dls, read_folder, sample_dls, sample_path
+from fastai_tl.datasets.picture_folder import folder_dls, read_folder
+from fastai_tl.datasets.samples import sample_dls, sample_path
 from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
 from fastai_tl.training.history import RunHistory

@@ -80,7 +80,8 @@ def wheel(made_once):
 @pytest.fixture
 def small_dls():
     "32 pictures to train on and 16 to validate, 48 px, 8 classes"
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
 
     train, valid = split_sample(sample_path("clipart"), 4)
     return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")

@@ -15,7 +15,9 @@ from torch.utils.data import TensorDataset
 from torchvision import models as tvm
 
 from fastai_tl.core.errors import InputError, KitError
-from fastai_tl.freezing.freeze import check_frozen, fingerprint, freeze_to, layer_table, set_frozen
+from fastai_tl.freezing.fingerprint import check_frozen, fingerprint
+from fastai_tl.freezing.freeze import freeze_to, set_frozen
+from fastai_tl.freezing.layer_table import layer_table
 from fastai_tl.freezing.layer_groups import GroupError, GroupSpec, name_groups
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.core.progress import quiet

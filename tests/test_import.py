@@ -8,7 +8,8 @@ import pytest
 
 PURE = """core.errors core.settings core.snapshot core.learner_lock core.images core.tensor_compare
 freezing.layer_groups freezing.batchnorm
-freezing.layer_table freezing.freeze freezing.learning_rates freezing.freeze_state models.body models.mini_nets
+freezing.layer_table freezing.freeze freezing.fingerprint freezing.learning_rates freezing.freeze_state
+models.body models.mini_nets
 datasets.corruptions
 training.lr_curve training.stage training.plan training.checkpoint training.run_control experiments.result
 deploy.manifest deploy.predictor

@@ -25,7 +25,7 @@ from ..core.learner_lock import check_free
 from ..core.module_patch import forward_replaced
 from ..core.progress import Reporter
 from ..core.validation import is_whole
-from ..freezing.freeze import fingerprint
+from ..freezing.fingerprint import fingerprint
 
 # %% auto #0
 __all__ = ['FeatureLoader', 'FeatureCache', 'ForwardPatch', 'cache_of', 'cached', 'frozen_cache']

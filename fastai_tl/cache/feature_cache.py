@@ -25,7 +25,7 @@ from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
 from ..core.random_state import RandomState, seed_all
 from ..core.snapshot import preserved_model
-from ..freezing.freeze import fingerprint
+from ..freezing.fingerprint import fingerprint
 
 # %% auto #0
 __all__ = ['CachePolicy', 'LiveBatch', 'FrozenCache']

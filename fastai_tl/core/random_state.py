@@ -6,9 +6,14 @@
 from __future__ import annotations
 import random
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from .distributed import unwrap_loader
+
+if TYPE_CHECKING:
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['RandomState', 'seed_all', 'reseed']
@@ -76,7 +81,7 @@ def seed_all(
 
 
 def reseed(
-    learn_or_dls,  # a fastai `Learner` or `DataLoaders`, whose loaders shuffle from this seed on
+    learn_or_dls: Learner | DataLoaders,  # its loaders shuffle from this seed on
     seed: int,  # 0 or more
 ) -> None:
     """Seed Python, NumPy, torch and the `DataLoader`s, and let cuDNN choose only algorithms that give the same

@@ -12,7 +12,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 from ..core.errors import InputError, StateError
-from ..freezing.freeze import fingerprint
+from ..freezing.fingerprint import fingerprint
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet, without_cbs
 from ..core.random_state import RandomState, seed_all

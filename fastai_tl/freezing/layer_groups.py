@@ -7,11 +7,16 @@ from __future__ import annotations
 import fnmatch, os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from ..core.errors import InputError, did_you_mean
 from ..core.learner_lock import check_free
 from ..core.random_state import RandomState
+
+if TYPE_CHECKING:
+    from fastai.data.core import DataLoaders
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['GroupError', 'GroupSpec', 'is_learner', 'model_of', 'group_spec', 'Pinned', 'pinned', 'layer_groups', 'group_index',
@@ -72,12 +77,12 @@ class GroupSpec:
         return cls(tuple((n, (n,)) for n in own + kids))
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #8bc94827
-def is_learner(x) -> bool:
+def is_learner(x: Any) -> bool:
     "Whether `x` is a fastai `Learner`, told without importing fastai"
     return hasattr(x, "model") and hasattr(x, "dls") and hasattr(x, "create_opt")
 
 
-def model_of(learn_or_model) -> nn.Module:
+def model_of(learn_or_model: Learner | nn.Module) -> nn.Module:
     "The module inside a `Learner`, or the module itself; raises `InputError` on anything else"
     model = learn_or_model.model if is_learner(learn_or_model) else learn_or_model
     if not isinstance(model, nn.Module):
@@ -86,7 +91,7 @@ def model_of(learn_or_model) -> nn.Module:
 
 
 def group_spec(
-    learn_or_model,  # a fastai `Learner` or a module
+    learn_or_model: Learner | nn.Module,
 ) -> GroupSpec | None:  # `None`: a Learner whose splitter is a plain function, so that its groups have no names
     "The `GroupSpec` that applies"
     if is_learner(learn_or_model):
@@ -109,14 +114,14 @@ class Pinned:
         return [[p for p in ps if id(p) not in out] for ps in self.inner(model)]
 
 
-def pinned(learn_or_model) -> frozenset[str]:
+def pinned(learn_or_model: Learner | nn.Module) -> frozenset[str]:
     "Names of the parameters that `set_frozen(…, pin=True)` holds"
     s = getattr(learn_or_model, "splitter", None)
     return s.names if isinstance(s, Pinned) else frozenset()
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #df564196
 def layer_groups(
-    learn_or_model,  # a fastai `Learner` or a module
+    learn_or_model: Learner | nn.Module,
 ) -> dict[str, list[nn.Parameter]]:  # parameters of each group by its name, in forward order; the last is the head
     "The named groups of layers, the same ones that the optimizer has"
     if spec := group_spec(learn_or_model):
@@ -172,7 +177,7 @@ def group_index(
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #e5532494
 def trace(
     model: nn.Module,
-    *inputs,  # of the forward pass
+    *inputs: Any,  # of the forward pass
 ) -> dict[str, tuple[int, tuple | None]]:  # for each module that was called: its turn, and its output's shape; in order
     "One forward pass in evaluation mode, without gradients; modes and random states are put back"
     seen, modes, rnd = {}, [(m, m.training) for m in model.modules()], RandomState()
@@ -229,13 +234,13 @@ def check_order(
     model: nn.Module,
     spec: GroupSpec,
     seen: dict,  # from `trace`
-):
+) -> None:
     "Raise `GroupError` if the groups are not in the order in which data passes through them"
     turns, first = _turns(model, seen), {}
     for n, t in turns.items():
-        if t:
-            first.setdefault(spec.group_of(n), t)
-            first[spec.group_of(n)] = min(first[spec.group_of(n)], t)
+        if t:  # turn 0 is the model itself
+            group = spec.group_of(n)
+            first[group] = min(first.get(group, t), t)
     now = [g for g in spec.names if g in first]
     want = sorted(now, key=first.get)
     if now != want:
@@ -318,7 +323,7 @@ def as_spec(
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #496926be
 def sample_input(
-    learn_or_dls,  # a fastai `Learner` or `DataLoaders`
+    learn_or_dls: Learner | DataLoaders,
 ) -> tuple:  # inputs of the model, a batch of one where the data allows it
     "What the model is given, from the validation data (else the training data); random states are put back"
     learn, dls = (learn_or_dls, learn_or_dls.dls) if is_learner(learn_or_dls) else (None, learn_or_dls)
@@ -337,7 +342,7 @@ def sample_input(
 
 
 def name_groups(
-    learn,  # a fastai `Learner`
+    learn: Learner,
     groups: GroupSpec | dict | None = None,  # as in `as_spec`, the head last; `None`: found
 ) -> GroupSpec:
     "Give a Learner named groups in forward order, and an optimizer that has them; what is frozen stays frozen"

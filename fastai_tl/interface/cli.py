@@ -381,7 +381,8 @@ def doctor_command(
     from fastai_tl.diagnosis.findings import DoctorError
     from fastai_tl.diagnosis.doctor import diagnose
     from fastai_tl.core.errors import KitWarning
-    from fastai_tl.datasets.samples import folder_dls, sample_dls
+    from fastai_tl.datasets.picture_folder import folder_dls
+    from fastai_tl.datasets.samples import sample_dls
     from fastai_tl.core.settings import load_settings
     from fastai_tl.models.transfer_learner import transfer_learner
 

@@ -13,7 +13,8 @@ from fastai.torch_core import set_seed
 from ..deploy.export import check_replaceable, export
 from ..core.errors import FileError, InputError
 from ..evaluation.classification import Evaluation, evaluate
-from ..freezing.freeze import check_frozen, fingerprint, frozen_names, layer_table
+from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
+from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
 from ..training.stage import Stage
@@ -21,7 +22,8 @@ from .quickstart_report import check_file, render, report_context
 from .quickstart_run import ARMS, Arm, Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
-from ..datasets.samples import folder_dls, read_folder, sample_dls, skipped_text
+from ..datasets.picture_folder import folder_dls, read_folder, skipped_text
+from ..datasets.samples import sample_dls
 from ..core.images import open_picture
 from ..core.settings import load_settings
 from ..training.run_plan import run_plan

@@ -15,8 +15,8 @@ __all__ = ['MINIS', 'MINI_SIZE', 'MINI_MEAN', 'MINI_STD', 'ResidualBlock', 'Inve
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #ea1f4e50
 MINIS = ("vgg_mini", "resnet_mini", "mobilenet_mini")
-MINI_SIZE = 28  # side of a picture in pretraining, in pixels; any from 16 up works
-MINI_MEAN, MINI_STD = (0.2860,), (0.3530,)  # of the training pictures, for pixels in 0..1; one channel
+MINI_SIZE = 28  # side of an image in pretraining, in pixels; any from 16 up works
+MINI_MEAN, MINI_STD = (0.2860,), (0.3530,)  # of the training images, for pixels in 0..1; one channel
 
 # %% ../../nbs/api/models/03_mini_nets.ipynb #0dd16551
 def _conv(i, o, k=3, s=1, groups=1):
@@ -128,7 +128,7 @@ class MiniNet(nn.Module):
 def mini_net(
     name: str,  # one of `MINIS`
     n_out: int = 10,  # classes
-) -> MiniNet:  # for pictures (B, 1, H, W) of 16 pixels or more, grey values normalised with `MINI_MEAN` and `MINI_STD`
+) -> MiniNet:  # for images (B, 1, H, W) of 16 pixels or more, grey values normalised with `MINI_MEAN` and `MINI_STD`
     "A mini net with random weights"
     if name not in MINIS:
         raise InputError(

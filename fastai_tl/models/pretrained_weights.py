@@ -286,9 +286,9 @@ def lite0_names(
 def load_net(
     full: str,  # from `find_arch`, with timm's tag if one is wanted
     file: Path | None,  # weights; `None`: random
-    weights=None,  # torchvision's name for them, for the built-in pictures' size
-    n_in: int | None = None,  # channels of the pictures; `None`: the network's own
-    size: tuple[int, int] | None = None,  # height and width of the pictures, for networks of a fixed size
+    weights=None,  # torchvision's name for them, for the built-in images' size
+    n_in: int | None = None,  # channels of the images; `None`: the network's own
+    size: tuple[int, int] | None = None,  # height and width of the images, for networks of a fixed size
 ) -> nn.Module:
     "A whole classifier, with all of its weights from `file`; raises `WeightsError`"
     source, name = full.split("/")
@@ -352,7 +352,7 @@ def _resized_positions(net, state):
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #dc94632b
 def adapt_input(
     net: nn.Module,  # changed in place
-    n_in: int,  # channels of the pictures
+    n_in: int,  # channels of the images
 ):
     "Make the first convolution take `n_in` channels, keeping what it knows"
     path, conv = next((p, m) for p, m in net.named_modules() if isinstance(m, nn.Conv2d))
@@ -368,7 +368,7 @@ def adapt_input(
 
 def adapt_stats(
     stats: tuple[float, ...],  # mean or standard deviation of each channel
-    n_in: int,  # channels of the pictures
+    n_in: int,  # channels of the images
 ) -> tuple[float, ...]:
     "The same for another number of channels: more or fewer get the average"
     if len(stats) == n_in:

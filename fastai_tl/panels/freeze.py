@@ -10,7 +10,8 @@ import ipywidgets as w
 from ..freezing.batchnorm import bn_policy
 from ..training.epoch_cost import epoch_cost
 from ..core.errors import InputError
-from ..freezing.freeze import foreign_note, freeze_to, layer_table, set_frozen, unfreeze
+from ..freezing.layer_table import foreign_note, layer_table
+from ..freezing.freeze import freeze_to, set_frozen, unfreeze
 from ..freezing.freeze_state import freeze_code, read_layers, switch_bn
 from ..freezing.layer_groups import layer_groups
 from ..core.learner_lock import owner_of

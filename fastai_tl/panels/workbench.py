@@ -11,9 +11,10 @@ import ipywidgets as w
 from fastai.data.core import DataLoaders
 from ..freezing.batchnorm import bn_policy
 from ..deploy.export import export
+from ..core.dataloader_code import code_of
 from ..core.errors import FileError, InputError, KitWarning, StateError
 from ..core.files import write_text
-from ..freezing.freeze import fingerprint
+from ..freezing.fingerprint import fingerprint
 from ..freezing.freeze_state import rate_lines, trains_now
 from ..freezing.layer_groups import layer_groups
 from ..core.text import short_count
@@ -28,7 +29,7 @@ from .six_steps import STEPS
 from .train import TrainPanel
 from ..training.plan import Plan
 from ..freezing.learning_rates import next_lrs
-from ..datasets.samples import folder_dls
+from ..datasets.picture_folder import folder_dls
 from ..core.settings import load_settings
 from ..core.random_state import reseed
 from ..training.stage import Stage
@@ -102,7 +103,7 @@ class Workbench(Panel):
         self.pages = {}
         self.made = None
         self.dls = data if isinstance(data, DataLoaders) else None
-        self.data_code = data_code or getattr(self.dls, "made_by", None)
+        self.data_code = data_code or code_of(self.dls)
         super().__init__(None, name)
 
     def body(self) -> list[w.Widget]:
@@ -238,7 +239,7 @@ class Workbench(Panel):
                 return self.say_error(job.error)
             self.dls, learn, said = job.result
             if self.data_code is None:
-                self.data_code = getattr(self.dls, "made_by", None)
+                self.data_code = code_of(self.dls)
             with self.writing():
                 self._forget_pages()
             self.learn, self.made = learn, want

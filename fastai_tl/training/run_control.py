@@ -42,7 +42,7 @@ _FIXED = (
 class Control:
     "Requests to a run of `run_plan(…, control=…)`; every method can be called from any thread"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Condition()
         self._requests: list[tuple] = []  # a name, and a value where it takes one
         self._state = RunState.READY

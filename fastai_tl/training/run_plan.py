@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings, weakref
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 import torch
 from ..cache.callback import cached
 from ..core.distributed import barrier, rank, unwrap_model
@@ -29,6 +30,9 @@ from .run_control import Control, RunState
 from .run_faults import NotFinite, OutOfMemory, is_oom
 from .stage import Stage
 from .stage_setup import freeze_for
+
+if TYPE_CHECKING:
+    from fastai.learner import Learner
 
 # %% auto #0
 __all__ = ['run_plan', 'as_plan', 'metric_names']
@@ -96,7 +100,7 @@ def _open(run, folder, resume) -> SavedRun | None:
 
 # %% ../../nbs/api/training/16_run_plan.ipynb #fe452342
 def run_plan(
-    learn,  # a fastai `Learner`
+    learn: Learner,
     plan: Plan | Stage,  # stages to run, in order, or one alone
     # a folder for checkpoints; `None`: in memory only, which outlives an interrupt but not the kernel
     checkpoint: str | Path | None = None,

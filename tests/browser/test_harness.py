@@ -31,7 +31,8 @@ TRAIN = """
 import time, threading
 import ipywidgets as w
 from fastai_tl.panels.jobs import Job, job_of
-from fastai_tl.panels.panel import Meter, Panel
+from fastai_tl.core.progress import Meter
+from fastai_tl.panels.panel import Panel
 from fastai_tl.training.run_control import Control
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.run_plan import run_plan

@@ -25,13 +25,15 @@ from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.core.errors import InputError, StateError
 from fastai_tl.cache.callback import FeatureLoader, cache_of, frozen_cache
 from fastai_tl.training.lr_finder import find_lr
-from fastai_tl.freezing.freeze import FrozenMoved, freeze_to, unfreeze
+from fastai_tl.freezing.fingerprint import FrozenMoved
+from fastai_tl.freezing.freeze import freeze_to, unfreeze
 from fastai_tl.acceleration.fused_adam import FusedStep
 from fastai_tl.core.learner_lock import Busy
 from fastai_tl.training.plan import Plan
 from fastai_tl.cache.split_point import NoCache
 from fastai_tl.core.progress import quiet
-from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+from fastai_tl.datasets.samples import sample_path, split_sample
 from fastai_tl.core.random_state import reseed
 from fastai_tl.training.stage import Stage
 from fastai_tl.training.run_plan import run_plan

@@ -19,7 +19,8 @@ from fastai_tl.cache.callback import frozen_cache
 from fastai_tl.cache.store import Hasher, NoKey, Table
 from fastai_tl.freezing.freeze import freeze_to
 from fastai_tl.cache.split_point import NoCache
-from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+from fastai_tl.datasets.samples import sample_path, split_sample
 from fastai_tl.core.random_state import reseed
 from fastai_tl.models.transfer_learner import transfer_learner
 

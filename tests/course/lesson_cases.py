@@ -833,7 +833,8 @@ def pictures(classes="017", train=9, valid=5, change=None):
 
 
 def overlapping(d):
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path
 
     return picture_dls(
         d.train_ds.items, d.train_ds.items, ClassOf(sample_path("digits")), size=28, bs=6, channels=1, path="."

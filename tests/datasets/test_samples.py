@@ -4,16 +4,8 @@ import pytest
 from PIL import Image
 
 from fastai_tl.core.errors import InputError, KitWarning
-from fastai_tl.datasets.samples import (
-    FolderError,
-    by_root,
-    folder_dls,
-    name_root,
-    read_folder,
-    sample_dls,
-    sample_path,
-    split_sample,
-)
+from fastai_tl.datasets.picture_folder import FolderError, folder_dls, read_folder
+from fastai_tl.datasets.samples import by_root, name_root, sample_dls, sample_path, split_sample
 
 
 def test_the_set_ships_with_its_readme():

@@ -22,7 +22,8 @@ from fastai_tl.deploy.torch_predictor import load_predictor
 from fastai_tl.core.errors import FileError, InputError, StateError
 from fastai_tl.evaluation.classification import evaluate
 from fastai_tl.training.plan import Plan
-from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+from fastai_tl.datasets.samples import sample_path, split_sample
 from fastai_tl.core.images import MAX_PIXELS, PictureError, open_picture
 from fastai_tl.deploy.onnx_runtime import load_onnx
 from fastai_tl.training.run_plan import run_plan

@@ -288,7 +288,8 @@ def test_one_pass_feeds_everything(small_dls, tmp_path):
 @pytest.fixture
 def augmented():
     from fastai.vision.augment import aug_transforms
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
 
     train, valid = split_sample(sample_path("clipart"), 4)
     dls = picture_dls(

@@ -39,7 +39,8 @@ FAST = dict(arch="resnet_mini", head="linear", epochs=2, lr=1e-2, corruptions=No
 @pytest.fixture
 def tiny_dls():
     "16 pictures to train on and 26 to validate, 32 px, 8 classes"
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
 
     train, valid = split_sample(sample_path("clipart"), 2)
     return picture_dls(train, valid[::5], ClassOf(sample_path("clipart")), size=32, bs=8, path=".")
@@ -174,7 +175,8 @@ def test_html_escapes_what_it_is_given():
 @pytest.fixture(scope="module")
 def six():
     "All six on a small net, two seeds, with corrupted pictures; and the states before and after"
-    from fastai_tl.datasets.samples import ClassOf, picture_dls, sample_path, split_sample
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
 
     train, valid = split_sample(sample_path("clipart"), 2)
     dls = picture_dls(train, valid[::5], ClassOf(sample_path("clipart")), size=32, bs=8, path=".")

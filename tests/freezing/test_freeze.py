@@ -21,7 +21,9 @@ from torch.utils.data import TensorDataset
 
 from fastai_tl.core.errors import InputError
 from fastai_tl.training.lr_finder import find_lr
-from fastai_tl.freezing.freeze import check_frozen, fingerprint, freeze_to, layer_table, set_frozen, unfreeze
+from fastai_tl.freezing.fingerprint import check_frozen, fingerprint
+from fastai_tl.freezing.freeze import freeze_to, set_frozen, unfreeze
+from fastai_tl.freezing.layer_table import layer_table
 from fastai_tl.freezing.layer_groups import GroupError, GroupSpec, layer_groups, name_groups, pinned
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.core.progress import quiet

@@ -20,7 +20,9 @@ from torch.utils.data import TensorDataset
 
 from fastai_tl.freezing.batchnorm import batch_norms, hook_of
 from fastai_tl.core.errors import InputError
-from fastai_tl.freezing.freeze import freeze_to, frozen_names, layer_table, set_frozen, unfreeze
+from fastai_tl.freezing.freeze import freeze_to, set_frozen, unfreeze
+from fastai_tl.freezing.fingerprint import frozen_names
+from fastai_tl.freezing.layer_table import layer_table
 from fastai_tl.freezing.layer_groups import GroupSpec, layer_groups, pinned
 from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.core.progress import quiet

@@ -11,7 +11,8 @@ from helpers import QUIET, moved, tensors
 from fastai.optimizer import OptimWrapper
 
 from fastai_tl.freezing.batchnorm import batch_norms
-from fastai_tl.freezing.freeze import FrozenMoved, check_frozen, fingerprint, freeze_to, frozen_names, unfreeze
+from fastai_tl.freezing.fingerprint import FrozenMoved, check_frozen, fingerprint, frozen_names
+from fastai_tl.freezing.freeze import freeze_to, unfreeze
 from fastai_tl.freezing.layer_groups import GroupError, layer_groups
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.stage import Stage

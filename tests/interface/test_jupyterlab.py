@@ -201,7 +201,7 @@ def test_export(learn, ns, tmp_path, monkeypatch):
         release(learn)
 
 
-@pytest.mark.parametrize("folder", [None, "pictures"])
+@pytest.mark.parametrize("folder", [None, pytest.param("pictures", marks=pytest.mark.course)])
 def test_the_new_notebook_runs(folder, tmp_path, monkeypatch):
     "Every cell of the template, on few small pictures"
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,8 @@ from helpers import noisy_learner
 from IPython.core.interactiveshell import InteractiveShell
 
 import fastai_tl.panels.freeze as freeze_panel
-from fastai_tl.interface.magics import PANELS, complete, names_in
+from fastai_tl.interface.panel_table import PANELS
+from fastai_tl.interface.magics import complete, names_in
 from fastai_tl.panels.jobs import Job
 
 

@@ -43,8 +43,13 @@ def test_true_to_their_families():
     assert len(deep) == kinds["mobilenet_mini"].count(InvertedResidual) and all(m.groups == m.in_channels for m in deep)
 
 
+@pytest.fixture(scope="module")
+def offline():
+    return backbones(offline=True).name.tolist()
+
+
 @pytest.mark.parametrize("name", MINIS)
-def test_on_the_digits(name):
+def test_on_the_digits(name, offline):
     learn = transfer_learner(sample_dls("digits", size=28, bs=16, n_per_class=4, channels=1), name)
     norm = learn.dls.train.after_batch.fs[-1]
     assert norm.mean.flatten().tolist() == pytest.approx(
@@ -59,7 +64,7 @@ def test_on_the_digits(name):
         learn.fit_one_cycle(3, 1e-2)
     assert set(moved(before, learn.model)) == {k for k in before if k.startswith("head.")}
     assert learn.recorder.values[-1][2] > 0.25, "a guess would be right in one of ten"
-    assert name in backbones(offline=True).name.tolist()
+    assert name in offline
 
 
 def test_timm_weights_from_a_file(tmp_path):

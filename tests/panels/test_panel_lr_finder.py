@@ -9,7 +9,8 @@ from helpers import QUIET, everything, noisy_learner, same, wait_until, widgets_
 
 from fastai_tl.core.errors import InputError
 from fastai_tl.training.lr_finder import LRFinderResult, find_lr
-from fastai_tl.freezing.freeze import fingerprint, freeze_to, unfreeze
+from fastai_tl.freezing.fingerprint import fingerprint
+from fastai_tl.freezing.freeze import freeze_to, unfreeze
 from fastai_tl.core.learner_lock import Busy, owned
 from fastai_tl.panels.jobs import job_of
 from fastai_tl.panels.panel import descendants

@@ -25,7 +25,8 @@ from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch, F
 from fastai_tl.training.run_control import Control
 from fastai_tl.core.errors import InputError, KitWarning, StateError
 from fastai_tl.training.lr_finder import LRFinderResult, find_lr
-from fastai_tl.freezing.freeze import frozen_names, set_frozen
+from fastai_tl.freezing.fingerprint import frozen_names
+from fastai_tl.freezing.freeze import set_frozen
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.run_faults import NotFinite, OutOfMemory
 from fastai_tl.training.stage import PlanError, Stage
@@ -579,7 +580,7 @@ def test_checkpoints_by_time(tmp_path):
 
 
 def test_frozen_tensors_are_guarded_in_a_run():
-    from fastai_tl.freezing.freeze import FrozenMoved
+    from fastai_tl.freezing.fingerprint import FrozenMoved
 
     class Meddler(Callback):
         def after_step(self):

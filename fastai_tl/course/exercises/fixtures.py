@@ -13,7 +13,8 @@ from torch import nn
 from ...core.random_state import seed_all
 from ..grading import of_type
 from ...freezing.layer_groups import layer_groups
-from ...datasets.samples import ClassOf, picture_dls, sample_path
+from ...datasets.picture_folder import ClassOf, picture_dls
+from ...datasets.samples import sample_path
 from ...models.transfer_learner import transfer_learner
 
 if TYPE_CHECKING:
