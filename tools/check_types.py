@@ -94,7 +94,8 @@ def main() -> int:
     for line in out.splitlines():
         if not (m := re.match(r"(.+?):(\d+)(?::\d+)?: error: (.*?)\s+\[([\w-]+)\]$", line)):
             continue
-        file, at, text, code = m.groups()
+        file, at = m.group(1, 2)
+        text, code = m.group(3, 4)
         file = str((Path.cwd() / file).resolve().relative_to(ROOT))
         if code != "no-untyped-def":
             wrong.append(line)
