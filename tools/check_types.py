@@ -94,14 +94,9 @@ def main() -> int:
     for line in out.splitlines():
         if not (m := re.match(r"(.+?):(\d+)(?::\d+)?: error: (.*?)\s+\[([\w-]+)\]$", line)):
             continue
-<<<<<<< HEAD
-        at, text, code = m.group(2, 3, 4)
-        file = str((Path.cwd() / m[1]).resolve().relative_to(ROOT))
-=======
         file, at = m.group(1, 2)
         text, code = m.group(3, 4)
         file = str((Path.cwd() / file).resolve().relative_to(ROOT))
->>>>>>> p1
         if code != "no-untyped-def":
             wrong.append(line)
         elif name := public.get((file, int(at))):
