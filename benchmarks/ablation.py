@@ -7,15 +7,19 @@ The learning rate is fixed, as a sweep of 75 batches would dominate so short a r
 with the sweep of the default plan.
 
 A part is switched off by a patch while the run lasts. Rows: full; each part off; the feature cache alone (all parts
-off); cache=False. Without channels last there are no kernels, as they take no other layout. A part that a run never
-uses is not timed there. Each run: one untimed warm-up, then three rounds of all rows in turn.
-The saving of a part is 1 - seconds(full) / seconds(off). A part stays if it saves 15 % in the median and in two of
-three rounds of at least one run.
+off); cache=False. A part that a run never uses is not timed there. Each run: one untimed warm-up, then three rounds of
+all rows in turn. The saving of a part is 1 - seconds(full) / seconds(off). A part stays if it saves 15 % in the median
+and in two of three rounds of at least one run.
+
+benchmarks/results/ablation.json was measured before the parts that save less were removed: batch norms folded into
+convolutions, convolution kernels of our own, items opened once, callbacks skipped, features of later stages stored on
+the way. No run had 15 % of one of them in two of three rounds. All five together had saved 20 % of fine_tune and, in one round, 28 %
+of gradual (lite0, 96 px; ablation_extra.json).
 
 Run: taskset -c 0 python benchmarks/ablation.py. Each time goes into benchmarks/out/ablation.json as it is taken; a
 second call goes on from there. --check counts what each switch changes, and compares the losses; weights that are
-nudged by a rounding are the yardstick. --extra: parts of the parts. --also: rows with several parts off. --rounds:
-more rounds, for parts near the limit.
+nudged by a rounding are the yardstick. --also: rows with several parts off. --rounds: more rounds, for parts near the
+limit.
 """
 
 import argparse
@@ -38,19 +42,7 @@ ROUNDS = 3
 LIMIT = 0.15
 PARTS = {
     "channels last": "convolutions get their inputs with channels last",
-    "norms folded": "batch norms in the weights of convolutions",
-    "kernels": "convolutions in pieces (depthwise, pointwise)",
-    "opened once": "items are opened once",
-    "events": "callbacks without a method are skipped",
-    "on the way": "features of later stages are stored on the way",
     "fused Adam": "Adam's step in one pass",
-}
-EXTRA = {  # each with the part that it belongs to
-    "folded, training": "norms folded",
-    "folded, features": "norms folded",
-    "pointwise kernel": "kernels",
-    "depthwise kernel": "kernels",
-    "on the way, one epoch": "on the way",
 }
 WHOLE = ("feature cache alone", "cache=False")
 NUDGED = "full, weights nudged"
@@ -63,36 +55,24 @@ RUNS += [("fine_tune", net, 224) for net in NETS]
 
 def product():
     "All of fastai_tl that is used or patched here"
-    from fastai_tl import cacheitems, cachetables, convolve, features, folding, fused, planrun, prefix, quick
-    from fastai_tl.plan import Plan
-    from fastai_tl.samples import ClassOf, picture_dls, sample_path, split_sample
-    from fastai_tl.snapshot import reseed
-    from fastai_tl.training import run_plan
-    from fastai_tl.zoo import transfer_learner
+    import fastai_tl.all as kit
+    from fastai_tl.acceleration import fused_adam
+    from fastai_tl.cache import callback, split_point
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import split_sample
 
     return SimpleNamespace(
-        Plan=Plan,
-        run_plan=run_plan,
-        transfer_learner=transfer_learner,
-        reseed=reseed,
+        Plan=kit.Plan,
+        run_plan=kit.run_plan,
+        transfer_learner=kit.transfer_learner,
+        reseed=kit.reseed,
+        sample_path=kit.sample_path,
         ClassOf=ClassOf,
         picture_dls=picture_dls,
-        sample_path=sample_path,
         split_sample=split_sample,
-        quick=quick,
-        prefix=prefix,
-        folding=folding,
-        planrun=planrun,
-        fused=fused,
-        Quick=quick.Quick,
-        Joined=quick._Joined,
-        Cut=prefix.Cut,
-        Pointwise=convolve._Pointwise,
-        Depthwise=convolve._Depthwise,
-        FrozenCache=cachetables.FrozenCache,
-        FeatureCache=features.FeatureCache,
-        Events=features._Events,
-        KeptItems=cacheitems.KeptItems,
+        callback=callback,
+        split_point=split_point,
+        fused_adam=fused_adam,
     )
 
 
@@ -116,108 +96,15 @@ def patched(*changes):
 
 
 def no_channels_last(p):
-    init = p.Quick.__init__
-
-    def fold(conv, bn):
-        import torch
-
-        with torch.no_grad():
-            weight, bias = (t.to(conv.weight.dtype) for t in p.folding.joined(conv, bn, torch.float64))
-        return p.folding.with_weights(conv, weight, bias)
-
-    return [
-        (p.Quick, "__init__", lambda self, pairs, last, single=(): init(self, pairs, False)),
-        (p.Cut, "channels_last", property(lambda self: False, lambda self, value: None)),
-        (p.folding, "fold", fold),
-    ]
-
-
-def none_foldable(*args):
-    return []
-
-
-def no_folding_in_training(p):
-    sizes = p.quick._sizes
-
-    def sizes_of_some(model, pairs, *args):
-        return sizes(model, pairs, *args) if pairs else []
-
-    return [(p.quick, "foldable", none_foldable), (p.quick, "_sizes", sizes_of_some)]
-
-
-def no_folding_in_features(p):
-    return [(p.prefix, "foldable", none_foldable)]
-
-
-def no_folding(p):
-    return no_folding_in_training(p) + no_folding_in_features(p)
-
-
-def no_kernel(conv):
-    return None
-
-
-def no_kernels(p):
-    return [(p.quick, "fast_conv", no_kernel), (p.folding, "fast_conv", no_kernel)]
-
-
-def kernels_but(p, pointwise):
-    fast = p.folding.fast_conv
-
-    def some(conv):
-        return None if (getattr(conv, "groups", 1) == 1) is pointwise else fast(conv)
-
-    return [(p.quick, "fast_conv", some), (p.folding, "fast_conv", some)]
-
-
-def opened_again(p):
-    return [(p.FrozenCache, "keeps", lambda self, dl, training: False)]
-
-
-def no_events(p):
-    before = p.FeatureCache.before_fit
-
-    def before_fit(self):
-        before(self)
-        self.learn.__dict__.pop("_call_one", None)
-
-    return [(p.FeatureCache, "before_fit", before_fit)]
+    never = lambda *args, **kwargs: False
+    return [(p.callback, "runs_channels_last", never), (p.split_point, "_features_run_channels_last", never)]
 
 
 def no_fused(p):
-    init = p.FrozenCache.__init__
-
-    def plain(self, *args, **kwargs):
-        init(self, *args, **kwargs)
-        self.fused = False
-
-    return [(p.FrozenCache, "__init__", plain)]
+    return [(p.fused_adam, "fused_step", lambda opt: False)]
 
 
-def not_on_the_way(p):
-    return [(p.FrozenCache, "on_the_way", lambda self, dl, size: [])]
-
-
-def no_chain(p):
-    "Nor is anything cached for one epoch because other stages have frozen layers, too"
-    outlook = p.planrun.Outlook
-    return [*not_on_the_way(p), (p.planrun, "Outlook", lambda planned, later, *args: outlook(planned, later))]
-
-
-SWITCHES = {
-    "channels last": no_channels_last,
-    "norms folded": no_folding,
-    "kernels": no_kernels,
-    "opened once": opened_again,
-    "events": no_events,
-    "on the way": not_on_the_way,
-    "fused Adam": no_fused,
-    "folded, training": no_folding_in_training,
-    "folded, features": no_folding_in_features,
-    "pointwise kernel": lambda p: kernels_but(p, True),
-    "depthwise kernel": lambda p: kernels_but(p, False),
-    "on the way, one epoch": no_chain,
-}
+SWITCHES = {"channels last": no_channels_last, "fused Adam": no_fused}
 
 
 @contextmanager
@@ -246,16 +133,7 @@ def uses(p):
 
         return g
 
-    changes = [
-        (p.Joined, "__call__", counted("norms folded", p.Joined.__call__)),
-        (p.folding, "fold", counted("norms folded", p.folding.fold)),
-        (p.Pointwise, "apply", staticmethod(counted("kernels", p.Pointwise.apply))),
-        (p.Depthwise, "apply", staticmethod(counted("kernels", p.Depthwise.apply))),
-        (p.KeptItems, "__call__", counted("opened once", p.KeptItems.__call__)),
-        (p.Events, "__call__", counted("events", p.Events.__call__)),
-        (p.FrozenCache, "found", counted("on the way", p.FrozenCache.found, lambda table: table is not None)),
-        (p.fused, "fused_step", counted("fused Adam", p.fused.fused_step, lambda taken: taken)),
-    ]
+    changes = [(p.fused_adam, "fused_step", counted("fused Adam", p.fused_adam.fused_step, lambda taken: taken))]
     with patched(*changes):
         yield n
     n["channels last"] = 1  # of every run: it takes the whole network
@@ -362,7 +240,7 @@ def check(p, only):
             continue
         print(f"\n{name_of(run)}", flush=True)
         full = None
-        for row in ("full", NUDGED, *PARTS, *EXTRA, *WHOLE):
+        for row in ("full", NUDGED, *PARTS, *WHOLE):
             one = once(p, run, row, counts())
             full = full or one
             first = max(abs(a - b) for a, b in zip(full.losses[:6], one.losses[:6]))
@@ -418,7 +296,7 @@ def savings(result):
 def verdict(result):
     "Of each part: 'keep', 'cut' or 'open', the run with the largest saving, and the runs that are missing"
     table, out = savings(result), {}
-    for part in (*PARTS, *EXTRA):
+    for part in PARTS:
         rows = {name: t[part] for name, t in table.items() if part in t}
         good = [
             n for n, s in rows.items() if s.saving >= LIMIT and sum(x >= LIMIT for x in s.rounds) > max(s.n, ROUNDS) / 2
@@ -446,7 +324,7 @@ def _cell(s):
 def report(result):
     "Both tables, as Markdown"
     more = {t["row"]: 0 for r in result["runs"].values() for t in r["times"] if " + " in t["row"]}
-    columns = (*PARTS, *EXTRA, *more, *WHOLE)
+    columns = (*PARTS, *more, *WHOLE)
     table = savings(result)
     lines = ["| part | decision | largest saving | in | rounds | other runs with 15 % or more |", "|---" * 6 + "|"]
     for part, v in verdict(result).items():
@@ -470,7 +348,6 @@ def report(result):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--check", action="store_true")
-    ap.add_argument("--extra", action="store_true", help="time the parts of the parts, too")
     ap.add_argument("--also", nargs="*", default=[], help="rows with several parts off, such as 'events + fused Adam'")
     ap.add_argument("--only", default="", help="runs whose name begins so, such as 'gradual, mobilenet_v2'")
     ap.add_argument("--json", type=Path, default=OUT)
@@ -505,14 +382,14 @@ def main():
         r = result["runs"].setdefault(name, dict(times=[], unused=None))
         took, warm = time.time(), False
         for i in range(args.rounds):
-            rows = ["full", *(args.rows or (*PARTS, *(EXTRA if args.extra else ()), *WHOLE, *args.also))]
+            rows = ["full", *(args.rows or (*PARTS, *WHOLE, *args.also))]
             have = {t["row"] for t in r["times"] if t["round"] == i}
             todo = [row for row in rows if row not in have and not (r["unused"] and row in r["unused"])]
             if not todo:
                 continue
             if not warm:  # also after a restart
                 n = once(p, run, "full", uses(p)).counts
-                r["unused"] = [part for part in PARTS if not n[part]] + [e for e, part in EXTRA.items() if not n[part]]
+                r["unused"] = [part for part in PARTS if not n[part]]
                 warm = True
             for row in todo:
                 if row in r["unused"]:
