@@ -13,8 +13,8 @@ and in two of three rounds of at least one run.
 
 benchmarks/results/ablation.json was measured before the parts that save less were removed: batch norms folded into
 convolutions, convolution kernels of our own, items opened once, callbacks skipped, features of later stages stored on
-the way. No run had 15 % of one of them in two of three rounds. All five together had saved 20 % of fine_tune and, in one round, 28 %
-of gradual (lite0, 96 px; ablation_extra.json).
+the way. No run had 15 % of one of them in two of three rounds. All five together had saved 20 % of fine_tune and, in
+one round, 28 % of gradual (lite0, 96 px; ablation_extra.json).
 
 Run: taskset -c 0 python benchmarks/ablation.py. Each time goes into benchmarks/out/ablation.json as it is taken; a
 second call goes on from there. --check counts what each switch changes, and compares the losses; weights that are
