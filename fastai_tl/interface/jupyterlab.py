@@ -392,7 +392,7 @@ def run_lab(
     """
     import subprocess
 
-    path, mine = Path(notebook).resolve(), Path(__file__).parent.parent / "labextension" / "dist"
+    path, mine = Path(notebook).resolve(), Path(__file__).parents[2] / "labextension" / "dist"
     cmd = [sys.executable, "-m", "jupyterlab", str(path), f"--ServerApp.root_dir={path.parent}"]
     if mine.is_dir():
         cmd.append(f"--LabServerApp.extra_labextensions_path={mine}")

@@ -13,7 +13,7 @@ from ..evaluation.base import BaseEvaluation
 from ..core.learner_lock import check_free, owner_of
 from .jobs import Cancelled, Job
 from .panel import Panel, refresh_all
-from .style import ProgressBar, escape_html
+from .style import JobProgress, escape_html
 from fastai_tl.panels.evaluation_tabs import (
     CalibrationView,
     ClassesView,
@@ -110,7 +110,7 @@ class EvaluatePanel(Panel):
         )
         self.go.on_click(lambda _: self.act(self.start))
         self.halt.on_click(lambda _: self.stop())
-        self.meter, self.summary, self.parts = ProgressBar(), w.HTML(), []
+        self.meter, self.summary, self.parts = JobProgress(), w.HTML(), []
         self.tabs = w.Tab(layout=w.Layout(display="none"))
         self.tabs.observe(locked(self._lock, self._show_tab, self._code_changed), "selected_index")
         return [

@@ -18,7 +18,7 @@ from ..core.learner_lock import owner_of
 from ..core.text import duration, short_count
 from .jobs import Cancelled, Job
 from .panel import Panel, descendants, refresh_all
-from .style import ProgressBar, escape_html, set_traits
+from .style import JobProgress, escape_html, set_traits
 from .freeze_strip import group_word, strip_html
 from ..freezing.learning_rates import next_lrs, set_lrs
 
@@ -244,7 +244,7 @@ class FreezePanel(Panel):
         )
         for s in (self.low, self.high):
             s.observe(lambda ch: self.act(lambda: set_lrs(self.learn, slice(self.low.value, self.high.value))), "value")
-        self.meter, self.table = ProgressBar(), w.VBox()
+        self.meter, self.table = JobProgress(), w.VBox()
         self.more = w.Button(description="", layout=auto)
         self.more.on_click(self._more)
         wrap = lambda *c: _classed(w.HBox(c), "ftl-wrap")

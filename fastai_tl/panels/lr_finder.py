@@ -13,7 +13,7 @@ from ..freezing.layer_groups import layer_groups
 from ..core.text import duration
 from .jobs import Cancelled, Job
 from .panel import Panel, refresh_all
-from .style import ProgressBar, escape_html
+from .style import JobProgress, escape_html
 from fastai_tl.panels.lr_curve import (
     NAMES,
     Curve,
@@ -123,7 +123,7 @@ class LRFinderPanel(Panel):
                 ("seeds", "seeds", "Sweeps; more than one shows how much is chance"),
             )
         )
-        self.meter, self.verdict = ProgressBar(), w.HTML()
+        self.meter, self.verdict = JobProgress(), w.HTML()
         self.figure_box, self.methods = w.VBox([]), _wrap()
         self.slider = w.FloatLogSlider(
             value=1e-3,

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as w
 
 # %% auto #0
-__all__ = ['CSS', 'escape_html', 'set_traits', 'CodeView', 'ProgressBar']
+__all__ = ['CSS', 'escape_html', 'set_traits', 'CodeView', 'JobProgress']
 
 # %% ../../nbs/api/panels/01_style.ipynb #737f61fd
 CSS = """<style>
@@ -115,7 +115,7 @@ class CodeView(w.VBox):
         self.children = [self.button, *([self.shown] if self.button.value else [])]
 
 
-class ProgressBar(w.HBox):
+class JobProgress(w.HBox):
     "How far a long job is: a bar and a sentence, hidden until `tell` is called"
 
     def __init__(self) -> None:

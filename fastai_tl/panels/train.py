@@ -15,7 +15,7 @@ from ..core.learner_lock import owner_of
 from ..core.registries import registry
 from .jobs import Cancelled, Job, job_of
 from .panel import Panel, panels_of, refresh_all
-from .style import ProgressBar, escape_html, set_traits
+from .style import JobProgress, escape_html, set_traits
 from .svg_chart import CHART_CSS, Chart, thinned
 from ..training.plan import Plan
 from ..core.random_state import reseed
@@ -223,7 +223,7 @@ class TrainPanel(Panel):
             "The rate changes with the next batch.",
         )
         self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
-        self.about, self.meter, self.table = w.HTML(), ProgressBar(), w.HTML()
+        self.about, self.meter, self.table = w.HTML(), JobProgress(), w.HTML()
         self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
         # they are put in when there is something to draw
         self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox()

@@ -20,7 +20,7 @@ from ..freezing.layer_groups import layer_groups
 from ..core.text import short_count
 from .jobs import Job
 from .panel import Panel
-from .style import ProgressBar, escape_html, set_traits
+from .style import JobProgress, escape_html, set_traits
 from .evaluate import EvaluatePanel
 from .lr_finder import LRFinderPanel
 from .freeze import FreezePanel
@@ -418,7 +418,7 @@ def _head_page(wb):
     wb.head = w.Dropdown(options=_HEADS, description="Head", layout=wide)
     wb.bn = w.Dropdown(options=_BN, description="Batch norm", layout=wide)
     wb.make_button = w.Button(description="Make the Learner", icon="cogs", layout=w.Layout(width="auto"))
-    wb.make_meter = ProgressBar()
+    wb.make_meter = JobProgress()
     wb.make_button.on_click(lambda _: wb.act(wb.make))
     return [wb.head, wb.bn, wb.make_button, wb.make_meter]
 
@@ -475,7 +475,7 @@ def _deploy_page(wb):
         tooltip="Write weights and manifest, and check that they give the same predictions",
         layout=w.Layout(width="auto"),
     )
-    wb.export_meter = ProgressBar()
+    wb.export_meter = JobProgress()
     wb.export_button.on_click(lambda _: wb.act(wb.export))
     row = w.HBox([wb.folder, wb.replace, wb.export_button])
     row.add_class("ftl-wrap")

@@ -31,7 +31,7 @@ TRAIN = """
 import time, threading
 import ipywidgets as w
 from fastai_tl.panels.jobs import Job, job_of
-from fastai_tl.core.progress import Meter
+from fastai_tl.panels.style import JobProgress
 from fastai_tl.panels.panel import Panel
 from fastai_tl.training.run_control import Control
 from fastai_tl.training.plan import Plan
@@ -40,7 +40,7 @@ class Trainer(Panel):
     heading = "Trainer"
     def body(self):
         self.go, self.halt = w.Button(description="Train"), w.Button(description="Stop")
-        self.meter, self.told = Meter(), []
+        self.meter, self.told = JobProgress(), []
         self.ended, self.asked_at, self.job, self.run = None, None, None, 0
         self.go.on_click(lambda _: self.act(self.start)); self.halt.on_click(lambda _: self.stop())
         return [w.HBox([self.go, self.halt]), self.meter]

@@ -6,7 +6,7 @@ import pytest
 from fastai_tl.all import EvaluatePanel, FreezePanel, LRFinderPanel, PlanPanel, TrainPanel, Workbench
 from fastai_tl.core.errors import KitError
 from fastai_tl.panels.panel import Panel, panels_of
-from fastai_tl.panels.style import ProgressBar, escape_html, set_traits
+from fastai_tl.panels.style import JobProgress, escape_html, set_traits
 
 REFUSED = {
     "Workbench": lambda: Workbench(3),
@@ -50,7 +50,7 @@ def test_a_closed_panel_is_forgotten():
 
 
 def test_the_progress_bar_shows_what_it_is_told():
-    bar = ProgressBar()
+    bar = JobProgress()
     bar.tell(0, 0, "a<b")
     assert bar.bar.value == 0 and escape_html("a<b") in bar.label.value and bar.layout.display is None
     bar.hide()
