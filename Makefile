@@ -43,7 +43,7 @@ install: .venv/.core  ## make .venv and install the package
 quickstart: .venv/.core  ## the six steps on real pictures; report and model in quickstart-out/
 	@$(BIN)/fastai-tl quickstart --out quickstart-out --force $(ARGS)
 
-check: .venv/.dev  ## lint, notebooks against modules, types, and the fast tests: two minutes
+check: .venv/.dev  ## lint, notebooks against modules, types, and the fast tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/python tools/check_drift.py
