@@ -28,6 +28,7 @@ HEAVY = ["googlenet", "vgg16", "vgg16_bn", "vit_b_16", "convnext_tiny"]
 NAMES = [pytest.param(n, marks=[pytest.mark.zoo] if n in HEAVY else []) for n in [*CRASH, *TWO_GROUPS, *RIGHT]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone(small_dls, name):
     builder = getattr(tvm, name)
@@ -52,6 +53,7 @@ def test_backbone(small_dls, name):
         assert learn.model.eval()(learn.dls.one_batch()[0]).shape == (8, 8)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
 def test_timm(small_dls, name):
     assert len(plain(small_dls, name).opt.param_lists) == 2, "fastai: body and head, whatever the network"

@@ -1,5 +1,6 @@
 """Code is easy to read line by line: 120 columns, a statement a line, few targets, methods inside their classes."""
 
+import pytest
 import ast
 from pathlib import Path
 
@@ -61,18 +62,22 @@ def attached(tree, lines):
             yield s.lineno
 
 
+@pytest.mark.medium
 def test_a_statement_a_line():
     assert found(crowded) == []
 
 
+@pytest.mark.medium
 def test_three_targets_at_most():
     assert found(many_targets) == []
 
 
+@pytest.mark.medium
 def test_columns():
     assert found(wide) == []
 
 
+@pytest.mark.medium
 def test_methods_stand_in_their_classes():
     assert found(attached, [p for p in FILES if p.is_relative_to(ROOT / "fastai_tl")]) == []
 

@@ -47,6 +47,7 @@ print(json.dumps(new))"""
     return json.loads(r.stdout)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", PURE)
 def test_pure_layer_imports_neither_fastai_nor_widgets(module, new_with):
     assert any(f"fastai_tl.{module}" in new for new in new_with.values())
@@ -91,6 +92,7 @@ def test_public_names():
 STARS = ["fastai.vision.all", "fastai.text.all", "fastai.tabular.all", "fastai.collab", "fastcore.all", "nbdev.showdoc"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", STARS)
 def test_no_public_name_clashes_with_a_star_import(module):
     code = (

@@ -2,6 +2,7 @@
 nothing after it.
 """
 
+import pytest
 import ast
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def test_every_module_is_in_a_package():
     assert {p.name for p in ROOT.glob("*.py")} == {"__init__.py", "all.py", "_modidx.py"} | ALIASES
 
 
+@pytest.mark.medium
 def test_imports_point_down():
     assert upward(ROOT) == []
 

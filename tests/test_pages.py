@@ -181,6 +181,7 @@ FENCES = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "page, code", [(p, f) for p, i, f in FENCES], ids=[f"{p.parent.name}/{p.stem}-{i}" for p, i, f in FENCES]
 )

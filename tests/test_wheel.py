@@ -31,6 +31,7 @@ def site(wheel, tmp_path_factory):
     return d / "site"
 
 
+@pytest.mark.medium
 def test_quickstart_from_the_wheel(site, tmp_path):
     (tmp_path / "settings.ini").write_text("[fastai_tl]\nsize = 32\nepochs = 1\noffline = yes\n")
     env = {
@@ -70,6 +71,7 @@ def test_quickstart_from_the_wheel(site, tmp_path):
     assert j["n_train"] == 96 and len(j["classes"]) == 8 and (tmp_path / j["report"]).stat().st_size > 100_000
 
 
+@pytest.mark.medium
 def test_a_backbone_that_is_not_here_is_refused_at_once(site, tmp_path):
     (tmp_path / "settings.ini").write_text("[fastai_tl]\noffline = yes\n")
     env = {**os.environ, "PYTHONPATH": str(site), "TORCH_HOME": str(tmp_path), "COLUMNS": "300"}

@@ -95,6 +95,7 @@ def test_it_is_tried_once_for_each_shape_and_leaves_no_trace(monkeypatch):
     assert runs_channels_last(m, some()) and len(n) == 3  # another network
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ["tf_efficientnet_lite0", "resnet18", "mobilenet_v3_small", "densenet121"])
 def test_outputs_and_gradients_are_those_of_the_network(arch):
     "In double precision, where no rounding hides or makes a difference"
@@ -166,6 +167,7 @@ def test_an_error_in_the_network_leaves_no_forward_behind():
     assert not [m for m in learn.model.modules() if "forward" in vars(m)]
 
 
+@pytest.mark.medium
 def test_frozen_cache_uses_it_only_on_request(monkeypatch):
     asked = []
     monkeypatch.setattr(callback, "runs_channels_last", lambda *a: asked.append(1) or runs_channels_last(*a))
@@ -195,6 +197,7 @@ def image_learner(seed=0, **kw):
     return learn
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kw", [{}, dict(batch_tfms=aug_transforms(max_rotate=15, max_zoom=1.2))])
 def test_augmented_images_train_the_same(kw):
     "Transforms draw the same numbers as without"
@@ -242,6 +245,7 @@ def test_items_that_are_others_in_each_epoch_are_read_anew():
 GRADUAL = Plan.gradual(epochs=2, last_epochs=1, lr=1e-3)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("at", [3, 13, 18, 28, 40])
 def test_gradual_unfreezing_resumes_to_the_last_bit(at, tmp_path):
     whole = still_learner(stride=2)
@@ -315,6 +319,7 @@ def test_a_head_that_wants_its_features_side_by_side_gets_them():
         torch.testing.assert_close(t, tensors(b.model)[k], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.medium
 def test_a_transform_that_writes_into_the_items_writes_into_a_copy_of_them():
     def darker(b):
         for o in b:
@@ -331,6 +336,7 @@ def test_a_transform_that_writes_into_the_items_writes_into_a_copy_of_them():
     np.testing.assert_allclose(seen[0], seen[1], rtol=5e-3, atol=1e-3)
 
 
+@pytest.mark.medium
 def test_what_was_refused_is_asked_once_a_fit(monkeypatch):
     n, renew = [], FrozenCache.renew
     monkeypatch.setattr(FrozenCache, "renew", lambda self: n.append(1) or renew(self))

@@ -108,6 +108,7 @@ def test_the_learner_is_as_it_was_but_trained():
 # ---------------------------------------------------------------- what the user may do inside
 
 
+@pytest.mark.medium
 def test_unfreezing_inside_is_noticed():
     plain, ours = still_learner(), still_learner()
     for learn, ctx in ((plain, None), (ours, frozen_cache(ours, on_progress=QUIET))):
@@ -187,6 +188,7 @@ class Brighter(Transform):
         return x + 1 if x.is_floating_point() else x
 
 
+@pytest.mark.medium
 def test_pictures_are_never_answered_from_training_features(small_dls, tmp_path):
     learn = transfer_learner(small_dls, "resnet_mini", path=tmp_path)
     with frozen_cache(learn, on_progress=QUIET):
@@ -217,6 +219,7 @@ def test_pictures_are_never_answered_from_training_features(small_dls, tmp_path)
         torch.testing.assert_close(learn.model(x), trained.eval()(x))
 
 
+@pytest.mark.medium
 def test_checkpoints_and_exports_inside_hold_the_whole_model(small_dls, tmp_path):
     learn = transfer_learner(small_dls, "resnet_mini", path=tmp_path)
     seen = []
@@ -263,6 +266,7 @@ def test_mixing_is_refused(mix):
         pass
 
 
+@pytest.mark.medium
 def test_a_callback_that_changes_the_inputs_is_found():
     class Scale(Callback):
         def before_batch(self):
@@ -360,6 +364,7 @@ def test_items_of_random_content_are_refused():
 PLAN = Plan((Stage("probe", "head", 3, "find"), Stage("tune", 1, 2, "same/10"), Stage("all", "all", 1, 1e-3)))
 
 
+@pytest.mark.medium
 def test_a_plan_gives_the_same_with_and_without():
     plain, ours = still_learner(), still_learner()
     reseed(plain, 7)
@@ -381,6 +386,7 @@ def test_a_plan_gives_the_same_with_and_without():
     assert cache_of(ours) is None
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("at", [5, 8, 11, 16, 20, 26, 30])
 def test_resuming_with_the_cache_is_exact(at, tmp_path):
     plan = Plan((Stage("probe", "head", 2, 1e-2), Stage("tune", 1, 2, 1e-3), Stage("all", "all", 1, 1e-3)))
@@ -401,6 +407,7 @@ def test_resuming_with_the_cache_is_exact(at, tmp_path):
 
 
 # a word before the first, then 7 batches of training data; the same for 4 of validation data
+@pytest.mark.medium
 @pytest.mark.parametrize("at", [1, 8, 9, 13])
 @pytest.mark.parametrize("how", ["stop", "interrupt"])
 def test_a_stop_does_not_wait_for_the_features(at, how, tmp_path):
@@ -446,6 +453,7 @@ def test_a_stop_while_features_of_a_released_group_are_made():
     assert len(seen) - i <= 2  # the batch that was asked for, of pictures
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stop", [None, 13, 19])
 def test_unfreezing_in_the_midst_of_a_cached_stage(stop, tmp_path):
     plan = Plan((Stage("probe", "head", 4, 1e-2),))
@@ -479,6 +487,7 @@ def test_unfreezing_in_the_midst_of_a_cached_stage(stop, tmp_path):
         assert moved(tensors(ours.model), again.model) == []
 
 
+@pytest.mark.medium
 def test_find_lr_is_the_same_and_leaves_nothing():
     learn = still_learner()
     learn.create_opt()
@@ -679,6 +688,7 @@ def test_a_learner_exported_within_a_batch_of_features_holds_nothing_of_the_cach
     assert again.predict(learn.dls.valid_ds.items[0])[2].shape == (learn.dls.c,)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("built", [False, True])
 def test_a_sweep_on_features_finds_what_one_on_pictures_finds(built):
     want = find_lr(still_learner(), num_it=60, cache=False, on_progress=QUIET)

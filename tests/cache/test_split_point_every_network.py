@@ -27,6 +27,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_has_a_split_point_that_is_exact(name):
     f = facts(find_arch(name))
@@ -56,6 +57,7 @@ def test_every_family_has_a_split_point_that_is_exact(name):
     assert not any(t.requires_grad for t in mid.tensors().values())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", NAMES)
 def test_every_family_is_the_same_function_with_channels_last(name):
     "Outputs and gradients in double precision, where roundings do not matter, with norms that are not as new"
@@ -146,6 +148,7 @@ def test_shared_layers_and_the_shape_of_the_input():
     torch.testing.assert_close(split.forward_from_features(split.features((x2,))), net(x2))
 
 
+@pytest.mark.medium
 def test_a_timm_network_of_the_users_own_and_a_partly_frozen_stage():
     import timm
 

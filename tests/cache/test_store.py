@@ -50,6 +50,7 @@ def passes(learn, store, epochs=1, **kw):
     return p.n
 
 
+@pytest.mark.medium
 def test_found_again_and_only_if_nothing_has_changed(tmp_path):
     n = len(pictures().train_ds) + len(pictures().valid_ds)
     a = learner()
@@ -68,6 +69,7 @@ def test_found_again_and_only_if_nothing_has_changed(tmp_path):
     assert passes(d, tmp_path / "s") == n
 
 
+@pytest.mark.medium
 def test_a_picture_that_was_replaced_is_noticed(tmp_path):
     import shutil
 
@@ -80,6 +82,7 @@ def test_a_picture_that_was_replaced_is_noticed(tmp_path):
     assert passes(learner(folder=tmp_path / "pics"), store) > 8
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("what", ["x.bin", "y0.npy", "manifest.json", "missing", "version", "other network"])
 def test_damaged_features_are_not_used(what, tmp_path):
     a = learner()
@@ -122,6 +125,7 @@ with frozen_cache(learn, store={store!r}, on_progress=report): fit(learn, 1)
 """
 
 
+@pytest.mark.medium
 def test_a_crash_while_building_leaves_nothing_that_is_believed(tmp_path):
     tests = str(Path(__file__).parent)
     r = subprocess.run(
@@ -248,6 +252,7 @@ print(before, peak[0], float(learn.recorder.losses[0]), float(learn.recorder.los
 """
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.large)])
 def test_a_large_set_trains_in_bounded_memory(n):
     "Items of 2048 numbers, as after ResNet-50's pooling: 156 or 781 MB, of which 32 MB may be in memory"
@@ -263,6 +268,7 @@ def test_a_large_set_trains_in_bounded_memory(n):
 # ---------------------------------------------------------------- views
 
 
+@pytest.mark.medium
 def test_views_are_drawn_anew_each_epoch():
     dls = pictures(item_tfms=Resize(48), batch_tfms=aug_transforms(max_rotate=20))
     learn = transfer_learner(dls, "resnet_mini")
@@ -286,6 +292,7 @@ def test_views_are_drawn_anew_each_epoch():
             seen[0][n]
 
 
+@pytest.mark.medium
 def test_weighted_sampling_and_workers_are_followed():
     from fastai.callback.data import WeightedDL
 

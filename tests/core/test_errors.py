@@ -20,6 +20,7 @@ def modules():
         yield ".".join(path.parts).removesuffix(".__init__"), ast.parse(file.read_text(encoding="utf-8"))
 
 
+@pytest.mark.medium
 def test_every_keyword_of_an_error_is_a_declared_field():
     checked = 0
     for name, tree in modules():

@@ -85,6 +85,7 @@ def test_refused_with_a_sentence_and_nothing_changed(held, call):
     assert fingerprint(held) == before and torch.equal(torch.random.get_rng_state(), rng) and held.opt is opt
 
 
+@pytest.mark.medium
 def test_export_is_refused(small_dls, tmp_path):
     from fastai_tl.models.transfer_learner import transfer_learner
 

@@ -25,12 +25,14 @@ def answers(o):
     return o() if callable(o) else o
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", sorted(RIGHT))
 def test_right_answers_pass(name):
     v = judge(name, answers(RIGHT[name]))
     assert v.passed, v
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name,mistake", [(k, m) for k in sorted(WRONG) for m in WRONG[k]])
 def test_each_mistake_gets_its_hint(name, mistake):
     v = judge(name, answers(WRONG[name][mistake]))
@@ -144,6 +146,7 @@ STRANGE += [
 STRANGE += [lambda: 1, lambda *a, **k: a, lambda *a, **k: 1 / 0, lambda *a, **k: exit()]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", sorted(EXERCISES))
 def test_strange_answers_break_nothing(name):
     needs = [n.rstrip("()!") for n in EXERCISES[name].needs]
@@ -157,6 +160,7 @@ def test_strange_answers_break_nothing(name):
     assert judge(name, {}).mistake == "unsolved"
 
 
+@pytest.mark.medium
 def test_a_check_leaves_random_states_alone():
     random.seed(3)
     np.random.seed(3)
@@ -169,6 +173,7 @@ def test_a_check_leaves_random_states_alone():
     assert got == (random.random(), np.random.rand(), torch.rand(1).item())
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "name", ["setup-panel", "why-panel", "rates-pick", "evaluate-panel", "project-model", "finetune-plan"]
 )

@@ -320,6 +320,7 @@ def test_nbgrader_sources(tmp_path):
     assert len({c["grade_id"] for c in cells}) == len(cells) and sum(c["solution"] for c in cells) == 5
 
 
+@pytest.mark.medium
 def test_slides_load_nothing_and_hold_no_solutions(tmp_path):
     root = Path(__file__).parents[2]
     r = subprocess.run(
@@ -406,6 +407,7 @@ def test_a_bundle_asks_pip_and_leaves_nothing_half_done(tmp_path):
 # ---------------------------------------------------------------- lessons, run
 
 
+@pytest.mark.medium
 def test_one_lesson_as_solved(tmp_path, monkeypatch):
     "The quickest of them; test_every_lesson_as_solved runs all"
     (nb,) = copy_lessons(tmp_path, ["project"], solutions=True)
@@ -441,11 +443,13 @@ def kindly_stopped(nb):
     return e.evalue
 
 
+@pytest.mark.medium
 def test_a_student_copy_stops_kindly(tmp_path):
     (nb,) = copy_lessons(tmp_path, ["project"])
     assert "This is where your work begins" in kindly_stopped(until_unsolved(nb))
 
 
+@pytest.mark.medium
 def test_running_a_student_copy_says_what_is_not_begun(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

@@ -78,6 +78,7 @@ def stacked(predictions):
 # What is written
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "arch, head, onnx",
     [
@@ -108,6 +109,7 @@ def test_the_folder_gives_the_learners_predictions(tmp_path, arch, head, onnx, c
     assert capsys.readouterr().out == "", "nothing to say"
 
 
+@pytest.mark.medium
 def test_manifest_and_card_hold_what_a_reader_needs(mini):
     folder, learn, ev = mini
     m = json.loads((folder / MANIFEST).read_text())
@@ -143,12 +145,14 @@ def test_manifest_and_card_hold_what_a_reader_needs(mini):
         assert text in card, text
 
 
+@pytest.mark.medium
 def test_an_evaluation_of_other_weights_is_refused(mini, tmp_path):
     with pytest.raises(InputError, match="other weights"):
         plain(make("resnet_mini"), tmp_path / "m", evaluation=mini[2])
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.medium
 def test_nothing_of_this_machine_is_in_the_folder(mini):
     for f in (ONNX, MANIFEST, CARD):
         raw = (mini[0] / f).read_bytes()
@@ -182,6 +186,7 @@ def test_a_network_without_onnx_is_exported_all_the_same(tmp_path, capsys, monke
         load_predictor(folder, "onnx")
 
 
+@pytest.mark.medium
 def test_a_failed_export_leaves_the_old_one(tmp_path):
     learn = make()
     folder = plain(learn, tmp_path / "m")
@@ -236,6 +241,7 @@ def test_an_export_that_is_killed_leaves_a_whole_model(mini, copied, tmp_path):
     )
 
 
+@pytest.mark.medium
 def test_places_that_cannot_be_written(mini, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
     (tmp_path / "real").mkdir()
@@ -254,6 +260,7 @@ def test_places_that_cannot_be_written(mini, tmp_path, monkeypatch):
     assert (tmp_path / "link").is_symlink() and changed_files(tmp_path / "real") == []
 
 
+@pytest.mark.medium
 def test_what_lies_beside_a_model_is_not_lost(mini, copied):
     (copied / "notes.txt").write_text("mine")
     with pytest.raises(FileError, match="notes.txt"):
@@ -261,6 +268,7 @@ def test_what_lies_beside_a_model_is_not_lost(mini, copied):
     assert (copied / "notes.txt").read_text() == "mine" and (copied / ONNX).exists()
 
 
+@pytest.mark.medium
 def test_learn_export_is_untouched(mini, tmp_path):
     from fastai.learner import Learner, load_learner
 
@@ -275,6 +283,7 @@ def test_learn_export_is_untouched(mini, tmp_path):
 # What is refused
 
 
+@pytest.mark.medium
 def test_what_cannot_be_described_is_refused(tmp_path):
     mine = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(576, 8))
     with pytest.raises(ExportError, match="head"):
@@ -358,6 +367,7 @@ def test_a_table_of_pictures_can_be_exported(tmp_path):
 
 
 # fastai resamples validation pictures, too, by the identity
+@pytest.mark.medium
 @pytest.mark.parametrize("augment, tol", [(None, 1e-5), (aug_transforms(), 1e-3)])
 @pytest.mark.parametrize("method", ["crop", "squish", "pad"])
 def test_preprocessing_is_replayed_for_any_shape(tmp_path, method, augment, tol):
@@ -398,6 +408,7 @@ def odd_files(folder):
         yield folder / name
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("n_in", [1, 3, 4])
 def test_odd_pictures_are_read_as_fastai_reads_them(tmp_path, n_in):
     learn = make("resnet_mini", n_in=n_in)
@@ -410,6 +421,7 @@ def test_odd_pictures_are_read_as_fastai_reads_them(tmp_path, n_in):
     assert len({tuple(w) for w in want}) > 6, "the pictures differ, so reading one for another would show"
 
 
+@pytest.mark.medium
 def test_arrays_and_pillow_images_of_any_channels(mini):
     "Paths, Pillow images, arrays and bytes of the same picture get the same answer, alone and in a list"
     from fastai_tl.core.images import open_bytes
@@ -442,6 +454,7 @@ def test_arrays_and_pillow_images_of_any_channels(mini):
         )
 
 
+@pytest.mark.medium
 def test_what_is_no_picture_is_named(mini, tmp_path):
     pred = load_predictor(mini[0])
     eps = tmp_path / "program.eps"
@@ -456,6 +469,7 @@ def test_what_is_no_picture_is_named(mini, tmp_path):
         pred.predict("a\0b")
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_huge_pictures(mini, tmp_path):
     pred = load_predictor(mini[0])
@@ -473,6 +487,7 @@ def test_huge_pictures(mini, tmp_path):
         Image.MAX_IMAGE_PIXELS = old
 
 
+@pytest.mark.medium
 def test_a_thread_of_pixels_does_not_fill_the_memory(tmp_path):
     "Padded to a square it would have 3,600 megapixels; cropped to one, none"
     for method in ("pad", "crop"):
@@ -515,6 +530,7 @@ def test_manifest_is_checked(copied):
             load_predictor(copied)
 
 
+@pytest.mark.medium
 def test_a_model_of_the_first_format_still_loads(mini, tmp_path):
     "Format 1 was two files, and fewer fields"
     folder, learn, ev = mini
@@ -609,6 +625,7 @@ def test_a_link_out_of_the_folder_is_not_followed(copied, tmp_path):
         load_predictor(copied)
 
 
+@pytest.mark.medium
 def test_no_pickle_is_read_or_written(tmp_path, monkeypatch):
     import pickle
 
@@ -622,6 +639,7 @@ def test_no_pickle_is_read_or_written(tmp_path, monkeypatch):
 # What is installed, and what is asked for
 
 
+@pytest.mark.medium
 def test_onnx_needs_neither_torch_nor_fastai(mini):
     "In an interpreter in which importing them fails"
     folder, _, ev = mini
@@ -658,6 +676,7 @@ def linked(site, *names):
                 to.symlink_to(src)
 
 
+@pytest.mark.medium
 def test_onnx_in_an_environment_without_torch_and_fastai(mini, tmp_path):
     "An interpreter whose packages are NumPy, Pillow, onnxruntime with what they need, and this one"
     site = tmp_path / "site"
@@ -679,6 +698,7 @@ print(json.dumps([[float(v) for v in p.probabilities] for p in said]))
     np.testing.assert_allclose(np.array(json.loads(r.stdout)), ev.probs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.medium
 def test_missing_extras_are_named(mini, tmp_path):
     """In an interpreter that does not find onnx, onnxscript and onnxruntime; everything else works, and exports say
     what is not there
@@ -712,6 +732,7 @@ for f in (lambda: load_predictor({str(mini[0])!r}, 'onnx'), check_onnx_extra):
     )
 
 
+@pytest.mark.medium
 def test_wrong_arguments_are_named(mini):
     folder = mini[0]
     for backend in ("torch", "onnx"):

@@ -18,6 +18,7 @@ def good(tmp_path_factory):
     return fuzz_models.model_folder(tmp_path_factory.mktemp("fuzz") / "model")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("kind, n", [("manifest", 150), ("weights", 100), ("onnx", 60), ("picture", 250)])
 def test_a_few(good, tmp_path, kind, n):
     with warnings.catch_warnings():
@@ -30,6 +31,7 @@ def test_a_few(good, tmp_path, kind, n):
     assert r["outcomes"]["Prediction"] > 0, "and some changes do no harm"
 
 
+@pytest.mark.medium
 def test_the_fuzz_would_notice(good, tmp_path):
     "An error that is not the kit's, and a case that takes too long, are counted as bad"
     f = fuzz_models.Fuzz(good, tmp_path)

@@ -69,6 +69,7 @@ print(json.dumps(dict(probs=[float(v) for v in p.probabilities], loaded=loaded))
     return json.loads(r.stdout)
 
 
+@pytest.mark.medium
 def test_page_and_model_can_be_moved_together(model, tmp_path):
     page = make_app(model)
     assert page == model.parent / "model-app" / PAGE
@@ -156,6 +157,7 @@ def test_gradio_file_is_there_only_with_gradio(model, capsys, monkeypatch):
     assert "'../model'" in text and capsys.readouterr().out == ""
 
 
+@pytest.mark.medium
 def test_code_in_names_stays_text(model, tmp_path, gradio):
     "Names of folders and classes come from others"
     odd = tmp_path / "a'); import os; os.system('touch pwned') #{x}\"\\"
@@ -248,6 +250,7 @@ def test_widget(model, tmp_path):
     assert "These are 2 files" in page.answer.value
 
 
+@pytest.mark.medium
 def test_widget_answers_to_anything(model):
     "Damaged pictures of all kinds, as in benchmarks/fuzz_models.py: an answer or a reason, never an exception"
     import random

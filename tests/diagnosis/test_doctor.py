@@ -40,6 +40,7 @@ def learner(dls=None, model=None):
     return Learner(dls or tensor_dls(), model or net(), CrossEntropyLossFlat(), path=".")
 
 
+@pytest.mark.medium
 def test_a_healthy_learner_gets_no_finding_and_stays_as_it_is(small_dls):
     learn = transfer_learner(small_dls, "mobilenet_v3_small", pretrained=False)
     before = everything(learn)
@@ -72,6 +73,7 @@ def test_each_fault_is_found_and_its_absence_is_not(fault):
     assert fault not in codes(learn, skip=fault)
 
 
+@pytest.mark.medium
 def test_nothing_frozen_and_too_small(small_dls):
     learn = transfer_learner(small_dls, "tf_efficientnet_lite0")
     assert "nothing_frozen" not in codes(learn)
@@ -81,6 +83,7 @@ def test_nothing_frozen_and_too_small(small_dls):
         transfer_learner(tensor_dls(size=24), "vgg11", pretrained=False, normalize=False)
 
 
+@pytest.mark.medium
 def test_normalisation(small_dls):
     assert "no_normalize" in codes(learner(small_dls, net()))
     learn = transfer_learner(small_dls, "mobilenet_v3_small", pretrained=False)

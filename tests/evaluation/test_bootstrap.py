@@ -48,6 +48,7 @@ def test_mean_f1_is_scikit_learns(n, k, seed):
     )
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("stratified", [False, True])
 def test_quick_bootstrap_equals_the_slow_one(stratified):
     rng = np.random.default_rng(1)
@@ -68,6 +69,7 @@ def test_quick_bootstrap_equals_the_slow_one(stratified):
     assert ("within each class" in b.attrs["method"]) == stratified and "seed 0" in b.attrs["method"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("n, k, acc", [(150, 5, 0.8), (60, 3, 0.7)])
 def test_intervals_of_classes_hold_the_truth_nineteen_times_in_twenty(n, k, acc):
     "400 made-up evaluations; the truth of accuracy and macro-F1 is known"
@@ -83,6 +85,7 @@ def test_intervals_of_classes_hold_the_truth_nineteen_times_in_twenty(n, k, acc)
     assert all(0.9 <= h / 400 <= 0.985 for h in held.values()), held
 
 
+@pytest.mark.medium
 def test_intervals_of_numbers_hold_the_truth():
     "MAE of normal errors of deviation 2 is 2 * sqrt(2 / pi), RMSE is 2; targets of variance 9 give R² 1 - 4/9"
     rng, held = np.random.default_rng(0), dict(mae=0, rmse=0, r2=0)

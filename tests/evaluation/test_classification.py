@@ -46,6 +46,7 @@ def ece_by_hand(ev, bins):
     return total
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None)
 @given(evaluations(), st.sampled_from([1, 2, 7, 15]))
 def test_calibration_is_what_its_definition_says(ev, bins):
@@ -59,6 +60,7 @@ def test_calibration_is_what_its_definition_says(ev, bins):
     assert table[table["items"] == 0][["confidence", "accuracy"]].isna().all(axis=None)
 
 
+@pytest.mark.medium
 @settings(max_examples=60, deadline=None)
 @given(evaluations())
 def test_figures_equal_those_of_scikit_learn(ev):

@@ -66,6 +66,7 @@ def test_labels_as_scikit_learn_counts_them(loss):
     assert len(ev.worst(40)) == 40 - round(ev.exact * 40) and all(o.missed or o.invented for o in ev.worst(40))
 
 
+@pytest.mark.medium
 def test_thresholds():
     rng = np.random.default_rng(0)
     t = rng.random((80, 3)) < 0.3
@@ -258,6 +259,7 @@ def test_text_vocabularies_do_not_pass_for_classes():
 # ---- one pass, and views
 
 
+@pytest.mark.medium
 def test_one_pass_feeds_everything(small_dls, tmp_path):
     learn = transfer_learner(small_dls, "resnet_mini")
     batches = []
@@ -304,6 +306,7 @@ def augmented():
     return transfer_learner(dls, "resnet_mini")
 
 
+@pytest.mark.medium
 def test_views(augmented):
     learn, batches = augmented, []
     h = learn.model.register_forward_hook(lambda m, x, y: batches.append(x[0].detach().clone()))
@@ -358,6 +361,7 @@ def test_an_interrupt_among_the_views_leaves_everything_as_it_was(augmented):
     assert learn.dls.valid_ds.split_idx == 1
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("tta", [0, 2])
 def test_never_from_cached_features(augmented, tta):
     "Inside frozen_cache, pictures go through the whole network, and views are views"
@@ -394,6 +398,7 @@ def three():
     ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ev", three(), ids=["classes", "labels", "numbers"])
 def test_pages_hold_everything_and_run_nothing(ev, tmp_path):
     text = ev.to_html(tmp_path / "a.html", title="<b>Mine</b>").read_text(encoding="utf-8")
@@ -416,6 +421,7 @@ def test_pages_hold_everything_and_run_nothing(ev, tmp_path):
         ev.to_html(tmp_path / "no" / "a.html")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("ev", three(), ids=["classes", "labels", "numbers"])
 def test_data_is_json_and_pictures_touch_no_pyplot(ev):
     from matplotlib import pyplot as plt
@@ -436,6 +442,7 @@ def test_data_is_json_and_pictures_touch_no_pyplot(ev):
     assert ev.plot(own) is own
 
 
+@pytest.mark.medium
 def test_many_classes_are_drawn():
     rng, k = np.random.default_rng(0), 120
     t = np.repeat(np.arange(k), 5)
@@ -449,6 +456,7 @@ def test_many_classes_are_drawn():
     assert "The 20 of 120 classes" in html and len(html) < 200_000
 
 
+@pytest.mark.medium
 def test_no_display_is_needed():
     code = (
         "import os, numpy as np; os.environ.pop('DISPLAY', None); os.environ.pop('MPLBACKEND', None)\n"
@@ -459,6 +467,7 @@ def test_no_display_is_needed():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
+@pytest.mark.medium
 @settings(max_examples=8, deadline=None)
 @given(st.integers(2, 30), st.integers(2, 5), st.integers(0, 99))
 def test_any_evaluation_can_be_shown(n, k, seed):

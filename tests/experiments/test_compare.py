@@ -190,6 +190,7 @@ def six():
     return c, dls, before, state_of(dls), told
 
 
+@pytest.mark.medium
 def test_all_six_run_with_equal_budgets(six):
     c, dls, *_ = six
     assert not c.failed and c.finished and c.names == tuple(STRATEGIES) and len(c.runs) == 12
@@ -204,11 +205,13 @@ def test_all_six_run_with_equal_budgets(six):
     assert all(params[n] == {size("")} for n in ("scratch", "fine_tune", "lp_ft", "gradual"))
 
 
+@pytest.mark.medium
 def test_nothing_of_the_user_moves(six):
     before, after = six[2:4]
     assert before == after
 
 
+@pytest.mark.medium
 def test_progress_is_for_the_whole_and_says_how_long(six):
     told = six[-1]
     done = [d for d, _, _ in told]
@@ -216,6 +219,7 @@ def test_progress_is_for_the_whole_and_says_how_long(six):
     assert any("seed 2 of 2, gradual, about 0:0" in note for *_, note in told)
 
 
+@pytest.mark.medium
 def test_table_plot_and_json(six):
     c = six[0]
     df = c.to_frame()
@@ -239,6 +243,7 @@ def test_table_plot_and_json(six):
     plt.close("all")
 
 
+@pytest.mark.medium
 def test_a_run_is_what_a_user_would_type(six):
     "The same numbers by hand, clean and corrupted"
     c, dls, *_ = six
@@ -260,6 +265,7 @@ def test_a_run_is_what_a_user_would_type(six):
     keep.restore()
 
 
+@pytest.mark.medium
 def test_own_plans_by_name_and_a_strategy_that_fails(tiny_dls):
     plans = {
         "mine": Plan((Stage("a", "head", 1, 1e-2), Stage("b", "all", 2, 1e-4))),
@@ -279,6 +285,7 @@ def test_own_plans_by_name_and_a_strategy_that_fails(tiny_dls):
         compare(tiny_dls, plans, on_error="raise", **FAST)
 
 
+@pytest.mark.medium
 def test_seeds_pair_across_strategies_and_repeat(tiny_dls):
     "The same strategy under two names has the same result with each seed; and the whole repeats"
     c = compare(tiny_dls, {"a": "lp_ft", "b": "lp_ft"}, seeds=(3, 8), **FAST)
@@ -289,6 +296,7 @@ def test_seeds_pair_across_strategies_and_repeat(tiny_dls):
     assert (again.of("b")[0].right == c.of("b")[1].right).all()
 
 
+@pytest.mark.medium
 def test_ctrl_c_returns_what_is_finished(tiny_dls):
     "A real signal, in the middle of the fourth run"
     before, sent = state_of(tiny_dls), []
@@ -313,6 +321,7 @@ def test_ctrl_c_returns_what_is_finished(tiny_dls):
     assert state_of(tiny_dls) == before
 
 
+@pytest.mark.medium
 def test_ctrl_c_before_anything_is_finished_stops(tiny_dls):
     def press(done, total, note):
         if done:
@@ -322,6 +331,7 @@ def test_ctrl_c_before_anything_is_finished_stops(tiny_dls):
         compare(tiny_dls, ["fine_tune"], **{**FAST, "on_progress": press})
 
 
+@pytest.mark.medium
 def test_learners_are_freed_and_heads_are_not_shared(tiny_dls, monkeypatch):
     real, alive, most = strategies.transfer_learner, [], [0]
 
@@ -341,6 +351,7 @@ def test_learners_are_freed_and_heads_are_not_shared(tiny_dls, monkeypatch):
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
 
 
+@pytest.mark.medium
 def test_another_split_with_each_seed():
     from fastai_tl.datasets.samples import sample_dls
 
@@ -354,6 +365,7 @@ def test_another_split_with_each_seed():
     assert splits == [0, 1] and not c.same_pictures and not c.failed and "for each seed another split" in c.method
 
 
+@pytest.mark.medium
 def test_data_that_is_not_pictures(tiny_dls):
     """Any Learner of one class for each item, made by a function of one's own; no corrupted pictures then, and it
     says so
@@ -418,6 +430,7 @@ def test_bad_input_is_refused_before_anything_runs(tiny_dls, kw, says, monkeypat
         compare(tiny_dls, **kw)
 
 
+@pytest.mark.medium
 def test_data_that_cannot_be_compared(tiny_dls):
     from fastai.data.core import DataLoaders
     from torch.utils.data import TensorDataset
@@ -436,6 +449,7 @@ def test_data_that_cannot_be_compared(tiny_dls):
             f(DataLoaders(tiny_dls.train))
 
 
+@pytest.mark.medium
 def test_weights_are_asked_for_only_where_they_are_needed(tiny_dls):
     offline()
     with pytest.raises(WeightsError):
@@ -446,6 +460,7 @@ def test_weights_are_asked_for_only_where_they_are_needed(tiny_dls):
 # backbones
 
 
+@pytest.mark.medium
 def test_backbones_are_ranked_and_failures_are_rows(tiny_dls):
     offline()
     before = state_of(tiny_dls)
@@ -464,6 +479,7 @@ def test_backbones_are_ranked_and_failures_are_rows(tiny_dls):
     assert all("features" in e["cache"] for e in c.extra.values())
 
 
+@pytest.mark.medium
 def test_a_probe_is_what_a_user_would_type(tiny_dls):
     c = compare_backbones(tiny_dls, ["resnet_mini"], seeds=[5], epochs=3, lr=1e-2, on_progress=QUIET)
     own = strategies.own_loaders(tiny_dls)
@@ -478,6 +494,7 @@ def test_a_probe_is_what_a_user_would_type(tiny_dls):
     assert (c.of("resnet_mini")[0].right == (ev.preds == ev.targets)).all()
 
 
+@pytest.mark.medium
 def test_default_backbones_are_those_on_this_machine(tiny_dls, monkeypatch):
     monkeypatch.setattr(ranking, "_probe", lambda arch, *a: (_ for _ in ()).throw(StateError(f"not tried: {arch}")))
     c = compare_backbones(tiny_dls, on_progress=QUIET)
@@ -487,6 +504,7 @@ def test_default_backbones_are_those_on_this_machine(tiny_dls, monkeypatch):
     assert "not tried: vgg_mini" in c._repr_html_()
 
 
+@pytest.mark.medium
 def test_interrupt_keeps_the_backbones_that_are_done(tiny_dls, monkeypatch):
     real = ranking._probe
 
@@ -502,6 +520,7 @@ def test_interrupt_keeps_the_backbones_that_are_done(tiny_dls, monkeypatch):
         compare_backbones(tiny_dls, ["vgg_mini"], on_progress=QUIET)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "kw, says",
     [

@@ -267,6 +267,7 @@ def test_shared_parameters_are_one():
     assert t.parameters.sum() == sum(p.numel() for p in model.parameters()) and "shared" in t.kind["out"]
 
 
+@pytest.mark.medium
 def test_text_classifier():
     from fastai.text.data import TextDataLoaders
     from fastai.text.learner import text_classifier_learner
@@ -318,6 +319,7 @@ def test_tabular_learner():
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels):
     from fastai_tl.models.transfer_learner import transfer_learner

@@ -148,6 +148,7 @@ class Freezing(RuleBasedStateMachine):
         assert not table.note
 
 
+@pytest.mark.medium
 class TestFreezing(Freezing.TestCase):
     settings = settings(max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -27,6 +27,7 @@ def make(dls, arch="mobilenet_v3_small", **kw):
     return transfer_learner(dls, arch, pretrained=arch == "tf_efficientnet_lite0", **kw)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ARCHS)
 def test_frozen_stage_moves_no_body_tensor_and_every_head_tensor(small_dls, arch):
     learn = make(small_dls, arch)
@@ -47,6 +48,7 @@ def test_frozen_stage_moves_no_body_tensor_and_every_head_tensor(small_dls, arch
     frozen_stage()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("where", ["layer3", 3, -3])
 def test_freeze_to_a_middle_group(small_dls, where):
     learn = make(small_dls, "resnet18")
@@ -60,6 +62,7 @@ def test_freeze_to_a_middle_group(small_dls, where):
     assert learn.opt.frozen_idx == 3
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("policy", ["train", "affine", "frozen"])
 def test_batch_norm_policy(small_dls, policy):
     learn = make(small_dls, "resnet18", bn=policy)
@@ -76,6 +79,7 @@ def test_batch_norm_policy(small_dls, policy):
     assert names == {"train": stats | affine, "affine": affine, "frozen": set()}[policy]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("change", ["deepcopy", "pickle", "new optimizer", "torch optimizer", "save and load"])
 def test_freezing_survives(small_dls, change, tmp_path):
     kw = dict(opt_func=lambda ps, **k: OptimWrapper(ps, torch.optim.AdamW, **k)) if change == "torch optimizer" else {}
@@ -99,6 +103,7 @@ def test_freezing_survives(small_dls, change, tmp_path):
     assert {k.split(".")[0] for k in moved(before, learn.model)} == {"head"}
 
 
+@pytest.mark.medium
 def test_fastais_own_calls_work_and_are_seen(small_dls):
     learn = make(small_dls, "resnet18")
     learn.unfreeze()

@@ -285,6 +285,7 @@ def test_a_learner_with_rates_can_be_copied_and_exported(tmp_path):
     assert pickle.loads(pickle.dumps(learn.splitter)) == learn.splitter
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*")
 def test_groups_without_names():
     "A tabular learner has one group, called 'all'; a text classifier on AWD-LSTM has five, named by what they are"
@@ -496,6 +497,7 @@ def test_what_a_layer_is():
     assert whole.names[-2:] == ("all the body.cat", "head") and len(whole(model)) == len(whole.names)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "arch,layers",
     [

@@ -64,6 +64,7 @@ def done(tmp_path_factory):
     return d, r
 
 
+@pytest.mark.medium
 def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
     d, r = done
     assert re.findall(r"Step (\d) of 6", r.stdout) == list("123456")
@@ -75,6 +76,7 @@ def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
     assert "Traceback" not in r.stderr and "Warning" not in r.stderr, r.stderr
 
 
+@pytest.mark.medium
 def test_quickstart_json(done):
     d, _ = done
     j = json.loads((d / "figures.json").read_text())
@@ -86,6 +88,7 @@ def test_quickstart_json(done):
     assert (d / j["model"] / "manifest.json").is_file() and (d / j["report"]).is_file()
 
 
+@pytest.mark.medium
 def test_report_is_one_self_contained_page(done):
     d, _ = done
     page = (d / "out" / "report.html").read_text()
@@ -96,6 +99,7 @@ def test_report_is_one_self_contained_page(done):
         assert text in page
 
 
+@pytest.mark.medium
 def test_predict(done, run):
     d, _ = done
     r = run("predict", "out/model", "pics/bug", "pics/fruit & veg", "--json", "p.json", cwd=d)
@@ -111,6 +115,7 @@ def test_predict(done, run):
     assert rows[0]["label"] in same.stdout
 
 
+@pytest.mark.medium
 def test_export(done, run, tmp_path):
     "The quickstart's model with ONNX: the same answers without torch"
     d, _ = done
@@ -140,6 +145,7 @@ def test_export(done, run, tmp_path):
     assert not (tmp_path / "m" / "model.onnx").exists()
 
 
+@pytest.mark.medium
 def test_nothing_is_written_over(done, run):
     d, _ = done
     stamp = {p: p.stat().st_mtime_ns for p in d.rglob("*") if p.is_file()}
@@ -196,6 +202,7 @@ def test_bad_settings(pets, run):
     assert "backbne" in r.stderr and "settings.ini" in r.stderr and "Did you mean 'backbone'" in flat(r.stderr)
 
 
+@pytest.mark.medium
 def test_predict_errors(done, pets, run):
     (pets / "words.jpg").write_text("words")
     for args, text in (
@@ -223,6 +230,7 @@ def test_a_forgotten_section_is_noticed(pets, run):
     assert "[fastai_tl]" in run("quickstart", "--data", "pets", code=2, cwd=pets).stderr
 
 
+@pytest.mark.medium
 def test_ctrl_c_leaves_nothing_behind(pets):
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = ['fastai-tl']; from "
@@ -251,6 +259,7 @@ def test_help_lists_the_commands(run):
     assert "--data" in run("quickstart", "--help").stdout and "fastai-tl" in run("--version").stdout
 
 
+@pytest.mark.medium
 def test_doctor(pets, run, tmp_path):
     assert "pictures of 8 classes" in run("doctor").stdout
     r = run("doctor", pets / "pets", "--arch", "resnet_mini")
@@ -265,6 +274,7 @@ def test_doctor(pets, run, tmp_path):
     assert "nowhere" in run("doctor", "nowhere", code=2).stderr
 
 
+@pytest.mark.medium
 def test_lab(tmp_path):
     "JupyterLab starts with the notebook and the side panel"
     (tmp_path / "jovyan").mkdir()

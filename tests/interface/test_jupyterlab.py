@@ -125,6 +125,7 @@ def test_training_whose_learner_lost_its_name_can_be_stopped(learn, ns):
     assert [o["name"] for o in lab.look(ns=ns)["learners"]] == ["learn"] and train.closed
 
 
+@pytest.mark.medium
 def test_the_plan_is_what_train_runs(ns):
     board = lab.panels_by_name("learn", ns)
     train = board.panel("train")
@@ -136,6 +137,7 @@ def test_the_plan_is_what_train_runs(ns):
     assert train.history.finished
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", ["run_plan", "fit"])
 def test_training_is_told_while_it_goes(learn, ns, how):
     from fastai.callback.core import Callback
@@ -180,6 +182,7 @@ def test_training_is_told_while_it_goes(learn, ns, how):
     assert len(told) == n  # nothing new
 
 
+@pytest.mark.medium
 def test_export(learn, ns, tmp_path, monkeypatch):
     told, done = [], threading.Event()
     watch = lab.TrainingWatch(ns, lambda d: (told.append(d), done.set()))
@@ -201,6 +204,7 @@ def test_export(learn, ns, tmp_path, monkeypatch):
         release(learn)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("folder", [None, pytest.param("pictures", marks=pytest.mark.course)])
 def test_the_new_notebook_runs(folder, tmp_path, monkeypatch):
     "Every cell of the template, on few small pictures"
@@ -284,6 +288,7 @@ def test_the_bundle_is_of_this_version():
     } <= shipped and EXTENSION / "install.json" in shipped
 
 
+@pytest.mark.medium
 def test_the_wheel_brings_the_extension(wheel, tmp_path):
     "Installed into an environment of its own, without Node, JupyterLab lists it as enabled and OK"
     venv.create(tmp_path / "env", symlinks=True)

@@ -105,6 +105,7 @@ def test_doctor_takes_the_only_patient(ip, capsys, small_dls):
     assert type(said(ip, capsys, "doctor other")[0].result).__name__ == "Diagnosis"
 
 
+@pytest.mark.medium
 def test_backbones_table(ip, capsys):
     r, text = said(ip, capsys, "backbones VGG")
     assert r.success and "vgg16_bn" in text and "resnet18" not in text and "top-1" in text

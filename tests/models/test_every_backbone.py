@@ -16,6 +16,7 @@ QUICK_TIMM = [n for k, n in TIMM.items() if k not in TORCHVISION and facts(find_
 NAMES = [*backbone_names("kit"), *TORCHVISION.values(), *QUICK_TIMM[:12]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in OFTEN else [pytest.mark.zoo]) for n in NAMES])
 def test_one_of_each_family(name):
     "`check` raises AssertionError with the tensors that moved and must not, or stood still and must not"
@@ -42,6 +43,7 @@ def test_enough_families():
     assert len(TIMM) >= 60 and {family_of(find_arch(n)) for n in backbone_names("torchvision")} == set(TORCHVISION)
 
 
+@pytest.mark.medium
 def test_plain_fastai_moves_frozen_tensors_of_the_same_network():
     "What the check above would find in fastai's own way: the check can fail"
     r = plain("resnet18")

@@ -14,6 +14,7 @@ def table():
     return backbones().set_index("name")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", tv_names())
 def test_torchvision(table, name):
     row, meta = table.loc[name], tvm.get_model_weights(name).DEFAULT.meta
@@ -37,6 +38,7 @@ def test_every_licence_that_torchvision_names_is_judged():
     )
 
 
+@pytest.mark.medium
 def test_timm(table):
     rows = {
         n: table.loc[k]
@@ -51,6 +53,7 @@ def test_timm(table):
     assert not set(timm_names()) - set(rows) - {n for n in timm_names() if facts(f"timm/{n}") is None}
 
 
+@pytest.mark.medium
 def test_every_cc_by_nc_model_of_timm_is_marked(table):
     marked = set()
     for full in timm.list_pretrained():

@@ -42,6 +42,7 @@ def test_settings_can_forbid_the_network(monkeypatch, tmp_path, small_dls):
         transfer_learner(small_dls, "resnet18")
 
 
+@pytest.mark.medium
 def test_weights_on_disk_are_used_and_checked(offline, small_dls):
     file = weights_file("resnet18")
     file.parent.mkdir(parents=True)
@@ -66,6 +67,7 @@ def test_weights_from_a_file(tmp_path):
         load_backbone("mobilenet_v2", weights=tmp_path / "gone.pth")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "arch, stats",
     [
@@ -88,11 +90,13 @@ def test_normalisation_is_the_backbones_own(small_dls, arch, stats):
     )
 
 
+@pytest.mark.medium
 def test_vggs_other_weights_bring_their_own_normalisation():
     b = load_backbone("vgg16", pretrained=False, weights="IMAGENET1K_FEATURES")
     assert b.mean[0] == pytest.approx(0.48235) and b.std[0] == pytest.approx(1 / 255)
 
 
+@pytest.mark.medium
 def test_a_learner_on_another_learners_data_is_normalised_once(small_dls):
     first = transfer_learner(small_dls, "tf_efficientnet_lite0", pretrained=False)
     with pytest.warns(KitWarning, match="another network"):

@@ -18,6 +18,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_panel_that_raises_in_its_constructor_is_freed_in_silence(name, monkeypatch):
@@ -29,6 +30,7 @@ def test_a_panel_that_raises_in_its_constructor_is_freed_in_silence(name, monkey
     assert unraisable == []
 
 
+@pytest.mark.medium
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_panel_is_freed_in_silence_where_the_check_can_fail(monkeypatch):
     "The check itself: without the attribute that a half-made panel needs, there is something to hear"

@@ -256,6 +256,7 @@ def test_learners_that_it_does_not_fit():
         EvaluatePanel(learn, result=0.9)
 
 
+@pytest.mark.medium
 def test_labels_and_numbers_have_one_tab():
     from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
@@ -397,6 +398,7 @@ def test_many_classes_are_one_drawing(k):
         assert matrix.heat.selected is None and len(matrix.gallery.all) == cm[hidden, matrix.predicted.value]
 
 
+@pytest.mark.medium
 def test_constructor_is_quick_and_close_frees(learn):
     import torchvision
     from fastai.learner import Learner

@@ -175,6 +175,7 @@ def test_a_held_learner(panel, learn):
     assert state(learn) != before
 
 
+@pytest.mark.medium
 def test_closing_frees_everything(learn):
     import ipywidgets as w
 
@@ -189,6 +190,7 @@ def test_closing_frees_everything(learn):
     assert ref() is None
 
 
+@pytest.mark.medium
 def test_a_network_with_very_many_layers(small_dls):
     from fastai.learner import Learner
     from fastai.losses import CrossEntropyLossFlat
@@ -211,6 +213,7 @@ def test_a_network_with_very_many_layers(small_dls):
     p.close()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("arch", ["vgg_mini", "resnet_mini", "mobilenet_mini"])
 def test_code_of_random_freeze_maps(small_dls, arch):
     import random

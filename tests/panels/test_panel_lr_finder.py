@@ -75,6 +75,7 @@ def test_a_sweep_leaves_the_learner_as_it_was(learn, panel):
     assert panel.shown.trained == ("1", "2")  # what was trainable
 
 
+@pytest.mark.medium
 def test_cancel_stops_at_the_next_batch_and_leaves_the_learner_as_it_was():
     learn = trained(400, bs=4)
     panel = LRFinderPanel(learn)
@@ -97,6 +98,7 @@ def test_cancel_stops_at_the_next_batch_and_leaves_the_learner_as_it_was():
     panel.close()
 
 
+@pytest.mark.medium
 def test_the_panel_finds_what_find_lr_finds():
     a, b = trained(), trained()
     panel = LRFinderPanel(a)
@@ -109,6 +111,7 @@ def test_the_panel_finds_what_find_lr_finds():
     panel.close()
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("group", ["", "2"])
 def test_the_code_leads_to_the_same_rates(group):
     a, b = trained(), trained()
@@ -326,6 +329,7 @@ def test_run_is_refused_while_something_else_holds_the_learner():
     panel.close()
 
 
+@pytest.mark.medium
 def test_everything_else_is_refused_while_it_runs():
     learn = trained(400, bs=4)
     panel = LRFinderPanel(learn)
@@ -385,6 +389,7 @@ def test_an_error_in_training_is_shown_and_undone(learn, panel):
     assert "ftl-hidden" not in panel.run_button._dom_classes
 
 
+@pytest.mark.medium
 def test_close_while_it_runs_cancels():
     learn = trained(400, bs=4)
     panel = LRFinderPanel(learn)
@@ -395,6 +400,7 @@ def test_close_while_it_runs_cancels():
     same(before, everything(learn))
 
 
+@pytest.mark.medium
 def test_close_frees_everything():
     learn = noisy_learner()
     panel = LRFinderPanel(learn, result())

@@ -221,6 +221,7 @@ def steps(examples, count):
     )
 
 
+@pytest.mark.medium
 class TestPanels(Panels.TestCase):
     settings = steps(8, 25)
 

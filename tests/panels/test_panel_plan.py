@@ -623,6 +623,7 @@ def test_it_is_quick_and_light(small_dls):
         w.Widget.send_state = send
 
 
+@pytest.mark.medium
 def test_close_frees_everything(learn):
     from ipywidgets.widgets.widget import _instances
 

@@ -37,6 +37,7 @@ def panel(learn):
     p.close()
 
 
+@pytest.mark.medium
 def test_the_same_numbers_as_run_plan(panel, learn):
     torch.manual_seed(3)
     twin = noisy_learner()
@@ -97,6 +98,7 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     assert panel.wait().sessions[0]["batches"] == first and len(panel.history.sessions) == 2
 
 
+@pytest.mark.medium
 def test_stop_during_a_sweep(panel, learn):
     panel.plan, before = Plan((Stage("a", "head", 2),)), fingerprint(learn)
     panel.start()
@@ -201,6 +203,7 @@ def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, 
     third.close()
 
 
+@pytest.mark.medium
 def test_code_runs(panel, learn):
     panel.start()
     panel.wait()
@@ -210,6 +213,7 @@ def test_code_runs(panel, learn):
     assert space["history"].finished and fingerprint(fresh) != fingerprint(noisy_learner())
 
 
+@pytest.mark.medium
 def test_closing_while_it_trains_leaves_the_training_alone(learn):
     p = TrainPanel(learn, LONG)
     job, ref = p.start(), weakref.ref(p)

@@ -40,6 +40,7 @@ def test_nothing_is_done_before_it_is_asked_for(bench):
     assert all(len(why.split(". ")) >= 2 for why in (step.why for step in STEPS))
 
 
+@pytest.mark.medium
 def test_backbones_are_listed_with_their_facts(bench):
     assert {"resnet_mini", "vgg_mini", "mobilenet_mini", "tf_efficientnet_lite0"} == {v for _, v in bench.arch.options}
     bench.arch.value = "vgg_mini"
@@ -51,6 +52,7 @@ def test_backbones_are_listed_with_their_facts(bench):
     )
 
 
+@pytest.mark.medium
 def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, monkeypatch):
     learn = made(bench, head="linear")
     bench.next.click()
@@ -108,6 +110,7 @@ def test_a_new_learner_begins_a_new_session(bench):
     assert bench.page.children[2].learn is second
 
 
+@pytest.mark.medium
 def test_changes_behind_its_back_are_noticed(bench, tmp_path):
     learn = made(bench)
     bench.save_notebook(tmp_path / "a.ipynb")
@@ -151,6 +154,7 @@ def test_an_export_that_fails_leaves_the_session(bench, tmp_path):
     assert "Give a folder" in bench.say_box.value
 
 
+@pytest.mark.medium
 def test_closing(small_dls):
     import ipywidgets as w
 

@@ -77,6 +77,7 @@ def begun(log, seen, pid):
     wait_until(lambda: len(lines(log)) > seen or not runs(pid), 60, "its first batch")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])]
 )

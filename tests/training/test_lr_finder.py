@@ -124,6 +124,7 @@ def test_an_error_inside(shared, error):
     same(before, everything(shared))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "kw", [{}, {"seeds": 3}, {"group": "head"}, {"end_lr": 1e6}, {"start_lr": 1e-3, "num_it": 200}]
 )
@@ -144,6 +145,7 @@ def test_a_learner_without_an_optimizer_has_none_after():
     same(before, everything(learn))
 
 
+@pytest.mark.medium
 def test_seeds_make_it_repeatable(shared):
     a, b = (find_lr(shared, num_it=N, seeds=2, on_progress=QUIET) for _ in range(2))
     for x, y in zip(a.sweeps, b.sweeps):

@@ -40,6 +40,7 @@ stages = st.builds(
 )
 
 
+@pytest.mark.medium
 @settings(max_examples=150, deadline=None)
 @given(st.lists(stages, min_size=1, max_size=3), st.lists(words, min_size=3, max_size=3, unique=True))
 def test_yaml_gives_the_same_plan_back(dicts, names):
@@ -57,6 +58,7 @@ def test_every_field_refuses_nonsense_and_says_what_it_takes(field):
         assert e.value.field == field and e.value.allowed and field in str(e.value)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("lr", ["find", 5e-3])
 def test_the_code_of_a_plan_does_what_the_plan_does(preset, lr):
@@ -164,6 +166,7 @@ def test_slips_of_the_pen_in_yaml_are_named_with_their_line(text, says, tmp_path
             Plan.from_yaml(source)
 
 
+@pytest.mark.medium
 def test_a_part_of_the_rate_before_as_code():
     for lr, line in [
         (1e-2, "lr = lr/2\n"),

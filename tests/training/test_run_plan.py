@@ -111,6 +111,7 @@ def sigint():
 
 
 # 36 times 10 random interrupts, and 154 of find_lr in test_finder.py; make test runs 50 of the 360
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.interrupts] if i >= 5 else []) for i in range(36)])
 def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
     rnd = random.Random(seed)
@@ -144,6 +145,7 @@ def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
     assert hits >= 5
 
 
+@pytest.mark.medium
 def test_a_first_ctrl_c_costs_no_batch(baseline, sigint):
     learn = fresh()
     cb = Strike("after_pred", 7, "signal", 0)  # in the midst of the third batch of the second epoch, sweeps not counted
@@ -188,6 +190,7 @@ def test_resuming_is_exact_with_other_optimizers_and_callbacks(kw, at, tmp_path)
     assert moved(tensors(whole.model), again.model) == []
 
 
+@pytest.mark.medium
 def test_a_plan_by_layers_and_one_with_each_resume(tmp_path):
     for i, plan in enumerate([Plan.layer_decay(2, lr=1e-2), Plan.gradual(lr=1e-2, last_epochs=1)]):
         whole = fresh()
@@ -429,6 +432,7 @@ def test_an_error_leaves_nothing_behind():
 # ---------------------------------------------------------------- checkpoints
 
 
+@pytest.mark.medium
 def test_a_full_disk_does_not_end_the_training(tmp_path):
     "The limit on the size of a file is the operating system's own refusal, as a full disk is"
     plan = Plan((Stage("a", "all", 3, 1e-2),))
@@ -459,6 +463,7 @@ def stopped(folder, at=7, plan=PLAN):
     steer(fresh(), plan, at, "stop", checkpoint=folder, checkpoint_every=1)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "damage",
     [
@@ -483,6 +488,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, baseline, tmp_
         run_plan(learn, PLAN, tmp_path, on_progress=QUIET)
 
 
+@pytest.mark.medium
 def test_another_format_version_is_refused(tmp_path):
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -496,6 +502,7 @@ def test_another_format_version_is_refused(tmp_path):
         run_plan(fresh(), PLAN, tmp_path, on_progress=QUIET)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "make,plan,says",
     [
@@ -521,6 +528,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(make, plan, 
     assert run_plan(learn, plan, tmp_path, resume=False, on_progress=QUIET).finished
 
 
+@pytest.mark.medium
 def test_resume_words(tmp_path, baseline, capsys):
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         run_plan(fresh(), PLAN, tmp_path / "new", resume=True, on_progress=QUIET)
@@ -547,6 +555,7 @@ def test_resume_words(tmp_path, baseline, capsys):
     assert FolderStore(tmp_path / "run").load()[1] is not None
 
 
+@pytest.mark.medium
 def test_a_run_in_memory_goes_on_only_if_nothing_changed():
     plan = Plan((Stage("a", "head", 3, 1e-2),))
     learn = fresh()
@@ -560,6 +569,7 @@ def test_a_run_in_memory_goes_on_only_if_nothing_changed():
     assert len(run_plan(learn, plan, resume=False, on_progress=QUIET).sessions) == 1
 
 
+@pytest.mark.medium
 def test_files_and_their_number(tmp_path):
     seen = set()
     run_plan(fresh(), PLAN, tmp_path, 2, on_progress=lambda *a: seen.update(p.name for p in tmp_path.iterdir()))
@@ -594,6 +604,7 @@ def test_frozen_tensors_are_guarded_in_a_run():
     assert moved(before, learn.model) == []  # put back
 
 
+@pytest.mark.medium
 def test_pinned_layers_stay_frozen_through_a_plan(tmp_path):
     learn = fresh()
     set_frozen(learn, "0", pin=True)
@@ -603,6 +614,7 @@ def test_pinned_layers_stay_frozen_through_a_plan(tmp_path):
     assert {k.split(".")[0] for k in moved(before, learn.model)} == {"1", "2"}
 
 
+@pytest.mark.medium
 def test_the_finder_of_plain_fastai_gives_its_start_as_advice_ours_does_not():
     learn = fresh()
     res = find_lr(learn, num_it=8, on_progress=QUIET)
@@ -616,6 +628,7 @@ def test_the_finder_of_plain_fastai_gives_its_start_as_advice_ours_does_not():
         find_lr(learn, num_it=n, on_progress=QUIET)  # never an error
 
 
+@pytest.mark.medium
 def test_progress_counts_all_stages_and_says_how_long():
     calls = []
     run_plan(fresh(), PLAN, on_progress=lambda *a: calls.append(a))
@@ -744,6 +757,7 @@ def test_later_stages_do_not_ruin_a_head(preset):
         assert end > head - 0.04, (preset, seed, head, end)
 
 
+@pytest.mark.medium
 def test_presets_train_all_layers_at_a_part_of_the_rate_that_the_head_was_given(monkeypatch):
     good = LRFinderResult(**CURVE, suggested=0.02, band=(0.002, 0.2))
     for preset, by in [("fine_tune", 2), ("lp_ft", 20)]:
@@ -757,6 +771,7 @@ def test_presets_train_all_layers_at_a_part_of_the_rate_that_the_head_was_given(
         Stage("a", lr="same/0")
 
 
+@pytest.mark.medium
 def test_the_table_shows_the_rate_that_trained_in_each_epoch_and_what_was_asked_for(tmp_path):
     h = run_plan(
         fresh(), Plan((Stage("probe", "head", 1, 1e-2), Stage("operate", ("1",), 1, {"1": 3e-3}))), on_progress=QUIET
@@ -810,6 +825,7 @@ def test_wrong_calls_say_what_to_give():
             find_lr(learn, on_progress=QUIET, **kw)
 
 
+@pytest.mark.medium
 def test_lines_stand_alone_and_values_print_short(tmp_path, capsys):
     stopped(tmp_path)
     h = run_plan(fresh(), PLAN, tmp_path)
@@ -829,6 +845,7 @@ def test_lines_stand_alone_and_values_print_short(tmp_path, capsys):
             assert getattr(Control, name).__doc__, name
 
 
+@pytest.mark.medium
 def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
     from matplotlib import pyplot as plt
 
@@ -839,6 +856,7 @@ def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
     plt.close(ax.figure)
 
 
+@pytest.mark.medium
 def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline, sigint):
     "Of the beginning of a validation only counters and random states are kept; a stop in it is as exact as ever"
     from fastai_tl.training import run_checkpoint
