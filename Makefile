@@ -13,7 +13,7 @@ ARGS ?=
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) coverage lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
+.PHONY: docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #e348fd0b
 from __future__ import annotations
-import fnmatch, os
+import fnmatch, logging, os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -332,8 +332,9 @@ def sample_input(
     try:
         try:
             b = dl.new(bs=1, shuffle=False, drop_last=False, num_workers=0).one_batch()
-        except Exception:
-            b = dl.one_batch()  # a DataLoader of another kind
+        except Exception:  # a DataLoader of another kind
+            logging.getLogger(__name__).debug("no single item could be read; a whole batch is", exc_info=True)
+            b = dl.one_batch()
     finally:
         rnd.restore()
     b = b if isinstance(b, (list, tuple)) else (b,)

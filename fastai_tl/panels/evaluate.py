@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/panels/15_evaluate.ipynb #24a20278
 from __future__ import annotations
-import time
+import logging, time
 from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError, KitError
@@ -263,8 +263,9 @@ class EvaluatePanel(Panel):
                 return ds[i][0] if len(ds) == self.result.n else None
             finally:
                 chance.restore()
-        except Exception:
-            return None  # whatever a data set of a user's raises, the figures stand
+        except Exception:  # whatever a dataset raises, the figures stand
+            logging.getLogger(__name__).debug("item %s could not be read", i, exc_info=True)
+            return None
 
     @property
     def code(self) -> str:

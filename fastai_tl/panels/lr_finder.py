@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/panels/08_lr_finder.ipynb #0b74ee8d
 from __future__ import annotations
-import inspect, math, threading, time
+import inspect, logging, math, threading, time
 from typing import Any, TYPE_CHECKING
 import ipywidgets as w
 from ..core.errors import InputError, StateError
@@ -310,6 +310,7 @@ class LRFinderPanel(Panel):
             try:
                 f(self.rate, self.group)
             except Exception as e:
+                logging.getLogger(__name__).debug("a listener of the rate failed", exc_info=True)
                 self.say(f"The Learner has the rate, but it could not be passed on: {e}", "warn")
         return out
 
