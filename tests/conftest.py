@@ -1,6 +1,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 
 # Parts of `make test-all`
 PARTS = "properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long".split()
+
+# Tests send SIGINT, which a shell lets jobs in the background ignore
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

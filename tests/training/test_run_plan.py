@@ -22,7 +22,7 @@ from fastai.torch_core import set_seed
 from torch import nn
 
 from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch, FolderStore
-from fastai_tl.training.run_control import Control
+from fastai_tl.training.run_control import Control, noted_interrupts
 from fastai_tl.core.errors import InputError, KitWarning, StateError
 from fastai_tl.training.lr_finder import LRFinderResult, find_lr
 from fastai_tl.freezing.fingerprint import frozen_names
@@ -102,18 +102,10 @@ class Strike(Callback):
                 signal.raise_signal(signal.SIGINT)
 
 
-@pytest.fixture
-def sigint():
-    # a job in the background is started with SIGINT ignored
-    old = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, old)
-
-
-# 36 times 10 random interrupts, and 154 of find_lr in test_finder.py; make test runs 50 of the 360
+# 36 times 10 random interrupts, and 154 of find_lr in test_lr_finder.py; make test runs 50 of the 360
 @pytest.mark.medium
 @pytest.mark.parametrize("seed", [pytest.param(i, marks=[pytest.mark.interrupts] if i >= 5 else []) for i in range(36)])
-def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
+def test_random_interrupts_lose_nothing(seed, baseline, tmp_path):
     rnd = random.Random(seed)
     hits = 0
     for i in range(14):
@@ -146,7 +138,7 @@ def test_random_interrupts_lose_nothing(seed, baseline, sigint, tmp_path):
 
 
 @pytest.mark.medium
-def test_a_first_ctrl_c_costs_no_batch(baseline, sigint):
+def test_a_first_ctrl_c_costs_no_batch(baseline):
     learn = fresh()
     cb = Strike("after_pred", 7, "signal", 0)  # in the midst of the third batch of the second epoch, sweeps not counted
     learn.add_cb(cb)
@@ -857,7 +849,7 @@ def test_the_label_of_a_plot_is_inside_the_figure(tmp_path):
 
 
 @pytest.mark.medium
-def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline, sigint):
+def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypatch, baseline):
     "Of the beginning of a validation only counters and random states are kept; a stop in it is as exact as ever"
     from fastai_tl.training import run_checkpoint
 
@@ -871,3 +863,13 @@ def test_no_gradient_is_looked_at_for_a_checkpoint_that_is_not_written(monkeypat
         learn = fresh()
         assert not steer(learn, PLAN, at, "stop").finished
         assert_as_baseline(learn, run_plan(learn, PLAN, on_progress=QUIET), baseline)
+
+
+def test_a_first_interrupt_is_noted_and_a_second_one_raises():
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), noted_interrupts() as interrupts:
+        assert not interrupts
+        signal.raise_signal(signal.SIGINT)
+        assert len(interrupts) == 1
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is handler
