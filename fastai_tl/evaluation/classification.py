@@ -375,15 +375,17 @@ def evaluate(
     dl: TfmdDL | None = None,  # a DataLoader with targets; `None`: the validation set
     *,
     tta: int = 0,  # views of each item through the random transforms of training, averaged with the plain one; 0: none
+    # how outputs become probabilities: 'softmax', 'sigmoid' or 'none' (they are); `None`: as the loss function has it
+    activation: str | None = None,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:  # by the kind of task
     """Run the network once over all items in order (`tta+1` times with `tta`), never on cached features, and judge its
     outputs; changes neither Learner nor random states.
 
     Raises `InputError` or `StateError`, with what to do instead, for what cannot be evaluated: no targets, masks,
-    texts, several outputs, outputs that are not finite.
+    texts, several outputs, outputs that are not finite, a loss that does not tell how outputs become probabilities.
     """
-    o = run_once(learn, dl, tta, on_progress)
+    o = run_once(learn, dl, tta, on_progress, activation)
     if o.task == "numbers":
         return RegressionEvaluation(o.names, o.values, o.targets, o.items, o.weights, o.views)
     if o.task == "labels":

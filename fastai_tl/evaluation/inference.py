@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
+from .activation import ACTIVATIONS, activation_of, check_activation, loss_name
 from ..core.errors import InputError, StateError
 from ..freezing.fingerprint import fingerprint
 from ..core.learner_lock import check_free, owned
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 __all__ = ['task_of', 'items_of', 'whole_dl', 'names_for', 'check_tta', 'Outputs', 'digest', 'run_once']
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #61e80385
-def _name(loss) -> str:
-    "Name of a loss function in lower case"
-    f = getattr(loss, "func", loss)
-    return (type(f).__name__ if isinstance(f, torch.nn.Module) else getattr(f, "__name__", type(f).__name__)).lower()
-
-
 def task_of(
     loss: Callable,  # a loss function, such as `learn.loss_func`
     pred: Any,  # what the network gives for a batch
@@ -56,7 +51,7 @@ def task_of(
             + "evaluate judges one output against one target: evaluate each by itself, or use learn.validate with a "
             "metric for each."
         )
-    y, name = yb[0], _name(loss)
+    y, name = yb[0], loss_name(loss).lower()
     if not isinstance(y, torch.Tensor):
         raise InputError(
             f"The targets are of type {type(y).__name__}, not tensors: use learn.validate with a metric of yours."
@@ -75,7 +70,7 @@ def task_of(
         )
     if (
         pred.ndim == 2
-        and not bce
+        and not (bce and pred.shape[1] == 1)
         and not reg
         and not y.is_floating_point()
         and (y.ndim == 1 or y.ndim == 2 and y.shape[1] == 1)
@@ -139,6 +134,15 @@ def whole_dl(
     return dl.new(shuffle=False, drop_last=False)
 
 
+def _label_columns(dls) -> list[str]:
+    "Columns that the targets are read from, where the items are rows of a table; `[]`: they are not"
+    tl = next(iter(getattr(dls.train_ds, "tls", [])[1:]), None)
+    reader = next(iter(getattr(getattr(tl, "tfms", None), "fs", [])), None)
+    if type(reader).__name__ != "ColReader" or not hasattr(tl.items, "columns"):
+        return []
+    return [str(tl.items.columns[c] if isinstance(c, int) else c) for c in reader.cols]
+
+
 def names_for(
     learn: Learner,  # a fastai `Learner`
     n: int,  # outputs
@@ -158,7 +162,11 @@ def names_for(
                 and not any(isinstance(o, (list, tuple)) for o in v)
             ):
                 return [str(o) for o in v]
+    if task == "labels" and n == 1 and vocab is not None and len(vocab) == 2:
+        return [str(vocab[1])]  # one output for two classes says how probable the second is
     if task == "numbers":
+        if len(columns := _label_columns(learn.dls)) == n:
+            return columns
         return ["target"] if n == 1 else [f"target {i}" for i in range(n)]
     return [str(i) for i in range(n)]
 
@@ -208,14 +216,23 @@ def check_tta(
         )
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #b5af01d2
+def _no_loss(pred, *yb):
+    "In place of the loss function, whose value no one asks for"
+    return torch.zeros(())
+
+
 class _TaskAndProgress(Callback):
-    "Find the task at the first batch, raise `InputError` if it cannot be evaluated, and report progress"
+    """Find task and activation at the first batch, raise `InputError` if it cannot be evaluated, and report progress;
+    the loss itself is not computed
+    """
 
     order = 65
 
-    def __init__(self, report: Reporter, total: int):
+    def __init__(self, report: Reporter, total: int, loss: Callable, activation: str | None):
         self.report = report
         self.total = total
+        self.loss = loss  # of the Learner
+        self.activation = activation  # that was given; after the first batch the one that counts
         self.done = 0
         self.task = None
         self.note = "evaluate"
@@ -225,7 +242,9 @@ class _TaskAndProgress(Callback):
         if self.task is not None:
             return
         try:
-            self.task = task_of(self.loss_func, self.pred, tuple(self.yb))
+            self.task = task_of(self.loss, self.pred, tuple(self.yb))
+            n_out = self.pred.shape[-1] if self.pred.ndim > 1 else 1
+            self.activation = activation_of(self.loss, self.task, n_out, self.activation, self.pred.device)
         except InputError as e:
             self.why = e.args
             raise
@@ -247,6 +266,7 @@ class Outputs:
     weights: str  # digest of the weights, see `digest`
     views: int  # how often the network saw each item: 1, or more with `tta`
     threshold: float  # of the loss; above it a label counts as predicted
+    activation: str = ""  # one of `ACTIVATIONS`; '': the loss has one of its own
 
 
 def digest(learn: Learner) -> str:
@@ -258,26 +278,38 @@ def digest(learn: Learner) -> str:
     return hashlib.blake2b("".join(f"{k}={v};" for k, v in sorted(prints.items())).encode(), digest_size=16).hexdigest()
 
 
+def _as_is(z):
+    return z
+
+
 def _mean_over_views(learn, dl, tta, watch):
     "Mean outputs over the plain view and `tta` random ones, and targets; two tensors"
-    preds, targets = learn.get_preds(dl=dl, cbs=watch)
-    preds = _probabilities(learn, watch.task, preds)
+    preds, targets = learn.get_preds(dl=dl, cbs=watch, act=_as_is)
+    preds = _activated(watch, preds)
     for v in range(tta):
         seed_all(v)
         watch.note = f"evaluate, view {v + 2} of {tta + 1}"
         with dl.dataset.set_split_idx(0):
-            preds = preds + _probabilities(learn, watch.task, learn.get_preds(dl=dl, cbs=watch)[0])
+            preds = preds + _activated(watch, learn.get_preds(dl=dl, cbs=watch, act=_as_is)[0])
     return preds / (tta + 1), targets
 
 
-def _probabilities(learn, task, preds):
-    "Outputs as probabilities, where the loss function has no activation that did it already"
-    loss, preds = learn.loss_func, preds.float()
-    if task == "numbers" or hasattr(loss, "activation"):
+def _activated(watch, preds):
+    "Outputs as probabilities; raises `InputError` if they are none"
+    preds = ACTIVATIONS.get(watch.activation, watch.activation)(preds.float())
+    if watch.task == "numbers" or not bool(torch.isfinite(preds).all()):
         return preds
-    if task == "classes":
-        return preds.softmax(1)  # a plain loss: the network gives logits
-    return preds if _name(loss) in ("bceloss", "binary_cross_entropy") else preds.sigmoid()
+    lo, hi, total = float(preds.min()), float(preds.max()), preds.sum(-1)
+    what = f"values from {lo:.3g} to {hi:.3g}" if lo < -1e-3 or hi > 1.001 else ""
+    if not what and watch.task == "classes" and watch.activation != "sigmoid" and float((total - 1).abs().max()) > 0.01:
+        what = f"rows that sum to {float(total.min()):.3g} to {float(total.max()):.3g}"
+    if what:
+        raise InputError(
+            f"With the activation of {loss_name(watch.loss)} the outputs are {what}, which are no probabilities. Give "
+            f"activation={'softmax' if watch.task == 'classes' else 'sigmoid'!r} if the network gives logits.",
+            allowed=list(ACTIVATIONS),
+        )
+    return preds
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #69a8f1b1
 def _checked_arrays(task, preds, targets):
@@ -313,23 +345,30 @@ def run_once(
     dl: TfmdDL | None = None,  # a DataLoader with targets; `None`: the validation set
     tta: int = 0,  # augmented views beside the plain one
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
+    activation: str | None = None,  # one of `ACTIVATIONS`; `None`: as the loss function has it
 ) -> Outputs:
     "Run the network over all items in order, never on cached features; changes neither Learner nor random states"
     check_free(learn, "evaluate")
+    if activation is not None and activation not in ACTIVATIONS:
+        check_activation(activation, "classes")
     random_state, modes = RandomState(learn.dls.loaders), [(m, m.training) for m in learn.model.modules()]
+    loss = learn.loss_func
     try:
         dl = whole_dl(learn, dl)
         check_tta(dl, tta)
         total = len(dl) * (tta + 1)
         with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):  # its history is of training
             with nullcontext(on_progress) if on_progress else bar(total) as report:
-                watch = _TaskAndProgress(report, total)
+                watch = _TaskAndProgress(report, total, loss, activation)
+                learn.loss_func = _no_loss
                 try:
                     preds, targets = _mean_over_views(learn, dl, tta, watch)
                 except InputError as e:
                     if watch.why:
                         e.args = watch.why  # fastai writes into the message which callback it was
                     raise
+                finally:
+                    learn.loss_func = loss
             weights = digest(learn)
     finally:
         random_state.restore()
@@ -345,5 +384,6 @@ def run_once(
         items if len(items) == len(targets) else [],
         weights,
         tta + 1,
-        float(getattr(learn.loss_func, "thresh", 0.5)),
+        float(getattr(loss, "thresh", 0.5)),
+        watch.activation if isinstance(watch.activation, str) else "",
     )

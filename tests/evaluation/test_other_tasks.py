@@ -180,7 +180,7 @@ class Two(nn.Module):
         (torch.rand(40, 2), nets["two"], BCEWithLogitsLossFlat(), "0 or 1"),
         (torch.full((40,), float("nan")), nets["one"], MSELossFlat(), "leave these items out"),
         (torch.zeros(40).long(), nets["two"], CrossEntropyLossFlat(), "of one class"),
-        (torch.full((40,), 5), nets["two"], lambda p, y: p.sum(), "other classes"),
+        (torch.full((40,), 5), nets["two"], CrossEntropyLossFlat(), "other classes"),
     ],
 )
 def test_refusals_say_what_to_do(y, net, loss, match):
