@@ -12,8 +12,7 @@ import torch
 from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
-from torch import nn
-from ..core.errors import FileError, StateError
+from ..core.errors import FileError, InputError, StateError
 from ..core.images import open_picture
 from ..core.learner_lock import owned
 from ..core.random_state import RandomState
@@ -24,6 +23,7 @@ from fastai_tl.deploy.manifest import (
     ONNX,
     SAMPLE,
     SAMPLE_OUTPUT,
+    TASKS,
     WEIGHTS,
     read_manifest,
     read_part,
@@ -33,11 +33,15 @@ from .onnx_export import OnnxError, to_onnx
 from .onnx_runtime import open_session
 from .staged_folder import staged_folder
 from .torch_predictor import build_predictor, load_predictor
+from ..cache.items import peek
+from ..evaluation.activation import ACTIVATIONS, activation_of, check_activation
+from ..evaluation.classification import evaluate
+from ..evaluation.inference import items_of, names_for, task_of
 from ..freezing.freeze_state import freeze_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fastai_tl.evaluation.classification import Evaluation
+    from fastai_tl.evaluation.base import BaseEvaluation
     from fastai_tl.training.history import RunHistory
     from fastai.learner import Learner
     from fastai.data.core import DataLoaders
@@ -144,9 +148,36 @@ def _recipe(learn):
     return dict(recipe, weights=Path(w).name if w and os.sep in w else w)  # not where a file lies on this machine
 
 
-def _classes(learn, n_out):
-    "Names of the classes; raises `ExportError` unless one class is given to each image"
-    vocab, act = getattr(learn.dls, "vocab", None), getattr(learn.loss_func, "activation", None)
+def _task(learn, n_out, activation):
+    "Task, activation and names of the outputs; raises `ExportError` where they cannot be told"
+    if not len(learn.dls.valid_ds):
+        raise ExportError("There are no validation pictures to check the exported model with: keep some.")
+    xb, yb = peek(learn, learn.dls.valid)
+    modes = [(m, m.training) for m in learn.model.modules()]
+    try:
+        with torch.no_grad():
+            z = learn.model.eval()(xb[0])
+        task = task_of(learn.loss_func, z, tuple(yb))
+        check_activation(activation, task)
+        activation = activation_of(learn.loss_func, task, n_out, activation, z.device)
+    except InputError as e:
+        raise ExportError(f"This Learner cannot be exported: {e.args[0]}") from None
+    finally:
+        for m, training in modes:
+            m.training = training
+    if activation not in TASKS[task]:
+        raise ExportError(
+            f"{type(learn.loss_func).__name__} has an activation of its own, which a manifest cannot describe. Give "
+            f"activation={' or '.join(map(repr, TASKS[task]))} if it is one of these; or use learn.export() (a pickle)."
+        )
+    if task == "classes":
+        _check_vocab(learn, n_out)
+    return dict(task=task, activation=activation, classes=names_for(learn, n_out, task))
+
+
+def _check_vocab(learn, n_out):
+    "Raise `ExportError` unless there is a name for each output"
+    vocab = getattr(learn.dls, "vocab", None)
     if (
         vocab is None
         or any(not isinstance(c, (str, int, float, bool, np.generic)) for c in vocab)
@@ -154,18 +185,47 @@ def _classes(learn, n_out):
     ):
         named = 0 if vocab is None else len(vocab)
         raise ExportError(
-            f"The network gives {n_out} numbers, and the DataLoaders name {named} classes. Only classifiers that give "
-            "each picture one class can be exported. Use learn.export() (a pickle)."
+            f"The network gives {n_out} numbers, and the DataLoaders name {named} classes, so the manifest could not "
+            "say what they mean. Give the DataLoaders a vocab with a name for each, or use learn.export() (a pickle)."
         )
-    z = torch.linspace(-1, 1, n_out)[None]
-    plain = isinstance(learn.loss_func, nn.CrossEntropyLoss)
-    if not plain and (act is None or not torch.allclose(act(z), z.softmax(1), atol=1e-5)):
-        raise ExportError(
-            f"{type(learn.loss_func).__name__} does not make one probability distribution of a picture's outputs. "
-            "Only classifiers that give each picture one class (CrossEntropyLossFlat) can be exported. Use "
-            "learn.export() (a pickle)."
+
+
+def _thresholds(learn, evaluation, given, n_out):
+    "A threshold for each label: those that were given, those of the evaluation, or the best on the validation set"
+    t = np.asarray(given if given is not None else getattr(evaluation, "threshold", 0.5), dtype=float)
+    if given is None and t.ndim == 0:
+        same = evaluation is not None and list(evaluation.items) == items_of(learn.dls.valid)
+        t = (evaluation if same else evaluate(learn, on_progress=_no_progress)).best_thresholds()
+    if t.shape not in ((), (n_out,)) or not ((t >= 0) & (t <= 1)).all():
+        raise InputError(
+            f"thresholds={given!r}: give a number from 0 to 1, or one for each of the {n_out} labels; None: the best "
+            "on the validation set."
         )
-    return [str(c) for c in vocab]
+    return [float(v) for v in np.broadcast_to(t, n_out)]
+
+
+def _no_progress(done, total, note=""):
+    pass
+
+
+def _units(learn, units, names):
+    "A unit for each number, '' where none is noted"
+    units = getattr(learn.dls, "units", None) if units is None else units
+    if isinstance(units, dict):
+        if strange := sorted(map(str, set(units) - set(names))):
+            raise InputError(f"units={units!r}: there is no number {', '.join(strange)}; there are {', '.join(names)}.")
+        units = [units.get(n, "") for n in names]
+    units = [units] * len(names) if units is None or isinstance(units, str) else list(units)
+    if len(units) != len(names) or not all(u is None or isinstance(u, str) and len(u) <= 100 for u in units):
+        raise InputError(f"units={units!r}: give a text such as 'kg', or one for each of {', '.join(names)}.")
+    return [u or "" for u in units]
+
+
+def _ranges(learn, n):
+    "Lowest and highest number of each target in the training data"
+    labels = learn.dls.train_ds.tls[-1]
+    y = np.array([np.ravel(np.asarray(labels[i], dtype=np.float64)) for i in range(len(labels))]).reshape(-1, n)
+    return [[float(lo), float(hi)] for lo, hi in zip(y.min(0), y.max(0))]
 
 # %% ../../nbs/api/deploy/07_export.ipynb #7276dcb0
 def _versions():
@@ -188,9 +248,25 @@ def _versions():
     return out
 
 
-def _manifest(learn, history, evaluation):
+def _answers(learn, n_out, evaluation, activation, thresholds, units):
+    "What the outputs mean: task, activation, names; and thresholds, or units and ranges"
+    out = _task(learn, n_out, activation)
+    if thresholds is not None and out["task"] != "labels" or units is not None and out["task"] != "numbers":
+        raise InputError(
+            f"thresholds=… is for several labels an item, units=… for numbers; this model is for {out['task']}."
+        )
+    if out["task"] == "labels":
+        out["thresholds"] = _thresholds(learn, evaluation, thresholds, n_out)
+    if out["task"] == "numbers":
+        out |= dict(units=_units(learn, units, out["classes"]), ranges=_ranges(learn, n_out))
+    return out
+
+
+def _manifest(learn, history, evaluation, answers):
     "All but the list of files"
     recipe = _recipe(learn)
+    if answers["task"] == "labels" and evaluation is not None:
+        evaluation = evaluation.at(answers["thresholds"])
     return dict(
         format=FORMAT,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -199,8 +275,7 @@ def _manifest(learn, history, evaluation):
             "fastai_tl.load_predictor builds architecture.arch without weights, puts the head on it and loads every "
             "tensor of weights.file"
         ),
-        classes=_classes(learn, recipe["n_out"]),
-        activation="softmax",
+        **answers,
         preprocessing=preprocessing(learn.dls, recipe["n_in"]),
         weights=dict(file=WEIGHTS, tensors=len(learn.model.state_dict())),
         onnx=dict(file=None),
@@ -228,7 +303,7 @@ def _add_onnx(m, pred, images, tmp, tol=1e-4):
         about = to_onnx(pred.model, (spec["channels"], *spec["size"]), file)
         d = _largest_difference(open_session(file.read_bytes(), m, ONNX), pred, images)
         if not d <= tol:
-            raise OnnxError(f"its probabilities differ from torch's by up to {d:.2g}, more than {tol:g}")
+            raise OnnxError(f"its answers differ from torch's by up to {d:.2g}, more than {tol:g}")
     except (OnnxError, FileError, StateError) as e:
         file.unlink(missing_ok=True)
         print(f"Note: exported without ONNX: {e.args[0].rstrip('.')}.")
@@ -236,12 +311,13 @@ def _add_onnx(m, pred, images, tmp, tol=1e-4):
     return dict(file=ONNX, **about, difference=float(f"{d:.2g}"))
 
 
-def _probabilities(pred, images):
-    return np.stack([p.probabilities for p in pred.predict(images)])
+def _scale(m):
+    "What a difference is measured by: 1 for probabilities, for a number its range in the training data"
+    return np.array([max(hi - lo, 1e-6, 1e-3 * abs(hi)) for lo, hi in m["ranges"]]) if m.get("ranges") else 1.0
 
 
 def _largest_difference(a, b, images):
-    return float(np.abs(_probabilities(a, images) - _probabilities(b, images)).max())
+    return float((np.abs(a.values(images) - b.values(images)) / _scale(a.manifest)).max())
 
 
 def _add_sample(m, pred, image, tmp):
@@ -251,10 +327,10 @@ def _add_sample(m, pred, image, tmp):
     im.info.clear()
     im.save(tmp / SAMPLE)
     p = pred.predict(tmp / SAMPLE)
-    _write_json(
-        tmp / SAMPLE_OUTPUT,
-        dict(picture=SAMPLE, label=p.label, probabilities=[float(v) for v in p.probabilities], classes=m["classes"]),
-    )
+    said = p.as_dict()
+    if m.get("task", "classes") != "numbers":
+        said |= dict(probabilities=[float(v) for v in p.probabilities])
+    _write_json(tmp / SAMPLE_OUTPUT, dict(picture=SAMPLE, **said, classes=m["classes"]))
 
 # %% ../../nbs/api/deploy/07_export.ipynb #46c7349b
 def export(
@@ -266,18 +342,25 @@ def export(
     *,
     force: bool = False,  # replace an earlier export in `folder`
     history: RunHistory | Sequence[RunHistory] | None = None,  # of the training, for manifest and card
-    evaluation: Evaluation | None = None,  # of these weights, for manifest and card
+    evaluation: BaseEvaluation | None = None,  # of these weights, for manifest and card
     sample: bool = True,  # put a validation image and its answer into the folder
+    # how outputs become probabilities: 'softmax', 'sigmoid' or 'none' (they are); `None`: as the loss function has it
+    activation: str | None = None,
+    # several labels: above it a label counts, one for all or one for each; `None`: those of `evaluation` if it has one
+    # for each, see `MultiLabelEvaluation.at`, else for each label the one with the highest F1 on the validation set
+    thresholds: float | Sequence[float] | None = None,
+    units: str | Sequence[str] | dict[str, str] | None = None,  # numbers: their unit, such as 'kg'; `None`: none
 ) -> Path:  # the folder
     """Write weights, ONNX network, manifest, model card and sample; check that they give the Learner's predictions;
     then put the folder in place. Raises `ExportError` for a Learner that cannot be exported, `FileError` if `folder`
-    cannot be written; on an error, `folder` is unchanged.
+    cannot be written; on an error, `folder` is unchanged. Classes, several labels and numbers can be exported.
     """
     folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
     try:
         with staged_folder(folder, force) as tmp, owned(learn, "export"):
-            _write(learn, tmp, _manifest(learn, history, evaluation), onnx, sample)
+            answers = _answers(learn, learn.model.recipe["n_out"], evaluation, activation, thresholds, units)
+            _write(learn, tmp, _manifest(learn, history, evaluation, answers), onnx, sample)
     finally:
         random.restore()
     return folder
@@ -305,23 +388,21 @@ def _write_card_and_manifest(m, tmp):
 
 # %% ../../nbs/api/deploy/07_export.ipynb #b43b6c5a
 def _verify(learn, folder, items, images, tol=1e-4):
-    """Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's probabilities on
+    """Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's answers on
     validation items
     """
     from fastai_tl.core.progress import quiet
 
+    m = read_manifest(folder)
+    f = ACTIVATIONS[m["activation"]]
     with quiet(learn):
-        want = (
-            learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: z.softmax(1))[0]
-            .float()
-            .cpu()
-            .numpy()
-        )
-    for backend in ("torch", "onnx") if read_manifest(folder)["onnx"]["file"] else ("torch",):
-        d = float(np.abs(want - _probabilities(load_predictor(folder, backend), images)).max())
+        want = learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: f(z.float()))[0].cpu().numpy()
+    want = want.reshape(len(want), -1)
+    for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",):
+        d = float((np.abs(want - load_predictor(folder, backend).values(images)) / _scale(m)).max())
         if not d <= (tol if backend == "torch" else 2 * tol):
             raise ExportError(
-                f"The exported model's probabilities differ from the Learner's by up to {d:.2g} on validation "
+                f"The exported model's answers differ from the Learner's by up to {d:.2g} on validation "
                 f"pictures, more than {tol:g}; nothing was written. A transform or a layer of the Learner is not what "
                 "its recipe says."
             )
@@ -345,6 +426,7 @@ def export_again(
         freeze=[],
         training=None,
         metrics=None,
+        task="classes",
         activation="softmax",
         licence=weights_licence(old["architecture"]),
     )

@@ -13,11 +13,11 @@ from ..core.validation import is_number, is_whole
 
 # %% auto #0
 __all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE', 'SAMPLE_OUTPUT', 'PARTS', 'MAX_MANIFEST',
-           'MAX_CLASSES', 'MAX_SIDE', 'ManifestError', 'spec_problem', 'manifest_problem', 'find_model_folder',
+           'MAX_CLASSES', 'MAX_SIDE', 'TASKS', 'ManifestError', 'spec_problem', 'manifest_problem', 'find_model_folder',
            'read_manifest', 'read_part', 'changed_files']
 
 # %% ../../nbs/api/deploy/01_manifest.ipynb #a8c786c6
-FORMAT, FORMATS = "fastai_tl/2", ("fastai_tl/1", "fastai_tl/2")  # written; read
+FORMAT, FORMATS = "fastai_tl/3", ("fastai_tl/1", "fastai_tl/2", "fastai_tl/3")  # written; read
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ONNX = "model.onnx"
@@ -26,6 +26,10 @@ SAMPLE = "sample.png"
 SAMPLE_OUTPUT = "sample.json"
 PARTS = (MANIFEST, WEIGHTS, ONNX, CARD, SAMPLE, SAMPLE_OUTPUT)
 MAX_MANIFEST, MAX_CLASSES, MAX_SIDE = 16 * 2**20, 100_000, 4096  # bytes; names; pixels
+
+
+# by task: the activations that a manifest may name; the first is the usual one
+TASKS = dict(classes=("softmax", "sigmoid", "none"), labels=("sigmoid", "none"), numbers=("none",))
 
 
 class ManifestError(FileError):
@@ -96,7 +100,37 @@ def _recipe_problem(r, n_classes):
         None
         if r.get("size") is None or _pair(r["size"])
         else f"size is {r['size']!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    ) or _range_problem(r.get("y_range"), n_classes)
+
+
+def _range_problem(r, n):
+    "What is wrong with the range of the outputs; `None`: nothing, or there is none"
+    ok = r is None or (
+        isinstance(r, list)
+        and len(r) == n
+        and all(isinstance(o, list) and len(o) == 2 and all(map(is_number, o)) and o[0] < o[1] for o in r)
     )
+    return None if ok else f"y_range is not the lowest and the highest of {n} numbers"
+
+
+def _answer_problem(m, n):
+    "What is wrong with what is said of task, activation, thresholds, units and ranges; `None`: nothing"
+    task = m.get("task", "classes")
+    if not isinstance(task, str) or task not in TASKS:
+        return f"the task is {task!r}; known are {', '.join(TASKS)}"
+    act = m.get("activation", "softmax")
+    if act not in TASKS[task]:
+        return f"the activation is {act!r}; known for {task} are {', '.join(TASKS[task])}"
+    each = lambda k, right: isinstance(v := m.get(k), list) and len(v) == n and all(map(right, v))
+    if task == "labels" and not each("thresholds", lambda v: is_number(v) and 0 <= v <= 1):
+        return f"thresholds is not a list of {n} numbers from 0 to 1"
+    if task == "numbers" and not each("units", lambda v: v == "" or _text(v, 100)):
+        return f"units is not a list of {n} texts"
+    if task == "numbers" and not each(
+        "ranges", lambda v: v is None or isinstance(v, list) and len(v) == 2 and all(map(is_number, v))
+    ):
+        return f"ranges is not a list of {n} pairs of numbers"
+    return None
 
 
 def _name_problem(name):
@@ -136,8 +170,8 @@ def manifest_problem(
         return p
     if m["preprocessing"].get("channels", 3) != m["architecture"].get("n_in", 3):
         return "the network and the pictures differ in their channels"
-    if m.get("activation", "softmax") != "softmax":
-        return f"the activation is {m['activation']!r}; known is softmax"
+    if p := _answer_problem(m, len(cs)):
+        return p
     if m["format"] == "fastai_tl/1":
         if not isinstance(w, dict) or w.get("file") != WEIGHTS:
             return f"its weights are not in {WEIGHTS}"

@@ -13,7 +13,7 @@ from ..training.plan_yaml import stage_to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fastai_tl.evaluation.classification import Evaluation
+    from fastai_tl.evaluation.base import BaseEvaluation
     from fastai_tl.training.history import RunHistory
     from fastai.learner import Learner
 
@@ -98,10 +98,12 @@ def history_values(
 
 
 def metric_values(
-    evaluation: Evaluation | None,  # of the Learner; `None`: not known
+    evaluation: BaseEvaluation | None,  # of the Learner; `None`: not known
     learn: Learner | None = None,  # raises `InputError` if its weights are others than were evaluated
 ) -> dict | None:
-    "The figures for the manifest: items, accuracy with its 95% interval, macro-F1, and accuracy of each class"
+    """The figures for the manifest: items, and what the task is judged by. Classes: accuracy with its 95% interval,
+    macro-F1, and recall of each class. Labels: mean average precision, F1, and F1 of each label. Numbers: MAE, RMSE, R²
+    """
     if evaluation is None:
         return None
     if learn is not None and evaluation.is_of(learn) is False:
@@ -109,7 +111,15 @@ def metric_values(
             "The evaluation is of other weights than the Learner has now. Evaluate it again: "
             "evaluation=evaluate(learn)."
         )
-    ev, (lo, hi) = evaluation, evaluation.interval()
+    ev = evaluation
+    if ev.task == "labels":
+        f1 = ev.per_label().f1.to_dict()
+        values = dict(mean_ap=ev.mean_ap, macro_f1=ev.macro_f1, micro_f1=ev.micro_f1, exact=ev.exact, f1=f1)
+        return _plain(dict(items=ev.n) | values)
+    if ev.task == "numbers":
+        each = ev.per_target()[["mae", "rmse", "r2"]].to_dict("index")
+        return _plain(dict(items=ev.n, mae=ev.mae, rmse=ev.rmse, r2=ev.r2, each=each))
+    lo, hi = ev.interval()
     right = {
         c: float((ev.preds[ev.targets == i] == i).mean()) for i, c in enumerate(ev.vocab) if (ev.targets == i).any()
     }
@@ -150,6 +160,10 @@ def _measured(m):
             "It was not evaluated when it was exported (`export(…, evaluation=evaluate(learn))` notes the figures). "
             "Do so before relying on it.\n"
         )
+    if m.get("task") == "labels":
+        return _measured_labels(m, e)
+    if m.get("task") == "numbers":
+        return _measured_numbers(m, e)
     rows = [
         (
             f"Accuracy {_share(e['accuracy'])} (95% interval {_share(e['interval'][0])} to "
@@ -161,6 +175,79 @@ def _measured(m):
     rows += ["| class | of its pictures, found |", "|---|---|", *(f"| {_md(c)} | {_share(v)} |" for c, v in worst)]
     return "\n".join(rows) + ("\n\nThe ten hardest classes are shown.\n" if len(e["recall"]) > 10 else "\n")
 
+
+def _number(v):
+    return "?" if v is None else f"{v:.4g}"
+
+
+def _measured_labels(m, e):
+    worst = sorted(e["f1"].items(), key=lambda o: (o[1] is None, o[1]))[:10]
+    return "\n".join(
+        [
+            (
+                f"Mean average precision {_number(e['mean_ap'])}, macro-F1 {_number(e['macro_f1'])}, all labels right "
+                f"for {_share(e['exact'])}, on {e['items']} pictures. The thresholds may have been chosen on the same "
+                "pictures, which flatters the last two."
+            ),
+            "",
+            "| label | F1 at its threshold |",
+            "|---|---|",
+            *(f"| {_md(c)} | {_number(v)} |" for c, v in worst),
+            *(["", "The ten hardest labels are shown."] if len(e["f1"]) > 10 else []),
+            "",
+        ]
+    )
+
+
+def _measured_numbers(m, e):
+    units = dict(zip(m["classes"], m["units"]))
+    rows = [
+        f"| {_md(n)} | {_md(units.get(n) or '–')} | {_number(v['mae'])} | {_number(v['rmse'])} | {_number(v['r2'])} |"
+        for n, v in e["each"].items()
+    ]
+    head = ["| number | unit | mean absolute error | root mean squared error | R² |", "|---|---|---|---|---|"]
+    return "\n".join([f"On {e['items']} pictures:", "", *head, *rows, ""])
+
+
+def _said_of_task(m):
+    "What the card says of each task: title, first sentence, lines on the answers, first limit"
+    task, names, many = m.get("task", "classes"), m["classes"], len(m["classes"])
+    if task == "labels":
+        rows = [f"| {_md(n)} | {t:.2f} |" for n, t in zip(names, m["thresholds"])]
+        return dict(
+            title="A picture labeller",
+            first=f"Says which of {many} labels a picture has; it may have several, or none.",
+            answers=[
+                "## Labels",
+                "",
+                "A label is given above its threshold.",
+                "",
+                "| label | threshold |",
+                "|---|---|",
+                *rows,
+            ],
+            limit="- It knows these labels alone. A high probability is no proof.",
+        )
+    if task == "numbers":
+        rows = [
+            f"| {_md(n)} | {_md(u or '–')} | {f'{r[0]:.4g} to {r[1]:.4g}' if r else 'not noted'} |"
+            for n, u, r in zip(names, m["units"], m["ranges"])
+        ]
+        return dict(
+            title="A model that reads numbers off pictures",
+            first=f"Gives {many} number{'s' * (many > 1)} for a picture.",
+            answers=["## Numbers", "", "| number | unit | in the training data |", "|---|---|---|", *rows],
+            limit="- It gives a number for any picture, of whatever it is; outside of the range of the training data "
+            "it has learnt nothing.",
+        )
+    return dict(
+        title="A picture classifier",
+        first=f"Tells {many} classes of pictures apart.",
+        answers=["## Classes", "", ", ".join(map(_md, names))],
+        limit="- It knows these classes alone, and gives one of them for any picture, of whatever it is. A high "
+        "probability is no proof.",
+    )
+
 # %% ../../nbs/api/deploy/06_model_card.ipynb #1e00f2f0
 def model_card(
     m: dict,  # a manifest
@@ -171,7 +258,7 @@ def model_card(
     d = m.get("data") or {}
     w = m["licence"]
     name, h_w = r["arch"].split("/")[1], f"{p['size'][1]} x {p['size'][0]}"
-    many = len(m["classes"])
+    said = _said_of_task(m)
     counts = f"{d.get('train', '?')} pictures to train and {d.get('valid', '?')} to validate" if d else "not noted"
     onnx = m["onnx"].get("file")
     licence = (
@@ -202,16 +289,11 @@ def model_card(
     else:
         use += ["", f"There is no ONNX file: {_md(m['onnx'].get('error') or 'none was asked for')}."]
     lines = [
-        f"# A picture classifier: {', '.join(map(_md, m['classes'][:4]))}{', …' if many > 4 else ''}",
+        f"# {said['title']}: {', '.join(map(_md, m['classes'][:4]))}{', …' if len(m['classes']) > 4 else ''}",
         "",
-        (
-            f"Tells {many} classes of pictures apart. {_md(name)} with a new head, trained with fastai\\_tl; exported "
-            f"{m['created'][:10]}."
-        ),
+        (f"{said['first']} {_md(name)} with a new head, trained with fastai\\_tl; exported {m['created'][:10]}."),
         "",
-        "## Classes",
-        "",
-        ", ".join(map(_md, m["classes"])),
+        *said["answers"],
         "",
         "## Data",
         "",
@@ -241,10 +323,7 @@ def model_card(
         "",
         "## Limits",
         "",
-        (
-            "- It knows these classes alone, and gives one of them for any picture, of whatever it is. A high "
-            "probability is no proof."
-        ),
+        said["limit"],
         (
             "- The figures hold for pictures like those it was validated on. Other cameras, places, lighting or "
             "cultures: measure again."

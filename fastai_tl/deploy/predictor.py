@@ -4,6 +4,7 @@
 
 # %% ../../nbs/api/deploy/02_predictor.ipynb #757fcddd
 from __future__ import annotations
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 import numpy as np
@@ -12,7 +13,7 @@ from ..core.images import preprocess
 from ..core.validation import is_whole
 
 # %% auto #0
-__all__ = ['Prediction', 'softmax', 'AnyPredictor']
+__all__ = ['AnyPrediction', 'Prediction', 'LabelsPrediction', 'NumbersPrediction', 'softmax', 'sigmoid', 'AnyPredictor']
 
 # %% ../../nbs/api/deploy/02_predictor.ipynb #b9d69544
 @dataclass(frozen=True)
@@ -33,8 +34,95 @@ class Prediction:
             (self.classes[i], float(self.probabilities[i])) for i in np.argsort(-self.probabilities, kind="stable")[:k]
         ]
 
+    @property
+    def text(self) -> str:
+        "The class, for people"
+        return self.label
+
+    def as_dict(self) -> dict:
+        "Ready for JSON"
+        return dict(label=self.label, probability=round(self.probability, 6))
+
     def __repr__(self):
         return f"Prediction({self.label!r}, {self.probability:.3f})"
+
+
+@dataclass(frozen=True)
+class LabelsPrediction:
+    "Which labels a model gives an image: any number of them, or none"
+
+    labels: tuple[str, ...]  # those whose probability is above their threshold
+    probabilities: np.ndarray  # of every label in the order of `classes`, each 0..1
+    classes: tuple[str, ...]  # names of all labels
+    thresholds: np.ndarray  # of every label, 0..1
+
+    def top(
+        self,
+        k: int = 5,  # labels at most
+    ) -> list[tuple[str, float]]:  # name and probability, 0..1
+        "The most probable labels, the first first"
+        return Prediction.top(self, k)
+
+    @property
+    def text(self) -> str:
+        "The labels, for people"
+        return ", ".join(self.labels) or "none of the labels"
+
+    def as_dict(self) -> dict:
+        "Ready for JSON"
+        return dict(
+            labels=list(self.labels),
+            probabilities={c: round(float(p), 6) for c, p in zip(self.classes, self.probabilities)},
+        )
+
+    def __repr__(self):
+        return f"LabelsPrediction({', '.join(map(repr, self.labels)) or 'none'})"
+
+
+@dataclass(frozen=True)
+class NumbersPrediction:
+    "The numbers that a model gives an image"
+
+    values: np.ndarray  # in the order of `names`
+    names: tuple[str, ...]
+    units: tuple[str, ...]  # of every number; '': none was noted
+    ranges: np.ndarray  # lowest and highest number in the training data, shape (numbers, 2); NaN: not noted
+
+    @property
+    def value(self) -> float:
+        "The first number"
+        return float(self.values[0])
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        "Names of the numbers that lie outside of the training data, where the model has learnt nothing"
+        with np.errstate(invalid="ignore"):
+            out = (self.values < self.ranges[:, 0]) | (self.values > self.ranges[:, 1])
+        return tuple(n for n, o in zip(self.names, out) if o)
+
+    def texts(self) -> list[str]:
+        "Each number with its unit"
+        return [f"{v:.4g} {u}".strip() for v, u in zip(self.values, self.units)]
+
+    @property
+    def text(self) -> str:
+        "The numbers with their units, for people"
+        texts = self.texts()
+        return texts[0] if len(texts) == 1 else ", ".join(f"{n} {t}" for n, t in zip(self.names, texts))
+
+    def as_dict(self) -> dict:
+        "Ready for JSON"
+        return dict(
+            values={n: float(v) for n, v in zip(self.names, self.values)},
+            units={n: u for n, u in zip(self.names, self.units) if u},
+            outside=list(self.outside),
+        )
+
+    def __repr__(self):
+        return f"NumbersPrediction({self.text})"
+
+
+AnyPrediction = Prediction | LabelsPrediction | NumbersPrediction
 
 
 def softmax(
@@ -43,6 +131,17 @@ def softmax(
     "Softmax over the classes"
     e = np.exp(z - z.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
+
+
+def sigmoid(
+    z: np.ndarray,  # any shape
+) -> np.ndarray:  # the same shape, each 0..1
+    "The logistic function of each value"
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+_ACTIVATIONS = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda z: z}
 
 # %% ../../nbs/api/deploy/02_predictor.ipynb #31511362
 class AnyPredictor:
@@ -57,7 +156,7 @@ class AnyPredictor:
     def outputs(
         self,
         x: np.ndarray,  # of `preprocess`, shape (B, C, H, W)
-    ) -> np.ndarray:  # shape (B, classes), before the softmax
+    ) -> np.ndarray:  # shape (B, classes), before the activation
         "The outputs of the network for a batch of preprocessed images"
         raise NotImplementedError
 
@@ -65,12 +164,20 @@ class AnyPredictor:
         self,
         images: Any,  # an image (path, Pillow image, array (H, W, C) of uint8), or a list of them
         bs: int = 32,  # images in a batch
-    ) -> Any:  # a `Prediction`, or a list of them
-        """Classify images; raises `PictureError`, naming the file, if one cannot be read, and `StateError` if the
-        network gives no numbers
+    ) -> Any:  # a `Prediction`, `LabelsPrediction` or `NumbersPrediction`, as the model's task is; or a list of them
+        """What the model says of images; raises `PictureError`, naming the file, if one cannot be read, and
+        `StateError` if the network gives no numbers
         """
         if not isinstance(images, (list, tuple)):
             return self.predict([images])[0]
+        return [self._said(v) for v in self.values(images, bs)]
+
+    def values(
+        self,
+        images: Sequence,  # as of `predict`
+        bs: int = 32,  # images in a batch
+    ) -> np.ndarray:  # shape (n, outputs)
+        "Probabilities or numbers of each image, after the activation"
         if not is_whole(bs, 1):
             raise InputError(f"bs={bs!r}: give 1 or more pictures in a batch.")
         spec, out = self.manifest["preprocessing"], []
@@ -80,5 +187,17 @@ class AnyPredictor:
                 raise StateError(
                     "The network's output is not finite: its weights are damaged, or its training diverged."
                 )
-            out += [Prediction(self.classes[p.argmax()], float(p.max()), p, self.classes) for p in softmax(z)]
-        return out
+            out.append(_ACTIVATIONS[self.manifest.get("activation", "softmax")](z))
+        return np.concatenate(out) if out else np.zeros((0, len(self.classes)), np.float32)
+
+    def _said(self, v):
+        "The prediction of one image, from its values"
+        m, names = self.manifest, self.classes
+        task = m.get("task", "classes")
+        if task == "labels":
+            cuts = np.asarray(m["thresholds"], dtype=np.float64)
+            return LabelsPrediction(tuple(n for n, p, c in zip(names, v, cuts) if p > c), v, names, cuts)
+        if task == "numbers":
+            ranges = np.array([r or (np.nan, np.nan) for r in m["ranges"]], dtype=np.float64)
+            return NumbersPrediction(v, names, tuple(u or "" for u in m["units"]), ranges)
+        return Prediction(names[v.argmax()], float(v.max()), v, names)

@@ -25,7 +25,7 @@ class Predictor(AnyPredictor):
 
     def __init__(
         self,
-        model: nn.Module,  # gives (B, classes) for images (B, C, H, W)
+        model: nn.Module,  # gives (B, outputs) for images (B, C, H, W)
         manifest: dict,  # of `read_manifest`
         device: str = "cpu",  # where torch computes
     ):
@@ -67,7 +67,9 @@ def build_predictor(
         )
     try:
         backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
-        model, _ = make_model(backbone, r["n_out"], None if r["head"] == "fastai" else r["head"])
+        model, _ = make_model(
+            backbone, r["n_out"], None if r["head"] == "fastai" else r["head"], y_range=r.get("y_range")
+        )
     except KitError:
         raise
     except Exception as e:

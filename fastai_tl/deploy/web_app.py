@@ -55,26 +55,72 @@ def _accuracy_sentence(m):
         return None
 
 
+def _measure_sentence(m):
+    "How good it is, in a sentence; `None`: not known"
+    e = m.get("metrics") or {}
+    try:
+        if m.get("task") == "labels":
+            return (
+                f"On {e['items']:,} validation pictures its mean average precision was {e['mean_ap']:.2f} (1: "
+                f"perfect), and all labels were right for {e['exact']:.1%}."
+            )
+        if m.get("task") == "numbers":
+            off = ", ".join(
+                f"{n} {e['each'][n]['mae']:.3g} {u}".strip() for n, u in list(zip(m["classes"], m["units"]))[:5]
+            )
+            return f"On {e['items']:,} validation pictures it was off by, on average: {off}."
+    except (KeyError, TypeError, ValueError):
+        return None
+    return _accuracy_sentence(m)
+
+
+def _task_texts(m):
+    "Title, what it does, and its first limit, by task"
+    cs, task = m["classes"], m.get("task", "classes")
+    first, names = ", ".join(cs[:4]) + (", …" if len(cs) > 4 else ""), ", ".join(cs[:50])
+    names += " and others" if len(cs) > 50 else ""
+    if task == "labels":
+        return (
+            f"Picture labeller: {first}",
+            f"It says which of {len(cs):,} labels a picture has, any number of them: {names}.",
+            "It knows these labels alone: a high percentage is no proof.",
+        )
+    if task == "numbers":
+        seen = [
+            f"{n} {r[0]:.4g} to {r[1]:.4g} {u}".strip() for n, u, r in zip(cs, m["units"], m["ranges"]) if r is not None
+        ]
+        return (
+            f"Numbers from pictures: {first}",
+            f"It gives {len(cs):,} number{'s' * (len(cs) > 1)} for a picture: {names}."
+            + (f" In its training data: {', '.join(seen[:10])}." if seen else ""),
+            "It gives a number for any picture, of whatever it is, and has learnt nothing outside of the range of its "
+            "training data.",
+        )
+    return (
+        f"Picture classifier: {first}",
+        f"It tells {len(cs):,} classes apart: {names}.",
+        "It knows these classes alone and gives one of them for any picture, of whatever it is: a high percentage "
+        "is no proof.",
+    )
+
+
 def about_model(
     m: dict,  # of `read_manifest`
 ) -> dict:  # title, text (sentences), limits (sentences)
     "What the page says of a model"
-    cs, made, r = m["classes"], str(m.get("created") or "")[:10], m["architecture"]
-    first = ", ".join(cs[:4]) + (", …" if len(cs) > 4 else "")
+    made, r = str(m.get("created") or "")[:10], m["architecture"]
+    title, does, limit = _task_texts(m)
     text = [
-        f"It tells {len(cs):,} classes apart: {', '.join(cs[:50])}{' and others' if len(cs) > 50 else ''}.",
+        does,
         f"{r['arch'].split('/')[-1]}, fine-tuned with fastai_tl{f' and exported on {made}' if made else ''}.",
-        _accuracy_sentence(m) or "How good it is was not noted when it was exported.",
+        _measure_sentence(m) or "How good it is was not noted when it was exported.",
     ]
     limits = [
-        (
-            "It knows these classes alone and gives one of them for any picture, of whatever it is: a high percentage "
-            "is no proof."
-        ),
+        limit,
         "Pictures unlike those that it learned from, from other cameras, places or times, can mislead it.",
         "Not for decisions about people without a human who can overrule it.",
     ]
-    return dict(title=f"Picture classifier: {first}", text=text, limits=limits)
+    return dict(title=title, text=text, limits=limits)
 
 # %% ../../nbs/api/deploy/10_web_app.ipynb #6ce815d5
 PAGE, GRADIO = "app.ipynb", "app.py"  # the files that `make_app` writes
@@ -123,15 +169,16 @@ sample = FOLDER / "sample.png"
 
 def classify(picture):
     if picture is None: return None
-    try: return dict(model.predict(picture).top(5))
+    try: said = model.predict(picture)
     except KitError as e:
         raise gr.Error(e.args[0].replace(picture, Path(picture).name), print_exception=False) from None
+    return dict(said.top(5)) if hasattr(said, "top") else said.text
 
 
 demo = gr.Interface(
     classify,
     gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], label="A picture"),
-    gr.Label(num_top_classes=5, label="Most probable classes"),
+    gr.Label(num_top_classes=5, label="What the model says"),
     title=about["title"],
     description=" ".join(about["text"]),
     article="\\n".join(f"- {{s}}" for s in about["limits"]),

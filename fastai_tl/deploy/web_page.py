@@ -7,15 +7,16 @@ from __future__ import annotations
 import base64, html, io, itertools, logging
 from pathlib import Path
 import ipywidgets as w
+import numpy as np
 from PIL import Image
 from .web_app import MAX_MB, about_model, open_model
 from .manifest import SAMPLE, read_part
 from ..core.errors import FileError, KitError
-from .predictor import Prediction
+from .predictor import AnyPrediction, LabelsPrediction, NumbersPrediction, Prediction
 from ..core.images import open_bytes
 
 # %% auto #0
-__all__ = ['bars', 'answer_html', 'ModelPage']
+__all__ = ['bars', 'label_bars', 'number_bars', 'answer_html', 'ModelPage']
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #385783f1
 _CSS = """<style>
@@ -64,7 +65,10 @@ body.theme-dark[data-voila]{color-scheme:dark}
 .ftl-page .ftl-name{overflow-wrap:anywhere} .ftl-page .ftl-share{font-variant-numeric:tabular-nums}
 .ftl-page .ftl-track{grid-column:1/-1;height:10px;border-radius:5px;background:var(--soft);overflow:hidden}
 .ftl-page .ftl-bar{display:block;height:100%;border-radius:5px;background:var(--bar);min-width:2px}
-.ftl-page .ftl-row:first-child{font-weight:650}
+.ftl-page .ftl-row:first-child{font-weight:650} .ftl-page .ftl-labels .ftl-row{font-weight:400}
+.ftl-page .ftl-labels .ftl-row.ftl-said{font-weight:650}
+.ftl-page .ftl-track{position:relative} .ftl-page .ftl-cut{position:absolute;top:0;bottom:0;width:2px;
+  background:var(--jp-ui-font-color1,#222)}
 .ftl-page details{margin:6px 0} .ftl-page summary{cursor:pointer;font-weight:600}
 .ftl-page details ul{margin:6px 0;padding-left:20px}
 .ftl-page .ftl-example{width:auto;height:auto;line-height:1.4;padding:6px 14px;border-radius:8px;margin:0 0 4px;
@@ -146,6 +150,65 @@ def bars(
     return f'<ol aria-label="Most probable classes, the first first">{rows}</ol>{rest}'
 
 
+def label_bars(
+    p: LabelsPrediction,
+    k: int = 5,  # labels at most, besides those that are given
+) -> str:  # HTML
+    "The labels as bars, those that are given in bold, each with a line at its threshold"
+    shown = np.argsort(-p.probabilities, kind="stable")[: max(k, len(p.labels))]
+    rows = "".join(
+        f'<li class="ftl-row{" ftl-said" * (p.classes[i] in p.labels)}"><span class="ftl-name">'
+        f'{html.escape(p.classes[i])}{"" if p.classes[i] in p.labels else " (not given)"}</span> '
+        f'<span class="ftl-share">{_share(p.probabilities[i])}</span><span class="ftl-track" aria-hidden="true">'
+        f'<span class="ftl-bar" style="width:{100 * p.probabilities[i]:.2f}%"></span>'
+        f'<span class="ftl-cut" style="left:{100 * p.thresholds[i]:.2f}%"></span></span></li>'
+        for i in shown
+    )
+    more = len(p.classes) - len(shown)
+    rest = f'<p class="ftl-dim">{more:,} other labels are less probable.</p>' if more > 0 else ""
+    return (
+        f'<ol class="ftl-labels" aria-label="Labels, the most probable first">{rows}</ol>'
+        f'<p class="ftl-dim">A label is given above its threshold, the line in its bar.</p>{rest}'
+    )
+
+
+def number_bars(
+    p: NumbersPrediction,
+) -> str:  # HTML
+    "Each number, and where it lies in the range of the training data"
+    rows = []
+    for name, text, v, (lo, hi) in zip(p.names, p.texts(), p.values, p.ranges):
+        at = min(max((v - lo) / (hi - lo), 0), 1) if hi > lo else None
+        track = (
+            f'<span class="ftl-track" aria-hidden="true"><span class="ftl-bar" style="width:{100 * at:.2f}%"></span>'
+            "</span>"
+            if at is not None
+            else ""
+        )
+        seen = f" (in the training data {lo:.4g} to {hi:.4g})" if np.isfinite(lo) else ""
+        rows.append(
+            f'<li class="ftl-row"><span class="ftl-name">{html.escape(name)}<span class="ftl-dim">{seen}</span></span> '
+            f'<span class="ftl-share">{html.escape(text)}</span>{track}</li>'
+        )
+    warn = (
+        f'<div class="ftl-alert" role="note">Outside of the training data: {html.escape(", ".join(p.outside))}. The '
+        "model has learnt nothing there.</div>"
+        if p.outside
+        else ""
+    )
+    return f'<ol class="ftl-labels" aria-label="Numbers">{"".join(rows)}</ol>{warn}'
+
+
+def _bars_of(p, k):
+    "What is shown beside an image, by the kind of prediction"
+    if isinstance(p, NumbersPrediction):
+        return number_bars(p)
+    if isinstance(p, LabelsPrediction):
+        return label_bars(p, k)
+    top = p.top(k)
+    return bars(top, len(p.classes) - len(top))
+
+
 def _thumb(im, side=640):
     "A small JPEG as a `data:` address"
     im = im.convert("RGB")
@@ -167,14 +230,15 @@ def _turned(data):
 
 def answer_html(
     im: Image.Image,  # as the network saw it, before it was resized
-    p: Prediction,
+    p: AnyPrediction,
     name: str,  # of the image
     k: int = 5,  # classes at most
     turned: bool = False,  # EXIF says that it is to be turned, which the model ignores
 ) -> str:
     "The image and what the model says of it"
-    top = p.top(k)
-    said = "; ".join(f"{c}, {_share(v)}" for c, v in top[:3])
+    said = (
+        "Most probable: " + "; ".join(f"{c}, {_share(v)}" for c, v in p.top(3)) if isinstance(p, Prediction) else p.text
+    )
     note = "<br>Shown as the model sees it: it does not follow the camera's note to turn the picture." if turned else ""
     say = (
         "const page=this.closest('.ftl-page');page.querySelector('.ftl-sr').textContent=this.dataset.say;"
@@ -182,10 +246,10 @@ def answer_html(
     )
     return (
         f'<div class="ftl-answer"><figure><img src="{_thumb(im)}" alt="The picture that you gave" '
-        f'data-say="{html.escape("Most probable: " + said)}" '
+        f'data-say="{html.escape(said)}" '
         f'onload="{say}"><figcaption>{html.escape(name)}, {im.width:,} x {im.height:,} pixels{note}'
         '</figcaption></figure>'
-        f'<div><h2>{html.escape(p.label)}</h2>{bars(top, len(p.classes) - len(top))}</div></div>'
+        f'<div><h2>{html.escape(p.text)}</h2>{_bars_of(p, k)}</div></div>'
     )
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #8c40416b
@@ -238,8 +302,8 @@ class ModelPage(w.VBox):
         self,
         data: bytes,  # what is in the file of an image
         name: str,  # of the file
-    ) -> Prediction | None:  # `None`: the page says why
-        "Show an image and its most probable classes"
+    ) -> AnyPrediction | None:  # `None`: the page says why
+        "Show an image and what the model says of it"
         self.prediction = None
         try:
             if self.model is None:

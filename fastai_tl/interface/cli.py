@@ -179,7 +179,11 @@ def predict_command(
     json_file: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="Write [{path, label, probability}, …] to this file, too; - prints it instead of the table."
+            "--json",
+            help=(
+                "Write [{path, label, probability}, …] to this file, too, or {path, labels, probabilities}, or {path, "
+                "values, units}, as the model's task is; - prints it instead of the table."
+            ),
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the JSON file if it exists.")] = False,
@@ -194,7 +198,7 @@ def predict_command(
     ] = "auto",
     debug: Debug = False,
 ) -> None:
-    "Classify pictures with an exported model."
+    "What an exported model says of pictures: a class, labels, or numbers."
     from fastai_tl.core.errors import FileError, InputError
 
     if backend not in ("auto", "onnx", "torch"):
@@ -218,18 +222,17 @@ def predict_command(
         err.print(f"[yellow]{len(bad)} of {len(good) + len(bad)} files could not be read as pictures.[/]")
     if not good:
         raise FileError("There is no picture to classify.", path=images)
-    rows = [
-        dict(path=str(p), label=o.label, probability=round(o.probability, 6))
-        for p, o in zip(good, predictor.predict(good))
-    ]
+    said = predictor.predict(good)
+    rows = [dict(path=str(p)) | o.as_dict() for p, o in zip(good, said)]
     if json_file and not to_file:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return
-    table = Table("picture", "label", "probability", box=None)
+    classes = predictor.manifest.get("task", "classes") == "classes"
+    table = Table("picture", "label" if classes else "says", *["probability"] * classes, box=None)
     table.columns[0].overflow = "fold"  # a path that is cut off cannot be used
-    table.columns[2].justify = "right"
-    for r in rows:
-        table.add_row(escape(r["path"]), escape(r["label"]), f"{r['probability']:.1%}")
+    table.columns[-1].justify = "right" if classes else "left"
+    for p, o in zip(good, said):
+        table.add_row(escape(str(p)), escape(o.text), *([f"{o.probability:.1%}"] if classes else []))
     out.print(table)
     if to_file:
         write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

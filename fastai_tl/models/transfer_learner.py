@@ -6,10 +6,11 @@
 from __future__ import annotations
 import copy, random, warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+import numpy as np
 import torch
 
 # give Learner its bars, fit_one_cycle and fine_tune
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'normalised', 'make_model', 'transfer_learner', 'backbones']
+__all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'OutputRange', 'checked_range', 'normalised', 'make_model',
+           'transfer_learner', 'backbones']
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #9603effb
 @dataclass(frozen=True)
@@ -178,9 +180,12 @@ def make_head(
     n_out: int,  # classes
     # what comes in: a 'map' (B, n_features, H, W), or a 'vector' (B, n_features), which needs no pooling
     kind: str = "map",
+    y_range: list | None = None,  # [lowest, highest] of each output, see `OutputRange`; `None`: any number
 ) -> nn.Module:  # -> (B, n_out)
     "The new layers for the task"
     if isinstance(head, nn.Module):
+        if y_range is not None:
+            raise InputError("y_range=…: a head of your own holds its outputs itself, with fastai's SigmoidRange.")
         return head
     pool = kind == "map"
     if head is None:
@@ -193,7 +198,39 @@ def make_head(
             f"{n_features}{', H, W' * pool})."
         )
     apply_init(new, nn.init.kaiming_normal_)
+    if y_range is not None:
+        new.append(OutputRange(y_range))
     return new
+
+
+class OutputRange(nn.Module):
+    "Numbers between a lowest and a highest one: a sigmoid, scaled; as fastai's `SigmoidRange`, for each output its own"
+
+    def __init__(self, y_range: list):  # [lowest, highest] of each output
+        super().__init__()
+        lo, hi = torch.tensor(y_range, dtype=torch.float32).T
+        self.register_buffer("low", lo, persistent=False)
+        self.register_buffer("span", hi - lo, persistent=False)
+
+    def forward(self, x):
+        return self.low + self.span * x.sigmoid()
+
+
+def checked_range(
+    y_range: Sequence,  # (lowest, highest), or such a pair for each output
+    n_out: int,  # outputs
+) -> list[list[float]]:  # [lowest, highest] of each output
+    "The range of each output; raises `InputError` unless the lowest is below the highest"
+    try:
+        pairs = np.broadcast_to(np.asarray(y_range, dtype=np.float64), (n_out, 2))
+    except ValueError:
+        pairs = np.zeros((1, 2))
+    if not (np.isfinite(pairs).all() and (pairs[:, 0] < pairs[:, 1]).all()):
+        raise InputError(
+            f"y_range={y_range!r}: give (lowest, highest), or such a pair for each of the {n_out} numbers, the lowest "
+            "below the highest."
+        )
+    return pairs.tolist()
 
 
 def _fits(head, body, x, n_out):
@@ -286,10 +323,11 @@ def make_model(
     n_out: int,  # classes
     head: str | nn.Module | None = None,  # see `make_head`
     groups=None,  # of the body, see `transfer_learner`; `None`: those of the backbone
+    y_range: list | None = None,  # [lowest, highest] of each output; `None`: any number
 ) -> tuple[nn.Sequential, GroupSpec]:  # `model[0]` is the body, `model[1]` the head, as in fastai
     "Body and head in one module, with the recipe to build it again, and its groups"
     model = nn.Sequential(
-        OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out, backbone.kind))
+        OrderedDict(body=backbone.body, head=make_head(head, backbone.n_features, n_out, backbone.kind, y_range))
     )
     own = backbone.arch.startswith("own/")
     f = {} if own else facts(backbone.arch)
@@ -305,6 +343,7 @@ def make_model(
         weights=backbone.weights,
         mean=backbone.mean and list(backbone.mean),
         std=backbone.std and list(backbone.std),
+        y_range=y_range,
     )
     spec = GroupSpec(backbone.groups) if groups is None else as_spec(groups, backbone.body)
     if "head" in spec.names:
@@ -339,6 +378,8 @@ def transfer_learner(
     normalize: bool | tuple = True,
     n_out: int | None = None,  # classes; `None`: those of `dls`
     n_in: int | None = None,  # channels of the images; `None`: those of `dls`
+    # regression: (lowest, highest) number that the network may give, or such a pair for each; `None`: any number
+    y_range: Sequence | None = None,
     **learner_kw: object,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> Learner:
     "A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups"
@@ -362,7 +403,9 @@ def transfer_learner(
         if own
         else load_backbone(arch, pretrained, weights, n_in or x.shape[1], tuple(x.shape[-2:]))
     )
-    model, spec = make_model(backbone, n_out, head, groups)
+    model, spec = make_model(
+        backbone, n_out, head, groups, y_range if y_range is None else checked_range(y_range, n_out)
+    )
     x = torch.zeros(2, backbone.n_in, *x.shape[-2:])
     if groups is not None:
         check_order(

@@ -553,7 +553,7 @@ def test_a_model_of_the_first_format_still_loads(mini, tmp_path):
             stacked(load_predictor(tmp_path / "new", backend).predict(ev.items)), ev.probs, atol=1e-4, rtol=0
         )
     plain(learn, tmp_path / "m", force=True)
-    assert json.loads((tmp_path / "m" / MANIFEST).read_text())["format"] == "fastai_tl/2"
+    assert json.loads((tmp_path / "m" / MANIFEST).read_text())["format"] == "fastai_tl/3"
 
 
 class Evil:
