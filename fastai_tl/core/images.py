@@ -4,15 +4,20 @@
 
 # %% ../../nbs/api/core/07_images.ipynb #119367e0
 from __future__ import annotations
-import io, operator
+import io, logging, operator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import FileError, InputError, one_line
+from .validation import is_number
 
 # %% auto #0
-__all__ = ['METHODS', 'PAD_MODES', 'RESAMPLES', 'MAX_PIXELS', 'PICTURE_FORMATS', 'PictureError', 'open_picture', 'open_bytes',
-           'resize', 'preprocess']
+__all__ = ['METHODS', 'PAD_MODES', 'RESAMPLES', 'EXIF', 'TRANSPARENCY', 'VALUES', 'VIEW', 'FASTAI', 'MAX_PIXELS',
+           'PICTURE_FORMATS', 'CURES', 'MAX_OUTSIDE', 'PictureError', 'OpenRule', 'readable_formats', 'open_header',
+           'open_picture', 'open_bytes', 'check_pixels', 'is_turned', 'is_deep', 'standard_values', 'resize',
+           'preprocess']
 
 # %% ../../nbs/api/core/07_images.ipynb #0887eda2
 METHODS = ("crop", "squish", "pad")
@@ -27,6 +32,51 @@ RESAMPLES = {
 
 class PictureError(FileError):
     "A picture that cannot be read; has the field `path`"
+
+# %% ../../nbs/api/core/07_images.ipynb #f1940984
+EXIF, TRANSPARENCY, VALUES = ("turned", "ignored"), ("white", "dropped"), ("8bit", "each", "cut")
+
+
+@dataclass(frozen=True)
+class OpenRule:
+    "How the file of an image becomes an image of 8 bits; raises `InputError` on a rule that there is not"
+
+    exif: str = "turned"  # by the note of the camera, 'turned' upright; or the note is 'ignored'
+    transparency: str = "white"  # transparent parts are put on 'white'; or 'dropped': what hides there is seen
+    # of images of more than 8 bits, such as 16-bit or float: the numbers (low, high) that become 0 and 255; 'each':
+    # those of every image itself; '8bit': such images are refused; 'cut': above 255 all is 255
+    values: str | tuple[float, float] = "8bit"
+
+    def __post_init__(self):
+        for k, allowed in (("exif", EXIF), ("transparency", TRANSPARENCY)):
+            if (v := getattr(self, k)) not in allowed:
+                raise InputError(f"{k}={v!r}: give {' or '.join(map(repr, allowed))}.", allowed=allowed)
+        v = self.values
+        if isinstance(v, (list, tuple)) and len(v) == 2 and all(map(is_number, v)) and v[0] < v[1]:
+            object.__setattr__(self, "values", (float(v[0]), float(v[1])))
+        elif not isinstance(v, str) or v not in VALUES:
+            raise InputError(
+                f"values={v!r}: give (low, high), the numbers that become black and white, such as (0, 4095); or one "
+                f"of {', '.join(map(repr, VALUES))}.",
+                allowed=VALUES,
+            )
+
+    @classmethod
+    def of_spec(
+        cls,
+        spec: dict,  # `preprocessing` of a manifest
+    ) -> OpenRule:
+        "The rule that a manifest names; one that names none was written when images were opened as fastai does it"
+        return cls(*(spec.get(k, getattr(FASTAI, k)) for k in ("exif", "transparency", "values")))
+
+    def to_spec(self) -> dict:  # exif, transparency, values; for JSON
+        "The rule as a manifest holds it"
+        v = self.values
+        return dict(exif=self.exif, transparency=self.transparency, values=v if isinstance(v, str) else list(v))
+
+
+VIEW = OpenRule(values="each")
+FASTAI = OpenRule("ignored", "dropped", "cut")
 
 # %% ../../nbs/api/core/07_images.ipynb #5533c244
 MAX_PIXELS = 178_956_970  # of a picture, as in Pillow
@@ -49,13 +99,70 @@ PICTURE_FORMATS = (
     "TGA",
     "SGI",
     "QOI",
+    "PSD",
+    "HEIF",  # where a plug-in has registered it
 )
 
 
-def _readable_formats():
-    "Those that this Pillow has"
+def readable_formats() -> list[str]:
+    "Those of `PICTURE_FORMATS` that this Pillow has"
     Image.init()
     return [f for f in PICTURE_FORMATS if f in Image.OPEN]
+
+
+def _container_kind(head):
+    "'HEIC' or 'AVIF' by the first bytes of a file; `None`: neither"
+    if head[4:8] != b"ftyp":
+        return None
+    brands = {head[i : i + 4] for i in range(8, min(len(head), int.from_bytes(head[:4], "big")), 4)}
+    if brands & {b"avif", b"avis"}:
+        return "AVIF"
+    return "HEIC" if brands & {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"} else None
+
+
+def _add_heif():
+    "Whether pillow-heif is installed; registers it with Pillow"
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+CURES = dict(
+    HEIC="HEIC, as phones write it: pip install 'fastai-tl[phone]', which brings pillow-heif, or convert it to JPEG",
+    AVIF="AVIF, which needs Pillow 11.3 or newer: pip install -U pillow, or convert it to JPEG",
+)
+
+
+def open_header(
+    file: Path | IO[bytes],  # at its beginning
+    name: object,  # for messages
+    path: object = None,  # for the error's field
+) -> Image.Image:
+    "A Pillow image of which the header alone was read; raises `PictureError` that says why it is none"
+    try:
+        return Image.open(file, formats=readable_formats())
+    except UnidentifiedImageError as e:
+        kind = _container_kind(_head(file))
+        if kind == "HEIC" and "HEIF" not in Image.OPEN and _add_heif():
+            return open_header(file, name, path)
+        why = CURES.get(kind, "it is none, or of a kind that is not read")
+        raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
+    except Image.DecompressionBombError as e:
+        why = f"it has more than {MAX_PIXELS:,} pixels"
+        raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
+    except Exception as e:  # decoders raise whatever they like on damaged data
+        raise PictureError(f"{name}: cannot be read as a picture ({one_line(e)}).", path=path) from e
+
+
+def _head(file, n=64):
+    if isinstance(file, Path):
+        with file.open("rb") as f:
+            return f.read(n)
+    file.seek(0)
+    return file.read(n)
 
 
 def _from_array(a):
@@ -71,15 +178,16 @@ def _from_array(a):
 def open_picture(
     image,  # a path, a Pillow image, or an array of shape (H, W) or (H, W, C), uint8
     mode: str = "RGB",  # 'RGB', 'L' (grey) or 'RGBA'
+    rule: OpenRule = VIEW,  # what becomes of the camera's note, of transparency, and of more than 8 bits
 ) -> Image.Image:
-    """The whole picture decoded, as fastai's `PILImage.create` would: the first of an animation, 16 bits cut to 8,
-    transparency dropped, and not turned by EXIF. Raises `PictureError`, naming the file, if it cannot be read, is no
-    picture, or has more than `MAX_PIXELS`.
+    """The whole image decoded, the first of an animation, by a rule; opening what comes out once more changes nothing.
+    In mode 'RGBA' transparency stays. Raises `PictureError`, naming the file, if it cannot be read, is no image, has
+    more than `MAX_PIXELS`, or numbers that the rule does not cover.
     """
     if isinstance(image, np.ndarray):
         image = _from_array(image)
     if isinstance(image, Image.Image):
-        return _decoded(image, mode, "This Pillow image", None)
+        return _decoded(image, mode, "This Pillow image", None, rule)
     if not isinstance(image, (str, Path)):
         raise InputError(
             f"{type(image).__name__} is not a picture: give a path, a Pillow image or an array (H, W, 3) of uint8."
@@ -96,47 +204,112 @@ def open_picture(
             else f"{image!r}: this cannot be the name of a file.",
             path=image,
         )
-    return _opened(path, mode, image, image)
+    with open_header(path, image, image) as im:
+        return _decoded(im, mode, image, image, rule)
 
 
 def open_bytes(
-    data: bytes,  # what is in the file of a picture
+    data: bytes,  # what is in the file of an image
     mode: str = "RGB",  # as of `open_picture`
     name: str = "This file",  # for messages
+    rule: OpenRule = VIEW,  # as of `open_picture`
 ) -> Image.Image:
     "As `open_picture`, for a file that is in memory, such as an upload"
-    return _opened(io.BytesIO(data), mode, name, None)
+    with open_header(io.BytesIO(data), name) as im:
+        return _decoded(im, mode, name, None, rule)
 
 
-def _opened(file, mode, name, path):
-    try:
-        im = Image.open(file, formats=_readable_formats())
-    except Exception as e:
-        why = (
-            "it is none, or of a kind that is not read"
-            if isinstance(e, UnidentifiedImageError)
-            else f"it has more than {MAX_PIXELS:,} pixels"
-            if isinstance(e, Image.DecompressionBombError)
-            else one_line(e)
-        )
-        raise PictureError(f"{name}: cannot be read as a picture ({why}).", path=path) from e
-    with im:
-        return _decoded(im, mode, name, path)
-
-
-def _decoded(im, mode, name, path):
-    "`im` in `mode`; decoders raise whatever they like on damaged data"
+def check_pixels(
+    im: Image.Image,
+    name: object,  # for the message
+    path: object = None,  # for the error's field
+) -> None:
+    "Raise `PictureError` unless an image has 1 to `MAX_PIXELS` pixels"
     if im.width * im.height > MAX_PIXELS or not im.width * im.height:
         raise PictureError(
             f"{name}: cannot be read as a picture of {im.width:,} x {im.height:,} pixels; at least one and at most "
             f"{MAX_PIXELS:,} are read.",
             path=path,
         )
+
+
+def _decoded(im, mode, name, path, rule):
+    "`im` in `mode`; decoders raise whatever they like on damaged data"
+    check_pixels(im, name, path)
     try:
         im.load()
+        if rule.exif == "turned" and is_turned(im):
+            im = ImageOps.exif_transpose(im)
+        if is_deep(im) and rule.values != "cut":
+            im = _with_8_bits(im, rule.values, name, path)
+        if rule.transparency == "white" and mode != "RGBA" and im.has_transparency_data:
+            im = im.convert("RGBA")
+            im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im)
         return im.convert(mode)
+    except PictureError:
+        raise
     except Exception as e:
         raise PictureError(f"{name}: cannot be read as a picture ({one_line(e)}).", path=path) from e
+
+
+def is_turned(
+    im: Image.Image,  # loaded
+) -> bool:
+    "Whether the camera noted that an image is to be turned"
+    try:
+        return im.getexif().get(0x112, 1) in range(2, 9)
+    except Exception:  # Pillow raises whatever it likes on a damaged EXIF block, which then says nothing
+        logging.getLogger(__name__).debug("EXIF could not be read", exc_info=True)
+        return False
+
+# %% ../../nbs/api/core/07_images.ipynb #8aeb0e46
+def is_deep(im: Image.Image) -> bool:
+    "Whether an image has one channel of more than 8 bits; Pillow itself makes 8 bits of deeper colours"
+    return im.mode in ("I", "F") or im.mode.startswith("I;16")
+
+
+MAX_OUTSIDE = 0.01  # share of an image's numbers that may lie outside the rule's; these become black or white
+
+
+def _with_8_bits(im, values, name, path):
+    "A deep image in grey; raises `PictureError` if the rule does not cover its numbers"
+    a, key = np.asarray(im), im.info.get("transparency")
+    numbers = a[np.isfinite(a)]
+    lo, hi = (float(numbers.min()), float(numbers.max())) if numbers.size else (0.0, 1.0)
+    if values == "8bit":
+        raise PictureError(
+            f"{name}: it has numbers from {lo:g} to {hi:g} in more than 8 bits, and the rule for opening images is "
+            "made for 8 bits. Save it with 8 bits; or to train on such images, say which numbers are black and white: "
+            f"set_opening(dls, values=({lo:g}, {hi:g})).",
+            path=path,
+        )
+    if values != "each":
+        outside = float(((numbers < values[0]) | (numbers > values[1])).mean()) if numbers.size else 0
+        if outside > MAX_OUTSIDE:
+            raise PictureError(
+                f"{name}: it has numbers from {lo:g} to {hi:g}, and {outside:.0%} of them lie outside of "
+                f"{values[0]:g} to {values[1]:g}, which are black and white by the rule for opening images. Scale it "
+                "as the others; or to train on such images, widen the rule: "
+                f"set_opening(dls, values=({lo:g}, {hi:g})).",
+                path=path,
+            )
+        lo, hi = values
+    scaled = (a.astype(np.float64) - lo) * (255 / max(hi - lo, 1e-30))
+    grey = Image.fromarray(np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8))
+    if isinstance(key, int):  # of a PNG of 16 bits: the number that is transparent
+        grey.putalpha(Image.fromarray(np.where(a == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def standard_values(
+    low: float,  # smallest number of the images, of those of more than 8 bits
+    high: float,  # largest
+    whole: bool,  # they are whole numbers
+) -> tuple[float, float] | None:  # `None`: there is no telling
+    "The full scale that numbers of this size have as a rule: 0..1 for floats, 8, 10, 12, 14 or 16 bits otherwise"
+    scales = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]
+    full = next((s for s in (scales if whole else [1, 255]) if high <= s), None)
+    return None if low < 0 or full is None else (0.0, float(full))
 
 # %% ../../nbs/api/core/07_images.ipynb #5f878196
 def resize(
@@ -181,11 +354,11 @@ def _window(im, x, y, w, h, pad_mode):
 # %% ../../nbs/api/core/07_images.ipynb #1d04bb5c
 def preprocess(
     image,  # a path, a Pillow image, or an array (H, W, 3), uint8
-    spec: dict,  # from a manifest: size, method, pad_mode, resample, channels, mean, std
+    spec: dict,  # from a manifest: size, method, pad_mode, resample, exif, transparency, values, channels, mean, std
 ) -> np.ndarray:  # shape (C, H, W), float32, normalised
     "What the network sees of `image`"
     im = resize(
-        open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)]),
+        open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)], OpenRule.of_spec(spec)),
         tuple(spec["size"]),
         spec["method"],
         spec.get("pad_mode", "reflection"),
