@@ -12,6 +12,7 @@ from ..core.learner_lock import check_free
 from ..core.random_state import RandomState
 from .context import DiagnosisContext
 from .data_checks import check_batches, check_classes, check_duplicates, check_normalisation
+from .image_checks import check_images
 from .findings import CODES, SEVERITIES, Diagnosis, Finding
 from fastai_tl.diagnosis.learner_checks import (
     check_image_size,
@@ -34,6 +35,7 @@ _DATA_CHECKS = {
     "classes": check_classes,
     "copies": check_duplicates,
     "normalisation": check_normalisation,
+    "images": check_images,
 }
 _LEARNER_CHECKS = {
     "what trains": check_what_trains,
