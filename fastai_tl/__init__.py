@@ -28,6 +28,7 @@ _HOMES = {
     "core.errors": "KitError KitWarning",
     "core.learner_lock": "Busy",
     "core.settings": "Settings load_settings",
+    "core.opening": "set_opening",
     "core.random_state": "reseed",
     "core.snapshot": "Snapshot preserved",
     "freezing.batchnorm": "set_bn",

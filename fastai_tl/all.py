@@ -8,6 +8,7 @@ with warnings.catch_warnings():  # fastai uses `torch.jit.script`; nobody here c
 from fastai_tl.core.errors import KitError, KitWarning
 from fastai_tl.core.learner_lock import Busy
 from fastai_tl.core.settings import Settings, load_settings
+from fastai_tl.core.opening import set_opening
 from fastai_tl.core.random_state import reseed
 from fastai_tl.core.snapshot import Snapshot, preserved
 from fastai_tl.freezing.batchnorm import set_bn
@@ -133,6 +134,7 @@ __all__ = [
     "set_bn",
     "set_frozen",
     "set_lrs",
+    "set_opening",
     "split_layers",
     "spread_lrs",
     "suggest_lr",

@@ -8,20 +8,21 @@ import random, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from fastai.data.block import CategoryBlock, DataBlock
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import IndexSplitter, get_image_files
+from fastai.data.transforms import IndexSplitter, IntToFloatTensor, get_image_files
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import PILImage, PILImageBW
-from fastai.vision.data import ImageBlock
 from ..core.dataloader_code import set_code
 from ..core.errors import FileError, InputError, KitWarning
-from ..core.images import PictureError, open_picture
+from ..core.image_files import printable
+from ..core.images import CURES, OpenRule, PictureError, open_picture
+from ..core.opening import OpenImage, find_values
 from ..core.settings import load_settings
 
 # %% auto #0
-__all__ = ['FolderError', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'picture_dls', 'note_call',
-           'folder_dls', 'skipped_text']
+__all__ = ['FolderError', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'image_block', 'picture_dls',
+           'note_call', 'folder_dls', 'skipped_text']
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #9eb6cd6e
 class FolderError(FileError):
@@ -153,6 +154,14 @@ class PILImageRGBA(PILImage):
     _open_args = {"mode": "RGBA"}
 
 
+def image_block(
+    cls: type = PILImage,  # as what images are opened
+    rule: OpenRule = OpenRule(),  # how
+) -> TransformBlock:
+    "fastai's `ImageBlock`, with images opened by a rule"
+    return TransformBlock(type_tfms=OpenImage(cls, rule), batch_tfms=IntToFloatTensor)
+
+
 _opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
 
 
@@ -164,9 +173,14 @@ def picture_dls(
     bs: int = 16,  # images in a batch
     seed: int = 0,  # of the order in training
     channels: int = 3,  # 1: grey, 3: colour, 4: colour and transparency
+    # of images of more than 8 bits: the numbers (low, high) that are black and white, or 'each', see `OpenRule`;
+    # `None`: as the training images tell
+    values: str | tuple[float, float] | None = None,
     **kwargs: object,  # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
 ) -> DataLoaders:
-    "fastai `DataLoaders` over images that are split already"
+    """fastai `DataLoaders` over images that are split already, opened upright and on white; raises `InputError` on a
+    number that cannot be, and for images of more than 8 bits whose numbers say too little
+    """
     if not 8 <= size <= 4096:
         raise InputError(f"size={size}: give 8 to 4096 (pixels).")
     if bs < 2:
@@ -175,9 +189,10 @@ def picture_dls(
         raise InputError(
             f"channels={channels}: give 1 (grey), 3 (colour) or 4 (colour and transparency).", allowed=list(_opens)
         )
+    rule = OpenRule(values=find_values(train) if values is None else values)
     tfms = {k: kwargs.pop(k) for k in ("item_tfms", "batch_tfms") if k in kwargs}
     block = DataBlock(
-        (ImageBlock(_opens[channels]), CategoryBlock(vocab=sorted({class_of(p) for p in train}))),
+        (image_block(_opens[channels], rule), CategoryBlock(vocab=sorted({class_of(p) for p in train}))),
         get_y=class_of,
         splitter=IndexSplitter(range(len(train), len(train) + len(valid))),
         **({"item_tfms": Resize(size, method=ResizeMethod.Squish)} | tfms),
@@ -199,7 +214,8 @@ def note_call(
     kwargs: dict,  # its other arguments, in order
 ) -> None:
     "Note the call that makes these DataLoaders, see `code_of`, where all arguments can be written down"
-    if all(isinstance(v, (int, float, str, bool, type(None))) for v in kwargs.values()):
+    plain = (int, float, str, bool, type(None))
+    if all(isinstance(o, plain) for v in kwargs.values() for o in (v if isinstance(v, tuple) else [v])):
         set_code(dls, f"{function}({first!r}{''.join(f', {k}={v!r}' for k, v in kwargs.items())})")
 
 
@@ -237,7 +253,8 @@ def skipped_text(
     "One message on the unreadable images: how many, and the first `n` by name"
     n_bad = len(folder.skipped)
     more = f" and {n_bad - n} more" if n_bad > n else ""
+    cures = "".join(f". {cure}" for cure in CURES.values() if any(cure in why for _, why in folder.skipped))
     return (
         f"{n_bad} unreadable picture{'s were' if n_bad > 1 else ' was'} left out: "
-        f"{', '.join(str(p) for p, _ in folder.skipped[:n])}{more}"
+        f"{', '.join(printable(p) for p, _ in folder.skipped[:n])}{more}{cures}"
     )

@@ -13,8 +13,9 @@ from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
 from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
 from ..core.errors import FileError, InputError, StateError
-from ..core.images import open_picture
+from ..core.images import FASTAI, OpenRule, open_picture
 from ..core.learner_lock import owned
+from ..core.opening import opening_of, openers
 from ..core.random_state import RandomState
 from fastai_tl.deploy.manifest import (
     CARD,
@@ -69,12 +70,12 @@ def _unsupported_transform(t, known):
 def preprocessing(
     dls: DataLoaders,  # of images
     channels: int = 3,  # of an image: 1 (grey), 3 or 4
-) -> dict:  # size, method, pad_mode, resample, exif, channels, mean, std: what `serving.preprocess` replays
+) -> dict:  # what `serving.preprocess` replays: channels, size, …, and the rule for opening, see `OpenRule`
     "How a validation image becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
     dl = dls.valid
     live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None) != 0]  # the others see training images only
     spec, resizes = (
-        dict(channels=channels, exif="ignored", mean=None, std=None),
+        dict(channels=channels, **(opening_of(dls) or FASTAI).to_spec(), mean=None, std=None),
         [t for t in live(dl.after_item) if type(t) is Resize],
     )
     strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _unsupported_transform(t, ToTensor))]
@@ -105,11 +106,12 @@ def preprocessing(
 
 def _validation_images(dls, channels, n):
     """The first `n` validation items, and the same opened; raises `ExportError` if they are not opened as
-    `open_picture` does it
+    `open_picture` can do it
     """
     tl = next(iter(getattr(dls.valid_ds, "tls", [])), None)
     how = getattr(tl.tfms.fs[-1], "name", "?") if tl is not None and len(tl.tfms.fs) else "no transform of fastai"
-    if tl is None or not how.endswith("PILBase.create") or not len(tl):
+    known = [o for o in openers(dls.valid_ds) if o.place == len(o.transforms) - 1]
+    if tl is None or not known or not len(tl):
         raise ExportError(
             f"The validation pictures are opened by {how}, which cannot be replayed outside fastai: use ImageBlock, "
             "which opens with PILImage.create, and at least one validation picture."
@@ -322,7 +324,7 @@ def _largest_difference(a, b, images):
 
 def _add_sample(m, pred, image, tmp):
     "An image of at most 512 pixels, and the answer to it"
-    im = open_picture(image, _MODES[m["preprocessing"]["channels"]])
+    im = open_picture(image, _MODES[m["preprocessing"]["channels"]], OpenRule.of_spec(m["preprocessing"]))
     im.thumbnail((512, 512))
     im.info.clear()
     im.save(tmp / SAMPLE)
@@ -431,7 +433,7 @@ def export_again(
         licence=weights_licence(old["architecture"]),
     )
     m = new | {k: v for k, v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
-    m["preprocessing"] = dict(dict(channels=3, exif="ignored"), **old["preprocessing"])
+    m["preprocessing"] = dict(channels=3) | FASTAI.to_spec() | old["preprocessing"]
     m["weights"] = dict(file=WEIGHTS, tensors=old["weights"].get("tensors"))
     try:
         with staged_folder(folder, force) as tmp:

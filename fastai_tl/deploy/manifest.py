@@ -8,7 +8,7 @@ import hashlib, json, os
 from pathlib import Path
 from typing import Any
 from ..core.errors import FileError
-from ..core.images import METHODS, PAD_MODES, RESAMPLES
+from ..core.images import EXIF, METHODS, PAD_MODES, RESAMPLES, TRANSPARENCY, VALUES
 from ..core.validation import is_number, is_whole
 
 # %% auto #0
@@ -72,10 +72,16 @@ def spec_problem(
         ("method", METHODS, None),
         ("pad_mode", PAD_MODES, "reflection"),
         ("resample", RESAMPLES, "bilinear"),
-        ("exif", ("ignored",), "ignored"),
+        ("exif", EXIF, "ignored"),
+        ("transparency", TRANSPARENCY, "dropped"),
     ):
         if not isinstance(v := spec.get(k, default), str) or v not in allowed:
             return f"{k} is {v!r}; known are {', '.join(allowed)}"
+    v = spec.get("values", "cut")
+    if not (v in VALUES if isinstance(v, str) else isinstance(v, list) and len(v) == 2 and all(map(is_number, v))):
+        return f"values is {v!r}; known are {', '.join(VALUES)}, or two numbers"
+    if isinstance(v, list) and not v[0] < v[1]:
+        return f"values is {v!r}; the first is black, and below the second"
     mean, std = spec.get("mean"), spec.get("std")
     if mean is None and std is None:
         return None

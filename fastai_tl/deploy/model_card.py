@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ..models.registry import facts, is_noncommercial, timm_cfg, tv_weights
 from ..core.errors import InputError
+from ..core.images import OpenRule
 from ..training.plan_yaml import stage_to_plain
 
 if TYPE_CHECKING:
@@ -248,6 +249,24 @@ def _said_of_task(m):
         "probability is no proof.",
     )
 
+
+def _opened(p):
+    "How images are opened, by the rule in the manifest"
+    r = OpenRule.of_spec(p)
+    turn = (
+        "turned upright by the camera's note (EXIF)"
+        if r.exif == "turned"
+        else "not turned by their EXIF note, since none were in training"
+    )
+    clear = "put on white" if r.transparency == "white" else "dropped, whatever colour hides there"
+    deep = {
+        "8bit": "images of more than 8 bits are refused",
+        "each": "each image of more than 8 bits is scaled by its own smallest and largest number",
+        "cut": "of images of more than 8 bits all numbers above 255 are white",
+    }
+    deep = deep.get(r.values) or f"of images of more than 8 bits {r.values[0]:g} is black and {r.values[1]:g} white"
+    return f"- Images are {turn}; transparency is {clear}; {deep}; of an animation the first image counts."
+
 # %% ../../nbs/api/deploy/06_model_card.ipynb #1e00f2f0
 def model_card(
     m: dict,  # a manifest
@@ -333,10 +352,7 @@ def model_card(
             if (m.get("metrics") or {}).get("items", 999) < 200
             else []
         ),
-        (
-            "- Pictures are not turned by their EXIF note, since none were in training; of an animation the first "
-            "picture counts."
-        ),
+        _opened(m["preprocessing"]),
         "- Not for decisions about people without a human who can overrule it.",
         "",
     ]

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/deploy/09_web_page.ipynb #ad57163b
 from __future__ import annotations
-import base64, html, io, itertools, logging
+import base64, html, io, itertools
 from pathlib import Path
 import ipywidgets as w
 import numpy as np
@@ -13,7 +13,7 @@ from .web_app import MAX_MB, about_model, open_model
 from .manifest import SAMPLE, read_part
 from ..core.errors import FileError, KitError
 from .predictor import AnyPrediction, LabelsPrediction, NumbersPrediction, Prediction
-from ..core.images import open_bytes
+from ..core.images import OpenRule, is_turned, open_bytes, open_header
 
 # %% auto #0
 __all__ = ['bars', 'label_bars', 'number_bars', 'answer_html', 'ModelPage']
@@ -118,7 +118,7 @@ def _drop_zone(max_mb):
         f'ondragleave="this.classList.remove(\'ftl-over\')" ondrop="{_DROP}">'
         f'<input class="ftl-file" type="file" accept="image/*" onchange="{send}">'
         '<strong>Choose a picture, or drop it here</strong>'
-        f'<span class="ftl-dim">One file, JPEG, PNG, WebP, GIF, TIFF or BMP, up to {max_mb:g} MB. '
+        f'<span class="ftl-dim">One file, JPEG, PNG, WebP, AVIF, GIF, TIFF or BMP, up to {max_mb:g} MB. '
         'It goes to this server and is not kept.</span></label>'
         '<div class="ftl-alert" role="alert" hidden></div><div class="ftl-sr" role="status"></div>'
     )
@@ -220,12 +220,8 @@ def _thumb(im, side=640):
 
 def _turned(data):
     "Whether the camera noted that the image is to be turned"
-    try:
-        with Image.open(io.BytesIO(data)) as im:
-            return im.getexif().get(0x112, 1) not in (0, 1)
-    except Exception:  # Pillow raises whatever it likes on a damaged EXIF block, which then says nothing
-        logging.getLogger(__name__).debug("EXIF could not be read", exc_info=True)
-        return False
+    with open_header(io.BytesIO(data), "This file") as im:
+        return is_turned(im)
 
 
 def answer_html(
@@ -313,11 +309,12 @@ class ModelPage(w.VBox):
                     f"{name} has {n:,.1f} MB, and at most {self.max_mb:g} MB can be sent. Save it smaller first.",
                     path=name,
                 )
-            im = open_bytes(
-                data, {1: "L", 3: "RGB", 4: "RGBA"}[self.model.manifest["preprocessing"].get("channels", 3)], name
-            )
+            spec = self.model.manifest["preprocessing"]
+            rule = OpenRule.of_spec(spec)
+            im = open_bytes(data, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)], name, rule)
             self.prediction = self.model.predict(im)
-            self._show(answer_html(im, self.prediction, name, self.k, _turned(data)))
+            turned = rule.exif == "ignored" and _turned(data)
+            self._show(answer_html(im, self.prediction, name, self.k, turned))
         except KitError as e:
             self._show(_problem(e.args[0]))
         except MemoryError:

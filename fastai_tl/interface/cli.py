@@ -214,8 +214,10 @@ def predict_command(
         from fastai_tl.deploy.onnx_runtime import load_onnx as load
     else:
         from fastai_tl.deploy.torch_predictor import load_predictor as load
+    from fastai_tl.core.images import OpenRule
+
     predictor = load(model)
-    good, bad = _pictures(images)
+    good, bad = _pictures(images, OpenRule.of_spec(predictor.manifest["preprocessing"]))
     for why in bad:
         err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad:
@@ -248,8 +250,8 @@ def _found(folder):
     )
 
 
-def _pictures(paths):
-    "Readable pictures among files and folders, and the others with the reason"
+def _pictures(paths, rule):
+    "Images that `rule` opens among files and folders, and the others with the reason"
     from fastai_tl.core.errors import FileError
     from fastai_tl.core.images import PictureError, open_picture
 
@@ -263,7 +265,7 @@ def _pictures(paths):
         files += found
     for p in files:
         try:
-            open_picture(p)
+            open_picture(p, rule=rule)
             good.append(p)
         except PictureError as e:
             bad.append(e.args[0])

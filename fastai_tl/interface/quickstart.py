@@ -25,7 +25,8 @@ from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
 from ..datasets.picture_folder import folder_dls, read_folder, skipped_text
 from ..datasets.samples import sample_dls
-from ..core.images import open_picture
+from ..core.images import VIEW, OpenRule, open_picture
+from ..core.opening import opening_of
 from ..core.settings import load_settings
 from ..training.run_plan import run_plan
 from ..models.registry import find_arch
@@ -65,6 +66,7 @@ def pixel_baseline(
     classes: int,
     side: int = 32,  # images are made this small, in pixels
     seed: int = 0,
+    rule: OpenRule = VIEW,  # by which images are opened
 ) -> tuple[np.ndarray, float]:  # probabilities, shape (n_valid, classes); and the chosen C
     "Logistic regression on pixels, with its regularisation chosen by cross-validation on the training images"
     from sklearn.linear_model import LogisticRegression
@@ -73,7 +75,8 @@ def pixel_baseline(
     from sklearn.preprocessing import StandardScaler
 
     read = lambda ps: (
-        np.stack([np.asarray(open_picture(p).resize((side, side)), dtype=np.float32).ravel() for p in ps]) / 255
+        np.stack([np.asarray(open_picture(p, rule=rule).resize((side, side)), dtype=np.float32).ravel() for p in ps])
+        / 255
     )
     x, folds = read(train), min(3, int(np.bincount(train_y, minlength=classes).min()))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=1e-3))
@@ -320,7 +323,7 @@ def _baselines(run, learner, screen):
     train, valid = (list(ds.items) for ds in (learn.dls.train_ds, learn.dls.valid_ds))
     y, yv = (np.array([int(o) for o in ds.tls[1]]) for ds in (learn.dls.train_ds, learn.dls.valid_ds))
     t = time.perf_counter()
-    probs, c = pixel_baseline(train, y, valid, len(learn.dls.vocab), seed=run.seed)
+    probs, c = pixel_baseline(train, y, valid, len(learn.dls.vocab), seed=run.seed, rule=opening_of(learn.dls) or VIEW)
     run.arms["pixels"] = Arm(
         "pixels",
         "Logistic regression on pixels",

@@ -40,6 +40,7 @@ from .body import CutError, cut_body, cut_own
 from ..diagnosis.doctor import diagnose
 from ..core.dataloader_code import code_of, set_code
 from ..core.errors import InputError, KitWarning, did_you_mean
+from ..core.opening import open_by_rule
 from ..freezing.batchnorm import BN_POLICIES
 from ..freezing.freeze import freeze_to
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
@@ -382,7 +383,11 @@ def transfer_learner(
     y_range: Sequence | None = None,
     **learner_kw: object,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> Learner:
-    "A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups"
+    """A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups.
+
+    From now on the datasets of `dls` open images upright and on white, see `set_opening`, unless a rule is set. Raises
+    `InputError` for data that is no images, or has images of more than 8 bits whose numbers say too little
+    """
     if bn not in BN_POLICIES:
         raise InputError(f"bn={bn!r}: the batch-norm policy is one of {', '.join(BN_POLICIES)}.", allowed=BN_POLICIES)
     n_out = n_out or get_c(dls)
@@ -391,6 +396,7 @@ def transfer_learner(
     own = isinstance(arch, nn.Module)
     if not own:
         find_arch(arch)
+    dls = open_by_rule(dls)
     x = _picture(dls)
     if x is None:
         raise InputError(

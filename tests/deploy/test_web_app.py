@@ -22,7 +22,7 @@ from fastai_tl.core.errors import FileError, InputError
 from fastai_tl.deploy.web_page import ModelPage, bars
 from fastai_tl.datasets.samples import sample_dls, sample_path
 from fastai_tl.deploy.onnx_runtime import ExtraError, OnnxPredictor
-from fastai_tl.core.images import open_bytes
+from fastai_tl.core.images import FASTAI, open_bytes
 from fastai_tl.models.transfer_learner import transfer_learner
 
 PICTURE = sample_path("clipart") / "bird" / "eagle_01.jpg"
@@ -232,7 +232,10 @@ def test_widget(model, tmp_path):
     exif = Image.Exif()
     exif[0x112] = 6
     Image.open(PICTURE).save(tmp_path / "turned.jpg", exif=exif)
-    assert page.classify((tmp_path / "turned.jpg").read_bytes(), "t.jpg") and "note to turn" in page.answer.value
+    turned = (tmp_path / "turned.jpg").read_bytes()
+    assert page.classify(turned, "t.jpg") and "note to turn" not in page.answer.value, "it is turned"
+    page.model.manifest["preprocessing"] |= FASTAI.to_spec()  # as of a model that was exported before
+    assert page.classify(turned, "t.jpg") and "note to turn" in page.answer.value
     for name, data, text in [
         ("torn.jpg", raw[:900], "cannot be read"),
         ("no.png", b"words", "it is none"),
