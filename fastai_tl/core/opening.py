@@ -6,7 +6,8 @@
 from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from fastai.vision.core import PILBase, PILImage, TensorBBox, TensorMask, TensorPoint
@@ -51,20 +52,26 @@ class OpenImage(Transform):
         return self.cls.create(o)
 
 # %% ../../nbs/api/core/17_opening.ipynb #cf505292
-class Opener(NamedTuple):
+@dataclass(frozen=True)
+class Opener:
     "Where a dataset opens images"
 
     transforms: list  # of its pipeline
     place: int  # in `transforms`
     cls: type  # what comes out, derived from `PILImage`
     rule: OpenRule
-    items: Sequence  # what goes into the pipeline
+    items: Any  # what goes into the pipeline: a list, or a data frame
 
-    def source(
+    def sources(
         self,
-        item: Any,  # of `items`
-    ) -> Any:
-        "What is opened for an item: most often its path"
+        most: int = 20_000,  # of more items, as many evenly spread
+    ) -> list:
+        "What is opened for the items: most often their paths"
+        rows = getattr(self.items, "iloc", self.items)
+        n = len(self.items)
+        return [self._source(rows[i]) for i in range(0, n, max(-(-n // most), 1))]
+
+    def _source(self, item):
         for t in self.transforms[: self.place]:
             item = t(item)
         return item
@@ -185,7 +192,7 @@ def set_opening(
 
 def _set_rule(found, rule, tell):
     if tell:
-        rule = OpenRule(rule.exif, rule.transparency, find_values([found[0].source(i) for i in found[0].items]))
+        rule = OpenRule(rule.exif, rule.transparency, find_values(found[0].sources()))
     for o in found:
         o.transforms[o.place] = OpenImage(o.cls, rule)
 

@@ -23,7 +23,7 @@ def check_images(context: DiagnosisContext) -> Iterator[Finding]:
     for ds in context.datasets:
         for opener in openers(ds):
             rule = opener.rule
-            looked += facts_at_hand([opener.source(i) for i in opener.items])
+            looked += facts_at_hand(opener.sources())
     if not looked:
         return
     n = len(looked)
