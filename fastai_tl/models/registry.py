@@ -86,11 +86,13 @@ def find_arch(
 
 
 def _tagged(bare):
+    name, _, tag = bare.partition(".")
+    if not tag:
+        return bare
     import timm
 
-    name, _, tag = bare.partition(".")
     tags = [t.partition(".")[2] for t in timm.list_pretrained(name + "*") if t.partition(".")[0] == name]
-    if tag and tag not in tags:
+    if tag not in tags:
         raise ArchError(
             f"timm's {name} has no weights {tag!r}.{did_you_mean(tag, tags)} It has {', '.join(tags) or 'none'}.",
             arch=bare,
