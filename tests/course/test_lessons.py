@@ -443,7 +443,7 @@ def kindly_stopped(nb):
     return e.evalue
 
 
-@pytest.mark.medium
+@pytest.mark.course
 def test_a_student_copy_stops_kindly(tmp_path):
     (nb,) = copy_lessons(tmp_path, ["project"])
     assert "This is where your work begins" in kindly_stopped(until_unsolved(nb))

@@ -50,18 +50,25 @@ def flat(text):
     return " ".join(text.split())
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    "A finished quickstart on a folder of one's own, with awkward names and one broken picture"
-    d = tmp_path_factory.mktemp("quick start")
-    (d / "settings.ini").write_text(FAST)
+def quickstart(d):
+    "A quickstart on a folder of one's own, with awkward names and one broken picture; what it says is in two files"
+    (d / "settings.ini").write_text(FAST + "backbone = resnet_mini\n")
     for c, name in (("bird", "oiseaux <b>é</b>".replace("/", "∕")), ("fruit", "fruit & veg"), ("bug", "bug")):
         (d / "pics" / name).mkdir(parents=True)
         for p in sorted((sample_path("clipart") / c).glob("*.jpg"))[:10]:
             (d / "pics" / name / p.name).write_bytes(p.read_bytes())
     (d / "pics" / "bug" / "torn <i>.jpg").write_bytes(b"\xff\xd8 not a picture")
     r = process("quickstart", "--data", "pics", "--out", "out", "--json", "figures.json", "--seed", 1, cwd=d)
-    return d, r
+    (d / "stdout").write_text(r.stdout)
+    (d / "stderr").write_text(r.stderr)
+
+
+@pytest.fixture(scope="module")
+def done(made_once, tmp_path_factory):
+    "A finished quickstart: its folder, and what it said"
+    d = tmp_path_factory.mktemp("quick") / "quick start"
+    shutil.copytree(made_once("quick start", quickstart), d)
+    return d, SimpleNamespace(**{n: (d / n).read_text() for n in ("stdout", "stderr")})
 
 
 @pytest.mark.medium

@@ -11,6 +11,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import accelerate  # noqa: F401
 import distributed_cache_child  # noqa: F401
 import distributed_child  # noqa: F401
 import torch

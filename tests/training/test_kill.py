@@ -79,7 +79,8 @@ def begun(log, seen, pid):
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    "every,kills", [(3, 4), *(pytest.param(*o, marks=pytest.mark.kills) for o in [("epoch", 8), (1, 10), ("0.1_s", 8)])]
+    "every,kills",
+    [(3, 2), *(pytest.param(*o, marks=pytest.mark.kills) for o in [(3, 6), ("epoch", 8), (1, 10), ("0.1_s", 8)])],
 )
 def test_killed_and_resumed(children, whole, every, kills, tmp_path):
     rnd = random.Random(str(every))
