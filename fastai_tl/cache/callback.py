@@ -142,6 +142,7 @@ def _loader_for_epoch(
             raise
         if cache.policy.auto and training:
             cache.refused = cache.situation()
+        cache.turned_off = True
         cache.note(f"not cached: {e.why}")
         return None
 

@@ -85,6 +85,7 @@ class FrozenCache:
         self.off = False  # switched off for the moment
         self.planned: int | None = None  # training batches of this stage; `None`: those of the next fit
         self.events: dict[object, str] = {}  # what was done in this stage or why not, by what it is about
+        self.turned_off = False  # an epoch of this stage ran without features, for the reason in `events`
         self.hashes: dict[str, str] | None = None  # of the network when the fit began
         self.refused: tuple | None = None  # `situation` in which caching was refused
 
@@ -105,7 +106,7 @@ class FrozenCache:
         planned: int | None,  # training batches to come, a sweep's included; `None`: those of the next fit
     ) -> None:
         "A stage of training begins. What is planned decides, so a run that is resumed does the same"
-        self.planned, self.events = planned, {}
+        self.planned, self.events, self.turned_off = planned, {}, False
 
     def note(self, text: str, about: object = None) -> None:
         "For the history: what was done, or why not; replaces an earlier note about the same"

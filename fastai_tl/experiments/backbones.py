@@ -81,6 +81,7 @@ def _probe(arch, dls, seeds, epochs, lr, tell):
         licence=f["licence"],
         noncommercial=is_noncommercial(f["licence"]),
         cache=runs[-1][2].stages[-1].cache,
+        uncached=runs[-1][2].stages[-1].uncached,
     )
     return [
         SeedRun(arch, s, r, sec, n, epochs, lrs=(float(max(h.stages[-1].lrs)),)) for (s, sec, h), r in zip(runs, right)
@@ -152,7 +153,7 @@ def compare_backbones(
                 free_memory()
     notes = tuple(
         [f"Linear probe, {epochs} epochs on frozen features; seconds to load, make features and train one."]
-        + [f"{a}: {e['cache']}." for a, e in extra.items() if e["cache"].startswith("not cached")]
+        + [f"{a}: {e['cache']}." for a, e in extra.items() if e["uncached"]]
     )
     return Comparison("backbone", tuple(archs), seeds, tuple(runs), failed, {}, extra, finished, True, notes)
 

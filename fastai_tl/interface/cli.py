@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from .. import __version__
+import fastai_tl
 from ..core.errors import FileError, InputError, KitError
 from .lessons_cli import lessons_app
 from ..panels.six_steps import Step
@@ -60,7 +60,7 @@ def main(
 
 def _version(show: bool):
     if show:
-        out.print(f"fastai-tl {__version__}")
+        out.print(f"fastai-tl {fastai_tl.__version__}")
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
-from .. import __version__
+import fastai_tl
 from ..core.errors import FileError, InputError, KitError, StateError
 from ..core.registries import registry
 from .magics import names_in
@@ -310,7 +310,7 @@ def look(
     _sweep(ns)
     open_now = next((b.panels for b in _panels.values() if name in (b.name, b.label)), {})
     return Answer(
-        version=__version__,
+        version=fastai_tl.__version__,
         learners=learners(ns),
         data=[k for k, kind in names_in(ns).items() if kind == "DataLoaders"],
         code={t: with_import(p.code, ns) for t, p in open_now.items() if not p.closed},

@@ -36,6 +36,7 @@ class StageRecord:
     ended: str = ""  # why before its last epoch; `""`: it did not
     epoch_lrs: tuple[float, ...] = ()  # one an epoch: the highest of the peak rates that trained
     cache: str = ""  # what was cached of frozen layers, or why nothing was; `""`: it was not asked for
+    uncached: bool = False  # an epoch ran without features, for the reason that `cache` gives
 
     def __repr__(self):
         last = (

@@ -512,6 +512,7 @@ def record(
         ended=state.ended_reason,
         epoch_lrs=tuple(state.epoch_lrs),
         cache=self.cache.notes if self.cache is not None else "",
+        uncached=self.cache is not None and self.cache.turned_off,
     )
 
 
