@@ -54,6 +54,7 @@ def test_pure_layer_imports_neither_fastai_nor_widgets(module, new_with):
     assert not set(new_with[module]) & {"fastai", "ipywidgets", "IPython", "matplotlib"}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "code",
     [
@@ -67,6 +68,7 @@ def test_the_use_of_an_exported_model_needs_neither_torch_nor_fastai(code):
     assert not loaded_after(code) & {"torch", "fastai", "matplotlib"}
 
 
+@pytest.mark.medium
 def test_cli_help_is_quick():
     "The command line itself must not load torch: `fastai-tl --help` would take seconds"
     assert not loaded_after("import fastai_tl.interface.cli") & {"torch", "fastai"}

@@ -38,6 +38,7 @@ def test_a_plan_is_read():
     assert Plan.from_yaml(OLD / "plan.yaml") == the_plan()
 
 
+@pytest.mark.medium
 def test_a_checkpoint_is_resumed_or_refused(tmp_path):
     "An interrupted run ends with the weights of one that was not interrupted"
     whole, rest = small(), small()

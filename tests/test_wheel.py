@@ -33,7 +33,9 @@ def site(wheel, tmp_path_factory):
 
 @pytest.mark.medium
 def test_quickstart_from_the_wheel(site, tmp_path):
-    (tmp_path / "settings.ini").write_text("[fastai_tl]\nsize = 32\nepochs = 1\noffline = yes\n")
+    (tmp_path / "settings.ini").write_text(
+        "[fastai_tl]\nsize = 32\nepochs = 1\noffline = yes\nbackbone = resnet_mini\n"
+    )
     env = {
         **os.environ,
         "PYTHONPATH": str(site),

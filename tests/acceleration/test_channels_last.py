@@ -55,6 +55,7 @@ def test_only_images_are_laid_out():
         assert same is other or same.stride() == other.stride()
 
 
+@pytest.mark.medium
 def test_a_network_goes_when_its_learner_goes():
     m = Conv().double()
     assert runs_channels_last(m, some())
@@ -125,6 +126,7 @@ def conv_learner(**kw):
     return learn
 
 
+@pytest.mark.medium
 def test_run_plan_uses_it_and_leaves_nothing_behind(monkeypatch):
     seen = []
 
@@ -297,6 +299,7 @@ def test_a_network_that_asserts_something_of_the_batch_still_trains():
     assert run_plan(learn, Stage("all", "all", 2, 1e-4, hold_stats=True), on_progress=QUIET).finished
 
 
+@pytest.mark.medium
 def test_a_head_that_wants_its_features_side_by_side_gets_them():
     "The body ends in something contiguous, which features that are laid out with channels last would not be"
 

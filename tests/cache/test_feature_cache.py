@@ -43,6 +43,7 @@ from fastai_tl.models.transfer_learner import transfer_learner
 # ---------------------------------------------------------------- the same numbers
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("where", ["head", 1, 2])
 @pytest.mark.parametrize("n", [50, 48, 5])
 def test_training_on_features_is_training_on_pictures(where, n):
@@ -132,6 +133,7 @@ def test_unfreezing_inside_is_noticed():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.medium
 def test_unfreezing_everything_within_an_epoch_goes_on_with_images():
     class Release(Callback):
         def after_batch(self):
@@ -148,6 +150,7 @@ def test_unfreezing_everything_within_an_epoch_goes_on_with_images():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", ["load", "data", "swap", "transform"])
 def test_features_are_never_stale(how, tmp_path):
     plain, ours = still_learner(path=tmp_path), still_learner(path=tmp_path)
@@ -308,6 +311,7 @@ def test_a_hook_that_would_see_nothing_is_refused():
 # ---------------------------------------------------------------- refusals
 
 
+@pytest.mark.medium
 def test_what_is_random_is_refused(small_dls):
     train, valid = split_sample(sample_path("clipart"), 4)
     dls = picture_dls(
@@ -575,6 +579,7 @@ def test_interrupted_while_features_are_made():
     ]
 
 
+@pytest.mark.medium
 def test_the_guard_still_guards():
     class Meddler(Callback):
         def after_batch(self):
@@ -679,6 +684,7 @@ class SaveAtOnce(Callback):
             learn.export(self.file)
 
 
+@pytest.mark.medium
 def test_a_learner_exported_within_a_batch_of_features_holds_nothing_of_the_cache(small_dls, tmp_path):
     learn, cb = transfer_learner(small_dls, "resnet_mini"), SaveAtOnce()
     cb.file = tmp_path / "learner.pkl"

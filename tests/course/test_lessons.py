@@ -286,6 +286,7 @@ def test_answers_to_questions_are_remembered(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- the command line
 
 
+@pytest.mark.medium
 def test_command_line(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -443,13 +444,13 @@ def kindly_stopped(nb):
     return e.evalue
 
 
-@pytest.mark.course
+@pytest.mark.medium
 def test_a_student_copy_stops_kindly(tmp_path):
     (nb,) = copy_lessons(tmp_path, ["project"])
     assert "This is where your work begins" in kindly_stopped(until_unsolved(nb))
 
 
-@pytest.mark.medium
+@pytest.mark.course
 def test_running_a_student_copy_says_what_is_not_begun(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

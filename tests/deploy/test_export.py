@@ -171,6 +171,7 @@ def test_a_weights_file_is_named_without_its_folder(tmp_path):
     assert "mine.safetensors" in text and str(tmp_path) not in text
 
 
+@pytest.mark.medium
 def test_a_network_without_onnx_is_exported_all_the_same(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(onnx_export, "LARGEST", 10**6)
     folder = export(make("resnet_mini"), tmp_path / "m")
@@ -342,6 +343,7 @@ def test_pictures_that_are_opened_in_another_way_are_refused(tmp_path):
         plain(learn, tmp_path / "m")
 
 
+@pytest.mark.medium
 def test_a_table_of_pictures_can_be_exported(tmp_path):
     "fastai's DataLoaders from a data frame: the items are rows, not paths"
     import pandas as pd

@@ -116,6 +116,7 @@ def test_item_draws_do_not_depend_on_the_room_for_them():
     assert np.array_equal(w, np.concatenate(list(item_draws(30, 100, seed=3, room=64))))
 
 
+@pytest.mark.medium
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 999), st.floats(0.3, 4))
 def test_temperature_has_the_lowest_loss(seed, sharp):

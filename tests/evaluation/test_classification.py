@@ -75,6 +75,7 @@ def test_figures_equal_those_of_scikit_learn(ev):
             assert np.isnan(lo) and np.isnan(hi)
 
 
+@pytest.mark.medium
 @settings(max_examples=40, deadline=None)
 @given(evaluations())
 def test_cells_hold_each_item_once_and_in_order(ev):

@@ -83,6 +83,7 @@ def test_thresholds():
             ev.at(bad)
 
 
+@pytest.mark.medium
 def test_one_label_alone():
     ev = judge(torch.randint(0, 2, (40,)).float(), nn.Linear(3, 1), BCEWithLogitsLossFlat())
     assert isinstance(ev, MultiLabelEvaluation) and ev.probs.shape == (40, 1)
@@ -131,6 +132,7 @@ def test_numbers_as_scikit_learn_counts_them(shape, loss):
     assert [o.error for o in worst] == sorted(np.abs(ev.residuals).mean(1), reverse=True)
 
 
+@pytest.mark.medium
 def test_numbers_without_variance():
     ev = RegressionEvaluation(["y"], np.array([[1.0], [3.0]]), np.array([[2.0], [2.0]]))
     assert (
@@ -206,6 +208,7 @@ def test_refused_at_the_first_batch():
     assert len(seen) == 1
 
 
+@pytest.mark.medium
 def test_one_class_is_judged_if_it_is_asked_for():
     learn = learner(torch.zeros(40).long(), nets["two"], CrossEntropyLossFlat())
     ev = evaluate(learn, learn.dls.valid, on_progress=QUIET)

@@ -109,6 +109,7 @@ def test_panels_follow_a_learner_to_another_name(learn, ns):
     assert again["model"] != first and lab.panels_by_name("learn", ns).panel("layers").learn is learn
 
 
+@pytest.mark.medium
 def test_training_whose_learner_lost_its_name_can_be_stopped(learn, ns):
     train = lab.panels_by_name("learn", ns).panel("train")
     train.plan = Plan.head_only(epochs=200, lr=1e-3)

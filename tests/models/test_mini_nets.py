@@ -48,7 +48,7 @@ def offline():
     return backbones(offline=True).name.tolist()
 
 
-@pytest.mark.medium
+@pytest.mark.accuracy
 @pytest.mark.parametrize("name", MINIS)
 def test_on_the_digits(name, offline):
     learn = transfer_learner(sample_dls("digits", size=28, bs=16, n_per_class=4, channels=1), name)

@@ -107,6 +107,7 @@ def test_a_learner_on_another_learners_data_is_normalised_once(small_dls):
     assert sum(isinstance(t, Normalize) for t in second.dls.after_batch.fs) == 1
 
 
+@pytest.mark.medium
 def test_heads(small_dls):
     assert isinstance(transfer_learner(small_dls, "resnet18", pretrained=False, head="linear").model[1][-1], nn.Linear)
     mine = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 8))
@@ -130,6 +131,7 @@ def test_unknown_arch_suggests(small_dls, bad, near):
         transfer_learner(small_dls, bad)
 
 
+@pytest.mark.medium
 def test_plain_tensors_are_not_normalised_in_silence():
     from fastai.data.core import DataLoaders
     from torch.utils.data import TensorDataset

@@ -43,6 +43,7 @@ def many(k, n=600, seed=0):
     )
 
 
+@pytest.mark.medium
 def test_one_click_gives_what_evaluate_gives(learn):
     before = everything(learn)
     panel = EvaluatePanel(learn)
@@ -93,6 +94,7 @@ def test_cells_show_the_pictures_behind_them(learn):
     assert matrix.heat.selected.tolist()[0] == list(matrix.pairs.value)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("tab", range(4))
 def test_code_reproduces_what_is_shown(small_dls, tab):
     torch.manual_seed(1)
@@ -156,6 +158,7 @@ def test_table_sorts_by_every_column():
     assert f"({100 * lo:.0f}–{100 * hi:.0f})" in part.table.value
 
 
+@pytest.mark.medium
 def test_calibration_in_words_and_bars():
     ev = many(4, n=60)
     panel = EvaluatePanel(noisy_learner(), result=ev)
@@ -175,6 +178,7 @@ def test_calibration_in_words_and_bars():
     assert "says nothing against it" in panel.parts[3].words.value
 
 
+@pytest.mark.medium
 def test_stale_result_is_named(learn):
     panel = evaluated(learn)
     assert "changed since" not in panel.summary.value
@@ -318,6 +322,7 @@ def test_terms_are_explained():
         assert any(part.partition(">")[2].startswith(word) for part in where.value.split("<abbr title=")[1:]), word
 
 
+@pytest.mark.medium
 def test_other_data(learn):
     panel = evaluated(learn, learn.dls.train)
     assert panel.result.n == len(learn.dls.train_ds) and panel.code.startswith("ev = evaluate(learn, learn.dls[0])\n")

@@ -146,6 +146,7 @@ def test_what_moved(panel, learn):
     assert "none of them is frozen" in panel.say_box.value
 
 
+@pytest.mark.medium
 def test_measured_speed(panel, learn):
     before = fingerprint(learn)
     job = panel.start_measuring()

@@ -265,6 +265,7 @@ def test_the_group_that_is_picked_brings_its_last_sweep(panel):
     assert panel.shown is b
 
 
+@pytest.mark.medium
 def test_sweeps_stay_with_the_learner(learn, panel):
     res = result()
     panel.add(res)
@@ -281,6 +282,7 @@ def test_sweeps_stay_with_the_learner(learn, panel):
     )
 
 
+@pytest.mark.medium
 def test_a_result_by_hand(learn):
     res = find_lr(learn, num_it=N, on_progress=QUIET)
     panel = LRFinderPanel(learn, result=res)

@@ -443,6 +443,7 @@ def test_code_gives_an_equal_plan(learn, plan):
     assert "fit" in panel.calls.shown.value and "plan = " in panel.code_view.shown.value
 
 
+@pytest.mark.medium
 def test_the_code_trains_the_same():
     import torch
 
@@ -605,6 +606,7 @@ def test_controls_have_names(learn):
             assert o.tooltip
 
 
+@pytest.mark.medium
 def test_it_is_quick_and_light(small_dls):
     from fastai_tl.models.transfer_learner import transfer_learner
 

@@ -133,6 +133,7 @@ def test_stop_after_epoch(panel, learn):
     assert not history.finished and history.sessions[-1]["batches"] % 6 == 0
 
 
+@pytest.mark.medium
 def test_rate_and_unfreeze_next(panel, learn):
     panel.plan = Plan((Stage("probe", "head", 200, 1e-2, schedule="constant"),))
     freezer = FreezePanel(learn)
@@ -272,6 +273,7 @@ def test_what_cannot_be_gone_on_with_is_said(panel, learn):
     assert panel.start_button.description == "Start"
 
 
+@pytest.mark.medium
 def test_curves_are_drawn_where_the_batches_are(panel, learn):
     panel.start()
     panel.wait()

@@ -99,6 +99,7 @@ def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, mo
         assert (mine[k] == again[k]).all(), k
 
 
+@pytest.mark.medium
 def test_a_new_learner_begins_a_new_session(bench):
     first = made(bench)
     bench.go(3)

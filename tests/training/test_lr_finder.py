@@ -131,6 +131,7 @@ def test_a_normal_end(shared, kw):
     )
 
 
+@pytest.mark.medium
 def test_a_learner_without_an_optimizer_has_none_after():
     learn = learner()
     learn.opt = None
@@ -177,6 +178,7 @@ def test_nothing_to_train_is_an_error_with_the_cure():
         run_plan(tiny, Plan((Stage("a", "all", 1, 1e-3),)), on_progress=QUIET)
 
 
+@pytest.mark.medium
 def test_works_with_gradient_accumulation():
     learn = learner(cbs=[GradientAccumulation(16)])
     before = everything(learn)

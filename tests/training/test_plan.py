@@ -104,6 +104,7 @@ def test_the_code_of_other_stages(kw, tmp_path):
         assert history.stages[0].best in (None, losses.index(min(losses)))
 
 
+@pytest.mark.medium
 def test_a_plan_with_each_frees_one_group_after_another():
     learn, trained = noisy_learner(), []
     plan = Plan.gradual(lr=1e-2, last_epochs=1)
