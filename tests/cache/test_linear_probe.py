@@ -43,8 +43,8 @@ def test_a_row_of_weight_2_is_two_rows():
     x, y = data(40, 30, 4)
     twice = linear_probe(torch.cat([x, x[:10]]), torch.cat([y, y[:10]]), strength=0.3)
     weighed = linear_probe(x, y, strength=0.3, sample_weight=1.0 + (torch.arange(40) < 10))
-    torch.testing.assert_close(twice.weight, weighed.weight, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(twice.bias, weighed.bias, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(twice.weight, weighed.weight, rtol=1e-3, atol=3e-4)
+    torch.testing.assert_close(twice.bias, weighed.bias, rtol=1e-3, atol=1e-3)
 
 
 def test_several_labels_are_one_logistic_regression_each():
@@ -62,8 +62,8 @@ def test_numbers_are_ridge_regression(shape):
     y = torch.stack([x[:, 1] * 3 - x[:, 2] + 0.1 * x[:, 4].square(), 5 - x[:, 0]], 1)
     ours = linear_probe(x, y, "numbers", strength=2.0)
     theirs = Ridge(alpha=0.5).fit(x.double().numpy(), y.double().numpy())
-    torch.testing.assert_close(ours.weight, torch.tensor(theirs.coef_), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(ours.bias, torch.tensor(theirs.intercept_), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours.weight, torch.tensor(theirs.coef_), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.bias, torch.tensor(theirs.intercept_), rtol=1e-3, atol=1e-4)
 
 
 def test_little_memory_gives_the_same_answer(monkeypatch):
@@ -72,7 +72,7 @@ def test_little_memory_gives_the_same_answer(monkeypatch):
     monkeypatch.setattr("fastai_tl.cache.linear_probe.PrincipalRows._chunk", 64)
     parts = linear_probe(x, y, memory_limit=1)
     assert parts.strength == pytest.approx(whole.strength)
-    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-3, atol=1e-4)
     for a, b in zip(parts.search, whole.search):
         assert abs(a.loss - b.loss) < 1e-2 * b.loss and abs(a.score - b.score) < 0.02
 
@@ -136,7 +136,9 @@ def test_a_class_without_items_gets_nearly_nothing():
 
 def test_features_that_are_all_alike_give_the_shares_of_the_classes():
     found = linear_probe(torch.ones(10, 4), torch.tensor([0] * 7 + [1] * 3), strength=1.0)
-    torch.testing.assert_close(found(torch.ones(1, 4)).softmax(1)[0], torch.tensor([0.7, 0.3], dtype=torch.float64))
+    torch.testing.assert_close(
+        found(torch.ones(1, 4)).softmax(1)[0], torch.tensor([0.7, 0.3], dtype=torch.float64), rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
