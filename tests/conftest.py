@@ -84,8 +84,6 @@ def wheel(made_once):
 @pytest.fixture
 def small_dls():
     "32 pictures to train on and 16 to validate, 48 px, 8 classes"
-    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
-    from fastai_tl.datasets.samples import sample_path, split_sample
+    from helpers import few_images
 
-    train, valid = split_sample(sample_path("clipart"), 4)
-    return picture_dls(train, valid[::8], ClassOf(sample_path("clipart")), size=48, bs=8, path=".")
+    return few_images(size=48)

@@ -91,6 +91,15 @@ def noisy_learner(n=48, bs=8, cbs=(), ballast=0, seed=0, **kw):
     )
 
 
+def few_images(size=32, n_per_class=4, every=8):
+    "DataLoaders of sample images: `n_per_class` to train on, each `every`-th of those to validate; made anew each time"
+    from fastai_tl.datasets.picture_folder import ClassOf, picture_dls
+    from fastai_tl.datasets.samples import sample_path, split_sample
+
+    train, valid = split_sample(sample_path("clipart"), n_per_class)
+    return picture_dls(train, valid[::every], ClassOf(sample_path("clipart")), size=size, bs=8, path=".")
+
+
 def tensors(model):
     "A copy of every tensor of a model"
     return {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -13,6 +13,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_device
 from .split_point import random_mark
+from ..core.loaders import copy_loader
 from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
@@ -78,6 +79,15 @@ def _twice(dl, idxs, get):
         rnd.restore()
 
 
+def _own_batches(dl):
+    "The method of a loader, not fastai's, that decides which items a batch has; `''`: there is none"
+    for name in ("__iter__", "create_batches", "sample"):
+        home = next(c for c in type(dl).__mro__ if name in vars(c)).__module__
+        if name in vars(dl) or not home.startswith("fastai."):
+            return name
+    return ""
+
+
 def loader_reason(
     learn: Learner,
     dl: DataLoader,  # one of its loaders
@@ -92,6 +102,8 @@ def loader_reason(
         return "there are no items.", False
     if any(c.__name__ == "LMDataLoader" for c in type(dl).__mro__):
         return "a text is cut into other items in each epoch.", False
+    if own := _own_batches(dl):
+        return f"{type(dl).__name__} makes its batches in a way of its own ({own}).", False
     n = min(dl.n, 4 if training else 16)
     try:
         first, reverse, drawn = _twice(dl, range(n), partial(fetch, learn, dl))
@@ -106,7 +118,7 @@ def loader_reason(
 
 
 class _Order:
-    "The items in order; for `DataLoader.new(get_idxs=…)`"
+    "The items in order; as `get_idxs` of a loader"
 
     def __init__(self, n):
         self.n = n
@@ -119,10 +131,10 @@ def in_order(
     dl: DataLoader,
 ) -> Iterator:
     "All batches of a loader, its items in order"
-    kw = dict(shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
+    ordered = copy_loader(dl, shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
     if dl.n <= 4 * dl.bs:
-        kw["num_workers"] = 0  # not worth starting processes
-    yield from dl.new(**kw)
+        ordered.fake_l.num_workers = 0  # not worth starting processes
+    yield from ordered
 
 # %% ../../nbs/api/cache/02_items.ipynb #12c85741
 def autocast_mark(learn: Learner) -> str:

@@ -4,9 +4,10 @@
 
 # %% ../../nbs/api/core/11_text.ipynb #de5c7db0
 from __future__ import annotations
+from collections.abc import Sequence
 
 # %% auto #0
-__all__ = ['short_count', 'duration', 'clock']
+__all__ = ['short_count', 'duration', 'clock', 'listed']
 
 # %% ../../nbs/api/core/11_text.ipynb #8303ba59
 def short_count(
@@ -37,3 +38,12 @@ def clock(
     "A time as a clock shows it, which does not change its width from second to second: 0:07, 12:40, 2:05 h"
     minutes = int(s) // 60
     return f"{minutes}:{int(s) % 60:02d}" if s < 3600 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def listed(
+    names: Sequence,  # of classes, for example
+    n: int = 12,  # names at most
+) -> str:
+    "Names for a message, quoted, and how many more there are: 'bird', 'fish' and 3 more"
+    more = f" and {len(names) - n:,} more" if len(names) > n else ""
+    return ", ".join(map(repr, names[:n])) + more

@@ -11,12 +11,13 @@ import torch
 from fastai.data.core import DataLoaders
 from ..models.registry import facts, find_arch, is_noncommercial
 from .result import Comparison, SeedRun
+from ..core.loaders import copy_loaders
 from ..core.errors import InputError
 from ..training.plan import Plan
 from ..core.progress import Reporter, bar
 from ..core.random_state import reseed
 from ..core.validation import is_whole
-from .runs import WeightedProgress, as_seeds, check_data, failure_text, free_memory, own_loaders
+from .runs import WeightedProgress, as_seeds, check_data, failure_text, free_memory
 from .runs import random_state_kept
 from ..training.run_plan import run_plan
 from ..models.pretrained_weights import offline_names
@@ -134,7 +135,7 @@ def compare_backbones(
                     try:
                         new, extra[a] = _probe(
                             a,
-                            own_loaders(dls),
+                            copy_loaders(dls),
                             seeds,
                             epochs,
                             lr,

@@ -11,6 +11,7 @@ from fastai.learner import Learner
 from fasttransform import Pipeline, Transform
 from PIL import Image
 from ..core.errors import InputError
+from ..core.loaders import copy_loader
 from ..core.progress import Reporter
 from ..core.settings import load_settings
 from ..datasets.corruptions import corrupt
@@ -50,9 +51,7 @@ class CorruptedSet:
     ):
         self.n = len(dl.dataset)  # images under each corruption
         self.steps = [(k, s) for k in kinds for s in severities]
-        new = lambda k, s: dl.new(
-            shuffle=False, drop_last=False, num_workers=0, after_item=Pipeline([*dl.after_item.fs, Corrupt(k, s, seed)])
-        )
+        new = lambda k, s: copy_loader(dl, after_item=Pipeline([*dl.after_item.fs, Corrupt(k, s, seed)]))
         self.loaders = [new(k, s) for k, s in self.steps]
         self.kept = {}  # items by their position
         self.limit = limit  # bytes that `kept` may hold

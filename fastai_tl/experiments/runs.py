@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/experiments/03_runs.ipynb #b1280176
 from __future__ import annotations
-import copy, gc, random, time
+import gc, time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +12,14 @@ import torch
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from ..core.errors import InputError, KitError, StateError
+from ..core.loaders import copy_loaders
 from ..core.progress import Reporter
 from ..core.random_state import RandomState
 from ..core.text import clock
 from ..core.validation import is_whole
 
 # %% auto #0
-__all__ = ['as_seeds', 'own_loaders', 'check_data', 'WeightedProgress', 'free_memory', 'random_state_kept', 'failure_text']
+__all__ = ['as_seeds', 'check_data', 'WeightedProgress', 'free_memory', 'random_state_kept', 'failure_text']
 
 # %% ../../nbs/api/experiments/03_runs.ipynb #fc66d186
 def as_seeds(
@@ -41,18 +42,6 @@ def as_seeds(
     return tuple(map(int, seeds))
 
 # %% ../../nbs/api/experiments/03_runs.ipynb #fc47beb3
-def own_loaders(
-    dls: DataLoaders,  # left unchanged
-) -> DataLoaders:
-    "New loaders over the same datasets, with the same transforms"
-    new, state = copy.copy(dls), random.getstate()
-    try:
-        new.loaders = [dl.new() if hasattr(dl, "new") else dl for dl in dls.loaders]
-    finally:
-        random.setstate(state)
-    return new
-
-
 def check_data(
     dls: Any,  # what was given
 ) -> None:
@@ -68,7 +57,7 @@ def check_data(
         raise InputError(f"dls is a {type(dls).__name__}: give DataLoaders, or a function of a seed that makes them.")
     if len(dls.loaders) < 2 or not len(dls.loaders[1].dataset):
         raise StateError("There is no validation set, so nothing can be compared. Make dls with one.")
-    y = own_loaders(dls).loaders[1].one_batch()[-1]
+    y = copy_loaders(dls).loaders[1].one_batch()[-1]
     if not isinstance(y, torch.Tensor) or y.is_floating_point() or y.dtype == torch.bool or y.ndim != 1:
         shape = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
         raise InputError(

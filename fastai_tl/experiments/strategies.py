@@ -15,9 +15,10 @@ from fastai.learner import Learner
 from ..models.registry import find_arch
 from .corrupted_images import accuracy_on_corrupted, corrupted_set
 from .result import Comparison, SeedRun
-from .runs import WeightedProgress, as_seeds, check_data, failure_text, free_memory, own_loaders
+from .runs import WeightedProgress, as_seeds, check_data, failure_text, free_memory
 from .runs import random_state_kept
 from ..datasets.corruptions import CORRUPTIONS, check_corruptions
+from ..core.loaders import copy_loaders
 from ..core.errors import InputError, KitWarning, did_you_mean
 from ..evaluation.classification import evaluate
 from ..freezing.layer_groups import layer_groups
@@ -339,7 +340,7 @@ class _Comparer:
             if not first:
                 warnings.simplefilter("ignore", KitWarning)  # they would say the same for each seed
             try:
-                self.runs.append(_one_run(s, seed, own_loaders(dls), images, self.make, self.epochs, self.lr, report))
+                self.runs.append(_one_run(s, seed, copy_loaders(dls), images, self.make, self.epochs, self.lr, report))
             except Exception as e:
                 if self.on_error == "raise":
                     raise

@@ -248,7 +248,7 @@ def test_a_run_is_what_a_user_would_type(six):
     "The same numbers by hand, clean and corrupted"
     c, dls, *_ = six
     run, keep = c.of("fine_tune")[1], RandomState(dls.loaders)
-    own = strategies.own_loaders(dls)
+    own = strategies.copy_loaders(dls)
     reseed(own, run.seed)
     learn = transfer_learner(own, "resnet_mini", head="linear")
     reseed(learn, run.seed)
@@ -482,7 +482,7 @@ def test_backbones_are_ranked_and_failures_are_rows(tiny_dls):
 @pytest.mark.medium
 def test_a_probe_is_what_a_user_would_type(tiny_dls):
     c = compare_backbones(tiny_dls, ["resnet_mini"], seeds=[5], epochs=3, lr=1e-2, on_progress=QUIET)
-    own = strategies.own_loaders(tiny_dls)
+    own = strategies.copy_loaders(tiny_dls)
     reseed(own, 5)
     learn = transfer_learner(own, "resnet_mini", head="linear")
     reseed(learn, 5)
