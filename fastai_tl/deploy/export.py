@@ -38,6 +38,7 @@ from ..cache.items import peek
 from ..evaluation.activation import ACTIVATIONS, activation_of, check_activation
 from ..evaluation.classification import evaluate
 from ..evaluation.inference import items_of, names_for, task_of
+from ..models.learner import check_classes
 from ..freezing.freeze_state import freeze_lines
 
 if TYPE_CHECKING:
@@ -359,6 +360,7 @@ def export(
     """
     folder, random = Path(folder), RandomState(learn.dls.loaders)
     _recipe(learn)
+    check_classes(learn)
     try:
         with staged_folder(folder, force) as tmp, owned(learn, "export"):
             answers = _answers(learn, learn.model.recipe["n_out"], evaluation, activation, thresholds, units)

@@ -16,9 +16,10 @@ from fastai.torch_core import TensorCategory, TensorImageBase, TensorMultiCatego
 from torch import nn
 from .context import DiagnosisContext
 from .findings import Finding
+from ..core.loaders import first_items
 
 # %% auto #0
-__all__ = ['MAX_BYTES', 'check_batches', 'check_classes', 'check_duplicates', 'check_normalisation']
+__all__ = ['MAX_BYTES', 'check_batches', 'check_classes', 'check_duplicates', 'check_normalisation', 'check_values']
 
 # %% ../../nbs/api/diagnosis/03_data_checks.ipynb #5a72972e
 def check_batches(context: DiagnosisContext) -> Iterator[Finding]:
@@ -234,15 +235,14 @@ def check_duplicates(context: DiagnosisContext) -> Iterator[Finding]:
 def check_normalisation(context: DiagnosisContext) -> Iterator[Finding]:
     "Find images that are not normalised, normalised twice, or with other statistics than the weights want"
     for side, dl in zip(("Training", "Validation"), context.dls.loaders):
-        norms = [t for t in getattr(getattr(dl, "after_batch", None), "fs", []) if isinstance(t, Normalize)]
-        if finding := _normalisation_of(context, side, norms):
+        if finding := _normalisation_of(context, side, _norms_of(dl)):
             yield finding
             return
 
 
 def _normalisation_of(context, side, norms):
     "The finding about one side's `Normalize` transforms; `None` if they are right"
-    want = context.recipe.get("mean")
+    want, arch = context.recipe.get("mean"), context.recipe.get("arch", "")
     if len(norms) > 1:
         return Finding(
             "double_normalize",
@@ -253,6 +253,15 @@ def _normalisation_of(context, side, norms):
         )
     if norms:
         return _wrong_statistics(norms[0], context.recipe, side) if want else None
+    if not want and arch.startswith("own/") and context.learn.pixel_stats is None and _is_unscaled(context, True):
+        return Finding(
+            "no_normalize",
+            "warn",
+            f"It is not known how pixels were scaled for {arch[4:]}, and {side.lower()} images are not normalised.",
+            "A pretrained network sees contrasts and colours that it does not know.",
+            "Say how: transfer_learner(dls, net, normalize=(mean, std)); or normalize=False, if it learnt from pixels "
+            "of 0..1.",
+        )
     if context.learn and _is_unscaled(context, want):
         return Finding(
             "no_normalize",
@@ -291,4 +300,46 @@ def _wrong_statistics(norm, recipe, side):
         "The network sees contrasts and colours that it does not know.",
         "learn = transfer_learner(dls, arch) takes the right ones; or give them in "
         "batch_tfms=Normalize.from_stats(mean, std).",
+    )
+
+# %% ../../nbs/api/diagnosis/03_data_checks.ipynb #5d0fa3a2
+_SPREAD_OF_PHOTOS = 0.45, 0.226  # mean and standard deviation of pixels of 0..1
+
+
+def _norms_of(dl):
+    "The `Normalize` transforms of a loader"
+    return [t for t in getattr(getattr(dl, "after_batch", None), "fs", []) if isinstance(t, Normalize)]
+
+
+def check_values(context: DiagnosisContext) -> Iterator[Finding]:
+    "Find images whose values are far from what a network expects, in its standard deviations, from a few items"
+    b = first_items(context.train_loader) if context.datasets and len(context.datasets[0]) else None
+    x = b[0] if isinstance(b, (list, tuple)) and b else None
+    if not isinstance(x, torch.Tensor) or x.ndim != 4 or not x.is_floating_point() or not x.numel():
+        return
+    norms = _norms_of(context.train_loader)
+    if not (norms or context.recipe or isinstance(x, TensorImageBase)):
+        return  # plain tensors for a network of the user's: nothing is known of either
+    x = x.detach().as_subclass(torch.Tensor).float().cpu()
+    scaled = bool(norms) or bool(x.min() < 0)
+    z = x if scaled else (x - _SPREAD_OF_PHOTOS[0]) / _SPREAD_OF_PHOTOS[1]
+    mean, spread = z.mean((0, 2, 3)), z.std((0, 2, 3))
+    lowest, highest = torch.quantile(
+        z.flatten()[:: max(z.numel() // 100_000, 1)], torch.tensor([0.001, 0.999])
+    ).tolist()
+    far = mean.abs().max() > 3 or spread.max() > 3
+    flat = spread.max() < 0.25 or highest < 0.25 or lowest > -0.25
+    if bool(torch.isfinite(z).all()) and not far and not flat:
+        return
+    show = lambda v: f"{float(v):.3g}"
+    yield Finding(
+        "odd_values",
+        "warn",
+        f"Training images are not what a network expects: in its standard deviations, values go from {show(lowest)} to "
+        f"{show(highest)}, with mean {show(z.mean())} and spread {show(spread.max())}. Those of photographs go from "
+        "about -2 to 2.5, with mean about 0 and spread about 1.",
+        "Pretrained layers answer to such values with noise, or with the same for every image.",
+        "Scale pixels to 0..1, once: 8 bits by 255 (IntToFloatTensor does it), 12 bits by 4095, 16 bits by 65535, "
+        "reflectances by the brightest that matters. Images unlike photographs may need their own figures: "
+        "transfer_learner(dls, arch, normalize=(mean, std)).",
     )

@@ -13,6 +13,13 @@ from ..core.random_state import RandomState
 from .context import DiagnosisContext
 from .data_checks import check_batches, check_classes, check_duplicates, check_normalisation
 from .image_checks import check_images
+from fastai_tl.diagnosis.data_checks import (
+    check_batches,
+    check_classes,
+    check_duplicates,
+    check_normalisation,
+    check_values,
+)
 from .findings import CODES, SEVERITIES, Diagnosis, Finding
 from fastai_tl.diagnosis.learner_checks import (
     check_image_size,
@@ -36,6 +43,7 @@ _DATA_CHECKS = {
     "copies": check_duplicates,
     "normalisation": check_normalisation,
     "images": check_images,
+    "values": check_values,
 }
 _LEARNER_CHECKS = {
     "what trains": check_what_trains,

@@ -37,6 +37,7 @@ CODES = (
     "one_colour",
     "transparency",
     "deep_images",
+    "odd_values",
     "one_group",
     "all_frozen",
     "nothing_frozen",

@@ -19,6 +19,7 @@ from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet, without_cbs
 from ..core.random_state import RandomState, seed_all
 from ..core.validation import is_whole
+from ..models.learner import loader_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,10 @@ def whole_dl(
     learn: Learner,  # a fastai `Learner`
     dl: TfmdDL | None = None,  # a DataLoader of fastai; `None`: the validation set
 ) -> TfmdDL:
-    "A DataLoader of all items in order; raises `InputError` or `StateError` if there are none"
+    """A DataLoader of all items in order, its images normalised and its classes numbered as the Learner's, by name.
+
+    Raises `InputError` or `StateError` if that cannot be, or if there are no items
+    """
     if dl is None:
         if len(learn.dls.loaders) < 2:
             raise StateError(
@@ -131,7 +135,13 @@ def whole_dl(
         ) from None
     if not n:
         raise StateError("There is nothing to evaluate on: the DataLoader has no items.")
-    return dl.new(shuffle=False, drop_last=False)
+    try:
+        return loader_for(learn, dl.new(shuffle=False, drop_last=False), translate=True)
+    except TypeError as e:
+        raise InputError(
+            f"{type(dl).__name__} cannot be made again to read all items in order ({e}). Give evaluate a loader of "
+            "fastai's own class: learn.dls.test_dl(items, with_labels=True)."
+        ) from e
 
 
 def _label_columns(dls) -> list[str]:

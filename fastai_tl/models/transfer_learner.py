@@ -4,10 +4,11 @@
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #d5f09f1a
 from __future__ import annotations
-import copy, random, warnings
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
@@ -16,14 +17,12 @@ import torch
 # give Learner its bars, fit_one_cycle and fine_tune
 import fastai.callback.progress, fastai.callback.schedule  # noqa: F401
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.data.transforms import Normalize, get_c
+from fastai.data.transforms import get_c
 from fastai.layers import apply_init
-from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
-from fastai.vision.core import TensorImage
+from fastai.vision.core import TensorMask, imagenet_stats
 from fastai.vision.learner import create_head
-from fasttransform import Pipeline
 from torch import nn
 from fastai_tl.models.registry import (
     backbone_names,
@@ -38,13 +37,14 @@ from fastai_tl.models.registry import (
 )
 from .body import CutError, cut_body, cut_own
 from ..diagnosis.doctor import diagnose
-from ..core.dataloader_code import code_of, set_code
-from ..core.errors import InputError, KitWarning, did_you_mean
 from ..core.opening import open_by_rule
+from ..core.errors import InputError, did_you_mean
+from ..core.loaders import copy_loaders, first_items
 from ..freezing.batchnorm import BN_POLICIES
 from ..freezing.freeze import freeze_to
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
 from ..freezing.guard import FreezeGuard
+from .learner import TransferLearner, classes_of, gives, normalised
 from .mini_nets import MINI_MEAN, MINI_STD, MINIS
 from fastai_tl.models.pretrained_weights import (
     WeightsError,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Backbone', 'load_backbone', 'own_backbone', 'make_head', 'OutputRange', 'checked_range', 'normalised', 'make_model',
+__all__ = ['Backbone', 'load_backbone', 'known_stats', 'own_backbone', 'make_head', 'OutputRange', 'checked_range', 'make_model',
            'transfer_learner', 'backbones']
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #9603effb
@@ -148,13 +148,36 @@ def _label(full, named):
     return "Fashion-MNIST" if name in MINIS else "ImageNet"
 
 
+_NO_IMAGES = ("torchvision.models.video.", "torchvision.models.optical_flow.")
+
+
+def known_stats(
+    net: nn.Module,
+    n_in: int = 3,  # channels of the images
+) -> tuple | None:  # mean and standard deviation of each channel, for pixels in 0..1; `None`: not known
+    "How the pixels of a network were scaled, if timm, torchvision or fastai made it: read from it, or by its class"
+    cfg, home = getattr(net, "pretrained_cfg", None), type(net).__module__
+    if cfg:
+        get = cfg.get if isinstance(cfg, dict) else partial(getattr, cfg)
+        stats = get("mean", None), get("std", None)
+        return tuple(adapt_stats(v, n_in) for v in stats) if all(stats) else None
+    own = home.startswith("torchvision.models.") and not home.startswith(_NO_IMAGES)
+    if not own and home != "fastai.vision.models.xresnet":
+        return None
+    if type(net).__name__ in ("GoogLeNet", "Inception3") and not net.transform_input:
+        return ((0.5,) * n_in,) * 2
+    return tuple(adapt_stats(tuple(v), n_in) for v in imagenet_stats)
+
+
 def own_backbone(
     net: nn.Module,  # gives a map (B, C, H, W), or a vector (B, C); left unchanged
     x: torch.Tensor,  # images as it will see them, (B, n_in, H, W)
     mean=None,
-    std=None,  # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: not known
+    std=None,  # how its pixels were scaled, for each channel, for pixels in 0..1; `None`: see `known_stats`
 ) -> Backbone:
     "A backbone from a network of your own: a last linear layer is taken off"
+    if mean is None and (stats := known_stats(net, x.shape[1])):
+        mean, std = stats
     try:
         split = cut_own(net, x)
     except RuntimeError as e:
@@ -251,73 +274,6 @@ def _fits(head, body, x, n_out):
             f"The head gives {tuple(out.shape)} for {len(x)} pictures; your data needs ({len(x)}, {n_out})."
         )
 
-# %% ../../nbs/api/models/05_transfer_learner.ipynb #b6564071
-def normalised(
-    dls: DataLoaders,  # left unchanged
-    mean,
-    std,  # of each channel, for pixels in 0..1
-) -> DataLoaders:  # new, over the same datasets
-    """`dls` with one `Normalize` that has these figures; another one that was there is replaced, with a warning if
-    it differed
-    """
-    if not all(isinstance(dl, TfmdDL) for dl in dls.loaders) or not _gives_images(dls.loaders[0]):
-        warnings.warn(
-            "The batches are plain tensors, so nothing is normalised here: the network expects each channel scaled "
-            f"with mean={list(mean)}, std={list(std)}. Pass normalize=False if your data is scaled already.",
-            KitWarning,
-            stacklevel=3,
-        )
-        return dls
-    new, state = copy.copy(dls), random.getstate()
-    if code := code_of(dls):
-        set_code(new, code)  # `transfer_learner` does the same to what that code makes
-    try:
-        new.loaders = [_renormalised(dl, mean, std) for dl in dls.loaders]
-    finally:
-        random.setstate(state)
-    return new
-
-
-def _holds(types, cls):
-    "Whether a nest of types, as fastai's `explode_types` gives it, holds `cls` or a class derived from it"
-    if isinstance(types, dict):
-        return any(_holds(k, cls) or _holds(v, cls) for k, v in types.items())
-    if isinstance(types, (list, tuple)):
-        return any(_holds(t, cls) for t in types)
-    return isinstance(types, type) and issubclass(types, cls)
-
-
-def _gives_images(dl):
-    "Whether the batches of a loader hold images"
-    if not hasattr(dl, "_types"):
-        dl._one_pass()
-    return _holds(dl._types, TensorImage)
-
-
-def _renormalised(dl, mean, std):
-    norm = Normalize.from_stats(mean, std, cuda=False)
-    norm.mean, norm.std = norm.mean.to(dl.device or "cpu"), norm.std.to(dl.device or "cpu")
-    keep = []
-    for t in dl.after_batch.fs:
-        if not isinstance(t, Normalize):
-            keep.append(t)
-        elif (
-            t.mean.shape != norm.mean.shape
-            or not torch.allclose(t.mean.cpu(), norm.mean.cpu())
-            or not torch.allclose(t.std.cpu(), norm.std.cpu())
-        ):
-            warnings.warn(
-                "The data was normalised for another network (mean "
-                f"{[round(v, 4) for v in t.mean.flatten().tolist()]}); this Learner uses mean {list(mean)}, std "
-                f"{list(std)} instead.",
-                KitWarning,
-                stacklevel=5,
-            )
-    new = dl.new(after_batch=Pipeline([*keep, norm]))
-    new.rng = random.Random()
-    new.rng.setstate(dl.rng.getstate())
-    return new
-
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #2351c2cb
 def make_model(
     backbone: Backbone,
@@ -363,6 +319,30 @@ def _picture(dls):
     x = sample_input(dls)[0]
     return x if isinstance(x, torch.Tensor) and x.ndim == 4 else None
 
+
+def _are_masks(dls, x):
+    "Whether each image has a target for each of its pixels"
+    dl = dls.loaders[0]
+    if isinstance(dl, TfmdDL) and gives(dl, TensorMask):
+        return True
+    b = first_items(dl) if len(dl.dataset) else None
+    y = b[-1] if isinstance(b, (list, tuple)) and len(b) > 1 else None
+    return isinstance(y, torch.Tensor) and y.ndim > 2 and y.shape[-2:] == x.shape[-2:]
+
+
+def _checked_stats(stats, n_in):
+    "Mean and standard deviation as two tuples with a number for each channel; raises `InputError`"
+    try:
+        mean, std = (tuple(map(float, v)) for v in stats)
+    except (TypeError, ValueError):
+        mean, std = (), ()
+    if not len(mean) == len(std) == n_in or min(std) <= 0 or not all(map(math.isfinite, mean + std)):
+        raise InputError(
+            f"normalize={stats!r}: give (mean, std), each with {n_in} numbers, one for each channel, for pixels in "
+            "0..1; the standard deviations are above zero."
+        )
+    return mean, std
+
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #a6f5e486
 def transfer_learner(
     dls: DataLoaders,
@@ -375,14 +355,14 @@ def transfer_learner(
     # groups of the body: module paths by name, in forward order, or a `GroupSpec`; `None`: those of the backbone
     groups: dict | GroupSpec | None = None,
     *,
-    # scale the pixels as the backbone wants it; or `(mean, std)` of a network of your own
+    # scale the pixels as the backbone wants it; or `(mean, std)` of each channel; `False`: they are scaled already
     normalize: bool | tuple = True,
     n_out: int | None = None,  # classes; `None`: those of `dls`
     n_in: int | None = None,  # channels of the images; `None`: those of `dls`
     # regression: (lowest, highest) number that the network may give, or such a pair for each; `None`: any number
     y_range: Sequence | None = None,
     **learner_kw: object,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
-) -> Learner:
+) -> TransferLearner:
     """A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups.
 
     From now on the datasets of `dls` open images upright and on white, see `set_opening`, unless a rule is set. Raises
@@ -403,12 +383,22 @@ def transfer_learner(
             "The data is not pictures: the first input has no shape (B, C, H, W). For text or tables make a Learner "
             "with fastai and use freeze_to, set_frozen and the others on it; name_groups(learn) gives it groups."
         )
+    if _are_masks(dls, x):
+        raise InputError(
+            "The targets are masks, with a class for each pixel, and transfer_learner makes a classifier of whole "
+            "images. Make a U-Net with fastai: learn = unet_learner(dls, resnet34, metrics=DiceMulti()). "
+            "name_groups(learn) names its encoder and decoder; freeze_to, find_lr and run_plan work on it."
+        )
+    if isinstance(normalize, (tuple, list)):
+        normalize = _checked_stats(normalize, n_in or x.shape[1])
     stats = normalize if isinstance(normalize, tuple) else (None, None)
     backbone = (
         own_backbone(arch, x.float().cpu(), *stats)
         if own
         else load_backbone(arch, pretrained, weights, n_in or x.shape[1], tuple(x.shape[-2:]))
     )
+    if stats[0]:
+        backbone = replace(backbone, mean=stats[0], std=stats[1])
     model, spec = make_model(
         backbone, n_out, head, groups, y_range if y_range is None else checked_range(y_range, n_out)
     )
@@ -426,9 +416,12 @@ def transfer_learner(
         kw["loss_func"] = getattr(dls.train_ds, "loss_func", None) or CrossEntropyLossFlat()
     if "metrics" not in kw and isinstance(kw["loss_func"], CrossEntropyLossFlat):
         kw["metrics"] = accuracy
-    if normalize and backbone.mean:
-        dls = normalised(dls, backbone.mean, backbone.std)
-    learn = Learner(dls, model, splitter=kw.pop("splitter", spec), **kw)
+    scaled = bool(normalize and backbone.mean)
+    if scaled:
+        dls = normalised(dls, backbone.mean, backbone.std, stacklevel=3)
+    learn = TransferLearner(copy_loaders(dls), model, splitter=kw.pop("splitter", spec), **kw)
+    learn.pixel_stats = (tuple(backbone.mean), tuple(backbone.std)) if scaled else None if normalize else False
+    learn.classes = classes_of(learn.dls.loaders[0])
     learn.add_cb(FreezeGuard())
     freeze_to(learn, "head", bn=bn)
     diagnose(learn, skip=("no_batches", "all_frozen", "one_group", "nothing_frozen", "read_only")).act(learn)
