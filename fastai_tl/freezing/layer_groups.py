@@ -137,7 +137,12 @@ def layer_groups(
     )
     if len(pls) and not isinstance(pls[0], Sequence) and not hasattr(pls[0], "itemgot"):
         pls = [pls]
-    names = _names_for(learn.model, [list(ps) for ps in pls]) if len(pls) > 1 else ["all"]
+    if len(pls) == 1:
+        names = ["all"]
+    elif _is_unet(learn.model):
+        names = [*(f"encoder.part{i}" for i in range(1, len(pls))), "decoder"]
+    else:
+        names = _names_for(learn.model, [list(ps) for ps in pls])
     return {n: list(ps) for n, ps in zip(names, pls)}
 
 
@@ -251,12 +256,43 @@ def check_order(
         )
 
 # %% ../../nbs/api/freezing/01_layer_groups.ipynb #9be94615
+def _is_unet(model):
+    "Whether a model is fastai's U-Net: an encoder, then what makes a mask of its outputs"
+    return any(c.__name__ == "DynamicUnet" for c in type(model).__mro__)
+
+
+def _unet_groups(model, seen):
+    "The encoder of a U-Net by stages, which begin where the map shrinks, and its decoder, which is all the rest"
+    has_weights = lambda m: any(True for _ in m.parameters())
+    top, encoder = "layers.0", model.layers[0]
+    while len(kids := [(k, m) for k, m in encoder.named_children() if has_weights(m)]) == 1:
+        top, encoder = f"{top}.{kids[0][0]}", kids[0][1]
+    stages, before = [], None
+    for k, m in encoder.named_children():
+        path = f"{top}.{k}"
+        size = seen.get(path, (0, None))[1]
+        if not stages or size != before and size and before and size[-2:] != before[-2:]:
+            stages.append([])
+        before = size or before
+        if has_weights(m):
+            stages[-1].append(path)
+    stages = [s for s in stages if s] or [[]]
+    stages[0] += [f"{top}.{n}" for n, _ in encoder.named_parameters(recurse=False)]
+    names = ["encoder.stem", *(f"encoder.stage{i}" for i in range(1, len(stages)))] if len(stages) > 1 else ["encoder"]
+    rest = [f"layers.{k}" for k, m in model.layers.named_children() if k != "0" and has_weights(m)]
+    return GroupSpec((*((n, tuple(s)) for n, s in zip(names, stages)), ("decoder", tuple(rest))))
+
+
 def find_groups(
     model: nn.Module,
     seen: dict,  # from `trace`
     n: int = 5,  # stop opening modules when there are so many groups
 ) -> GroupSpec:
-    "A few groups in forward order: the modules of `model`, the one with most parameters opened again and again"
+    """A few groups in forward order: the modules of `model`, the one with most parameters opened again and again; of
+    fastai's U-Net, the stages of its encoder, and its decoder
+    """
+    if _is_unet(model):
+        return _unet_groups(model, seen)
     turns, sizes = _turns(model, seen), {k: p.numel() for k, p in model.named_parameters()}
     inside = lambda path: [k for k in sizes if k == path or k.startswith(path + ".") or not path]
     size = lambda path: sum(sizes[k] for k in inside(path))
