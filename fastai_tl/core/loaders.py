@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastai.data.load import DataLoader
 
 # %% auto #0
-__all__ = ['copy_loader', 'copy_loaders', 'first_items']
+__all__ = ['copy_loader', 'with_loaders', 'copy_loaders', 'first_items']
 
 # %% ../../nbs/api/core/16_loaders.ipynb #75e2305a
 def copy_loader(
@@ -36,15 +36,25 @@ def copy_loader(
     return new
 
 
+def with_loaders(
+    dls: DataLoaders,  # left unchanged
+    loaders: list,
+) -> DataLoaders:  # `dls` itself if these are its own
+    "`DataLoaders` with these loaders, of which the same is known otherwise"
+    if all(a is b for a, b in zip(loaders, dls.loaders, strict=True)):
+        return dls
+    new = copy.copy(dls)
+    new.loaders = loaders
+    if code := code_of(dls):
+        set_code(new, code)
+    return new
+
+
 def copy_loaders(
     dls: DataLoaders,  # left unchanged
 ) -> DataLoaders:
     "New `DataLoaders` over the same datasets; loaders that are not fastai's are shared"
-    new = copy.copy(dls)
-    new.loaders = [copy_loader(dl) if hasattr(dl, "fake_l") else dl for dl in dls.loaders]
-    if code := code_of(dls):
-        set_code(new, code)
-    return new
+    return with_loaders(dls, [copy_loader(dl) if hasattr(dl, "fake_l") else dl for dl in dls.loaders])
 
 
 def first_items(

@@ -11,7 +11,6 @@ from ..core.errors import InputError, did_you_mean
 from ..core.learner_lock import check_free
 from ..core.random_state import RandomState
 from .context import DiagnosisContext
-from .data_checks import check_batches, check_classes, check_duplicates, check_normalisation
 from .image_checks import check_images
 from fastai_tl.diagnosis.data_checks import (
     check_batches,

@@ -15,18 +15,19 @@ from fastai.learner import Learner
 from fastai.torch_core import TensorCategory, TensorMultiCategory
 from fastai.vision.core import TensorImage
 from fasttransform import DisplayedTransform, Pipeline
-from ..core.dataloader_code import code_of, set_code
 from ..core.distributed import unwrap_loader
 from ..core.errors import InputError, KitWarning
-from ..core.loaders import copy_loader, first_items
+from ..core.loaders import copy_loader, first_items, with_loaders
+from ..core.opening import OpenImage, openers, opening_of
 from ..core.random_state import RandomState
 from ..core.text import listed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from ..core.images import OpenRule
 
 # %% auto #0
-__all__ = ['gives', 'normalised', 'ClassNumbers', 'classes_of', 'learner_classes', 'loader_for', 'check_classes',
+__all__ = ['gives', 'normalised', 'ClassNumbers', 'classes_of', 'learner_classes', 'loader_for', 'check_classes', 'opened_as',
            'TransferLearner']
 
 # %% ../../nbs/api/models/06_learner.ipynb #afa9fb2e
@@ -101,14 +102,7 @@ def normalised(
             stacklevel=stacklevel,
         )
         return dls
-    loaders = [_renormalised(dl, mean, std, stacklevel + 1) for dl in dls.loaders]
-    if all(a is b for a, b in zip(loaders, dls.loaders)):
-        return dls
-    new = copy.copy(dls)
-    new.loaders = loaders
-    if code := code_of(dls):
-        set_code(new, code)  # a Learner does the same to what that code makes
-    return new
+    return with_loaders(dls, [_renormalised(dl, mean, std, stacklevel + 1) for dl in dls.loaders])
 
 # %% ../../nbs/api/models/06_learner.ipynb #99db74a5
 class ClassNumbers(DisplayedTransform):
@@ -212,7 +206,7 @@ def loader_for(
     dl: Any,  # a loader of fastai or torch, or a list of batches
     translate: bool = False,  # number its classes as the Learner does, by name
 ) -> Any:  # a copy, or `dl` itself if nothing is to be done
-    """A loader as a Learner's network expects it: images normalised as the Learner's own, classes in its order.
+    """A loader as a Learner's network expects it: images opened and normalised as its own, classes in its order.
 
     Raises `InputError`, with the cure, if its classes are others, or if its images are not normalised and cannot be
     """
@@ -231,7 +225,7 @@ def loader_for(
         if not translate or not isinstance(inner, TfmdDL):
             raise _differ(have, want, _NEW_LOADER)
         dl = _translated(inner, have, want)
-    return _with_pixels_of(learn, dl)
+    return _with_pixels_of(learn, opened_as(dl, _opening(learn)))
 
 
 def check_classes(
@@ -241,6 +235,30 @@ def check_classes(
     want, own = learner_classes(learn), classes_of(unwrap_loader(learn.dls.loaders[0]))
     if want and own and own != want:
         raise _differ(own, want, _NEW_DATA)
+
+
+def _opening(learn):
+    "The rule by which a Learner's images are opened; `None`: there is none, or the Learner is fastai's"
+    return opening_of(learn.dls) if isinstance(learn, TransferLearner) else None
+
+
+def opened_as(
+    dl: Any,
+    rule: OpenRule | None,
+) -> Any:
+    "`dl`, or a copy of it whose images are opened by this rule"
+    ds = getattr(dl, "dataset", None)
+    if rule is None or not isinstance(dl, TfmdDL) or all(o.rule == rule for o in openers(ds)):
+        return dl
+    ds = copy.copy(ds)
+    if hasattr(ds, "tls"):
+        ds.tls = type(ds.tls)([copy.copy(tl) for tl in ds.tls])
+    for tl in getattr(ds, "tls", [ds]):
+        tl.tfms = copy.copy(tl.tfms)
+        tl.tfms.fs = copy.copy(tl.tfms.fs)
+    for o in openers(ds):
+        o.transforms[o.place] = OpenImage(o.cls, rule)
+    return copy_loader(dl, dataset=ds)
 
 
 def _translated(dl, have, want):
@@ -271,8 +289,10 @@ class TransferLearner(Learner):
     classes: list[str] | None = None  # names of what the network's outputs mean; `None`: not known
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "dls" and self.pixel_stats and value is not None:
-            value = normalised(value, *self.pixel_stats, stacklevel=3)
+        if name == "dls" and isinstance(value, DataLoaders) and "dls" in vars(self):
+            value = with_loaders(value, [opened_as(dl, _opening(self)) for dl in value.loaders])
+            if self.pixel_stats:
+                value = normalised(value, *self.pixel_stats, stacklevel=3)
         elif name == "dl" and value is not None:
             value = loader_for(self, value)
         super().__setattr__(name, value)

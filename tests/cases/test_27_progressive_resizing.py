@@ -81,3 +81,26 @@ def test_a_network_of_one_size_says_which():
     learn.dls = few_images(48)
     with pytest.raises(InputError, match=r"48×48 pixels: this network was built for 32×32.*Resize\(\(32, 32\)\)"):
         evaluate(learn)
+
+
+def test_new_data_is_opened_as_the_first_was(learn, tmp_path):
+    from fastai.vision.data import ImageDataLoaders
+    from PIL import Image
+
+    for name in ("bird", "bug"):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / name / f"{i}.png")  # all of it transparent
+    new = ImageDataLoaders.from_folder(tmp_path, valid_pct=0.5, seed=0, bs=2, num_workers=0)
+    white = (1 - learn.model.recipe["mean"][1]) / learn.model.recipe["std"][1]
+    red = new.valid.one_batch()[0]
+    assert red[:, 0].min() > red[:, 1].max()
+    seen = []
+    learn.model[0].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    learn.get_preds(dl=new.test_dl(list(new.valid_ds.items)))
+    evaluate(learn, new.valid)
+    learn.dls = new
+    seen.append(learn.dls.valid.one_batch()[0])
+    for x in seen:
+        torch.testing.assert_close(x[:, 1], torch.full_like(x[:, 1], white), check_dtype=False)
+    assert torch.equal(new.valid.one_batch()[0], red)  # the user's own stay as they are
