@@ -14,6 +14,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_device
 from .split_point import random_mark
 from ..core.loaders import copy_loader
+from ..core.callbacks import is_kind
 from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
@@ -155,15 +156,37 @@ def _has_own(cb, event):
 
 def callbacks_reason(
     learn: Learner,
-    strict: bool,  # also name a callback that might change the inputs
+    strict: bool,  # also name a callback that might change or read the inputs
 ) -> str:  # `''`: there is none
-    "Which callback changes what the frozen layers see, or how they run"
+    "Which callback changes what the frozen layers see or how they run, or wants to see what a cache leaves out"
     for cb in learn.cbs:
         name, home = type(cb).__name__, type(cb).__module__.partition(".")[0]
         if isinstance(cb, MixHandler):
             return f"{name} mixes images, which cannot be done with their features."
-        if name in ("NonNativeMixedPrecision", "ChannelsLast", "MCDropoutCallback"):
+        if is_kind(cb, "NonNativeMixedPrecision", "ChannelsLast", "MCDropoutCallback"):
             return f"{name} changes how the frozen layers run."
+        if is_kind(cb, "CollectDataCallback") or is_kind(cb, "TensorBoardCallback") and cb.projector:
+            return f"{name} keeps the images of each batch."
+        if is_kind(cb, "HookCallback") and _hooks_frozen(cb):
+            return f"{name} looks into frozen layers, which would not run."
         if strict and home not in ("fastai", "fastai_tl") and _has_own(cb, "before_batch"):
             return f"{name}.before_batch might change the images."
+        if strict and (where := _reads_images(cb)):
+            return f"{where} reads the images of a batch."
+    return ""
+
+
+def _hooks_frozen(cb):
+    "Whether the modules of a `HookCallback` hold one in which nothing trains"
+    return cb.modules is None or any(not any(p.requires_grad for p in m.parameters()) for m in cb.modules)
+
+
+def _reads_images(cb):
+    "The method of a callback from neither fastai nor this kit that mentions the inputs of a batch; '': there is none"
+    for c in type(cb).__mro__:
+        if c.__module__.partition(".")[0] in ("fastai", "fastcore", "fastai_tl", "builtins"):
+            continue
+        for name, f in vars(c).items():
+            if {"x", "xb"} & set(getattr(getattr(f, "__code__", None), "co_names", ())):
+                return f"{type(cb).__name__}.{name}"
     return ""

@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
+from .callbacks import without_cbs
 
 # %% auto #0
-__all__ = ['Reporter', 'ProgressBar', 'bar', 'Meter', 'without_cbs', 'quiet']
+__all__ = ['Reporter', 'ProgressBar', 'bar', 'Meter', 'quiet']
 
 # %% ../../nbs/api/core/05_progress.ipynb #063df9c4
 Reporter = Callable[[int, int, str], None]  # steps done, steps in all, note
@@ -87,28 +88,15 @@ class Meter(Callback):
         self.report(self.done, self.total, f"{self.note} epoch {self.epoch + 1}/{self.n_epoch}, {loss}".strip(" ,"))
 
 
-@contextmanager
-def without_cbs(
-    learn,  # a fastai `Learner`
-    *types: type,  # callback classes
-) -> Iterator[None]:
-    "Remove the callbacks of these classes, and put them back in their places when the block ends"
-    order, away = list(learn.cbs), [cb for cb in learn.cbs if isinstance(cb, types)]
-    learn.remove_cbs(away)
-    try:
-        yield
-    finally:
-        learn.add_cbs(away)
-        place = {id(cb): i for i, cb in enumerate(order)}
-        learn.cbs.sort(key=lambda cb: place.get(id(cb), len(place)))
+_ON_SCREEN = (ProgressCallback, "ShowGraphCallback")  # the second draws below the bar of the first
 
 
 @contextmanager
 def quiet(
     learn,  # a fastai `Learner`
 ) -> Iterator[None]:
-    "Inside, fastai shows no progress bars and no tables"
+    "Inside, fastai shows no progress bars, no tables and no graphs"
     with ExitStack() as stack:
-        for context in (learn.no_logging(), learn.no_mbar(), without_cbs(learn, ProgressCallback)):
+        for context in (learn.no_logging(), learn.no_mbar(), without_cbs(learn, *_ON_SCREEN)):
             stack.enter_context(context)
         yield

@@ -5,7 +5,8 @@
 # %% ../../nbs/api/evaluation/01_inference.ipynb #fc828010
 from __future__ import annotations
 import hashlib
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 from .activation import ACTIVATIONS, activation_of, check_activation, loss_name
+from ..core.callbacks import WATCHERS, without_cbs
 from ..core.errors import InputError, StateError
 from ..freezing.fingerprint import fingerprint
 from ..core.learner_lock import check_free, owned
-from ..core.progress import Reporter, bar, quiet, without_cbs
+from ..core.progress import Reporter, bar, quiet
 from ..core.random_state import RandomState, seed_all
 from ..core.validation import is_whole
 from ..models.learner import loader_for
@@ -350,6 +352,22 @@ def _checked_arrays(task, preds, targets):
     return preds.numpy(), (targets.numpy().astype(bool) if task == "labels" else targets.float().numpy())
 
 
+@contextmanager
+def _for_one_pass(learn) -> Iterator[None]:
+    "Inside, callbacks that watch or belong to training are away, and a recorder that is thrown away stands in for it"
+    attributes, cbs = dict(vars(learn)), list(learn.cbs)
+    try:
+        with quiet(learn), without_cbs(learn, Recorder, "MixHandler", *WATCHERS):
+            with learn.added_cbs(Recorder(valid_metrics=False)):
+                yield
+    finally:
+        learn.__dict__.clear()
+        learn.__dict__.update(attributes)
+        learn.cbs[:] = cbs
+        if learn.lock.locked():  # fastai leaves it so if a callback fails before the first batch
+            learn.lock.release()
+
+
 def run_once(
     learn: Learner,  # a fastai `Learner`
     dl: TfmdDL | None = None,  # a DataLoader with targets; `None`: the validation set
@@ -367,7 +385,7 @@ def run_once(
         dl = whole_dl(learn, dl)
         check_tta(dl, tta)
         total = len(dl) * (tta + 1)
-        with owned(learn, "evaluate"), quiet(learn), without_cbs(learn, Recorder):  # its history is of training
+        with owned(learn, "evaluate"), _for_one_pass(learn):
             with nullcontext(on_progress) if on_progress else bar(total) as report:
                 watch = _TaskAndProgress(report, total, loss, activation)
                 learn.loss_func = _no_loss

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
+from ..core.callbacks import WATCHERS, check_callbacks, without_cbs
 from ..core.distributed import mean
 from ..core.errors import KitWarning, StateError
 from ..cache.callback import cached
@@ -37,6 +38,7 @@ class RateSweep(Callback):
     "Set one learning rate after another, record the loss of each batch, and stop at the end or when the loss explodes"
 
     order = 58
+    name = "lr_finder"  # fastai's: callbacks that heed it leave a sweep alone
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ def _one_sweep(learn, lrs, scale, seed, report, cache):
     cbs = [cb, _NoValidation()] + (
         [FusedStep()] if cache is not None and not cache.off and not learn._grab_cbs(FusedStep) else []
     )
-    with preserved(learn), quiet(learn):
+    with without_cbs(learn, *WATCHERS), preserved(learn), quiet(learn):
         if seed is not None:
             seed_all(seed, learn.dls.loaders)
         learn.fit(len(lrs) // len(learn.dls.train) + 1, cbs=cbs)
@@ -227,13 +229,18 @@ def find_lr(
     *,
     on_progress: Reporter | None = None,  # called with (batches done, batches in all, note); `None`: shows a bar
 ) -> LRFinderResult:
-    "Sweep the learning rate; never changes the Learner or a random state, even if interrupted"
+    """Sweep the learning rate; never changes the Learner, its files or a random state, even if interrupted.
+
+    Callbacks that watch a training (they save, log, stop or draw it) are left out. Raises `StateError` if nothing
+    would train, or for a callback that cannot be there
+    """
     num_it = whole_number("num_it", num_it, 2)
     seeds = whole_number("seeds", seeds, 1)
     lrs = sweep_lrs(start_lr, end_lr, num_it)
     names = list(layer_groups(learn))
     scale = [1.0] * len(names) if group is None else [float(i == group_index(names, group)) for i in range(len(names))]
     check_free(learn, "find_lr")
+    check_callbacks(learn)
     check_trains(learn)
     if group is not None and not any(
         p.requires_grad for p in list(layer_groups(learn).values())[group_index(names, group)]

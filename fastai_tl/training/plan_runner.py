@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from ..acceleration.fused_adam import FusedStep
 from ..cache.callback import FeatureCache, FeatureLoader, ForwardPatch
 from ..cache.split_point import NoCache
+from ..core.callbacks import is_kind
 from ..core.distributed import agree, barrier, from_first, rank, unwrap_loader
 from ..core.errors import KitWarning
 from ..core.random_state import RandomState
@@ -22,6 +23,7 @@ from ..core.snapshot import deferred_interrupt
 from ..freezing.freeze import set_frozen
 from ..freezing.guard import FreezeGuard
 from ..freezing.layer_groups import layer_groups
+from .csv_log import CSVGoesOn, csv_continued
 from .checkpoint import CheckpointError, FolderStore, Interval, MemoryStore
 from .history import RunHistory, StageRecord
 from fastai_tl.training.learner_state import (
@@ -70,12 +72,15 @@ class PlanWatch(Callback):
     def after_epoch(self):
         self.job.epoch_done()
 
+    def after_cancel_fit(self):
+        self.job.fit_cancelled()
+
 
 class PlanRun:
     "A run of a plan: trains its stages, saves checkpoints, stops and goes on; use `run_plan`"
 
     # callbacks that a checkpoint does not hold
-    own = (PlanWatch, FreezeGuard, CPULoaders, FeatureCache, ForwardPatch, FusedStep)
+    own = (PlanWatch, CSVGoesOn, FreezeGuard, CPULoaders, FeatureCache, ForwardPatch, FusedStep)
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class PlanRun:
         self.stopped = False  # before the end of the plan
         self.finished = False  # all stages are trained
         self.fault: NotFinite | None = None  # what ended the fit
+        self.callback_notes: list[str] = []  # on callbacks of the Learner, to be said at the beginning
 
     @property
     def stage(self) -> Stage:
@@ -209,6 +215,8 @@ def loss_seen(self: PlanRun) -> None:
 def batch_done(self: PlanRun) -> None:
     "Count, report, save if it is due, and carry out what was requested"
     learn, timer = self.learn, self.checkpoint_timer
+    if "gather_preds" in vars(learn):
+        return  # a callback asks for predictions between two epochs
     batch = learn.iter + 1
     if learn.training:
         self.position = replace(self.position, epoch=learn.epoch, batch=batch)
@@ -227,8 +235,17 @@ def batch_done(self: PlanRun) -> None:
     elif stop or due:
         self.save()
     if stop:
-        self.stopped = True
+        self.stop()
         raise CancelFitException()
+
+
+@patch
+def stop(self: PlanRun) -> None:
+    "The run ends before its plan; a callback that would load the weights of its best epoch now waits for the real end"
+    self.stopped = True
+    for cb in self.learn.cbs:
+        if is_kind(cb, "TrackerCallback"):
+            cb.run = False  # fastai sets it again after the fit
 
 
 @patch
@@ -250,7 +267,7 @@ def on_features_progress(self: PlanRun, done: int, n: int, note: str) -> None:
     self.apply_requests(self.control.take_requests())
     if self.stage_state.drained:
         self.save(self.stage_state.before_validation)  # else the checkpoint of the epoch before holds all
-    self.stopped = True
+    self.stop()
     raise CancelFitException()
 
 
@@ -357,11 +374,8 @@ def compare_with_best(self: PlanRun) -> None:
 def epoch_done(self: PlanRun) -> None:
     "Save; end the stage if it has not improved for long enough, and the run if that is requested"
     state, stage = self.stage_state, self.stage
-    self.compare_with_best()
-    state.epoch_lrs.append(self.max_active_lr())
+    epoch = self.count_epoch()
     ended = stage.patience is not None and state.epochs_without_gain >= stage.patience
-    epoch = self.learn.epoch + 1
-    self.position = replace(self.position, epoch=epoch, batch=0)
     if ended and epoch < stage.epochs:
         n = state.epochs_without_gain
         state.ended_reason = (
@@ -371,9 +385,33 @@ def epoch_done(self: PlanRun) -> None:
     self.save()
     is_last_stage = self.position.stage == len(self.plan.stages) - 1
     if stop and not (is_last_stage and (state.ended_reason or epoch == stage.epochs)):
-        self.stopped = True
+        self.stop()
     if ended or self.stopped:
         raise CancelFitException()
+
+
+@patch
+def count_epoch(self: PlanRun) -> int:
+    "The epoch is done: note whether it is the best, and its rate. Epochs of the stage that are done"
+    self.compare_with_best()
+    self.stage_state.epoch_lrs.append(self.max_active_lr())
+    self.position = replace(self.position, epoch=self.learn.epoch + 1, batch=0)
+    return self.position.epoch
+
+
+@patch
+def fit_cancelled(self: PlanRun) -> None:
+    "If neither the plan nor a person has ended the fit, a callback of the Learner has, and with it the stage"
+    state = self.stage_state
+    if self.stopped or self.fault is not None or state.ended_reason or self.position.epoch == self.stage.epochs:
+        return
+    if len(self.learn.recorder.values) > self.position.epoch:  # it did so at the end of an epoch
+        epoch = self.count_epoch()
+        if epoch < self.stage.epochs:
+            state.ended_reason = f"ended after epoch {epoch} by a callback"
+    else:
+        state.ended_reason = f"ended in epoch {self.position.epoch + 1} by a callback"
+    self.save()
 
 # %% ../../nbs/api/training/15_plan_runner.ipynb #2eb714aa
 @patch
@@ -478,7 +516,7 @@ def fit_stage(self: PlanRun, saved: SavedRun | None) -> None:
         cbs.append(FreezeGuard())
     state.started = time.perf_counter()
     self.progress.begin()
-    with learn.added_cbs(cbs), noted_interrupts() as self.interrupts:
+    with csv_continued(learn, self.log.csv_sizes), learn.added_cbs(cbs), noted_interrupts() as self.interrupts:
         if learn.wd is not None:
             learn.opt.set_hypers(wd=learn.wd)
         if saved is None:
@@ -522,6 +560,9 @@ def run(
     saved: SavedRun | None = None,  # the checkpoint to go on from; `None`: the plan begins
 ) -> RunHistory:
     "Run the stages that are left. Raises `NotFinite`"
+    for text in self.callback_notes:
+        if text not in self.log.notes:
+            self.note(text)
     for i in range(self.position.stage, len(self.plan.stages)):
         if saved is None:
             self.position = Position(i)

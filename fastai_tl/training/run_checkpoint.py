@@ -80,6 +80,7 @@ def capture(
         sessions=[*log.sessions, dict(log.session)],
         actions=log.actions,
         notes=log.notes,
+        csv_sizes=dict(log.csv_sizes),
         frozen=[n for n, p in unwrap_model(learn.model).named_parameters() if not p.requires_grad],
         grads=gradient_tensors(learn.model, tensors),
         stage=_stage_values(state),
@@ -137,6 +138,7 @@ class SavedRun:
             notes=v["notes"],
             sessions=v["sessions"],
             session=dict(start=self.position.as_list(), batches=0),
+            csv_sizes=v.get("csv_sizes", {}),
         )
 
     def stage_state(self, groups: Sequence[str]) -> StageState:

@@ -5,11 +5,14 @@
 # %% ../../nbs/api/training/16_run_plan.ipynb #5550c1bf
 from __future__ import annotations
 import warnings, weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 import torch
+from fastai.callback.core import Callback
 from ..cache.callback import cached
+from ..core.callbacks import check_callbacks, is_kind
 from ..core.distributed import barrier, rank, unwrap_model
 from ..core.errors import InputError, KitWarning
 from ..core.learner_lock import check_free, owned
@@ -110,6 +113,7 @@ def run_plan(
     # stored features of frozen layers: 'auto', where that is exact and pays; `True`: or raise `NoCache`; `False`: not
     cache: str | bool = "auto",
     *,
+    cbs: Callback | Sequence[Callback] = (),  # callbacks for this run alone, beside those of the Learner
     control: Control | None = None,  # to pause, stop and steer the run from another thread
     on_progress: Reporter | None = None,  # called with (batches done, batches of all stages, note); `None`: shows a bar
 ) -> RunHistory:
@@ -121,8 +125,10 @@ def run_plan(
     Ctrl-C ends the batch in flight, saves, and raises `KeyboardInterrupt`; the same call goes on from there. A second
     Ctrl-C stops at once. After that, or any error, the Learner is back at its last checkpoint. A run that was resumed
     ends with the same weights, to the last bit, as one that was not interrupted (CPU, `num_workers=0`, same number of
-    threads). With `cache='auto'`, weights are those of `cache=False` but for roundings. Raises `PlanError`,
-    `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`
+    threads). With `cache='auto'`, weights are those of `cache=False` but for roundings.
+
+    To callbacks each stage is a fit; sweeps are hidden from those that watch a training. Raises `PlanError`,
+    `StateError`, `CheckpointMismatch`, `CheckpointError`, `NotFinite`, `OutOfMemory`, `FrozenMoved`
     """
     plan = as_plan(plan)
     check_free(learn, "run_plan")
@@ -146,6 +152,9 @@ def run_plan(
     try:
         with ExitStack() as stack:
             stack.enter_context(owned(learn, "run_plan", lambda: run.where, place=run.place))
+            stack.enter_context(learn.added_cbs(cbs))
+            check_callbacks(learn)
+            run.callback_notes = list(_callback_notes(learn, plan))
             if on_progress is not None:
                 run.progress.report = on_progress
             elif not rank():
@@ -157,6 +166,20 @@ def run_plan(
             return _run(run, saved, checkpoint)
     finally:
         control.mark_state(RunState.FINISHED)
+
+
+def _callback_notes(learn, plan):
+    "What to say of callbacks of the Learner that a run leaves out, or whose rates its schedules overwrite"
+    scheduled = [s for s in plan.stages if s.schedule != "constant"]
+    for cb in learn.cbs:
+        name, sets = type(cb).__name__, {*getattr(cb, "scheds", ())} & {"lr", "mom"}
+        if is_kind(cb, "ShowGraphCallback"):
+            yield f"{name} is left out, as the run shows a bar of its own; history.plot() draws the losses."
+        elif scheduled and (is_kind(cb, "ReduceLROnPlateau") or is_kind(cb, "ParamScheduler") and sets):
+            yield (
+                f"{name} has no effect on {' and '.join(sorted(sets)) or 'lr'} in stage {scheduled[0].name!r}, whose "
+                f"schedule {scheduled[0].schedule} sets the rate of each batch. Use Stage(…, schedule='constant')."
+            )
 
 
 def as_plan(

@@ -86,6 +86,7 @@ class RunLog:
     notes: list[str] = field(default_factory=list)  # what went wrong without stopping the run
     sessions: list[dict] = field(default_factory=list)  # earlier processes: `start` (a position) and `batches`
     session: dict = field(default_factory=lambda: dict(start=[0, 0, 0], batches=0))  # this one
+    csv_sizes: dict[str, int] = field(default_factory=dict)  # as for `csv_continued`
 
     def history(self, finished: bool) -> RunHistory:
         "The history up to now, this session included"
