@@ -52,6 +52,9 @@ _LEARNER_CHECKS = {
 }
 
 
+_TELL_WHY_VALUES_ARE_ODD = ("one_colour", "deep_images", "double_normalize", "wrong_normalize")
+
+
 def diagnose(
     learn_or_dls: Learner | DataLoaders,
     skip: str | Sequence[str] = (),  # codes of findings to leave out
@@ -84,6 +87,8 @@ def diagnose(
             found += _run_check(name, check, context)
     finally:
         random_state.restore()
+    if any(f.code in _TELL_WHY_VALUES_ARE_ODD for f in found):
+        found = [f for f in found if f.code != "odd_values"]
     found = [f for f in dict.fromkeys(found) if f.code not in skip]
     return Diagnosis(tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity))))
 
