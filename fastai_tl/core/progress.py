@@ -4,6 +4,7 @@
 
 # %% ../../nbs/api/core/05_progress.ipynb #b18c193f
 from __future__ import annotations
+import os, sys, time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from fastai.callback.progress import ProgressCallback
 from .callbacks import without_cbs
 
 # %% auto #0
-__all__ = ['Reporter', 'ProgressBar', 'bar', 'Meter', 'quiet']
+__all__ = ['Reporter', 'ProgressBar', 'ProgressLines', 'draws_bars', 'bar', 'Meter', 'quiet']
 
 # %% ../../nbs/api/core/05_progress.ipynb #063df9c4
 Reporter = Callable[[int, int, str], None]  # steps done, steps in all, note
@@ -46,13 +47,63 @@ class ProgressBar:
             print("\r" + " " * self.progress_bar.max_len, end="\r")
         print(text, flush=True)
 
+    def milestone(
+        self,
+        text: str,  # one line
+    ) -> None:
+        "A part of the job is done: a bar shows it as it is"
+
+
+class ProgressLines:
+    "A reporter for output that is kept, such as a log: at most a line each half minute, and one for each milestone"
+
+    SECONDS = 30.0  # between two lines
+
+    def __init__(
+        self,
+        title: str = "",  # comes first in each line
+    ) -> None:
+        self.title = title
+        self.printed = time.monotonic()
+
+    def __call__(
+        self,
+        done: int,  # steps
+        total: int | None,  # steps in all; `None`: not known
+        note: str = "",
+    ) -> None:
+        "Print a line if the last one was half a minute ago"
+        if time.monotonic() - self.printed >= self.SECONDS:
+            steps = f"{done}/{total}" if total else f"{done}"
+            self.say(" ".join(o for o in (self.title, steps, note) if o))
+
+    def say(
+        self,
+        text: str,  # one line
+    ) -> None:
+        "Print a line"
+        self.printed = time.monotonic()
+        print(text, flush=True)
+
+    milestone = say
+
+
+def draws_bars() -> bool:
+    "Whether the output is a notebook or a terminal, on which a bar can move; else it is kept as it is printed"
+    from fastcore.imports import IN_NOTEBOOK
+
+    return bool(IN_NOTEBOOK or sys.stdout.isatty() or "PYCHARM_HOSTED" in os.environ)
+
 
 @contextmanager
 def bar(
     total: int,  # steps in all
     note: str = "",  # shown at the beginning
-) -> Iterator[ProgressBar]:
-    "A progress bar in a notebook or terminal, removed when the block ends"
+) -> Iterator[ProgressBar | ProgressLines]:
+    "A progress bar in a notebook or terminal, removed when the block ends; elsewhere a line each half minute"
+    if not draws_bars():
+        yield ProgressLines()
+        return
     from fastprogress.fastprogress import progress_bar
 
     pb = progress_bar(range(total), leave=False)

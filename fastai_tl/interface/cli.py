@@ -94,7 +94,12 @@ class RichScreen:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[..., None]]:
-        "A bar that goes away when the job is done"
+        "A bar that goes away when the job is done; where the output is a file, a line each half minute"
+        if not out.is_terminal:
+            from ..core.progress import ProgressLines
+
+            yield ProgressLines("  " + title)
+            return
         cols = (
             TextColumn("  [progress.description]{task.description:28}"),
             BarColumn(bar_width=28),
@@ -102,7 +107,7 @@ class RichScreen:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[note]}"),
         )
-        with Progress(*cols, console=out, transient=True, disable=not out.is_terminal) as bar:
+        with Progress(*cols, console=out, transient=True) as bar:
             task = bar.add_task(title, total=None, note="")
             yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=escape(note))
 

@@ -27,6 +27,7 @@ from ..datasets.picture_folder import folder_dls, read_folder, skipped_text
 from ..datasets.samples import sample_dls
 from ..core.images import VIEW, OpenRule, open_picture
 from ..core.opening import opening_of
+from ..core.progress import ProgressLines
 from ..core.settings import load_settings
 from ..training.run_plan import run_plan
 from ..models.registry import find_arch
@@ -55,8 +56,8 @@ class Screen:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable]:
-        "A reporter for one long job"
-        yield lambda done, total, note="": None
+        "A reporter for one long job: a line each half minute"
+        yield ProgressLines("  " + title)
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #027be40c
 def pixel_baseline(

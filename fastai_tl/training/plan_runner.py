@@ -20,6 +20,7 @@ from ..core.distributed import agree, barrier, from_first, rank, unwrap_loader
 from ..core.errors import KitWarning
 from ..core.random_state import RandomState
 from ..core.snapshot import deferred_interrupt
+from ..core.text import duration
 from ..freezing.freeze import set_frozen
 from ..freezing.guard import FreezeGuard
 from ..freezing.layer_groups import layer_groups
@@ -554,6 +555,15 @@ def record(
     )
 
 
+def _stage_line(i, stages, record):
+    "What a stage has come to, in one line"
+    n, last = len(record.values), record.values[-1] if record.values else []
+    figures = "".join(f", {name} {v:.3f}" for name, v in zip(record.names, last))
+    ended = f"; {record.ended}" if record.ended else ""
+    number = f"stage {i + 1}/{stages} " if stages > 1 else ""
+    return f"{number}{record.stage.name}: {n} epoch{'s' * (n != 1)} in {duration(record.seconds)}{figures}{ended}"
+
+
 @patch
 def run(
     self: PlanRun,
@@ -575,6 +585,7 @@ def run(
             self.stopped = True  # Ctrl-C may have come after the last batch
         best = None if self.stopped else self.restore_best()
         self.log.records.append(self.record(best))
+        self.progress.milestone(_stage_line(i, len(self.plan.stages), self.log.records[-1]))
         if self.stopped:
             return self.log.history(False)
     self.finished = True

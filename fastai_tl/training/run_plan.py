@@ -158,8 +158,8 @@ def run_plan(
             if on_progress is not None:
                 run.progress.report = on_progress
             elif not rank():
-                run.progress.report = stack.enter_context(bar(run.progress.total))
-                run.progress.say = run.progress.report.say
+                shown = stack.enter_context(bar(run.progress.total))
+                run.progress.report, run.progress.say, run.progress.milestone = shown, shown.say, shown.milestone
             stack.enter_context(quiet(learn))
             stack.callback(hold_stats, learn, False)
             run.cache = stack.enter_context(cached(learn, cache, run.on_features_progress, fused=True))

@@ -107,6 +107,7 @@ class RunProgress:
         self.valid_batches = valid_batches
         self.report: Reporter = lambda done, total, note: None
         self.say: Callable[[str], object] = lambda text: None  # a line for the person
+        self.milestone: Callable[[str], object] = lambda text: None  # a stage is done
         self.sweeping = False  # a stage looks for its learning rate
         self.started: float | None = None  # when the first batch of this process began; `None`: none has
         self.seconds_in_sweeps = 0.0  # since then
