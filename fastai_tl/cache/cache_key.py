@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/cache/04_cache_key.ipynb #afa73135
 from __future__ import annotations
-import functools, importlib.metadata
+import functools, importlib.metadata, os
 from dataclasses import dataclass, field
 import torch
 from fastai.data.load import DataLoader
@@ -13,6 +13,7 @@ from torch import nn
 from .items import autocast_mark, fetch
 from .split_point import SplitPoint
 from .store import Hasher, NoKey, add_items
+from ..core.item_files import file_state, sources
 from ..core.distributed import unwrap_model
 from ..core.random_state import RandomState, seed_all
 
@@ -98,7 +99,8 @@ def item_facts(
     learn: Learner,
     dl: DataLoader,  # one of its loaders
 ) -> tuple[tuple, list[type]]:  # facts to compare, and the type of each target
-    """A hash of a few items and of the transforms, whether it is by content alone, and the dataset's identity and size.
+    """A hash of a few items and of the transforms, whether it is by content alone, the dataset's identity and size, and
+    a mark of names, sizes and times of all files.
 
     Random states are put back
     """
@@ -114,7 +116,19 @@ def item_facts(
         digest, by_content = h.add(_transforms(dl, False)).hexdigest(), True
     except (NoKey, RecursionError, AttributeError, TypeError, ValueError):
         digest, by_content = h.add(_transforms(dl, True)).hexdigest(), False
-    return (digest, by_content, id(dl.dataset), len(dl.dataset)), [type(y) for y in yb]
+    files = [sources(dl.dataset, k) for k in range(len(xb) if hasattr(dl.dataset, "tls") else 1)]
+    if None in files and _names_of_images(dl.dataset, xb):
+        by_content = False
+    mark = Hasher().add([(str(x), file_state(x)) for f in files for x in f or () if isinstance(x, (str, os.PathLike))])
+    return (digest, by_content, id(dl.dataset), len(dl.dataset), mark.hexdigest()), [type(y) for y in yb]
+
+
+def _names_of_images(ds, xb):
+    "Whether items are names or rows from which something unknown makes images, which may change unnoticed"
+    items = getattr(ds, "items", None)
+    if items is None or not len(items) or not any(isinstance(x, torch.Tensor) and x.ndim == 4 for x in xb):
+        return False
+    return hasattr(items, "columns") or isinstance(items[0], (str, int, os.PathLike))
 
 # %% ../../nbs/api/cache/04_cache_key.ipynb #b4fd7ecc
 VERSIONS = ("torch", "torchvision", "timm", "fastai", "pillow", "numpy", "fastai-tl")  # packages that decide results
@@ -135,6 +149,7 @@ def table_key(
     dtype: torch.dtype | None,  # the three: as in `frozen_cache`
     views: int,
     eval_stochastic: bool,
+    by_bytes: bool = True,  # for a store: files count by their bytes, see `add_items`
 ) -> str | None:  # `None`: something in it has no content that can be read
     "A hash of everything that the features of a loader depend on"
     items, by_content = state.facts[:2]
@@ -155,6 +170,6 @@ def table_key(
             eval_stochastic,
             items,
         )
-        return add_items(h, state.loader.dataset).hexdigest()
-    except (NoKey, RecursionError, AttributeError, TypeError, ValueError):
+        return add_items(h, state.loader.dataset, by_bytes).hexdigest()
+    except (NoKey, OSError, RecursionError, AttributeError, TypeError, ValueError):
         return None

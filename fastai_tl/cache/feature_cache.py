@@ -19,6 +19,7 @@ from .items import autocast_mark, callbacks_reason, fetch, in_order
 from .items import loader_reason, parts_of, peek, precision
 from .split_point import CallbackInterferes, NoCache, SplitPoint, find_split_point
 from .store import DiskStore, Table
+from ..core.item_files import file_state, load_hashes, save_hashes, sources
 from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
 from ..core.errors import KitWarning
 from ..core.progress import Reporter, bar
@@ -240,7 +241,9 @@ def table(self: FrozenCache, dl: DataLoader) -> Table:
     if not state.fresh:
         self.unchanged(dl)
     state.fresh = False
-    key = table_key(self.split, self.key, state, p.dtype, self.views_of(dl), p.eval_stochastic)
+    if p.store is not None:
+        load_hashes(p.store)
+    key = table_key(self.split, self.key, state, p.dtype, self.views_of(dl), p.eval_stochastic, p.store is not None)
     t = self.tables.recall(self.model, key) if p.store is None else self.shared(dl, key)
     if t is None:
         t = self.build(dl, None, key)
@@ -255,8 +258,8 @@ def shared(self: FrozenCache, dl: DataLoader, key: str | None) -> Table:
     "From the store. Of several processes the first makes what is not there, while the others wait"
     if key is None:
         raise NoCache(
-            "store=… was given, but the items or transforms have no content that a key could be made of. Leave store "
-            "out."
+            "store=… was given, but the items or transforms have no content that a key could be made of, or the files "
+            "that the images are read from are not known. Leave store out."
         )
     disk = DiskStore(self.policy.store)
     if rank():
@@ -265,6 +268,7 @@ def shared(self: FrozenCache, dl: DataLoader, key: str | None) -> Table:
             raise NoCache(f"the first process has left no features in {disk.folder} that this one can read.")
         return t
     try:
+        save_hashes(self.policy.store, [x for x in sources(dl.dataset) or () if file_state(x)])
         t = _stored(self, dl, disk, key)
         return self.build(dl, disk, key) if t is None else t
     finally:

@@ -12,9 +12,13 @@ from fastai.callback.mixup import MixHandler
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_device
+from fastai.vision.augment import Resize, ResizeMethod
+from fasttransform import Pipeline
+from PIL import Image
 from .split_point import random_mark
 from ..core.loaders import copy_loader
 from ..core.callbacks import is_kind
+from ..core.item_files import file_state, sources
 from ..core.random_state import RandomState, seed_all
 
 # %% auto #0
@@ -113,9 +117,44 @@ def loader_reason(
     if not all(isinstance(t, torch.Tensor) and t.ndim and len(t) == n for part in first for t in part):
         return "a batch holds something else than tensors with a row for each item.", False
     again = [[t.flip(0) for t in part] for part in reverse]
-    if (drawn and training) or not all(map(_equal, first, again)):
-        return "its transforms are random: an item is not the same each time.", True
+    if not all(map(_equal, first, again)) or drawn and training and not _crops_stand_still(learn, dl):
+        return f"its transforms are random: an item is not the same each time.{_crop_hint(dl)}", True
     return "", False
+
+
+def _random_crops(dl):
+    "The `Resize` of a loader that crop or pad, in training at a random place"
+    fs = getattr(getattr(dl, "after_item", None), "fs", [])
+    return [f for f in fs if type(f) is Resize and f.method != ResizeMethod.Squish]
+
+
+def _crop_hint(dl):
+    where = " or ".join(dict.fromkeys(f"Resize(method={str(f.method)!r})" for f in _random_crops(dl)))
+    return f" {where} crops at a random place in training; Resize(…, method='squish') does not." if where else ""
+
+
+def _crops_stand_still(learn, dl):
+    """Whether random numbers are drawn only for the place of crops that are as large as the images, all of which are
+    looked at for it
+    """
+    crops, paths = _random_crops(dl), sources(dl.dataset)
+    if not crops or paths is None or not all(map(file_state, paths)):
+        return False
+    after = Pipeline([Resize(f.size, method=ResizeMethod.Squish) if f in crops else f for f in dl.after_item.fs])
+    squished = copy_loader(dl, after_item=after)
+    if _twice(squished, range(min(dl.n, 4)), partial(fetch, learn, squished))[2]:
+        return False
+    sides = {_sides(p) for p in paths}
+    return None not in sides and all(w * f.size[1] == h * f.size[0] for w, h in sides for f in crops)
+
+
+def _sides(path):
+    "Width and height of an image, from its header; `None`: it cannot be read, or the camera noted that it is turned"
+    try:
+        with Image.open(path) as im:
+            return None if im.getexif().get(0x112, 1) not in (0, 1) else im.size
+    except Exception:  # Pillow raises whatever it likes on damaged data
+        return None
 
 
 class _Order:

@@ -4,13 +4,14 @@
 
 # %% ../../nbs/api/cache/03_store.ipynb #4f6487c4
 from __future__ import annotations
-import functools, json, mmap, os, shutil, stat, tempfile, types, weakref
+import functools, json, mmap, os, shutil, tempfile, types, weakref
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 import numpy as np
 import torch
 from ..core.errors import FileError
+from ..core.item_files import file_hash, file_state, openers, sources
 from ..core.files import flush_folder
 
 # %% auto #0
@@ -125,18 +126,10 @@ def _has_content(cell):
     return True
 
 # %% ../../nbs/api/cache/03_store.ipynb #3595d875
-def _file(x):
-    "Size and time of a file; `None`: there is none of this name"
-    try:
-        st = os.stat(x)
-    except (OSError, ValueError):
-        return None
-    return st if stat.S_ISREG(st.st_mode) else None
-
-
 def add_items(
     h: Hasher,
     ds: object,  # the dataset of a loader
+    by_bytes: bool = True,  # know files by a hash of their bytes, wherever they are; `False`: by name, size and times
 ) -> Hasher:  # `h`
     "Add what identifies a dataset's items and how it reads them; raises `NoKey` if nothing does"
     items = getattr(ds, "items", None)
@@ -145,31 +138,34 @@ def add_items(
     if items is None:
         h._text(type(ds).__qualname__)
         return h.add(vars(ds) if hasattr(ds, "__dict__") else ds)
-    if hasattr(items, "to_csv"):
-        items = [items.to_csv()]
-    for x in items:
-        st = _file(x) if isinstance(x, (str, Path)) else None
-        if st is not None:
-            h._text("file", x, st.st_size, st.st_mtime_ns)
-        else:
+    tls, n = list(getattr(ds, "tls", [ds] if hasattr(ds, "tfms") else [])), len(items)
+    n_inp = getattr(ds, "n_inp", 1)
+    if (paths := sources(ds)) is None:
+        paths = [items.to_csv()] if hasattr(items, "to_csv") else items
+    for k in range(1, min(n_inp, len(tls))):
+        paths = [*paths, *(sources(ds, k) or [])]
+    for x in paths:
+        state = file_state(x)
+        if state is None:
             h.add(x)
-    for tl in getattr(ds, "tls", [ds] if hasattr(ds, "tfms") else []):
-        h.add(
-            [
-                (
-                    type(f),
-                    {k: v for k, v in vars(f).items() if k not in ("loss_func", "dl_type")}
-                    if hasattr(f, "__dict__")
-                    else f,
-                )
-                for f in getattr(getattr(tl, "tfms", None), "fs", [])
-            ],
-            getattr(tl, "vocab", None),
-        )
-    if len(getattr(ds, "tls", [])) > 1:
-        for tl in list(ds.tls)[getattr(ds, "n_inp", 1) :]:
-            h.add([tl[i] for i in range(len(items))])  # the labels themselves
+        elif by_bytes:
+            h._text("file", file_hash(x))
+        else:
+            h._text("file", x, *state)
+    for k, tl in enumerate(tls):
+        # of labels their values, below; of files their bytes, so not where they are
+        h.add([_content(f) for f in openers(tl)] if k < n_inp else [], getattr(tl, "vocab", None))
+    if len(tls) > 1:
+        for tl in tls[n_inp:]:
+            h.add([tl[i] for i in range(n)])  # the labels themselves
     return h
+
+
+def _content(f):
+    "Type and state of a transform, as far as it changes items"
+    if not hasattr(f, "__dict__"):
+        return type(f), f
+    return type(f), {k: v for k, v in vars(f).items() if k not in ("loss_func", "dl_type")}
 
 # %% ../../nbs/api/cache/03_store.ipynb #1beaee73
 class Table:

@@ -14,6 +14,7 @@ import torch
 from fastai.data.transforms import Normalize, get_c
 from fastai.torch_core import TensorCategory, TensorImageBase, TensorMultiCategory
 from torch import nn
+from ..core.item_files import sources
 from .context import DiagnosisContext
 from .findings import Finding
 from ..core.loaders import first_items
@@ -165,11 +166,10 @@ MAX_BYTES = 1 << 28  # bytes that are read at most to compare contents
 def _items_at_hand(ds):
     "Paths, arrays or tensors that `ds` makes its items of; `[]` if it does not show them"
     items = getattr(ds, "items", None)
-    if type(items).__name__ == "DataFrame":  # fastai's from_df and from_csv: a ColReader makes the path
-        reader = next(iter(getattr(getattr(ds, "tls", [None])[0], "tfms", ())), None)
-        return [reader(items.iloc[i]) for i in range(len(items))] if type(reader).__name__ == "ColReader" else []
+    if (paths := sources(ds)) is not None:
+        return paths
     if items is not None:
-        return items
+        return [] if hasattr(items, "columns") else items
     base, indexes = _underlying(ds)
     if hasattr(base, "tensors"):
         items = base.tensors[0]

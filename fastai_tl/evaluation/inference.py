@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from fastai.learner import Recorder
 from .activation import ACTIVATIONS, activation_of, check_activation, loss_name
 from ..core.callbacks import WATCHERS, without_cbs
 from ..core.errors import InputError, StateError
+from ..core.item_files import file_state, sources
 from ..freezing.fingerprint import fingerprint
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet
@@ -100,7 +102,11 @@ def task_of(
 def items_of(
     dl: TfmdDL,  # or any DataLoader of fastai
 ) -> list:
-    "What a DataLoader reads for each item, such as a path; rows of a table as dicts; empty if it is not known"
+    """What a DataLoader reads for each item, such as a path, also that of an image which a row of a table names; other
+    rows of a table as dicts; empty if it is not known
+    """
+    if (paths := sources(getattr(dl, "dataset", None))) is not None:
+        return [Path(p) if isinstance(p, str) and file_state(p) else p for p in paths]
     for o in (dl, getattr(dl, "dataset", None)):
         items = getattr(o, "items", None)
         if items is not None:
