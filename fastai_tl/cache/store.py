@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..core.errors import FileError
-from ..core.item_files import file_hash, file_state, openers, sources
+from ..core.item_files import file_hash, file_state, opening_steps, sources
 from ..core.files import flush_folder
 
 # %% auto #0
@@ -154,7 +154,7 @@ def add_items(
             h._text("file", x, *state)
     for k, tl in enumerate(tls):
         # of labels their values, below; of files their bytes, so not where they are
-        h.add([_content(f) for f in openers(tl)] if k < n_inp else [], getattr(tl, "vocab", None))
+        h.add([_content(f) for f in opening_steps(tl)] if k < n_inp else [], getattr(tl, "vocab", None))
     if len(tls) > 1:
         for tl in tls[n_inp:]:
             h.add([tl[i] for i in range(n)])  # the labels themselves

@@ -73,7 +73,7 @@ def test_labels_are_those_of_the_learner(labels, backend):
     m, model = read_manifest(folder), load_predictor(folder, backend)
     assert (m["task"], m["activation"], m["classes"]) == ("labels", "sigmoid", ev.vocab)
     np.testing.assert_allclose(m["thresholds"], ev.best_thresholds())
-    paths = [r["file"] for r in ev.items]
+    paths = ev.items
     said, best = model.predict(paths), ev.at(ev.best_thresholds())
     np.testing.assert_allclose([p.probabilities for p in said], ev.probs, atol=1e-4)
     clear = (np.abs(ev.probs - best.threshold) > 1e-3).all(1)
@@ -106,7 +106,7 @@ def test_numbers_are_those_of_the_learner(numbers, backend):
     assert (m["task"], m["activation"], m["classes"], m["units"]) == ("numbers", "none", ["weight", "age"], ["kg", ""])
     train = table().query("~late")
     np.testing.assert_allclose(m["ranges"], [[train[c].min(), train[c].max()] for c in ("weight", "age")], rtol=1e-6)
-    said = model.predict([r["file"] for r in ev.items])
+    said = model.predict(ev.items)
     np.testing.assert_allclose([p.values for p in said], ev.preds, atol=1e-2, rtol=1e-4)
     assert said[0].text == f"weight {said[0].values[0]:.4g} kg, age {said[0].values[1]:.4g}"
     assert said[0].as_dict()["units"] == dict(weight="kg")
