@@ -54,6 +54,7 @@ _HOMES = {
     "training.plan": "Plan",
     "training.run_control": "Control",
     "training.run_faults": "NotFinite OutOfMemory",
+    "training.probe": "probe",
     "training.run_plan": "run_plan",
     "training.stage": "PlanError Stage",
     "evaluation.classification": "Evaluation evaluate",

@@ -34,6 +34,7 @@ from fastai_tl.training.lr_finder import LRFinderResult, find_lr, suggest_lr
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.run_control import Control
 from fastai_tl.training.run_faults import NotFinite, OutOfMemory
+from fastai_tl.training.probe import probe
 from fastai_tl.training.run_plan import run_plan
 from fastai_tl.training.stage import PlanError, Stage
 from fastai_tl.evaluation.classification import Evaluation, evaluate
@@ -128,6 +129,7 @@ __all__ = [
     "preserved",
     "read_folder",
     "reseed",
+    "probe",
     "run_plan",
     "sample_dls",
     "sample_path",
