@@ -43,6 +43,10 @@ def _check_order(stages):
         names.add(s.name)
         if same_divisor(s.lr) and i == 0:
             _refuse_lr(s, "is the rate of the stage before, and this is the first. Give a number or 'find'.")
+        if same_divisor(s.lr) and stages[i - 1].fit == "probe":
+            _refuse_lr(
+                s, "is the rate of the stage before, which solves the head and has none. Give a number or 'find'."
+            )
         if same_divisor(s.lr) and isinstance(stages[i - 1].lr, dict):
             _refuse_lr(s, "after rates by group is not clear, as other groups may train. Give the rates again.")
 
@@ -82,6 +86,11 @@ class Plan:
     ) -> Plan:
         "Train the head on a frozen body, also called a linear probe when the head is linear"
         return cls(_probe(epochs, lr))
+
+    @classmethod
+    def probe(cls) -> Plan:
+        "Solve the head on a frozen body to its optimum, for a linear head: `transfer_learner(…, head='linear')`"
+        return cls(Stage("probe", "head", 1, fit="probe"))
 
     @classmethod
     def fine_tune(

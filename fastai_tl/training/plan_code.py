@@ -79,6 +79,9 @@ def stages_to_code(
     lines.append("from fastai.callback.schedule import *")
     before = None
     for s in stages:
+        if s.fit == "probe":
+            lines += ["", f"# {s.name}", *_freeze_code(s), "probe(learn)"]
+            continue
         lines += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
         before = before if same_divisor(s.lr) else s.lr
     return "\n".join(lines) + "\n"

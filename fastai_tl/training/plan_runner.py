@@ -39,6 +39,7 @@ from .lr_finder import suggest_lr, unreliable
 from .multiprocess import CPULoaders
 from .plan import Plan
 from .plan_yaml import stage_to_plain
+from .probe import probe
 from .run_checkpoint import SavedRun, capture, counters, restore_counters, restore_weights
 from .run_control import Control, RunState, noted_interrupts
 from .run_faults import NotFinite, not_finite
@@ -437,6 +438,9 @@ def begin_stage(
         return
     state, divisor = self.stage_state, same_divisor(stage.lr)
     state.groups = groups
+    if stage.fit == "probe":
+        state.peak_lrs = [0.0] * len(groups)
+        return
     if stage.lr == "find":
         self.find_lr()
     elif divisor is None:
@@ -450,7 +454,7 @@ def begin_stage(
 def prepare_cache(self: PlanRun) -> None:
     "Tell the feature cache how many batches the stage will train; the same for a run that is resumed"
     if self.cache is not None:
-        sweep_batches = 75 if self.stage.lr == "find" else 0
+        sweep_batches = 75 if self.stage.lr == "find" and self.stage.fit == "train" else 0
         self.cache.begin_stage(self.stage.epochs * self.progress.train_batches + sweep_batches)
 
 
@@ -481,8 +485,23 @@ def run_epochs(self: PlanRun, saved: SavedRun | None) -> None:
         return
     for epoch in range(first, n):
         learn.epoch = epoch
-        part = partial(self.finish_epoch, saved) if epoch == first and batch else learn._do_epoch
+        part = self.solve_head if self.stage.fit == "probe" else learn._do_epoch
+        if epoch == first and batch:
+            part = partial(self.finish_epoch, saved)
         learn._with_events(part, "epoch", CancelEpochException)
+
+
+@patch
+def solve_head(self: PlanRun) -> None:
+    "In place of an epoch: solve the head, then validate"
+    learn, progress = self.learn, self.progress
+    learn.dl = learn.dls.train
+
+    def report(done, total, note):
+        progress.report(progress.before(self.position.stage), progress.total, f"{self.stage.name}: {note}")
+
+    learn._with_events(partial(probe, learn, on_progress=report), "train", CancelTrainException)
+    learn._do_epoch_validate()
 
 
 @patch
@@ -511,7 +530,8 @@ def finish_epoch(self: PlanRun, saved: SavedRun) -> None:
 def fit_stage(self: PlanRun, saved: SavedRun | None) -> None:
     "Train the stage, or what is left of it"
     learn, state = self.learn, self.stage_state
-    self.scheduler = ParamScheduler(schedules_for(learn, self.stage, state.peak_lrs))
+    solves = self.stage.fit == "probe"
+    self.scheduler = ParamScheduler({} if solves else schedules_for(learn, self.stage, state.peak_lrs))
     cbs = [self.scheduler, PlanWatch(self), CPULoaders()]
     if not learn._grab_cbs(FreezeGuard):
         cbs.append(FreezeGuard())
@@ -520,7 +540,7 @@ def fit_stage(self: PlanRun, saved: SavedRun | None) -> None:
     with csv_continued(learn, self.log.csv_sizes), learn.added_cbs(cbs), noted_interrupts() as self.interrupts:
         if learn.wd is not None:
             learn.opt.set_hypers(wd=learn.wd)
-        if saved is None:
+        if saved is None and not solves:
             learn.opt.set_hypers(lr=state.peak_lrs)
         learn.n_epoch = self.stage.epochs
         learn._with_events(partial(self.run_epochs, saved), "fit", CancelFitException, learn._end_cleanup)

@@ -27,6 +27,7 @@ from .learner_state import facts_differences, model_tensors
 from .multiprocess import check_distributed, trainer_of
 from .plan import Plan, plan_differences
 from .plan_yaml import stage_from
+from .probe import last_linear
 from .plan_runner import LearnerParts, PlanRun
 from .run_checkpoint import SavedRun, restore_weights
 from .run_control import Control, RunState
@@ -143,6 +144,8 @@ def run_plan(
     model = unwrap_model(learn.model)
     layers = [n for n, _ in [*model.named_modules(), *model.named_parameters()] if n]
     plan.check(groups, layers, metric_names(learn))
+    if any(s.fit == "probe" for s in plan.stages):
+        last_linear(learn)
     # the plan itself says what trains
     diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)
     check_distributed(learn)

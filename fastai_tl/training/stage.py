@@ -14,12 +14,13 @@ from ..core.errors import InputError, did_you_mean
 from ..core.validation import is_number, is_whole
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'KEEP', 'FIELDS', 'PlanError', 'Stage', 'same_divisor', 'FieldSpec', 'should_fall', 'better',
+__all__ = ['SCHEDULES', 'KEEP', 'FIT', 'FIELDS', 'PlanError', 'Stage', 'same_divisor', 'FieldSpec', 'should_fall', 'better',
            'check_stage', 'stage_values']
 
 # %% ../../nbs/api/training/03_stage.ipynb #25999c23
 SCHEDULES = ("one_cycle", "flat_cos", "constant")
 KEEP = ("last", "best")
+FIT = ("train", "probe")
 
 
 class PlanError(InputError):
@@ -66,6 +67,7 @@ class Stage(_FieldCheck):
     # what `patience` and `keep` look at: a loss or error that should fall, or another metric that should rise
     monitor: str = "valid_loss"
     keep: str = "last"  # weights at the end of the stage: of its 'last' or its 'best' epoch
+    fit: str = "train"  # 'train': by gradient descent; 'probe': solve a linear head, see `probe`; takes one epoch
 
     def __post_init__(self):
         if isinstance(self.train, list):
@@ -75,6 +77,8 @@ class Stage(_FieldCheck):
             if isinstance(v, Real) and type(v) not in (bool, int, float):
                 object.__setattr__(self, f.name, int(v) if isinstance(v, Integral) else float(v))
         _check_values(self)
+        if self.fit == "probe":
+            object.__setattr__(self, "epochs", 1)
         _check_together(self)
 
     def __repr__(self):
@@ -213,6 +217,12 @@ FIELDS: dict[str, FieldSpec] = dict(
         "weights at the end of the stage",
         "weights of the last or the best epoch",
     ),
+    fit=FieldSpec(
+        lambda v: v in FIT,
+        " or ".join(FIT),
+        "train by gradient descent, or solve a linear head in one pass",
+        "train, or probe: solve a linear head in one pass",
+    ),
 )
 
 
@@ -230,6 +240,10 @@ def _check_values(stage):
 
 # %% ../../nbs/api/training/03_stage.ipynb #3af6a666
 def _check_together(s):
+    if s.fit == "probe" and s.train != "head":
+        _refuse(s, "fit", f"solves the head alone, so it cannot go with train={s.train!r}. Give train='head'.")
+    if s.fit == "probe" and s.lr != "find":
+        _refuse(s, "lr", "has no use where the head is solved. Leave it out.")
     if s.lr_mult > 1 and s.lr_decay > 1:
         _refuse(
             s,

@@ -17,7 +17,9 @@ from fastai_tl.freezing.freeze import unfreeze
 from fastai_tl.models.transfer_learner import transfer_learner
 from fastai_tl.training.plan import Plan
 from fastai_tl.training.probe import probe
+from fastai_tl.training.run_control import Control
 from fastai_tl.training.run_plan import run_plan
+from fastai_tl.training.stage import PlanError, Stage
 
 pytestmark = pytest.mark.medium
 
@@ -178,3 +180,50 @@ def test_ctrl_c_leaves_the_head_as_it_was(learn):
 def test_groups_reach_the_folds(learn):
     solution = probe(learn, groups=np.arange(len(learn.dls.train_ds)) // 2)
     assert solution.out_of_fold.shape == (len(learn.dls.train_ds), 8)
+
+
+def test_a_stage_that_solves_the_head_in_a_plan(learn, tmp_path):
+    plan = Plan((*Plan.probe().stages, Stage("fine-tune", "all", 1, 1e-4, hold_stats=True)))
+    history = run_plan(learn, plan, tmp_path / "run")
+    assert history.finished and [len(s.values) for s in history.stages] == [1, 1]
+    assert history.stages[0].values[0][1] == pytest.approx(float(history.stages[1].values[0][1]), abs=0.3)
+    other = transfer_learner(learn.dls, "resnet_mini", head="linear")
+    probe(other)
+    assert history.stages[0].values[0][1] == pytest.approx(other.validate()[0], rel=1e-3)
+    assert Plan.from_yaml(plan.to_yaml()) == plan and "probe(learn)" in plan.to_code()
+
+
+def test_a_plan_that_is_stopped_after_the_head_goes_on_exactly(dls, tmp_path):
+    plan = Plan((*Plan.probe().stages, Stage("fine-tune", "all", 2, 1e-4, hold_stats=True)))
+
+    def fresh():
+        torch.manual_seed(3)
+        return transfer_learner(dls, "resnet_mini", head="linear")
+
+    whole = fresh()
+    torch.manual_seed(4)
+    run_plan(whole, plan, cache=False)
+    for at in ("solving", "fine-tune"):
+        learn, seen, control = fresh(), [], Control()
+
+        def report(done, total, note, at=at, seen=seen, control=control):
+            seen.append(note)
+            if at in note and sum(at in s for s in seen) == 1:
+                control.stop()
+
+        torch.manual_seed(4)
+        assert not run_plan(learn, plan, tmp_path / at, control=control, on_progress=report, cache=False).finished
+        again = fresh()
+        assert run_plan(again, plan, tmp_path / at, cache=False).finished
+        assert all(torch.equal(t, tensors(whole.model)[n]) for n, t in tensors(again.model).items())
+
+
+def test_stages_that_make_no_sense_are_refused(dls):
+    for kw in (dict(train="all"), dict(lr=1e-3), dict(patience=1)):
+        with pytest.raises(PlanError):
+            Stage("probe", fit="probe", **kw)
+    with pytest.raises(PlanError, match="solves the head"):
+        Plan((*Plan.probe().stages, Stage("next", "all", 1, "same")))
+    with pytest.raises(InputError, match="head='linear'"):
+        run_plan(transfer_learner(dls, "resnet_mini"), Plan.probe())
+    assert Stage("probe", train="head", fit="probe").epochs == 1
