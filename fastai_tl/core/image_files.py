@@ -15,8 +15,9 @@ from .images import PictureError, check_pixels, is_deep, open_header, readable_f
 from .registries import registry
 
 # %% auto #0
-__all__ = ['IMAGE_ENDINGS', 'RAW_ENDINGS', 'FLAT', 'nfc', 'printable', 'is_hidden', 'FoundImages', 'find_images', 'passed_text',
-           'ImageFacts', 'known_facts', 'image_facts', 'look_at']
+__all__ = ['IMAGE_ENDINGS', 'CIRCLE', 'RAW_ENDINGS', 'FLAT', 'nfc', 'printable', 'is_litter', 'is_hidden', 'FoundImages',
+           'find_images', 'contains_image', 'visible_folders', 'passed_text', 'ImageFacts', 'known_facts',
+           'image_facts', 'look_at']
 
 # %% ../../nbs/api/core/16_image_files.ipynb #2a530da9
 # Endings of what Pillow reads, and of what phones write
@@ -25,11 +26,12 @@ IMAGE_ENDINGS = frozenset(
     ".pcx .tga .icb .vda .vst .sgi .rgb .bw .qoi .jp2 .j2k .jpc .jpf .jpx .j2c .avif .avifs .heic .heif .heics .heifs "
     ".hif .psd".split()
 )
+CIRCLE = "a link that leads in a circle"  # why it is passed over
 RAW_ENDINGS = frozenset(".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw .x3f".split())
 # What systems leave behind in folders of images, and nobody put there
-_LITTER_FILES = frozenset((".ds_store", "thumbs.db", "desktop.ini", ".directory", ".localized"))
-_LITTER_FOLDERS = frozenset(
-    ("__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", ".ipynb_checkpoints")
+_LITTER = frozenset(
+    (".ds_store", "thumbs.db", "desktop.ini", ".directory", ".localized", "__macosx", "__pycache__", "@eadir")
+    + ("$recycle.bin", "system volume information", ".ipynb_checkpoints", ".gitkeep", ".nomedia")
 )
 # Those that begin with bytes of their own. The others would take a text for an image.
 _BY_CONTENT = ("JPEG", "JPEG2000", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "QOI", "PSD", "ICNS", "HEIF")
@@ -45,9 +47,14 @@ def printable(path: Path | str) -> str:
     return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def is_litter(name: str) -> bool:
+    "Whether a system left a file or folder of this name behind"
+    return name.startswith("._") or name.lower() in _LITTER
+
+
 def is_hidden(name: str) -> bool:
-    "Whether the name of a file or folder says that it is not for people, or that a system left it there"
-    return name.startswith(".") or name.lower() in _LITTER_FILES or name.lower() in _LITTER_FOLDERS
+    "Whether the name of a file or folder says that it is not for people"
+    return name.startswith(".") or is_litter(name)
 
 
 def _why_no_image(path):
@@ -82,8 +89,30 @@ def find_images(
     passed over, with the reason
     """
     found = FoundImages([], [])
-    _walk(folder, deep, found, ())
+    for path, why in _walk(folder, deep, _parents(folder)):
+        if why:
+            found.passed.append((path, why))
+        else:
+            found.images.append(path)
     return found
+
+
+def contains_image(
+    folder: Path,
+    deep: bool = True,  # subfolders count, too
+) -> bool:
+    "Whether a folder holds an image; looks no further than the first"
+    return any(not why for _, why in _walk(folder, deep, _parents(folder)))
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    "Subfolders in the order of names, without hidden ones, those that systems leave behind, and circles of links"
+    above = (*_parents(folder), _identity(folder))
+    return sorted(
+        d
+        for d in folder.iterdir()
+        if not is_hidden(d.name) and d.is_dir() and not (d.is_symlink() and _identity(d) in above)
+    )
 
 
 def _identity(path):
@@ -91,36 +120,41 @@ def _identity(path):
     return s.st_dev, s.st_ino
 
 
-def _walk(folder, deep, found, above):
+def _parents(folder):
+    "A link to one of these leads in a circle"
+    return tuple(_identity(p) for p in Path(os.path.abspath(folder)).parents)
+
+
+def _walk(folder, deep, above):
+    "Each file and what cannot be entered, with the reason it is no image; `''`: it is one"
     try:
         above = (*above, _identity(folder))
         with os.scandir(folder) as entries:
             entries = sorted(entries, key=lambda e: e.name)
     except OSError as e:
-        found.passed.append((folder, f"cannot be read ({e.strerror})"))
+        yield folder, f"cannot be read ({e.strerror})"
         return
     for e in entries:
-        path, litter = folder / e.name, e.name.lower() in _LITTER_FILES or e.name.startswith("._")
+        path = folder / e.name
+        if is_litter(e.name):
+            continue
+        if is_hidden(e.name):
+            yield path, "hidden"
+            continue
         try:
             is_dir, is_file = e.is_dir(), e.is_file()
             circle = is_dir and e.is_symlink() and _identity(path) in above
         except OSError:  # a link that leads to itself
             is_dir, is_file, circle = False, False, True
-        if litter or e.name.lower() in _LITTER_FOLDERS:
-            continue
-        if is_hidden(e.name):
-            found.passed.append((path, "hidden"))
-        elif circle:
-            found.passed.append((path, "a link that leads in a circle"))
+        if circle:
+            yield path, CIRCLE
         elif is_dir:
             if deep:
-                _walk(path, deep, found, above)
-        elif not is_file:
-            found.passed.append((path, "a link to nothing" if e.is_symlink() else "not a file"))
-        elif why := _why_no_image(path):
-            found.passed.append((path, why))
+                yield from _walk(path, deep, above)
+        elif is_file:
+            yield path, _why_no_image(path)
         else:
-            found.images.append(path)
+            yield path, "a link to nothing" if e.is_symlink() else "not a file"
 
 
 def passed_text(
@@ -131,11 +165,8 @@ def passed_text(
     reasons = {}
     for path, why in passed:
         reasons.setdefault(why, []).append(printable(path.name))
-    parts = [
-        f"{len(names)} {why} ({', '.join(names[:n])}{', …' if len(names) > n else ''})"
-        for why, names in reasons.items()
-    ]
-    return f"{len(passed)} passed over: {'; '.join(parts)}"
+    parts = [f"{why}: {', '.join(names[:n])}{', …' if len(names) > n else ''}" for why, names in reasons.items()]
+    return f"{len(passed):,} passed over ({'; '.join(parts)})"
 
 # %% ../../nbs/api/core/16_image_files.ipynb #8e2a48e7
 FLAT = 15  # of 255: an image whose channels each vary by no more is one colour, or nearly

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from .errors import InputError
 
 # %% auto #0
-__all__ = ['is_whole', 'is_number', 'whole_number']
+__all__ = ['is_whole', 'is_number', 'whole_number', 'share']
 
 # %% ../../nbs/api/core/10_validation.ipynb #29ef8e8d
 def is_whole(
@@ -45,3 +45,18 @@ def whole_number(
         limits = f"{least} or more" if most is None else f"{least} to {most}"
         raise InputError(f"{name}={v!r}: give {what}, {limits}.", allowed=limits)
     return int(v)
+
+
+def share(
+    name: str,  # the argument's name, for the message
+    v,  # what was given
+    why: str = "",  # why neither 0 nor 1 can be, for the message
+) -> float:
+    "`v` as a `float` between 0 and 1, both excluded; raises `InputError` that says what is allowed"
+    if not is_number(v) or not 0 < v < 1:
+        percent = f" {v:g} per cent is {v / 100:g}." if is_number(v) and 1 < v < 100 else ""
+        raise InputError(
+            f"{name}={v!r}: give a share between 0 and 1, such as 0.2 for one in five.{percent}{why and ' ' + why}",
+            allowed="between 0 and 1",
+        )
+    return float(v)

@@ -6,89 +6,117 @@
 from __future__ import annotations
 import random, warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import IndexSplitter, IntToFloatTensor, get_image_files
+from fastai.data.transforms import IndexSplitter, IntToFloatTensor
 from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import PILImage, PILImageBW
 from ..core.dataloader_code import set_code
-from ..core.errors import FileError, InputError, KitWarning
-from ..core.image_files import printable
-from ..core.images import CURES, OpenRule, PictureError, open_picture
+from ..core.errors import InputError, KitWarning
+from ..core.image_files import CIRCLE, find_images, look_at, nfc, passed_text, printable, visible_folders
+from ..core.images import CURES, OpenRule, PictureError
 from ..core.opening import OpenImage, find_values
+from ..core.progress import bar
 from ..core.settings import load_settings
+from ..core.validation import share
+from .folder_layout import FolderError, find_layout
 
 # %% auto #0
-__all__ = ['FolderError', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'image_block', 'picture_dls',
-           'note_call', 'folder_dls', 'skipped_text']
+__all__ = ['MANY', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'image_block', 'picture_dls',
+           'note_call', 'folder_dls', 'skipped_text', 'folder_notes']
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #9eb6cd6e
-class FolderError(FileError):
-    "A folder of images that cannot be used; has the field `path`"
-
-
 @dataclass(frozen=True)
 class PictureFolder:
     "What was found in a folder with one subfolder for each class; made by `read_folder`"
 
     path: Path
     train: dict[str, list[Path]]  # images of each class
-    valid: dict[str, list[Path]] | None  # only if the folder has a validation part of its own
+    valid: dict[str, list[Path]] | None  # only if the folder has a part of its own to judge by
     skipped: list[tuple[Path, str]]  # unreadable images, with the reason
+    passed: list[tuple[Path, str]] = field(default_factory=list)  # what is no image, with the reason
+    notes: tuple[str, ...] = ()  # what a user should know of how the folders were read
+    test: dict[str, list[Path]] | None = None  # only if there are parts for both, validation and test
+    roots: tuple[Path, ...] = ()  # folders that hold the class folders
 
     @property
     def classes(self) -> list[str]:
         return sorted(self.train)
 
+    @property
+    def test_images(self) -> list[Path]:
+        "Images of the test part, which takes no part in training; `[]` if there is none"
+        return [p for c in sorted(self.test or {}) for p in self.test[c]]
 
-_VALID_NAMES = ("valid", "val", "validation")
 
-
-def _visible(p):
-    return sorted(d for d in p.iterdir() if d.is_dir() and not d.name.startswith((".", "__")))
+def _images_by_class(root, passed, notes):
+    "Files of each class folder; what is passed over is added to `passed`"
+    found = {}
+    for d in visible_folders(root):
+        name = nfc(d.name)
+        if printable(name) != name:
+            raise FolderError(
+                f"The name of the class folder {printable(d)} is not UTF-8, as archives of other systems have it. "
+                "Rename the folder.",
+                path=d,
+            )
+        if name in found:
+            notes.append(f"Two folders are called {name!r}, in two spellings of Unicode; they are one class.")
+        here = find_images(d)
+        found[name] = sorted(found.get(name, []) + here.images)
+        passed += here.passed
+    beside = find_images(root, deep=False)
+    passed += [(p, "beside the class folders") for p in beside.images]
+    passed += [(p, why) for p, why in beside.passed if why == CIRCLE]
+    return found
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #e1ac0826
+MANY = 1000  # images from which on a bar shows how far reading is
+
+
 def read_folder(
-    path: Path | str,  # folder with one subfolder for each class
+    path: Path | str,  # folder with one subfolder for each class, or with such folders for the parts of a split
     progress: Callable | None = None,  # called with (images looked at, images in all)
 ) -> PictureFolder:
-    "Find and check the images of a folder; raises `FolderError`, saying what to change"
+    "Find and check the images of a folder, several at once; raises `FolderError`, saying what to change"
     path = Path(path).expanduser()
     layout = f"Give a folder with one subfolder for each class, as in {path}/cat/1.jpg and {path}/dog/1.jpg."
     if not path.exists():
         raise FolderError(f"{path}: there is no such folder. {layout}", path=path)
     if not path.is_dir():
         raise FolderError(f"{path} is a file. {layout}", path=path)
-    dirs = _visible(path)
-    sides = {d.name.lower(): d for d in dirs}
-    own = next((sides[n] for n in _VALID_NAMES if n in sides), None) if "train" in sides else None
-    roots = [sides["train"], own] if own else [path]
-    found = [{d.name: sorted(get_image_files(d)) for d in _visible(r)} for r in roots]
-    if not any(ps for f in found for ps in f.values()):
-        loose = len(get_image_files(path, recurse=False))
+    where = find_layout(path)
+    passed, notes, skipped = [], [], []
+    parts = [root and _images_by_class(root, passed, notes) for root in (where.train, where.valid, where.test)]
+    files = [p for found in parts if found for ps in found.values() for p in ps]
+    if not files:
+        loose = len(find_images(path, deep=False).images)
         raise FolderError(
             f"{path} has no pictures in subfolders"
             + (f", only {loose} beside each other" if loose else "")
             + f". {layout}",
             path=path,
         )
-    total, done, skipped = sum(len(ps) for f in found for ps in f.values()), 0, []
-    for f in found:
-        for c, ps in f.items():
-            readable = []
-            for p in ps:
-                try:
-                    open_picture(p)
-                    readable.append(p)
-                except PictureError as e:
-                    skipped.append((p, str(e)))
-                done += 1
-                if progress:
-                    progress(done, total)
-            f[c] = readable
-    return _checked(PictureFolder(path, found[0], found[1] if own else None, skipped), layout)
+    broken = set()
+    for p, facts in zip(files, _looked_at(files, progress)):
+        if isinstance(facts, PictureError):
+            skipped.append((p, str(facts)))
+            broken.add(p)
+    train, valid, test = (
+        found and {c: [p for p in ps if p not in broken] for c, ps in found.items()} for found in parts
+    )
+    notes = (*where.notes, *dict.fromkeys(notes))
+    return _checked(PictureFolder(path, train, valid, skipped, passed, notes, test, where.roots), layout)
+
+
+def _looked_at(files, progress):
+    if progress or len(files) < MANY:
+        yield from look_at(files, progress)
+        return
+    with bar(len(files), "look at the images") as report:
+        yield from look_at(files, report)
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #60a8b181
 def _checked(f, layout):
@@ -107,10 +135,11 @@ def _checked(f, layout):
             path=f.path,
         )
     if f.valid is not None:
-        if odd := sorted(set(f.train) ^ {c for c, ps in f.valid.items() if ps}):
+        judged = {c for part in (f.valid, f.test or {}) for c, ps in part.items() if ps}
+        if odd := sorted(judged - set(f.train)):
             raise FolderError(
-                f"{f.path}: the classes {', '.join(odd)} are not in both the training and the validation part. Both "
-                "need the same subfolders with pictures in them.",
+                f"{f.path}: the classes {', '.join(odd)} are not in the training part, whose classes are "
+                f"{', '.join(sorted(f.train))}. Give them the same names, or remove their subfolders.",
                 path=f.path,
             )
     return f
@@ -118,14 +147,15 @@ def _checked(f, layout):
 
 def split_folder(
     folder: PictureFolder,
-    valid_pct: float = 0.2,  # share of each class for validation, at least one image; 0..1
+    valid_pct: float = 0.2,  # share of each class for validation, at least one image; between 0 and 1
     seed: int = 0,
 ) -> tuple[list[Path], list[Path]]:  # training images, validation images
-    "The folder's own split, or a random one within each class"
+    "The folder's own split, or a random one within each class; raises `InputError` on a share that cannot be"
+    valid_pct = share("valid_pct", valid_pct, "There is always a validation part, of at least one image a class.")
     if folder.valid is not None:
         return (
             [p for c in folder.classes for p in folder.train[c]],
-            [p for c in folder.classes for p in folder.valid[c]],
+            [p for c in folder.classes for p in folder.valid.get(c, [])],
         )
     train, valid = [], []
     for c in folder.classes:
@@ -138,14 +168,22 @@ def split_folder(
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #be2c2b97
 class ClassOf:
-    "Class of an image: the name of the first folder below `root`"
+    "Class of an image: the name of the first folder below a root, in the one spelling of Unicode"
 
-    def __init__(self, *roots: Path):
+    def __init__(
+        self,
+        *roots: Path,  # folders that hold the class folders; the first that holds the image counts
+    ):
         self.roots = roots
 
     def __call__(self, p):
-        root = next(r for r in self.roots if Path(p).is_relative_to(r))
-        return Path(p).relative_to(root).parts[0]
+        for r in self.roots:
+            if Path(p).is_relative_to(r):
+                return nfc(Path(p).relative_to(r).parts[0])
+        raise InputError(
+            f"{printable(p)} lies in none of {', '.join(map(printable, self.roots))}, so its folder does not name its "
+            "class."
+        )
 
 
 class PILImageRGBA(PILImage):
@@ -223,24 +261,29 @@ def folder_dls(
     folder: PictureFolder | Path | str,  # a folder with one subfolder for each class
     size: int | None = None,  # side, in pixels; `None`, here and below: as in `settings.ini`
     bs: int | None = None,  # images in a batch
-    valid_pct: float = 0.2,  # share of each class for validation, 0..1; ignored if the folder has its own split
+    # share of each class for validation, between 0 and 1; not used if the folder has its own split
+    valid_pct: float = 0.2,
     seed: int | None = None,  # of the split and of the order in training
     **kwargs: object,  # passed on to `picture_dls`
 ) -> DataLoaders:
-    """DataLoaders of your own images; warns with the names of unreadable ones; raises `FolderError`, saying what
-    to change
+    """DataLoaders of your own images; warns with the names of unreadable ones, and prints what was passed over and how
+    the folders were read; raises `FolderError` or `InputError`, saying what to change
     """
     s = load_settings()
+    share("valid_pct", valid_pct, "There is always a validation part, of at least one image a class.")
     if not isinstance(folder, PictureFolder):
         folder = read_folder(folder)
     if folder.skipped:
         warnings.warn(skipped_text(folder), KitWarning, stacklevel=2)
+    for note in folder_notes(folder):
+        print(f"Note: {note}")
     seed = s.seed if seed is None else seed
     size = s.size if size is None else size
     bs = s.batch_size if bs is None else bs
     train, valid = split_folder(folder, valid_pct, seed)
-    sides = [folder.path / d for d in ("train", *_VALID_NAMES)] if folder.valid is not None else []
-    dls = picture_dls(train, valid, ClassOf(*sides, folder.path), size, bs, seed, **({"path": Path(".")} | kwargs))
+    dls = picture_dls(
+        train, valid, ClassOf(*(folder.roots or (folder.path,))), size, bs, seed, **({"path": Path(".")} | kwargs)
+    )
     where = str(Path(folder.path).resolve())
     note_call(dls, "folder_dls", where, dict(size=size, bs=bs, valid_pct=valid_pct, seed=seed, **kwargs))
     return dls
@@ -258,3 +301,8 @@ def skipped_text(
         f"{n_bad} unreadable picture{'s were' if n_bad > 1 else ' was'} left out: "
         f"{', '.join(printable(p) for p, _ in folder.skipped[:n])}{more}{cures}"
     )
+
+
+def folder_notes(folder: PictureFolder) -> list[str]:
+    "Sentences on how the folders were read, and on what was passed over"
+    return [*folder.notes, *([f"{passed_text(folder.passed)}."] if folder.passed else [])]

@@ -8,7 +8,7 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart_comma
 
 # %% ../../nbs/api/interface/01_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
-import json, mimetypes, shutil, sys, warnings
+import json, shutil, sys, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -245,29 +245,22 @@ def predict_command(
         write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
-def _found(folder):
-    "Files with the ending of a picture, at any depth, but hidden ones"
-    kinds = {e for e, t in mimetypes.types_map.items() if t.startswith("image/")} | {".webp", ".avif", ".jp2"}
-    return sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in kinds and p.is_file() and not any(s.startswith(".") for s in p.relative_to(folder).parts)
-    )
-
-
 def _pictures(paths, rule):
     "Images that `rule` opens among files and folders, and the others with the reason"
     from fastai_tl.core.errors import FileError
+    from fastai_tl.core.image_files import FoundImages, find_images, passed_text
     from fastai_tl.core.images import PictureError, open_picture
 
     files, good, bad = [], [], []
     for p in paths:
         if not p.exists():
             raise FileError(f"{p}: there is no such file or folder.", path=p)
-        found = _found(p) if p.is_dir() else [p]
-        if not found:
+        found = find_images(p) if p.is_dir() else FoundImages([p], [])
+        if not found.images:
             raise FileError(f"{p} has no pictures in it.", path=p)
-        files += found
+        files += found.images
+        if found.passed:
+            err.print(f"[dim]{escape(passed_text(found.passed))}.[/]", soft_wrap=True)
     for p in files:
         try:
             open_picture(p, rule=rule)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import json, time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from .quickstart_report import check_file, render, report_context
 from .quickstart_run import ARMS, Arm, Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
-from ..datasets.picture_folder import folder_dls, read_folder, skipped_text
+from ..datasets.picture_folder import folder_dls, folder_notes, read_folder, skipped_text
 from ..datasets.samples import sample_dls
 from ..core.images import VIEW, OpenRule, open_picture
 from ..core.opening import opening_of
@@ -153,7 +154,9 @@ def _load_data(data, s, seed, run, screen):
     if folder.skipped:
         run.warnings.append(skipped_text(folder))
         screen.warn(run.warnings[-1])
-    folder = type(folder)(folder.path, folder.train, folder.valid, [])
+    for note in folder_notes(folder):
+        screen.say(note)
+    folder = replace(folder, skipped=[], passed=[], notes=())  # they were said
     run.title, part = (
         folder.path.resolve().name,
         "with its own validation part" if folder.valid else "one in five of each class kept for validation",
