@@ -25,6 +25,7 @@ from ..core.learner_lock import check_free
 from ..core.module_patch import forward_replaced
 from ..core.progress import Reporter
 from ..core.validation import is_whole
+from ..core.workers import use_possible_workers
 from ..freezing.fingerprint import fingerprint
 
 # %% auto #0
@@ -447,6 +448,7 @@ def frozen_cache(
         raise StateError("This Learner is inside frozen_cache already.")
     if learn.opt is None:
         learn.create_opt()
+    use_possible_workers(learn.dls.loaders)
     policy = CachePolicy(
         views, dtype, memory_limit, store, eval_stochastic=hold_random, fused=fused, channels_last=quick
     )

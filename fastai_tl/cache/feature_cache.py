@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/cache/06_feature_cache.ipynb #2c8b1c7d
 from __future__ import annotations
-import shutil, tempfile, time, warnings
+import errno, shutil, tempfile, time, warnings
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from .store import DiskStore, Table
 from ..core.item_files import file_state, load_hashes, save_hashes, sources
 from ..core.distributed import barrier, rank, size, unwrap_loader, unwrap_model
 from ..core.errors import KitWarning
+from ..core.machine import memory_allowed
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
 from ..core.random_state import RandomState, seed_all
@@ -38,7 +39,7 @@ class CachePolicy:
 
     views: int = 1  # random views of each training image
     dtype: torch.dtype | None = None  # of stored features; `None`: as the network gives them
-    memory_limit: int | None = None  # bytes; `None`: as in settings.ini
+    memory_limit: int | None = None  # bytes; `None`: as in settings.ini, and a quarter of this machine's at most
     store: Path | str | None = None  # folder that keeps features between sessions; `None`: they are forgotten
     eval_stochastic: bool = False  # dropout and the like in frozen layers run as in evaluation
     auto: bool = False  # cache only where it is exact and pays, and raise nothing
@@ -75,7 +76,7 @@ class FrozenCache:
         self.learn = learn
         self.policy = policy
         self.report = report
-        self.limit = load_settings().memory_limit if policy.memory_limit is None else policy.memory_limit
+        self.limit = policy.memory_limit or memory_allowed(load_settings().memory_limit)
         self.split: SplitPoint | None = None  # `None`: nothing is cached
         self.key: CacheKey | None = None  # of the network when the split point was found
         self.watched = WatchedTensors({})  # before the split point
@@ -324,7 +325,8 @@ def check_room(self: FrozenCache, nbytes: int) -> None:
     "Raise `NoCache` if so many bytes are more than `memory_limit`"
     if nbytes > self.limit:
         raise NoCache(
-            f"features would take {nbytes / 2**20:.0f} MB, more than memory_limit ({self.limit / 2**20:.0f} MB)."
+            f"features would take {nbytes / 2**20:.0f} MB, more than the memory for them ({self.limit / 2**20:.0f} MB: "
+            "memory_limit, and a quarter of this machine's at most)."
         )
 
 
@@ -336,40 +338,60 @@ def build(
     key: str | None,
 ) -> Table:
     "Run the frozen layers over all items of a loader; raises `NoCache`"
-    n_rows, folder, temporary = dl.n * self.views_of(dl), None, False
-    if disk is not None:
-        folder = disk.begin()
-    elif self.nbytes_of(n_rows) > self.limit:
+    n_rows, folder = dl.n * self.views_of(dl), None
+    try:
+        folder = disk.begin() if disk is not None else None
+    except OSError as e:
+        _not_kept(disk, e)
+        disk = None
+    if disk is None and self.nbytes_of(n_rows) > self.limit:
         if self.policy.auto:
             self.check_room(self.nbytes_of(n_rows))
-        folder, temporary = Path(tempfile.mkdtemp(prefix="features-")), True
+        folder = Path(tempfile.mkdtemp(prefix="features-"))
     t = Table(
         self.split.shape,
         n_rows,
         self.policy.dtype or self.split.call.out.dtype,
         None if folder is None else folder / "x.bin",
-        budget=max(min(self.limit, 2**28) // 4, 2**20),
-        temporary=temporary,
+        temporary=folder is not None and disk is None,
     )
     rnd, began = RandomState(self.learn.dls.loaders), time.perf_counter()
     try:
         with preserved_model(self.model), precision(self.learn), ExitStack() as shown:
             self.model.eval()
             _fill(self, dl, t, shown)
-    except BaseException:
+    except BaseException as e:
         t.close()
         if disk is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None and isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoCache(
+                f"features would take {t.nbytes / 2**20:.0f} MB, and {folder.parent} has no room for them. Free some "
+                "space, or cache with dtype=torch.float16."
+            ) from e
         raise
     finally:
         rnd.restore()
     if disk is not None:
-        disk.finish(folder, key, t)
+        try:
+            disk.finish(folder, key, t)
+        except OSError as e:
+            _not_kept(disk, e)
+            t.make_temporary()
         if t.nbytes <= self.limit:
             on_disk, t = t, t.in_memory()
             on_disk.close()
     self.tables.seconds += time.perf_counter() - began
     return t
+
+
+def _not_kept(disk, e):
+    warnings.warn(
+        f"Features are not kept in {disk.folder} ({e.strerror or e}); they are made for this session. Give a folder "
+        "that you can write to.",
+        KitWarning,
+        stacklevel=2,
+    )
 
 
 def _fill(cache, dl, t, shown):

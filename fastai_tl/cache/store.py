@@ -4,15 +4,15 @@
 
 # %% ../../nbs/api/cache/03_store.ipynb #4f6487c4
 from __future__ import annotations
-import functools, json, mmap, os, shutil, tempfile, types, weakref
-from collections.abc import Sequence
+import functools, json, os, shutil, threading, types, weakref
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 import numpy as np
 import torch
 from ..core.errors import FileError
+from ..core.files import flush_file, flush_folder, home_path, partial_folder, put_in_place
 from ..core.item_files import file_hash, file_state, opening_steps, sources
-from ..core.files import flush_folder
 
 # %% auto #0
 __all__ = ['FORMAT', 'NoKey', 'Hasher', 'add_items', 'Table', 'DiskStore']
@@ -177,7 +177,6 @@ class Table:
         n_rows: int,
         dtype: torch.dtype,
         file: Path | None = None,  # keep the rows in this file; `None`: in memory
-        budget: int = 64 * 2**20,  # bytes of the file that stay in memory after they were read
         write: bool = True,  # `False`: the file is there
         temporary: bool = False,  # the file's folder is removed with the table
     ):
@@ -185,28 +184,29 @@ class Table:
         self.n_rows = n_rows
         self.dtype = dtype
         self.file = file
-        self.budget = budget
         self.row_bytes = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
         self.targets = []  # a tensor for each target, a row for each item
-        self.touched = 0  # bytes that were read or written since pages were last given back
-        self.x = self.map = self.bytes = None
-        self.remove = weakref.finalize(self, shutil.rmtree, file.parent, True) if temporary else None
+        self.x = self.f = self.remove = None
+        self.lock = threading.Lock()  # where a file has one place to read from
         if file is None:
             self.x = torch.empty((n_rows, *self.shape), dtype=dtype)
             return
-        with open(file, "w+b" if write else "rb") as f:  # the map outlives the open file
-            if write:
-                f.truncate(max(self.nbytes, 1))
-            access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
-            self.map = mmap.mmap(f.fileno(), max(self.nbytes, 1), access=access)
-        rows = np.frombuffer(self.map, dtype=np.uint8, count=self.nbytes)
-        self.bytes = rows.reshape(n_rows, self.row_bytes)
+        self.f = open(file, "w+b" if write else "rb", buffering=0)
+        if temporary:
+            self.make_temporary()
+
+    def make_temporary(self) -> None:
+        "Remove the file's folder with the table"
+        self.remove = weakref.finalize(self, shutil.rmtree, self.file.parent, True)
+
+    def __del__(self):
+        if getattr(self, "f", None) is not None:
+            self.f.close()
 
     def close(self) -> None:
         "Close the file, and remove it if it is temporary; rows cannot be read any more. A table in memory stays"
-        if self.map is not None:
-            self.bytes = None
-            self.map.close()
+        if self.f is not None:
+            self.f.close()
         if self.remove is not None:
             self.remove()
 
@@ -230,24 +230,41 @@ class Table:
         at: int,  # number of the first row
         x: torch.Tensor,  # (n, *shape)
     ) -> None:
-        "Write rows from number `at` on"
+        "Write rows from number `at` on; raises `OSError`, for example where the disk is full"
         x = x.detach().to("cpu", self.dtype).contiguous()
         if self.file is None:
             self.x[at : at + len(x)] = x
             return
-        self.bytes[at : at + len(x)] = x.reshape(len(x), -1).view(torch.uint8).numpy().reshape(len(x), self.row_bytes)
-        self._touch(len(x))
+        rows = x.reshape(-1).view(torch.uint8).numpy().data
+        with self.lock:
+            self.f.seek(at * self.row_bytes)
+            while len(rows):
+                rows = rows[self.f.write(rows) :]
 
     def rows(
         self,
         idxs: Sequence[int],  # numbers of rows
     ) -> torch.Tensor:  # (len(idxs), *shape), a copy
-        "Read rows"
+        "Read rows; raises `OSError`"
         if self.file is None:
             return self.x[torch.tensor(idxs, dtype=torch.long)]
-        read = torch.from_numpy(self.bytes[np.asarray(idxs, dtype=np.int64)])
-        self._touch(len(idxs))
-        return read.view(self.dtype).view(len(idxs), *self.shape)
+        read = torch.empty((len(idxs), *self.shape), dtype=self.dtype)
+        if read.numel():
+            bytes_of = read.view(len(idxs), -1).view(torch.uint8).numpy()
+            for to, i in zip(bytes_of, idxs):
+                self._read(i * self.row_bytes, to.data)
+        return read
+
+    def _read(self, at, to):
+        "Fill a buffer from the file; processes that were forked share the file's place, so it is not used"
+        if hasattr(os, "preadv"):
+            n = os.preadv(self.f.fileno(), [to], at)
+        else:
+            with self.lock:
+                self.f.seek(at)
+                n = self.f.readinto(to)
+        if n != len(to):
+            raise FileError(f"{self.file} ends before byte {at + len(to)}.", file=str(self.file))
 
     def in_memory(self) -> Table:
         "A copy in memory, with the same targets"
@@ -255,14 +272,24 @@ class Table:
         out.x, out.targets = self.rows(range(self.n_rows)), self.targets
         return out
 
-    def _touch(self, n):
-        "Give memory pages back once `budget` is reached; they stay in the system's file cache, if it has room"
-        self.touched += n * (self.row_bytes + 2**16)  # Linux maps up to 64 kB around each page that is read
-        if self.touched < self.budget:
-            return
-        self.touched = 0
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.map.madvise(mmap.MADV_DONTNEED)
+    def flush(self) -> None:
+        "Flush the file to the disk, where the drive can"
+        self.f.close()
+        flush_file(self.file)
+        self.f = open(self.file, "rb", buffering=0)
+
+    def moved_to(
+        self,
+        file: Path,  # where the file is to be
+        move: Callable[[], None],  # puts it there
+    ) -> None:
+        "Move the file, which Windows allows only while it is closed"
+        self.f.close()
+        try:
+            move()
+            self.file = file
+        finally:
+            self.f = open(self.file, "rb", buffering=0)
 
 # %% ../../nbs/api/cache/03_store.ipynb #b513dd22
 FORMAT = 1
@@ -283,7 +310,7 @@ class DiskStore:
         self,
         folder: Path | str,  # made if it is not there; raises `FileError` if it cannot be
     ):
-        self.folder = Path(folder).expanduser()
+        self.folder = home_path(folder)
         self.refused = ""  # why the table that was asked for last is not used
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -294,15 +321,8 @@ class DiskStore:
             ) from None
 
     def begin(self) -> Path:
-        "A new folder to write a table in; what dead processes left unfinished is removed"
-        for d in self.folder.glob("*.partial"):
-            try:
-                os.kill(int(d.name.split("-")[1].split(".")[0]), 0)
-            except (ValueError, IndexError, ProcessLookupError):
-                shutil.rmtree(d, ignore_errors=True)
-            except OSError:
-                pass
-        return Path(tempfile.mkdtemp(prefix=f"new-{os.getpid()}.", suffix=".partial", dir=self.folder))
+        "A new folder to write a table in; what crashes have left unfinished is removed. Raises `OSError`"
+        return partial_folder(self.folder, "features")
 
     def finish(
         self,
@@ -310,16 +330,16 @@ class DiskStore:
         key: str,
         table: Table,  # with all rows and targets
     ) -> None:
-        "Write targets and manifest, and give the folder its name"
+        "Write targets and manifest, and name the folder; raises `OSError`, and then the table is still in `new`"
         for i, y in enumerate(table.targets):
             np.save(new / f"y{i}.npy", y.cpu().numpy())
         if table.file is None:
             (new / "x.bin").write_bytes(table.x.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
-            table.map.flush()
+            table.flush()
         names = ["x.bin", *(f"y{i}.npy" for i in range(len(table.targets)))]
         for n in names:
-            flush_folder(new / n)  # a file is flushed in the same way
+            flush_file(new / n)
         facts = dict(
             format=FORMAT,
             key=key,
@@ -329,19 +349,26 @@ class DiskStore:
             sums={n: _checksum(new / n) for n in names},
         )
         (new / "manifest.json").write_text(json.dumps(facts))
-        flush_folder(new / "manifest.json")
+        flush_file(new / "manifest.json")
         flush_folder(new)
+        if table.file is None:
+            self._name(new, key)
+        else:
+            table.moved_to(self.folder / key / "x.bin", lambda: self._name(new, key))
+        flush_folder(self.folder)
+
+    def _name(self, new, key):
+        "Give a finished folder its name, unless another process was faster; what is damaged there gives way"
+        place = self.folder / key
         try:
-            os.replace(new, self.folder / key)
-        except OSError:  # another process was faster, or what is there is damaged
-            if self.load(key, 0) is not None:
+            put_in_place(new, place, "manifest.json")
+        except OSError:
+            if (there := self.load(key, 0)) is not None:
+                there.close()
                 shutil.rmtree(new, ignore_errors=True)
                 return
-            shutil.rmtree(self.folder / key, ignore_errors=True)
-            os.replace(new, self.folder / key)
-        if table.file is not None:
-            table.file = self.folder / key / "x.bin"
-        flush_folder(self.folder)
+            shutil.rmtree(place, ignore_errors=True)
+            put_in_place(new, place, "manifest.json")
 
     def load(
         self,
@@ -350,9 +377,9 @@ class DiskStore:
     ) -> Table | None:
         "The table with that key; `None` if there is none that is whole, with the reason in `refused`"
         d, self.refused = self.folder / key, ""
-        if not (d / "manifest.json").is_file():
-            return None
         try:
+            if not (d / "manifest.json").is_file():
+                return None
             m = json.loads((d / "manifest.json").read_text())
             if m["format"] != FORMAT or m["key"] != key:
                 self.refused = f"{d} is of another version"

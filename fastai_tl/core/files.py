@@ -4,15 +4,95 @@
 
 # %% ../../nbs/api/core/09_files.ipynb #649ccc85
 from __future__ import annotations
-import os, tempfile
+import codecs, errno, glob, os, secrets, shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from .errors import FileError
+from .machine import has_ended, process_mark
 
 # %% auto #0
-__all__ = ['flush_folder', 'atomic_path', 'write_text']
+__all__ = ['home_path', 'partial_path', 'partial_folder', 'remove_leftovers', 'ask_mode', 'flush_file', 'flush_folder',
+           'put_in_place', 'atomic_path', 'write_text', 'decode_text']
+
+# %% ../../nbs/api/core/09_files.ipynb #208f5632
+def home_path(
+    path: Path | str,  # may begin with `~`
+) -> Path:
+    "A path with `~` resolved; raises `FileError` where this user has no home folder, as in some containers"
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise FileError(
+            f"{path}: this user has no home folder. Give a folder without ~, or set HOME.", path=path
+        ) from None
 
 # %% ../../nbs/api/core/09_files.ipynb #74346401
+_TOO_OLD = 24 * 3600  # seconds without a change, after which nobody is at work any more
+
+
+def partial_path(
+    folder: Path,
+    name: str,  # what it will be
+) -> Path:
+    "A new name in `folder` for a file or folder that is not finished yet"
+    return folder / f".{name[:60]}-{process_mark()}-{secrets.token_hex(4)}.partial"
+
+
+def partial_folder(
+    folder: Path,  # it is made here, with the permissions that the umask asks for
+    name: str,  # what it will be
+) -> Path:
+    "A new folder to write into; what crashes have left of earlier ones of that name is removed"
+    new = partial_path(folder, name)
+    new.mkdir()
+    remove_leftovers(folder, f".{glob.escape(name[:60])}-*.partial", new)
+    return new
+
+
+def remove_leftovers(
+    folder: Path,
+    pattern: str,  # of unfinished files or folders, as `partial_path` names them
+    fresh: Path,  # a file or folder that has just been made there: its time is the drive's clock
+) -> None:
+    "Remove what an ended process of this machine has left, and what has not changed for a day"
+    now = fresh.stat().st_mtime
+    for left in folder.glob(pattern):
+        try:
+            if has_ended(left.name) or now - max(p.stat().st_mtime for p in (left, *left.glob("*"))) > _TOO_OLD:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except OSError:
+            pass  # another process was faster, or it is another user's
+
+# %% ../../nbs/api/core/09_files.ipynb #fcc55413
+_LOST = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the file is not whole
+_NO_RENAME = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMFILE)
+
+
+def ask_mode(
+    path: Path,
+    mode: int,  # permissions, for example 0o755
+) -> None:
+    "Ask for permissions, which a drive may not have"
+    try:
+        if path.stat().st_mode & 0o777 != mode:
+            path.chmod(mode)
+    except OSError:
+        pass
+
+
+def flush_file(
+    file: Path,
+) -> None:
+    "Flush a file to the disk, where the drive can; raises `OSError` if what was written is lost"
+    with open(file, "rb+") as f:
+        try:
+            os.fsync(f.fileno())
+        except OSError as e:
+            if e.errno in _LOST:
+                raise
+
+
 def flush_folder(
     folder: Path | str,  # a folder in which a file was renamed
 ) -> None:
@@ -29,32 +109,56 @@ def flush_folder(
         os.close(fd)
 
 
+def put_in_place(
+    new: Path,  # a file, or a folder of files
+    place: Path,  # its name from now on; a file there is replaced, a folder must be empty or missing
+    last: str = "",  # name of the file without which the folder counts for nothing
+) -> None:
+    "Rename a file or folder in one step; where the drive cannot rename, copy it. Raises `OSError`"
+    try:
+        if os.name == "nt" and new.is_dir() and place.is_dir():
+            place.rmdir()  # Windows renames onto files only
+        os.replace(new, place)
+        return
+    except OSError as e:
+        if e.errno not in _NO_RENAME:
+            raise
+    if not new.is_dir():
+        shutil.copyfile(new, place)
+        new.unlink()
+        return
+    try:
+        place.mkdir(exist_ok=True)
+        for p in sorted(new.rglob("*"), key=lambda p: (p.name == last, p)):
+            to = place / p.relative_to(new)
+            to.mkdir() if p.is_dir() else shutil.copyfile(p, to)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    shutil.rmtree(new, ignore_errors=True)
+
+# %% ../../nbs/api/core/09_files.ipynb #b3b39d3d
 @contextmanager
 def atomic_path(
     file: Path | str,  # what is written; its folder must exist
     keep: Path | None = None,  # the file that was there gets this name; `None`: it is replaced
-    mode: int | None = None,  # permissions; `None`: those of a new file under the process's umask
 ) -> Iterator[Path]:  # a path beside `file`, to write to
     """Write a file whole or not at all: what is at the path that this gives replaces `file` when the block ends.
 
-    On any exception, also an interrupt, the new file is removed and `file` is as it was. Raises `OSError`.
+    It has the permissions that the umask asks for. On any exception, also an interrupt, the new file is removed and
+    `file` is as it was. Raises `OSError`.
     """
     file = Path(file)
-    fd, name = tempfile.mkstemp(prefix=f".{file.name}-", suffix=".partial", dir=file.parent)
-    os.close(fd)
-    new = Path(name)
+    new = partial_path(file.parent, file.name)
+    new.open("x").close()
+    mode = new.stat().st_mode & 0o777
     try:
         yield new
-        if mode is None:
-            mask = os.umask(0)
-            os.umask(mask)
-            mode = 0o666 & ~mask
-        new.chmod(mode)
-        with open(new, "rb+") as f:
-            os.fsync(f.fileno())
+        ask_mode(new, mode)  # safetensors writes for the owner only
+        flush_file(new)
         if keep is not None and file.exists():
-            os.replace(file, keep)
-        os.replace(new, file)
+            put_in_place(file, keep)
+        put_in_place(new, file)
         flush_folder(file.parent)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -68,3 +172,22 @@ def write_text(
     "Write a text file whole or not at all; raises `OSError`"
     with atomic_path(file) as new:
         new.write_text(text, encoding="utf-8", newline="\n")
+
+# %% ../../nbs/api/core/09_files.ipynb #11760f52
+_MARKS = {  # those of UTF-32 first: they begin like those of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+
+
+def decode_text(
+    data: bytes,  # of a text file
+) -> str:  # with line ends as Python has them
+    "Text in UTF-8, UTF-16 or UTF-32, with or without a mark at its beginning; raises `UnicodeDecodeError`"
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in data[:2]:  # UTF-16 without a mark, of a text that begins in ASCII
+        encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
+    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")

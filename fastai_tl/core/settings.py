@@ -4,11 +4,12 @@
 
 # %% ../../nbs/api/core/02_settings.ipynb #1a282645
 from __future__ import annotations
-import configparser, re
+import configparser, os, re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from .errors import InputError, did_you_mean
+from .files import decode_text, home_path
 
 # %% auto #0
 __all__ = ['KEYS', 'SettingsError', 'Key', 'Settings', 'read_setting', 'find_settings', 'load_settings', 'settings_text']
@@ -101,8 +102,8 @@ class Settings:
 
     @property
     def cache_path(self) -> Path:
-        "`cache_folder` with `~` resolved; not created"
-        return Path(self.cache_folder).expanduser()
+        "`cache_folder` with `~` and `$NAME` resolved; not created. Raises `FileError` where there is no home folder"
+        return home_path(os.path.expandvars(self.cache_folder))
 
 # %% ../../nbs/api/core/02_settings.ipynb #9febdc14
 def read_setting(
@@ -133,30 +134,59 @@ def read_setting(
     )
 
 # %% ../../nbs/api/core/02_settings.ipynb #1c7ea6ff
-_section = re.compile(r"^\s*\[fastai_tl\]\s*$", re.M)
+_section = re.compile(r"^\s*\[fastai_tl\][^\]\n]*$", re.M)
+_like_section = re.compile(r"^\s*\[\s*fastai[-_ ]?tl\s*\]", re.M | re.I)
+
+
+def _refusal(f, why, key=None):
+    return SettingsError(f"{f} {why}", file=f, key=key, value=None, allowed=list(KEYS))
+
+
+def _read(f):
+    "The text of a file; `''` if it is not there, or another program's in another encoding; raises `SettingsError`"
+    try:
+        if not f.is_file():
+            return ""
+    except OSError:
+        return ""  # the folder may not be searched
+    try:
+        data = f.read_bytes()
+    except OSError as e:
+        raise _refusal(
+            f,
+            f"cannot be read ({e.strerror or e}), so its settings would be passed over. Make it readable for everyone, "
+            "or rename it if it belongs to another program.",
+        ) from None
+    try:
+        return decode_text(data)
+    except UnicodeDecodeError as e:
+        if re.search(rb"\[\s*fastai[-_ ]?tl\s*\]", data.replace(b"\0", b""), re.I):
+            raise _refusal(
+                f,
+                f"is not UTF-8: line {data[: e.start].count(10) + 1} holds {data[e.start : e.start + 1]!r}. Save it as "
+                "UTF-8: in Notepad, Save as, Encoding.",
+            ) from None
+        return ""
 
 
 def find_settings(
     start: Path | str | None = None,  # folder to begin in; `None`: the working folder
 ) -> Path | None:  # `None` if there is none up to the root
-    "The nearest `settings.ini` with a `[fastai_tl]` section, looking upwards"
+    """The nearest `settings.ini` with a `[fastai_tl]` section, looking upwards; raises `SettingsError` for one that is
+    meant for the kit and would be passed over
+    """
     start = Path(start or Path.cwd()).resolve()
     for d in [start, *start.parents]:
         f = d / "settings.ini"
-        try:
-            text = f.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
+        text = _read(f)
         if _section.search(text):
             return f
+        if m := _like_section.search(text):
+            raise _refusal(f, f"has the line {m[0].strip()}. Write [fastai_tl] on a line of its own.")
         if "[" not in text and (k := next((k for k in KEYS if re.search(rf"^\s*{k}\s*=", text, re.M)), None)):
-            raise SettingsError(
-                f"{f} sets {k} but has no section. Write [fastai_tl] on a line of its own above the settings.",
-                file=f,
-                key=k,
-                value=None,
-                allowed=list(KEYS),
-            )
+            raise _refusal(f, f"sets {k} but has no section. Write [fastai_tl] on a line above the settings.", k)
+        if _section.search(_read(hidden := d / "settings.ini.txt")):
+            raise _refusal(hidden, "has one ending too many. Rename it to settings.ini.")
     return None
 
 # %% ../../nbs/api/core/02_settings.ipynb #20794e48
@@ -169,7 +199,7 @@ def load_settings(
         return Settings()
     cp = configparser.ConfigParser(interpolation=None, default_section="\0", inline_comment_prefixes=("#",))
     try:
-        cp.read_string(f.read_text(encoding="utf-8"), source=str(f))
+        cp.read_string(decode_text(f.read_bytes()), source=str(f))
     except configparser.Error as e:
         raise SettingsError(
             f"{f} is not a settings file: {' '.join(str(e).split())}. Write one `key = value` a line under "

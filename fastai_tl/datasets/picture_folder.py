@@ -170,6 +170,8 @@ def split_folder(
 class ClassOf:
     "Class of an image: the name of the first folder below a root, in the one spelling of Unicode"
 
+    __name__ = "ClassOf"  # without a name, fastai would wrap it in a function that cannot be pickled
+
     def __init__(
         self,
         *roots: Path,  # folders that hold the class folders; the first that holds the image counts

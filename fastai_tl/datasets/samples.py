@@ -4,15 +4,17 @@
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #415c1fcf
 from __future__ import annotations
-import os, random, re, shutil, tempfile
+import atexit, random, re, shutil, tempfile, warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import get_image_files
-from ..core.errors import FileError, InputError, did_you_mean
-from ..core.settings import load_settings
+from ..core.errors import FileError, InputError, KitWarning, did_you_mean
+from ..core.files import partial_folder, put_in_place
+from ..core.registries import registry
+from ..core.settings import KEYS, load_settings
 from ..core.validation import is_whole
 from .picture_folder import ClassOf, note_call, picture_dls
 
@@ -26,7 +28,9 @@ SAMPLES = ("clipart", "digits")
 def sample_path(
     name: str | None = None,  # one of `SAMPLES`; `None`: the one in `settings.ini`, else 'clipart'
 ) -> Path:  # folder with one subfolder for each class
-    "Folder of a sample set. 'digits' is written once into the cache folder; 'clipart' ships with the package"
+    """Folder of a sample set. 'clipart' ships with the package. 'digits' is written once into the cache folder, or, if
+    that is the default and cannot be used, into a temporary folder; raises `FileError`
+    """
     name = name or load_settings().sample
     if name not in SAMPLES:
         raise InputError(
@@ -36,30 +40,55 @@ def sample_path(
     return Path(str(files("fastai_tl") / "data" / "clipart")) if name == "clipart" else _digits_path()
 
 
+_temporary = registry("datasets.samples: folders of this process", {})
+
+
 def _digits_path():
+    settings = load_settings()
+    try:
+        return _digits_in(settings.cache_path)
+    except OSError as e:
+        why, cure = e.strerror or e.args[0], "Set cache_folder in settings.ini to a folder that you can write to."
+        if settings.cache_folder != KEYS["cache_folder"].default:
+            raise FileError(
+                f"The digits cannot be kept in {settings.cache_folder} ({why}). {cure} If another user has made it, "
+                "they can open it to you: chmod -R a+rX.",
+                path=settings.cache_folder,
+            ) from e
+        if "digits" not in _temporary:
+            _temporary["digits"] = Path(tempfile.mkdtemp(prefix="fastai_tl-"))
+            atexit.register(shutil.rmtree, _temporary["digits"], True)
+            warnings.warn(
+                f"The digits are in {_temporary['digits']} until this process ends: {settings.cache_folder} cannot be "
+                f"used ({why}). {cure}",
+                KitWarning,
+                stacklevel=3,
+            )
+        return _digits_in(_temporary["digits"])
+
+
+def _digits_in(folder):
+    "Write the digits, unless they are there and can be read; raises `OSError`"
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    dest = load_settings().cache_path / "digits"
+    dest = folder / "digits"
     if dest.is_dir():
+        (dest / "0" / "0000.png").open("rb").close()
         return dest
     data = load_digits()
+    folder.mkdir(parents=True, exist_ok=True)
+    tmp = partial_folder(folder, "digits")
     try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix="digits-", dir=dest.parent))
-    except OSError as e:
-        raise FileError(
-            f"The digits cannot be written to {dest.parent} ({e.strerror}). Set cache_folder in settings.ini to a "
-            "folder that can be written.",
-            path=dest.parent,
-        ) from e
-    for i, (a, y) in enumerate(zip(data.images, data.target)):
-        (tmp / str(y)).mkdir(exist_ok=True)
-        Image.fromarray((a * 255 / 16).round().astype("uint8")).save(tmp / str(y) / f"{i:04d}.png")
-    try:
-        os.replace(tmp, dest)  # another process may have been faster
+        for i, (a, y) in enumerate(zip(data.images, data.target)):
+            (tmp / str(y)).mkdir(exist_ok=True)
+            Image.fromarray((a * 255 / 16).round().astype("uint8")).save(tmp / str(y) / f"{i:04d}.png")
+        put_in_place(tmp, dest)
     except OSError:
-        shutil.rmtree(tmp)
+        if not dest.is_dir():  # another process was not faster
+            raise
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
     return dest
 
 # %% ../../nbs/api/datasets/01_samples.ipynb #a94591bb

@@ -4,12 +4,13 @@
 
 # %% ../../nbs/api/deploy/06_staged_folder.ipynb #cc724d69
 from __future__ import annotations
-import ctypes, errno, os, shutil, sys, tempfile
+import ctypes, errno, os, shutil, sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from safetensors import SafetensorError
 from ..core.errors import FileError, KitError
+from ..core.files import ask_mode, flush_file, partial_folder, partial_path, put_in_place
 from .manifest import MANIFEST, PARTS
 
 # %% auto #0
@@ -58,17 +59,17 @@ def _swap(new, folder):
     if folder.exists() and any(folder.iterdir()):
         if _exchange(new, folder):
             return  # there is no moment without a model, even if the process is killed
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old / "model")
+        old = partial_path(folder.parent, folder.name).with_suffix(".old")  # a crash leaves it there
+        put_in_place(folder, old, MANIFEST)
         try:
-            os.replace(new, folder)
+            put_in_place(new, folder, MANIFEST)
         except OSError:
-            os.replace(old / "model", folder)
+            put_in_place(old, folder, MANIFEST)
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
     else:
-        os.replace(new, folder)
+        put_in_place(new, folder, MANIFEST)
 
 # %% ../../nbs/api/deploy/06_staged_folder.ipynb #fbc8c1b5
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -90,16 +91,15 @@ def staged_folder(
         raise FileError(f"{folder} is or holds the working folder. Give another.", path=folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        tmp = partial_folder(folder.parent, folder.name)
     except OSError as e:
         raise FileError(f"{folder} cannot be written ({e.strerror}). Choose another folder.", path=folder) from e
     try:
         yield tmp
+        mode = tmp.stat().st_mode & 0o666
         for f in tmp.iterdir():
-            f.chmod(0o644)  # safetensors writes for the owner only
-            with open(f, "rb") as o:
-                os.fsync(o.fileno())
-        tmp.chmod(0o755)
+            ask_mode(f, mode)  # safetensors writes for the owner only
+            flush_file(f)
         _swap(tmp, folder)
     except KitError:
         raise

@@ -23,6 +23,7 @@ from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet
 from ..core.random_state import RandomState, seed_all
 from ..core.validation import is_whole
+from ..core.workers import use_possible_workers
 from ..models.learner import loader_for
 
 if TYPE_CHECKING:
@@ -389,6 +390,7 @@ def run_once(
     loss = learn.loss_func
     try:
         dl = whole_dl(learn, dl)
+        use_possible_workers([dl])
         check_tta(dl, tta)
         total = len(dl) * (tta + 1)
         with owned(learn, "evaluate"), _for_one_pass(learn):

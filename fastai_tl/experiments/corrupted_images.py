@@ -13,6 +13,7 @@ from PIL import Image
 from ..core.errors import InputError
 from ..core.loaders import copy_loader
 from ..core.progress import Reporter
+from ..core.machine import memory_allowed
 from ..core.settings import load_settings
 from ..datasets.corruptions import corrupt
 from ..evaluation.classification import evaluate
@@ -91,7 +92,7 @@ def corrupted_set(
         corrupt(x, kinds[0], severities[0])
     except InputError as e:
         return f"No corrupted pictures. {e}"
-    return CorruptedSet(dl, kinds, severities, seed, load_settings().memory_limit)
+    return CorruptedSet(dl, kinds, severities, seed, memory_allowed(load_settings().memory_limit))
 
 
 def accuracy_on_corrupted(

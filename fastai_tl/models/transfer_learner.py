@@ -40,6 +40,7 @@ from ..diagnosis.doctor import diagnose
 from ..core.opening import open_by_rule
 from ..core.errors import InputError, did_you_mean
 from ..core.loaders import copy_loaders, first_items
+from ..core.workers import use_possible_workers
 from ..freezing.batchnorm import BN_POLICIES
 from ..freezing.freeze import freeze_to
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
@@ -420,6 +421,7 @@ def transfer_learner(
     if scaled:
         dls = normalised(dls, backbone.mean, backbone.std, stacklevel=3)
     learn = TransferLearner(copy_loaders(dls), model, splitter=kw.pop("splitter", spec), **kw)
+    use_possible_workers(learn.dls.loaders)
     learn.pixel_stats = (tuple(backbone.mean), tuple(backbone.std)) if scaled else None if normalize else False
     learn.classes = classes_of(learn.dls.loaders[0])
     learn.add_cb(FreezeGuard())

@@ -4,16 +4,16 @@
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #5b6fd98b
 from __future__ import annotations
-import hashlib, json
+import hashlib, json, tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from ..core.errors import FileError, InputError, StateError
-from ..core.files import atomic_path
+from ..core.files import atomic_path, home_path, remove_leftovers
 from ..core.validation import is_whole
 
 # %% auto #0
@@ -170,18 +170,19 @@ def read_checkpoint(
     if not Path(file).is_file():
         raise bad("there is no such file")
     try:
-        with safe_open(str(file), "pt") as f:
-            meta = f.metadata() or {}
-            if meta.get("format") != FORMAT:
-                raise bad("it is not a checkpoint of this kit")
-            if meta.get("version") != str(VERSION):
-                raise bad(f"its format is {meta.get('version')}, this version of fastai_tl reads {VERSION}")
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-        state = json.loads(meta["state"])
-    except CheckpointError:
-        raise
-    except (SafetensorError, KeyError, ValueError, OSError) as e:
+        data = Path(file).read_bytes()  # not mapped: some drives cannot, and Windows would not let it be replaced
+    except OSError as e:
+        raise bad(f"it cannot be read ({e.strerror or e})") from None
+    try:
+        tensors, header = load(data), int.from_bytes(data[:8], "little")
+        meta = json.loads(data[8 : 8 + header]).get("__metadata__", {})
+        state = json.loads(meta["state"]) if "state" in meta else None
+    except (SafetensorError, KeyError, ValueError) as e:
         raise bad(f"it is damaged ({e})") from None
+    if meta.get("format") != FORMAT:
+        raise bad("it is not a checkpoint of this kit")
+    if meta.get("version") != str(VERSION):
+        raise bad(f"its format is {meta.get('version')}, this version of fastai_tl reads {VERSION}")
     if checksum(tensors, meta["state"]) != meta.get("checksum"):
         raise bad("it is damaged: its checksum does not fit")
     return tensors, state
@@ -195,22 +196,20 @@ class FolderStore:
     refused: list[str] = field(default_factory=list)  # what was wrong with those that `load` passed over
 
     def __post_init__(self):
-        self.folder = Path(self.folder).expanduser()
+        self.folder = home_path(self.folder)
 
     def file(self, name: str) -> Path:
         "Where the checkpoint 'last', 'previous' or 'best' is"
         return self.folder / f"{name}.safetensors"
 
     def open(self) -> None:
-        """Make the folder, see that it can be written, and remove what a process left that was killed while it wrote;
-        raises `CheckpointError`
+        """Make the folder, see that it can be written, and remove what a process of this machine left that was killed
+        while it wrote; raises `CheckpointError`
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in self.folder.glob(".*.safetensors-*.partial"):
-                unfinished.unlink(missing_ok=True)
-            (self.folder / ".probe").write_bytes(b"1")
-            (self.folder / ".probe").unlink()
+            with tempfile.NamedTemporaryFile(prefix=".probe-", dir=self.folder) as probe:
+                remove_leftovers(self.folder, ".*.safetensors-*.partial", Path(probe.name))
         except OSError as e:
             raise CheckpointError(
                 f"Checkpoints cannot be written to {self.folder}: {e.strerror or e}. Give another folder, or "

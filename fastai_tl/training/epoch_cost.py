@@ -15,6 +15,7 @@ from .lr_finder import check_trains
 from ..core.learner_lock import owned
 from ..core.progress import Reporter, bar, quiet
 from ..core.snapshot import preserved
+from ..core.workers import use_possible_workers
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
@@ -110,6 +111,7 @@ def epoch_cost(
 ) -> EpochCost:
     "Time a few batches with everything unfrozen; the Learner and all random states are as before, whatever happens"
     check_trains(learn)
+    use_possible_workers(learn.dls.loaders)
     dl, total, at = learn.dls.train, 3 * repeats + 3, [0]
     with (
         nullcontext(on_progress) if on_progress else bar(total) as report,

@@ -52,6 +52,35 @@ def _methods_replaced(obj, **methods):
                 delattr(obj, k)
 
 
+class _Rest:
+    "Methods of a loader that gives the rest of an epoch; worker processes get it with the loader"
+
+    def __init__(self, dl, done, now):
+        self.dl, self.done, self.now = dl, done, now
+        self.order, self.create = dl.get_idxs, dl.create_batches
+
+    def __getstate__(self):
+        return dict(vars(self), now=None, order=None)  # both are for the first process
+
+    def go_on(self):
+        "From here on, random states are those of the interruption"
+        if self.now is not None:
+            self.now.restore()
+            self.now = None
+
+    def get_idxs(self):
+        left = list(self.order())[self.done * (self.dl.bs or 1) :]
+        if self.dl.fake_l.num_workers:
+            self.go_on()  # each worker has random states of its own
+        return left
+
+    def create_batches(self, samples):
+        self.go_on()
+        if hasattr(self.dl, "world_size"):
+            self.dl.i += self.done * (self.dl.bs or 1)
+        yield from self.create(samples)
+
+
 def rest_of_epoch(
     dl,  # a fastai `DataLoader`
     done: int,  # batches that were seen
@@ -67,22 +96,8 @@ def rest_of_epoch(
             if i >= done:
                 yield b
         return
-    order, create, inside = dl.get_idxs, dl.create_batches, dict(done=False)
-
-    def left():
-        return list(order())[done * (dl.bs or 1) :]
-
-    def batches(samples):
-        if not inside["done"]:
-            now.restore()
-            inside["done"] = True
-        if hasattr(dl, "world_size"):
-            dl.i += done * (dl.bs or 1)
-        yield from create(samples)
-
-    with _methods_replaced(dl, get_idxs=left, create_batches=batches):
-        if dl.fake_l.num_workers > 0:
-            now.restore()
+    rest = _Rest(dl, done, now)
+    with _methods_replaced(dl, get_idxs=rest.get_idxs, create_batches=rest.create_batches):
         yield from dl
 
 # %% ../../nbs/api/training/11_learner_state.ipynb #e6a2e532

@@ -24,6 +24,7 @@ from ..freezing.learning_rates import next_lrs
 from ..core.random_state import seed_all
 from ..core.snapshot import preserved
 from ..core.validation import whole_number
+from ..core.workers import use_possible_workers
 from .lr_curve import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
 if TYPE_CHECKING:
@@ -256,6 +257,7 @@ def find_lr(
             _one_sweep(learn, lrs, scale, None if seeds == 1 else s, done(s, report), features) for s in range(seeds)
         ]
 
+    use_possible_workers(learn.dls.loaders)
     with owned(learn, "find_lr"), nullcontext(on_progress) if on_progress else bar(seeds * num_it) as report:
         making = lambda d, n, note: report(0, seeds * num_it, f"{note} ({d}/{n})")
         with cached(learn, cache, making, planned=seeds * num_it) as features:

@@ -18,6 +18,7 @@ from ..core.errors import InputError, KitWarning
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet
 from ..core.registries import registry
+from ..core.workers import use_possible_workers
 from ..diagnosis.doctor import diagnose
 from ..freezing.freeze import hold_stats
 from ..freezing.layer_groups import layer_groups
@@ -149,6 +150,7 @@ def run_plan(
     # the plan itself says what trains
     diagnose(learn, skip=("all_frozen", "nothing_frozen", "one_group", "read_only")).act(learn)
     check_distributed(learn)
+    use_possible_workers(learn.dls.loaders)
     run = PlanRun(learn, plan, MemoryStore() if checkpoint is None else FolderStore(checkpoint), every, control)
     saved = _open(run, checkpoint, resume)
     control.attach(groups, fixed=trainer_of(learn) is not None)

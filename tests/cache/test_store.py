@@ -203,7 +203,7 @@ def test_on_disk_and_in_half_precision(kw):
 def test_a_table_in_a_file_is_the_table_in_memory(tmp_path):
     x = torch.randn(500, 3, 5)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        mem, disk = Table((3, 5), 500, dtype), Table((3, 5), 500, dtype, tmp_path / f"{dtype}", budget=4096)
+        mem, disk = Table((3, 5), 500, dtype), Table((3, 5), 500, dtype, tmp_path / f"{dtype}")
         for t in (mem, disk):
             for i in range(0, 500, 60):
                 t.put_rows(i, x[i : i + 60])
