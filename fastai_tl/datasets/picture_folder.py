@@ -99,11 +99,18 @@ def read_folder(
             + f". {layout}",
             path=path,
         )
-    broken = set()
+    broken, clear = set(), 0
     for p, facts in zip(files, _looked_at(files, progress)):
         if isinstance(facts, PictureError):
             skipped.append((p, str(facts)))
             broken.add(p)
+        else:
+            clear += facts.transparent
+    if clear:
+        notes.append(
+            f"{clear:,} of {len(files) - len(broken):,} images have transparent parts, which are put on white; "
+            "channels=4 keeps them."
+        )
     train, valid, test = (
         found and {c: [p for p in ps if p not in broken] for c, ps in found.items()} for found in parts
     )

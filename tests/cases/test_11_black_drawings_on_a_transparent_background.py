@@ -32,8 +32,9 @@ def said(diagnosis):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_the_drawings_are_on_white_and_it_is_said(tmp_path, mode, recwarn):
+def test_the_drawings_are_on_white_and_it_is_said(tmp_path, mode, recwarn, capsys):
     dls = folder_dls(draw(tmp_path / "art", mode), size=32)
+    assert "Note: 24 of 24 images have transparent parts, which are put on white" in capsys.readouterr().out
     x = dls.one_batch()[0]
     assert x.std() > 0.1 and 0.7 < x.mean() < 0.99, "black on white"
     assert said(diagnose(dls)) == {"transparency": "24 of 24 images have transparent parts, which are put on white."}
