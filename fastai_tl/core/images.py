@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import FileError, InputError, one_line
+from .resampling import resample
 from .validation import is_number
 
 # %% auto #0
@@ -354,18 +355,22 @@ def _window(im, x, y, w, h, pad_mode):
 # %% ../../nbs/api/core/07_images.ipynb #1d04bb5c
 def preprocess(
     image,  # a path, a Pillow image, or an array (H, W, 3), uint8
-    spec: dict,  # from a manifest: size, method, pad_mode, resample, exif, transparency, values, channels, mean, std
+    # from a manifest: resize_to (else size), method, pad_mode, resample; window, cut out of that; size; exif,
+    # transparency, values, channels, mean, std
+    spec: dict,
 ) -> np.ndarray:  # shape (C, H, W), float32, normalised
     "What the network sees of `image`"
     im = resize(
         open_picture(image, {1: "L", 3: "RGB", 4: "RGBA"}[spec.get("channels", 3)], OpenRule.of_spec(spec)),
-        tuple(spec["size"]),
+        tuple(spec.get("resize_to") or spec["size"]),
         spec["method"],
         spec.get("pad_mode", "reflection"),
         spec.get("resample", "bilinear"),
     )
+    if w := spec.get("window"):  # top, left, height, width
+        im = _window(im, w[1], w[0], w[3], w[2], "zeros")
     a = np.asarray(im, dtype=np.float32) / 255
-    a = a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
+    a = resample(a[None] if a.ndim == 2 else a.transpose(2, 0, 1), tuple(spec["size"]))
     if spec.get("mean") is not None:
         mean, std = (np.asarray(spec[k], dtype=np.float32)[:, None, None] for k in ("mean", "std"))
         a = (a - mean) / std

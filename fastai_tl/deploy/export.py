@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 import torch
-from fastai.data.transforms import IntToFloatTensor, Normalize, ToTensor
-from fastai.vision.augment import AffineCoordTfm, Resize, SpaceTfm
 from fastai.vision.core import PILBase
 from ..core.errors import FileError, InputError, StateError
 from ..core.images import FASTAI, OpenRule, open_picture
 from ..core.learner_lock import owned
 from ..core.opening import opening_of, openers
+from ..core.transforms import describe_transforms
 from ..core.random_state import RandomState
 from fastai_tl.deploy.manifest import (
     CARD,
@@ -59,50 +58,22 @@ class ExportError(StateError):
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
-def _unsupported_transform(t, known):
-    "What a transform does to validation images that cannot be replayed; `None`: nothing"
-    if isinstance(t, known) or isinstance(t, SpaceTfm):
-        return None
-    if isinstance(t, AffineCoordTfm):
-        return f"{type(t).__name__} with size={tuple(t.cp_size)}" if t.cp_size else None
-    return type(t).__name__
-
-
 def preprocessing(
     dls: DataLoaders,  # of images
     channels: int = 3,  # of an image: 1 (grey), 3 or 4
 ) -> dict:  # what `serving.preprocess` replays: channels, size, …, and the rule for opening, see `OpenRule`
     "How a validation image becomes the network's input; raises `ExportError` on a transform that cannot be replayed"
-    dl = dls.valid
-    live = lambda p: [t for t in p.fs if getattr(t, "split_idx", None) != 0]  # the others see training images only
-    spec, resizes = (
-        dict(channels=channels, **(opening_of(dls) or FASTAI).to_spec(), mean=None, std=None),
-        [t for t in live(dl.after_item) if type(t) is Resize],
-    )
-    strange = [s for t in live(dl.after_item) if type(t) is not Resize and (s := _unsupported_transform(t, ToTensor))]
-    strange += [s for t in live(dl.after_batch) if (s := _unsupported_transform(t, (IntToFloatTensor, Normalize)))]
-    if len(resizes) > 1:
-        strange.append("a second Resize")
-    if strange:
+    d = describe_transforms(dls.valid)
+    if d.strange:
         raise ExportError(
-            f"The transforms {', '.join(strange)} change validation pictures in a way that cannot be replayed outside "
-            "fastai. Use Resize alone for them; size=… in batch_tfms counts, too."
+            f"The transforms {', '.join(d.strange)} change validation images in a way that cannot be replayed outside "
+            "fastai. Use Resize or RandomResizedCrop, and size=… in batch_tfms=aug_transforms(…) if you like."
         )
-    if not resizes:
+    if "size" not in d.spec:
         raise ExportError(
             "The DataLoaders have no Resize, so the size of a picture is not known. Add item_tfms=Resize(…)."
         )
-    t = resizes[0]
-    spec |= dict(
-        size=[t.size[1], t.size[0]],
-        method=str(t.method),
-        pad_mode=str(t.pad_mode),
-        resample=t.resamples[0].name.lower(),
-    )
-    for t in live(dl.after_batch):
-        if isinstance(t, Normalize):
-            spec |= dict(mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist())
-    return spec
+    return dict(channels=channels, **(opening_of(dls) or FASTAI).to_spec()) | d.spec
 
 
 def _validation_images(dls, channels, n):

@@ -57,6 +57,20 @@ def _text(v, most=1000):
         return False  # half of a surrogate pair
 
 
+def _steps_problem(spec):
+    "What is wrong with the steps between opening an image and its `size`: `resize_to`, then `window`; `None`: nothing"
+    to, window = spec.get("resize_to"), spec.get("window")
+    if to is not None and not _pair(to):
+        return f"resize_to is {to!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    if window is None:
+        return None
+    whole = isinstance(window, list) and len(window) == 4 and all(is_whole(o, 0, MAX_SIDE) for o in window)
+    h, w = to or spec["size"]
+    if not whole or not (0 < window[2] <= h - window[0] and 0 < window[3] <= w - window[1]):
+        return f"window is {window!r}, not [top, left, height, width] inside {[h, w]}"
+    return None
+
+
 def spec_problem(
     spec: Any,  # of a manifest: `preprocessing`
 ) -> str | None:  # `None`: it is right
@@ -68,6 +82,8 @@ def spec_problem(
         return f"{n!r} channels; 1, 3 and 4 can be read"
     if not _pair(spec.get("size")):
         return f"size is {spec.get('size')!r}, not [height, width] of 1 to {MAX_SIDE} pixels"
+    if p := _steps_problem(spec):
+        return p
     for k, allowed, default in (
         ("method", METHODS, None),
         ("pad_mode", PAD_MODES, "reflection"),

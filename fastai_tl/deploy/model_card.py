@@ -268,6 +268,17 @@ def _opened(p):
     return f"- Images are {turn}; transparency is {clear}; {deep}; of an animation the first image counts."
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #1e00f2f0
+def _sized(p):
+    "How a picture comes to its size: `p`: the preprocessing of a manifest"
+    size = lambda v: f"{v[1]} x {v[0]}"
+    said = f"A picture is made {size(p.get('resize_to') or p['size'])} pixels ({p['method']})"
+    if p.get("window"):
+        said += f", {size(p['window'][2:])} of them are cut out"
+    if (p.get("window") or [0, 0, *(p.get("resize_to") or p["size"])])[2:] != p["size"]:
+        said += f", and brought to {size(p['size'])} (bilinear)"
+    return said
+
+
 def model_card(
     m: dict,  # a manifest
 ) -> str:  # Markdown
@@ -276,7 +287,7 @@ def model_card(
     p = m["preprocessing"]
     d = m.get("data") or {}
     w = m["licence"]
-    name, h_w = r["arch"].split("/")[1], f"{p['size'][1]} x {p['size'][0]}"
+    name = r["arch"].split("/")[1]
     said = _said_of_task(m)
     counts = f"{d.get('train', '?')} pictures to train and {d.get('valid', '?')} to validate" if d else "not noted"
     onnx = m["onnx"].get("file")
@@ -316,10 +327,7 @@ def model_card(
         "",
         "## Data",
         "",
-        (
-            f"{counts[0].upper() + counts[1:]}. A picture is made {h_w} pixels ({p['method']}), "
-            f"{_CHANNELS[p['channels']]}."
-        ),
+        (f"{counts[0].upper() + counts[1:]}. {_sized(p)}, {_CHANNELS[p['channels']]}."),
         "",
         "## Training",
         "",

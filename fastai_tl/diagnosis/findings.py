@@ -46,6 +46,7 @@ CODES = (
     "too_small",
     "misfit",
     "n_out",
+    "no_export",
     "unchecked",
 )
 

@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 import torch
 from fastai.data.transforms import get_c
+from fastai.vision.core import TensorImage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from ..core.random_state import RandomState
 from .context import DiagnosisContext
 from .findings import Finding
+from ..core.transforms import describe_transforms
 from ..freezing.batchnorm import batch_norms, hook_of, own_parameters
 from ..freezing.layer_groups import layer_groups
 
 # %% auto #0
-__all__ = ['check_image_size', 'check_single_items', 'check_what_trains', 'check_model_folder']
+__all__ = ['check_image_size', 'check_single_items', 'check_what_trains', 'check_model_folder', 'check_replay']
 
 # %% ../../nbs/api/diagnosis/04_learner_checks.ipynb #708b5d4a
 @contextmanager
@@ -164,6 +166,13 @@ def check_single_items(context: DiagnosisContext) -> Iterator[Finding]:
     )
 
 # %% ../../nbs/api/diagnosis/04_learner_checks.ipynb #0c53ed79
+def _is_binary(loss):
+    "Whether a loss judges each output by itself, so that one of them tells two classes apart"
+    f = getattr(loss, "func", loss)
+    name = type(f).__name__ if isinstance(f, nn.Module) else getattr(f, "__name__", type(f).__name__)
+    return any(k in name.lower() for k in ("bce", "binary"))
+
+
 def check_what_trains(context: DiagnosisContext) -> Iterator[Finding]:
     "Find a Learner that trains nothing, or all at once, or whose groups or outputs do not fit"
     params = list(context.model.parameters())
@@ -192,7 +201,7 @@ def check_what_trains(context: DiagnosisContext) -> Iterator[Finding]:
             "Give them groups: name_groups(learn).",
         )
     c, n = get_c(context.dls), context.recipe.get("n_out")
-    if isinstance(c, int) and c and n and c != n:
+    if isinstance(c, int) and c and n and c != n and not (n == 1 and c == 2 and _is_binary(context.learn.loss_func)):
         yield Finding(
             "n_out",
             "warn",
@@ -222,4 +231,31 @@ def check_model_folder(context: DiagnosisContext) -> Iterator[Finding]:
             f"The folder {path} cannot be written: {e.strerror or e}.",
             "learn.save fails, and so does SaveModelCallback after an epoch.",
             "Choose a folder of yours: learn.path = Path('runs'), learn.model_dir = 'models'.",
+        )
+
+
+def check_replay(context: DiagnosisContext) -> Iterator[Finding]:
+    "Find transforms of validation images that an exported model could not do again, before anything is trained"
+    recipe, loaders = context.recipe, context.dls.loaders
+    if recipe.get("arch", "own/").startswith("own/") or recipe.get("head") == "custom" or len(loaders) < 2:
+        return  # cannot be exported anyway
+    if not hasattr(loaders[1], "after_item") or not isinstance(context.image, TensorImage):
+        return
+    d = describe_transforms(loaders[1])
+    if d.strange:
+        yield Finding(
+            "no_export",
+            "warn",
+            f"The transforms {', '.join(d.strange)} change validation images in a way that cannot be replayed outside "
+            "fastai.",
+            "export refuses this Learner; everything else works.",
+            "Use Resize or RandomResizedCrop in item_tfms, and size=… in batch_tfms=aug_transforms(…) if you like.",
+        )
+    elif "size" not in d.spec:
+        yield Finding(
+            "no_export",
+            "info",
+            "No transform gives images a size.",
+            "export refuses this Learner; everything else works if all files have the same size.",
+            "Give them one: item_tfms=Resize(…).",
         )
