@@ -277,7 +277,7 @@ def fold_numbers(
 Task = Literal["classes", "labels", "numbers"]
 
 # Strengths that are tried, times the total variance of the features: what is right then does not depend on their scale
-STRENGTHS = tuple(10.0**k for k in np.linspace(-1, 4.25, 8))
+STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-1, 7))
 
 
 @dataclass(frozen=True)
