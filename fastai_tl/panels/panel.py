@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/panels/03_panel.ipynb #9904782c
 from __future__ import annotations
-import logging, threading
+import logging, sys, threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -39,13 +39,46 @@ def panels_of(
 def refresh_all(
     learn: Learner | None = None,  # `None`: all panels
 ) -> None:
-    "Open panels read their Learner again and show it"
+    "Open panels that a person can see read their Learner again and show it"
     for p in list(_panels) if learn is None else panels_of(learn):
-        p.refresh()
+        if p.seen:
+            p.refresh()
 
 
 def _after_cell(*_: object) -> None:
     refresh_all()
+
+
+def _before_cell(info: object) -> None:
+    "Close the panels that an earlier run of the same cell has made: its output is gone"
+    for p in list(_panels):
+        if p.cell is not None and p.cell in (("id", info.cell_id), ("source", info.raw_cell)):
+            p.close()
+
+
+def _running_cell() -> tuple[str, str] | None:
+    "The cell that runs now: its id, or else its source. `None`: none does, as when a button was clicked"
+    shell = current_shell()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    content = parent.get("content", {})
+    if "code" not in content or not content.get("store_history", True):
+        return None  # the second: a front end asks on its own account
+    cell_id = parent.get("metadata", {}).get("cellId")
+    return ("id", cell_id) if cell_id else ("source", content["code"])
+
+
+def _place_in_code(panel: Panel) -> tuple | None:
+    "Where a panel is made, as positions in code up to the top; `None`: by the kit, which closes what it makes"
+    making = {getattr(vars(c).get("__init__"), "__code__", None) for c in type(panel).__mro__}
+    frame, place = sys._getframe(1), []
+    while frame is not None and frame.f_code in making:
+        frame = frame.f_back
+    if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] == "fastai_tl":
+        return None
+    while frame is not None:
+        place.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(place)
 
 
 def _watch_cells() -> None:
@@ -54,6 +87,7 @@ def _watch_cells() -> None:
     shell = current_shell()
     if shell is not None and shell not in _watched:
         _watched.add(shell)
+        shell.events.register("pre_run_cell", _before_cell)
         shell.events.register("post_run_cell", _after_cell)
 
 
@@ -62,6 +96,7 @@ class Panel(w.VBox):
 
     heading = "Panel"
     closed = True  # until `__init__` makes it: ipywidgets calls `close` on a panel whose `__init__` has raised, too
+    views_are_counted = False  # a front end has told of a view of some panel
 
     def __init__(
         self,
@@ -77,6 +112,10 @@ class Panel(w.VBox):
         self.say_box = w.HTML()
         self.code_view = CodeView()
         super().__init__()
+        self.cell = _running_cell()
+        self.place = _place_in_code(self)
+        self._view_count = 0  # from now on the front end counts
+        self.observe(self._views_changed, "_view_count")
         self.add_class("ftl-panel")
         self.add_class(f"ftl-{type(self).__name__}")
         self.children = [
@@ -85,12 +124,30 @@ class Panel(w.VBox):
             self.say_box,
             self.code_view,
         ]
+        self._replace_others()
         _panels.add(self)
         _watch_cells()
         self.refresh()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name})"  # what is shown where widgets are not
+
+    def _replace_others(self) -> None:
+        "Close the panel that the same line of the same cell has made under the same name before, as in a loop"
+        for p in list(_panels):
+            same = type(p) is type(self) and (p.name, p.cell, p.place) == (self.name, self.cell, self.place)
+            if same and self.place is not None:
+                p.close()
+
+    @property
+    def seen(self) -> bool:
+        "Whether the panel is on a page, as far as is known: before a front end has counted any view, it may be"
+        return bool(self._view_count) or not Panel.views_are_counted
+
+    def _views_changed(self, change) -> None:
+        Panel.views_are_counted = True
+        if change.new and not change.old:
+            self.refresh()  # what has happened while nobody saw it
 
     def body(self) -> list[w.Widget]:
         "The widgets between heading and messages"
@@ -177,9 +234,9 @@ class Panel(w.VBox):
         except Exception as e:
             out = None
             self.say_error(e)
-        if self.learn is None:
+        if self.learn is None or not self.seen:
             self.refresh()
-        else:
+        if self.learn is not None:
             refresh_all(self.learn)
         return out
 

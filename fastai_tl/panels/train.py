@@ -56,7 +56,7 @@ class TrainingLog:
         self.done = done
         self.total = total
         self.note = note
-        if getattr(learn, "rate_sweep", None) is not None or not more:
+        if getattr(learn, "lr_finder", None) is not None or not more:
             return  # a sweep is not training, nor is the storing of features
         rec = learn.recorder
         self.per = max(len(learn.dls.train) + (len(learn.dls.loaders[1]) if len(learn.dls.loaders) > 1 else 0), 1)
@@ -122,7 +122,7 @@ class TrainJob(Job):
 
     def report(self, done: int, total: int, note: str) -> None:
         self.note = note
-        if self.asked and getattr(self.learn, "rate_sweep", None) is not None:
+        if self.asked and getattr(self.learn, "lr_finder", None) is not None:
             raise Cancelled("Stopped while the rate was looked for.")  # between two batches
         self.log.add(self.learn, done, total, note)
         now = time.perf_counter()

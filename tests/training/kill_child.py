@@ -39,7 +39,7 @@ class Log(Callback):
         self.stage = 0 if self.opt.hypers[-1]["lr"] == 1e-2 else 2 if not self.model[0][0].weight.requires_grad else 1
 
     def after_batch(self):
-        if getattr(self.learn, "rate_sweep", None) is not None:
+        if getattr(self.learn, "lr_finder", None) is not None:
             return
         os.write(self.file, f"{(self.stage * N_STAGE + self.epoch) * N_EPOCH + self.iter}\n".encode())
         time.sleep(0.004)
