@@ -30,7 +30,7 @@ def opened(lab, open_nb, kernel):
 def test_freeze_panel(opened, page, shot):
     k = opened("freeze", "panel = FreezePanel(learn)\npanel")
     shot.all("freeze", ".ftl-FreezePanel")
-    until(lambda: k.ev("(panel._view_count, FreezePanel.views_are_counted, panel.seen)") == (1, True, True))
+    until(lambda: k.ev("(panel._view_count, FreezePanel.views_are_counted, panel.seen)") == [1, True, True])
     assert k.ev("panel.cell")[0] == "id"
     click(page, "All")
     until(lambda: k.ev("all(p.requires_grad for p in learn.model.parameters())"))
