@@ -46,6 +46,7 @@ _HOMES = {
     "models.transfer_learner": "Backbone backbones load_backbone transfer_learner",
     "datasets.corruptions": "corrupt",
     "datasets.picture_folder": "folder_dls read_folder",
+    "datasets.image_table": "read_table table_dls",
     "datasets.samples": "sample_dls sample_path",
     "training.checkpoint": "CheckpointError CheckpointMismatch",
     "training.epoch_cost": "EpochCost epoch_cost",

@@ -26,6 +26,7 @@ from fastai_tl.cache.split_point import NoCache
 from fastai_tl.models.transfer_learner import Backbone, backbones, load_backbone, transfer_learner
 from fastai_tl.datasets.corruptions import corrupt
 from fastai_tl.datasets.picture_folder import folder_dls, read_folder
+from fastai_tl.datasets.image_table import read_table, table_dls
 from fastai_tl.datasets.samples import sample_dls, sample_path
 from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
@@ -128,6 +129,7 @@ __all__ = [
     "name_groups",
     "preserved",
     "read_folder",
+    "read_table",
     "reseed",
     "probe",
     "run_plan",
@@ -140,6 +142,7 @@ __all__ = [
     "split_layers",
     "spread_lrs",
     "suggest_lr",
+    "table_dls",
     "todo",
     "train_only",
     "transfer_learner",

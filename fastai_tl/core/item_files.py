@@ -14,8 +14,7 @@ from .registries import registry
 from .settings import load_settings
 
 # %% auto #0
-__all__ = ['file_state', 'sources', 'opening_steps', 'note_hash', 'file_hash', 'clear_hashes', 'hashes_file', 'load_hashes',
-           'save_hashes']
+__all__ = ['file_state', 'sources', 'opening_steps', 'file_hash', 'clear_hashes', 'hashes_file', 'load_hashes', 'save_hashes']
 
 # %% ../../nbs/api/core/18_item_files.ipynb #361ef3f0
 def file_state(
@@ -99,17 +98,8 @@ def _read(readers, v):
         v = f(v)
     return v
 
-# %% ../../nbs/api/core/18_item_files.ipynb #44d71a23
+# %% ../../nbs/api/core/18_item_files.ipynb #c3332bf0
 _hashes = registry("core.item_files.hashes", dict())  # by absolute path: its `file_state`, and the hash of its bytes
-
-
-def note_hash(
-    path: Path | str,
-    data: bytes,  # all that is in the file, just read
-) -> None:
-    "Remember the hash of a file that was read anyway"
-    if (state := file_state(path)) and state[0] == len(data):
-        _hashes[os.path.abspath(path)] = (state, blake2b(data, digest_size=16).hexdigest())
 
 
 def file_hash(

@@ -215,7 +215,7 @@ _opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
 def picture_dls(
     train: Sequence[Path],  # training images
     valid: Sequence[Path],  # validation images
-    class_of: Callable,  # class name of an image's path
+    class_of: Callable,  # class name, or other target, of an image's path
     size: int = 128,  # side, in pixels
     bs: int = 16,  # images in a batch
     seed: int = 0,  # of the order in training
@@ -223,6 +223,7 @@ def picture_dls(
     # of images of more than 8 bits: the numbers (low, high) that are black and white, or 'each', see `OpenRule`;
     # `None`: as the training images tell
     values: str | tuple[float, float] | None = None,
+    target: TransformBlock | None = None,  # fastai's block of what `class_of` gives; `None`: classes
     **kwargs: object,  # for `DataBlock` (`item_tfms`, `batch_tfms`) and `DataLoaders` (`device`, `num_workers`, `path`)
 ) -> DataLoaders:
     """fastai `DataLoaders` over images that are split already, opened upright and on white; raises `InputError` on a
@@ -239,7 +240,7 @@ def picture_dls(
     rule = OpenRule(values=find_values(train) if values is None else values)
     tfms = {k: kwargs.pop(k) for k in ("item_tfms", "batch_tfms") if k in kwargs}
     block = DataBlock(
-        (image_block(_opens[channels], rule), CategoryBlock(vocab=sorted({class_of(p) for p in train}))),
+        (image_block(_opens[channels], rule), target or CategoryBlock(vocab=sorted({class_of(p) for p in train}))),
         get_y=class_of,
         splitter=IndexSplitter(range(len(train), len(train) + len(valid))),
         **({"item_tfms": Resize(size, method=ResizeMethod.Squish)} | tfms),
