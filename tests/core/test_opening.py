@@ -1,5 +1,6 @@
 "Orientation, transparency and depth: training, prediction, ONNX serving and the page of a model open images alike"
 
+import pickle
 import warnings
 
 import numpy as np
@@ -246,3 +247,10 @@ def test_turned_images_are_turned_for_any_splitter(phone):
     set_opening(dls)
     assert {im.size for im, _ in held} == {im.size for im, _ in dls.valid_ds} == {(96, 64)}
     assert all(ImageOps.exif_transpose(im).size == (96, 64) for im, _ in held)
+
+
+def test_the_rule_goes_to_worker_processes(tmp_path):
+    "Where processes are not forked, a dataset is pickled"
+    dls = folder_dls(deep_set(tmp_path / "d", np.uint16, 4095), size=32)
+    there = pickle.loads(pickle.dumps(dls.valid_ds))
+    assert there[0][0].tobytes() == dls.valid_ds[0][0].tobytes() and len(set(there[0][0].tobytes())) > 100
