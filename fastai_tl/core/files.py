@@ -167,11 +167,11 @@ def atomic_path(
 
 def write_text(
     file: Path | str,  # its folder must exist
-    text: str,  # written as UTF-8, with its own line ends
+    text: str,  # written as UTF-8, with its own line ends; half characters, as in some file names, as `\udcff`
 ) -> None:
     "Write a text file whole or not at all; raises `OSError`"
     with atomic_path(file) as new:
-        new.write_text(text, encoding="utf-8", newline="\n")
+        new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 # %% ../../nbs/api/core/09_files.ipynb #11760f52
 _MARKS = {  # those of UTF-32 first: they begin like those of UTF-16

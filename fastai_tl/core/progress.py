@@ -11,6 +11,7 @@ from typing import Any
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from .callbacks import without_cbs
+from .text import say
 
 # %% auto #0
 __all__ = ['Reporter', 'ProgressBar', 'ProgressLines', 'draws_bars', 'bar', 'Meter', 'quiet']
@@ -45,7 +46,7 @@ class ProgressBar:
         "Print a line above the bar"
         if hasattr(self.progress_bar, "max_len"):  # a terminal's bar has no line end: blank it out first
             print("\r" + " " * self.progress_bar.max_len, end="\r")
-        print(text, flush=True)
+        say(text)
 
     def milestone(
         self,
@@ -83,7 +84,7 @@ class ProgressLines:
     ) -> None:
         "Print a line"
         self.printed = time.monotonic()
-        print(text, flush=True)
+        say(text)
 
     milestone = say
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .grading import Unsolved, Verdict, judge, brief_repr
 from .student_notebooks import exercises_in, read_notebook
 from ..core.errors import FileError, InputError, did_you_mean
-from ..core.files import write_text
+from ..core.files import home_path, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +236,7 @@ def copy_lessons(
 
     Notebooks that are there already stay as they are
     """
-    folder, out = Path(folder).expanduser(), []
+    folder, out = home_path(folder), []
     if isinstance(lessons, (str, int)):
         lessons = (lessons,)
     chosen = LESSONS if lessons is None else [find_lesson(o) for o in lessons]

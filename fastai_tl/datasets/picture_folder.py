@@ -15,6 +15,7 @@ from fastai.vision.augment import Resize, ResizeMethod
 from fastai.vision.core import PILImage, PILImageBW
 from ..core.dataloader_code import set_code
 from ..core.errors import InputError, KitWarning
+from ..core.files import home_path
 from ..core.image_files import CIRCLE, find_images, look_at, nfc, passed_text, printable, visible_folders
 from ..core.images import CURES, OpenRule, PictureError
 from ..core.opening import OpenImage, find_values
@@ -81,7 +82,7 @@ def read_folder(
     progress: Callable | None = None,  # called with (images looked at, images in all)
 ) -> PictureFolder:
     "Find and check the images of a folder, several at once; raises `FolderError`, saying what to change"
-    path = Path(path).expanduser()
+    path = home_path(path)
     layout = f"Give a folder with one subfolder for each class, as in {path}/cat/1.jpg and {path}/dog/1.jpg."
     if not path.exists():
         raise FolderError(f"{path}: there is no such folder. {layout}", path=path)

@@ -16,6 +16,7 @@ from ..core.learner_lock import owned
 from ..core.opening import opening_of, openers
 from ..core.transforms import describe_transforms
 from ..core.random_state import RandomState
+from ..core.text import say
 from fastai_tl.deploy.manifest import (
     CARD,
     FORMAT,
@@ -280,7 +281,7 @@ def _add_onnx(m, pred, images, tmp, tol=1e-4):
             raise OnnxError(f"its answers differ from torch's by up to {d:.2g}, more than {tol:g}")
     except (OnnxError, FileError, StateError) as e:
         file.unlink(missing_ok=True)
-        print(f"Note: exported without ONNX: {e.args[0].rstrip('.')}.")
+        say(f"Note: exported without ONNX: {e.args[0].rstrip('.')}.")
         return dict(file=None, error=e.args[0])
     return dict(file=ONNX, **about, difference=float(f"{d:.2g}"))
 

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 import fastai_tl
 from ..core.errors import FileError, InputError, KitError
+from ..core.text import accept_all_text
 from .lessons_cli import lessons_app
 from ..panels.six_steps import Step
 
@@ -43,6 +44,7 @@ def main(
 ) -> None:
     "Run the command line; ends the process with its exit code"
     args = sys.argv[1:] if args is None else list(args)
+    accept_all_text(sys.stdout, sys.stderr)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
@@ -232,7 +234,8 @@ def predict_command(
     said = predictor.predict(good)
     rows = [dict(path=str(p)) | o.as_dict() for p, o in zip(good, said)]
     if json_file and not to_file:
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        print(json.dumps(rows, indent=1, ensure_ascii=not utf8))
         return
     classes = predictor.manifest.get("task", "classes") == "classes"
     table = Table("picture", "label" if classes else "says", *["probability"] * classes, box=None)

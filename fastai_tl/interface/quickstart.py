@@ -30,6 +30,7 @@ from ..core.images import VIEW, OpenRule, open_picture
 from ..core.opening import opening_of
 from ..core.progress import ProgressLines
 from ..core.settings import load_settings
+from ..core.text import say
 from ..training.run_plan import run_plan
 from ..models.registry import find_arch
 from ..models.pretrained_weights import fetch_weights
@@ -47,13 +48,13 @@ class Screen:
     "Where the quickstart says what it is doing; prints plain lines"
 
     def step(self, i: int, step: Step) -> None:
-        print(f"\nStep {i + 1} of {len(STEPS)}: {step.name}\n{step.why}")
+        say(f"\nStep {i + 1} of {len(STEPS)}: {step.name}\n{step.why}")
 
     def say(self, text: str) -> None:
-        print("  " + text)
+        say("  " + text)
 
     def warn(self, text: str) -> None:
-        print("  Warning: " + text)
+        say("  Warning: " + text)
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable]:

@@ -207,11 +207,11 @@ def read_state(
             f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None
         )
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
         state = (
-            load_file(file)
+            load(file.read_bytes())  # not mapped, which some drives cannot
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=True)
         )

@@ -13,7 +13,7 @@ from ..freezing.batchnorm import bn_policy
 from ..deploy.export import export
 from ..core.dataloader_code import code_of
 from ..core.errors import FileError, InputError, KitWarning, StateError
-from ..core.files import write_text
+from ..core.files import home_path, write_text
 from ..freezing.fingerprint import fingerprint
 from ..freezing.freeze_state import rate_lines, trains_now
 from ..freezing.layer_groups import layer_groups
@@ -319,7 +319,7 @@ class Workbench(Panel):
         """
         import nbformat
 
-        path = Path(path).expanduser()
+        path = home_path(path)
         if path.suffix != ".ipynb":
             raise InputError(f"{path}: give a name that ends with .ipynb.")
         if not self.done:

@@ -24,6 +24,7 @@ from ..freezing.learning_rates import next_lrs
 from ..core.random_state import seed_all
 from ..core.snapshot import preserved
 from ..core.validation import whole_number
+from ..core.text import say
 from ..core.workers import use_possible_workers
 from .lr_curve import CAUTION, exploded, read_fall, smooth, sweep_lrs
 
@@ -321,7 +322,7 @@ def suggest_lr(
             stacklevel=2,
         )
     elif not res.reliable and on_progress is None:
-        print(f"{stage}: {unreliable(res, lr)}")
+        say(f"{stage}: {unreliable(res, lr)}")
     return (lr, res) if full else lr
 
 

@@ -66,3 +66,38 @@ def test_the_feature_cache_takes_no_more_than_that(monkeypatch):
     learn = still_learner()
     assert fc.FrozenCache(learn, fc.CachePolicy()).limit == 100 * 2**20
     assert fc.FrozenCache(learn, fc.CachePolicy(memory_limit=2**30)).limit == 2**30  # as it was asked for
+
+
+@pytest.fixture
+def without_home(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda p: p)  # as for a user that the system does not know
+
+
+def test_a_user_without_a_home_folder(without_home, monkeypatch):
+    from fastai_tl.core.errors import FileError, KitWarning
+    from fastai_tl.datasets import samples
+    from fastai_tl.datasets.picture_folder import read_folder
+    from fastai_tl.training.checkpoint import FolderStore
+
+    monkeypatch.setattr(samples, "_temporary", {})
+    with pytest.warns(KitWarning, match="no home folder.*cache_folder"):
+        digits = samples.sample_path("digits")
+    assert len(list(digits.glob("*/*.png"))) == 1797 and samples.sample_path("digits") == digits  # warns once
+    for use in (FolderStore, read_folder):
+        with pytest.raises(FileError, match="no home folder"):
+            use("~/x")
+
+
+def test_a_home_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    from fastai_tl.core.errors import FileError, KitWarning
+    from fastai_tl.datasets import samples
+
+    (tmp_path / "home").touch()  # nothing can be made in a file, even by root
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(samples, "_temporary", {})
+    with pytest.warns(KitWarning, match="until this process ends"):
+        assert samples.sample_path("digits").is_dir()
+    (tmp_path / "settings.ini").write_text("[fastai_tl]\ncache_folder = $HOME/cache\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="Set cache_folder"):
+        samples.sample_path("digits")
