@@ -177,8 +177,9 @@ class ImageFacts:
     "What one look at a file tells"
 
     transparent: bool  # parts of it are
-    flat: bool  # it is one colour, or nearly, when it is put on white
-    flat_dropped: bool  # the same, when transparency is dropped
+    # its colour, roughly, if it is one colour, or nearly, when it is put on white; `None`: there is more to see
+    flat: tuple[int, ...] | None
+    flat_dropped: tuple[int, ...] | None  # the same, when transparency is dropped
     values: tuple[float, float] | None  # smallest and largest number of an image of more than 8 bits; `None`: 8 bits
     whole: bool = True  # the numbers are whole
 
@@ -221,9 +222,10 @@ def image_facts(path: Path | str) -> ImageFacts:
     return facts
 
 
-def _is_flat(im):
+def _flat(im):
     extrema = im.getextrema()
-    return max(hi - lo for lo, hi in (extrema if isinstance(extrema[0], tuple) else [extrema])) <= FLAT
+    extrema = extrema if isinstance(extrema[0], tuple) else [extrema]
+    return tuple((lo + hi) // 32 for lo, hi in extrema) if max(hi - lo for lo, hi in extrema) <= FLAT else None
 
 
 def _facts(im):
@@ -231,14 +233,15 @@ def _facts(im):
         a = np.asarray(im)
         a = a[np.isfinite(a)]
         lo, hi = (float(a.min()), float(a.max())) if a.size else (0.0, 0.0)
-        return ImageFacts(False, lo == hi, lo == hi, (lo, hi), a.dtype.kind in "iu")
+        flat = (round(lo),) if lo == hi else None
+        return ImageFacts(False, flat, flat, (lo, hi), a.dtype.kind in "iu")
     if im.has_transparency_data:
         im = im.convert("RGBA")
         if im.getextrema()[3][0] < 255:
-            dropped = _is_flat(im.convert("RGB"))
+            dropped = _flat(im.convert("RGB"))
             on_white = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im).convert("RGB")
-            return ImageFacts(True, _is_flat(on_white), dropped, None)
-    flat = _is_flat(im if im.mode in ("L", "RGB") else im.convert("RGB"))
+            return ImageFacts(True, _flat(on_white), dropped, None)
+    flat = _flat(im if im.mode in ("L", "RGB") else im.convert("RGB"))
     return ImageFacts(False, flat, flat, None)
 
 

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/api/diagnosis/04_image_checks.ipynb #e602382a
 from __future__ import annotations
+from collections import Counter
 from collections.abc import Iterator
 from ..core.image_files import printable
 from ..core.opening import facts_at_hand, openers
@@ -30,9 +31,9 @@ def check_images(context: DiagnosisContext) -> Iterator[Finding]:
     of = f"of {n:,} images" + (" that were looked at" if n < context.item_count else "")
     clear = [p for p, f in looked if f.transparent]
     white = rule.transparency == "white"
-    flat = [p for p, f in looked if (f.flat if white else f.flat_dropped)]
+    flat = {p: c for p, f in looked if (c := f.flat if white else f.flat_dropped)}
     if flat:
-        yield _one_colour(flat, of, n, rule, len([p for p in flat if p in set(clear)]))
+        yield _one_colour(flat, of, n, rule, len(flat.keys() & set(clear)))
     if clear:
         yield Finding(
             "transparency",
@@ -60,10 +61,11 @@ def _one_colour(flat, of, n, rule, clear):
         if clear == len(flat)
         else ""
     )
+    alike = max(Counter(flat.values()).values())
     return Finding(
         "one_colour",
-        "warn" if len(flat) > FEW * n else "info",
-        f"{len(flat):,} {of} are one colour, or nearly{why}: {_names(flat)}.",
+        "warn" if alike > FEW * n and 2 * alike > len(flat) else "info",  # many colours may be what is to be told apart
+        f"{len(flat):,} {of} are one colour, or nearly{why}: {_names(list(flat))}.",
         "The network has nothing to see in them.",
         "set_opening(dls) puts them on white, and so does transfer_learner(dls, arch)."
         if why and rule.transparency == "dropped"

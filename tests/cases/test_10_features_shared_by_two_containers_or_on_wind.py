@@ -80,7 +80,7 @@ def test_what_has_ended_or_is_very_old_is_removed(tmp_path):
 
 
 def test_a_number_that_another_process_has_now_is_not_the_writer(tmp_path):
-    host, _, pid, start = machine.process_mark().rsplit("-", 3)
+    _, pid, start = machine.process_mark().rsplit("-", 2)
     parent = os.getppid()
     mark = machine.process_mark().replace(f"-{pid}-{start}", f"-{parent}-1")
     assert machine.has_ended(mark)  # the parent began later than second 1

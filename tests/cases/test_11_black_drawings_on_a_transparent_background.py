@@ -87,3 +87,14 @@ def test_the_way_of_fastai_can_be_kept(tmp_path):
     with pytest.warns(KitWarning, match="one colour"):
         learn = transfer_learner(dls, "resnet_mini", pretrained=False)
     assert learn.dls.valid_ds.tls[0].tfms.fs[-1].rule == FASTAI, "a rule that is set stays"
+
+
+def test_colours_that_are_to_be_told_apart_do_not_warn(tmp_path):
+    "Colour charts are images of one colour each; scans that came out black are not"
+    for folder, colour in (("chart", lambda i: (i * 20, 250 - i * 20, 90)), ("black", lambda i: (i % 3, 2, 1))):
+        for c in "ab":
+            (tmp_path / folder / c).mkdir(parents=True)
+            for i in range(6):
+                Image.new("RGB", (20, 20), colour(i + 6 * (c == "b"))).save(tmp_path / folder / c / f"{i}.png")
+        finding = next(f for f in diagnose(folder_dls(tmp_path / folder, size=16)).findings if f.code == "one_colour")
+        assert finding.severity == ("info" if folder == "chart" else "warn")
