@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TASKS', 'TableError', 'ImageTable', 'left_out_text', 'read_table', 'TargetOf', 'table_dls']
+__all__ = ['TASKS', 'TableError', 'ImageTable', 'left_out_text', 'read_table', 'TargetOf', 'table_dls', 'number_range']
 
 # %% ../../nbs/api/datasets/04_image_table.ipynb #d5077676
 class TableError(FileError):
@@ -484,3 +484,16 @@ def table_dls(
         more = dict(size=size, bs=bs, valid_pct=valid_pct, seed=seed)
         note_call(dls, "table_dls", str(Path(table).expanduser().resolve()), given | more | kwargs)
     return dls
+
+
+def number_range(
+    dls: DataLoaders,
+) -> list | None:  # [lowest, highest] of each number; `None`: the targets are no numbers of a table
+    "What `y_range` a network for numbers gets: that of the training data, and a tenth more on each side"
+    if getattr(dls, "y_names", None) is None or not hasattr(dls.train_ds, "tls"):
+        return None
+    labels = dls.train_ds.tls[-1]
+    y = np.array([np.ravel(np.asarray(labels[i], dtype=np.float64)) for i in range(len(labels))])
+    margin = np.maximum(0.1 * np.ptp(y, 0), 1e-6)
+    pairs = zip((y.min(0) - margin).tolist(), (y.max(0) + margin).tolist())
+    return [[float(f"{lo:.4g}"), float(f"{hi:.4g}")] for lo, hi in pairs]

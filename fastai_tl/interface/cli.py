@@ -121,10 +121,30 @@ def quickstart_command(
         typer.Option(
             help=(
                 "Your pictures: a folder with one subfolder for each class. Without it, the sample set, 12 pictures a "
-                "class."
+                "class. With --csv, the folder that the table's files are in."
             )
         ),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help=(
+                "A table that names your pictures, with a line of column names: file and label, or several labels with "
+                "| between them, or a number."
+            )
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of the table with the label; more than once for several. [default: by its name]"),
+    ] = None,
+    file: Annotated[str | None, typer.Option(help="Column with the file. [default: by its name]")] = None,
+    split: Annotated[str | None, typer.Option(help="Column that says train, valid or test.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Column of what belongs together, such as the patient: never on both sides.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="classes, labels or numbers. [default: by the column]")] = None,
+    unit: Annotated[str | None, typer.Option(help="Unit of a number, such as kg.")] = None,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -170,7 +190,9 @@ def quickstart_command(
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.interface.quickstart import run_quickstart
 
-    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, RichScreen())
+    columns = dict(label=label if label and len(label) > 1 else (label or [None])[0], file=file, split=split)
+    columns = {k: v for k, v in (columns | dict(group=group, task=task, units=unit)).items() if v is not None}
+    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, RichScreen(), csv, columns)
     out.print(f"\n[bold green]Done[/] in {sum(r['seconds'].values()):.0f} seconds.")
     out.print(f"  Look at   [bold]{escape(r['report'])}[/]", soft_wrap=True)
     me = "fastai-tl" if shutil.which("fastai-tl") else sys.argv[0]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 import json, time
 from contextlib import contextmanager
+from functools import partial
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -14,6 +15,7 @@ from fastai.torch_core import set_seed
 from ..deploy.staged_folder import check_replaceable
 from ..deploy.export import export
 from ..core.errors import FileError, InputError
+from ..evaluation.base import finite_or_none
 from ..evaluation.classification import Evaluation, evaluate
 from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
 from ..freezing.layer_table import layer_table
@@ -25,6 +27,7 @@ from .quickstart_run import ARMS, Arm, Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
 from ..datasets.picture_folder import folder_dls, folder_notes, read_folder, skipped_text
+from ..datasets.image_table import left_out_text, number_range, read_table, table_dls
 from ..datasets.samples import sample_dls
 from ..core.images import VIEW, OpenRule, open_picture
 from ..core.opening import opening_of
@@ -140,6 +143,28 @@ def check_output(
         ) from None
 
 
+def _load_table(table, columns, s, seed, run, screen):
+    "Like `_load_data`, for a table"
+    with screen.progress("look at the pictures") as report:
+        t = read_table(table, seed=seed, progress=lambda d, n: report(d, n, ""), **columns)
+    if t.left_out:
+        run.warnings.append(left_out_text(t))
+        screen.warn(run.warnings[-1])
+    how = (
+        "as its column says"
+        if columns.get("split")
+        else f"by {columns['group']}"
+        if columns.get("group")
+        else "at random"
+    )
+    given = "".join(f", {k}={v!r}" for k, v in columns.items())
+    run.title, run.task = Path(table).stem, t.task
+    run.data_text = f"From {table}, split {how}."
+    run.data_code = f"table_dls({str(table)!r}{given}, size={s.size}, seed={seed})"
+    t = replace(t, left_out=[])  # they were said
+    return lambda: table_dls(t, size=s.size, bs=s.batch_size, seed=seed)
+
+
 def _load_data(data, s, seed, run, screen):
     if data is None:
         run.title = f"{s.sample} sample set"
@@ -179,7 +204,9 @@ def run_quickstart(
     force: bool = False,  # replace the report and the model in `out`
     json_file: Path | str | None = None,  # write the figures here, too
     screen: Screen | None = None,  # where to say what happens; `None`: print
-) -> dict:  # steps, accuracy, n_train, n_valid, classes, seconds, model, report
+    table: Path | str | None = None,  # a CSV file that names the images, see `read_table`; `data` is then their folder
+    columns: dict | None = None,  # of the table: label, file, split, group, task, … as of `read_table`
+) -> dict:  # steps, accuracy (or scores, of labels and numbers), n_train, n_valid, classes, seconds, model, report
     "The six steps; raises the kit's errors before anything is trained if the input cannot be used"
     s, screen, out = load_settings(), screen or Screen(), Path(out)
     json_file = Path(json_file) if json_file else None
@@ -191,17 +218,47 @@ def run_quickstart(
     run = Run(find_arch(arch or s.backbone), epochs, seed, "", size=s.size)
     if data is not None:
         data = Path(data)
+    if table is None and columns:
+        raise InputError(f"{', '.join(columns)}: these are columns of a table; give it with --csv FILE.")
+    if table is not None and data is not None:
+        columns = (columns or {}) | dict(folder=str(data))
     new = not out.exists()
     check_output(out, force, json_file)
     try:
         fetch_weights(run.arch)
-        return _six_steps(run, s, data, out, json_file, force, screen)
+        load = partial(_load_table, table, columns or {}) if table is not None else partial(_load_data, data)
+        return _six_steps(run, s, load, out, json_file, force, screen)
     finally:
         if new and out.is_dir() and not any(out.iterdir()):
             out.rmdir()  # an error leaves no empty folder behind
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #cd74124b
-def _six_steps(run, s, data, out, json_file, force, screen):
+def _score_text(ev):
+    "How good a model is, in a few words"
+    if ev.task == "labels":
+        return f"mean average precision {ev.mean_ap:.3f}, macro-F1 {ev.macro_f1:.3f} at one threshold for all"
+    if ev.task == "numbers":
+        return f"mean absolute error {ev.mae:.4g}, R² {ev.r2:.2f}"
+    return f"accuracy {ev.accuracy:.1%}"
+
+
+def _scores(ev):
+    "The main metrics, for JSON"
+    names = ("mean_ap", "macro_f1", "exact") if ev.task == "labels" else ("mae", "rmse", "r2")
+    return {k: finite_or_none(getattr(ev, k)) for k in names}
+
+
+def _floor(learn, ev):
+    "What a model reaches that looks at no picture: each label as often as it occurs, or the mean of each number"
+    if ev.task == "labels":
+        shares = ev.targets.mean(0)
+        return dict(mean_ap=float(shares[shares > 0].mean()))
+    labels = learn.dls.train_ds.tls[1]
+    mean = np.array([np.ravel(np.asarray(labels[i], dtype=np.float64)) for i in range(len(labels))]).mean(0)
+    return dict(mae=float(np.abs(ev.targets - mean).mean()))
+
+
+def _six_steps(run, s, load, out, json_file, force, screen):
     began, name = time.perf_counter(), run.arch.partition("/")[2]
 
     def done(i):
@@ -209,20 +266,21 @@ def _six_steps(run, s, data, out, json_file, force, screen):
         run.seconds[STEPS[i].name] = round(time.perf_counter() - began, 2)
         began = time.perf_counter()
 
-    make_dls = _load_data(data, s, run.seed, run, screen)
+    make_dls = load(s, run.seed, run, screen)
     screen.step(0, STEPS[0])
 
     def learner(pretrained):
         set_seed(run.seed, reproducible=True)
-        return transfer_learner(make_dls(), run.arch, pretrained=pretrained, path=out)
+        dls = make_dls()
+        return transfer_learner(dls, run.arch, pretrained=pretrained, path=out, y_range=number_range(dls))
 
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
     screen.say(f"{name}: {n / 1e6:.1f} million pretrained parameters")
-    classes = [str(c) for c in learn.dls.vocab]
+    classes = [str(c) for c in (learn.dls.y_names if run.task == "numbers" else learn.dls.vocab)]
     screen.say(
         f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} "
-        f"classes: {', '.join(classes)}"
+        f"{run.task}: {', '.join(classes)}"
     )
     screen.say(
         f"{run.size} px, {epochs_text(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}"
@@ -230,7 +288,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     if (n_valid := len(learn.dls.valid_ds)) < 50:
         run.warnings.append(
             f"{n_valid} validation pictures are few: one of them is worth {100 / n_valid:.0f} points, so the "
-            "accuracies below say little. Compare the intervals in the report, or add pictures."
+            "figures below say little. Compare the intervals in the report, or add pictures."
         )
         screen.warn(run.warnings[-1])
     done(0)
@@ -239,7 +297,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     groups = layer_groups(learn)
     screen.say(f"{len(groups)} groups of layers: {' > '.join(groups)}")
     screen.say(
-        f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(learn.dls.vocab)} classes; pixels "
+        f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(classes)} {run.task}; pixels "
         "scaled as in the pretraining"
     )
     done(1)
@@ -256,7 +314,7 @@ def _six_steps(run, s, data, out, json_file, force, screen):
     arm = _arm(run, screen, "frozen", "Frozen body, new head", learn, Plan.head_only(run.epochs))
     _prove(run, learn, before, screen)
     _say_lr(run.histories["frozen"], screen)
-    screen.say(f"accuracy {arm.ev.accuracy:.1%}")
+    screen.say(_score_text(arm.ev))
     done(3)
 
     screen.step(4, STEPS[4])
@@ -270,11 +328,15 @@ def _six_steps(run, s, data, out, json_file, force, screen):
         "goes on from the frozen model",
     )
     _say_lr(run.histories["fine_tuned"], screen)
-    screen.say(f"accuracy {arm.ev.accuracy:.1%}")
+    screen.say(_score_text(arm.ev))
     done(4)
 
     screen.step(5, STEPS[5])
-    _baselines(run, learner, screen)
+    if run.task == "classes":
+        _baselines(run, learner, screen)
+    else:
+        floor = _floor(learn, arm.ev)
+        screen.say("without a look at the pictures: " + ", ".join(f"{k} {v:.4g}" for k, v in floor.items()))
     run.model = export(
         learn,
         out / "model",
@@ -283,11 +345,18 @@ def _six_steps(run, s, data, out, json_file, force, screen):
         history=[run.histories[k] for k in ("frozen", "fine_tuned")],
         evaluation=arm.ev,
     )
-    write_text(out / "report.html", render(report_context(run)))
+    if run.task == "classes":
+        write_text(out / "report.html", render(report_context(run)))
+    else:
+        arm.ev.to_html(out / "report.html", run.title)
     done(5)
     result = dict(
         steps=[o.name for o in STEPS],
-        accuracy={k: run.arms[k].ev.accuracy for k in ARMS},
+        **(
+            dict(accuracy={k: run.arms[k].ev.accuracy for k in ARMS})
+            if run.task == "classes"
+            else dict(task=run.task, scores={k: _scores(a.ev) for k, a in run.arms.items()} | dict(floor=floor))
+        ),
         n_train=len(learn.dls.train_ds),
         n_valid=len(learn.dls.valid_ds),
         classes=classes,

@@ -51,6 +51,7 @@ class Run:
     data_code: str = ""
     size: int = 0
     model: Path | None = None
+    task: str = "classes"  # or 'labels' or 'numbers'
 
 
 ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")  # as in the JSON and the report

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import ipywidgets as w
 from fastai.data.core import DataLoaders
+from fastai.data.transforms import MultiCategorize
 from ..freezing.batchnorm import bn_policy
 from ..deploy.export import export
 from ..core.dataloader_code import code_of
@@ -29,6 +30,7 @@ from .six_steps import STEPS
 from .train import TrainPanel
 from ..training.plan import Plan
 from ..freezing.learning_rates import next_lrs
+from ..datasets.image_table import number_range, table_dls
 from ..datasets.picture_folder import folder_dls
 from ..core.settings import load_settings
 from ..core.random_state import reseed
@@ -81,7 +83,7 @@ class Workbench(Panel):
 
     def __init__(
         self,
-        # fastai `DataLoaders`, or a folder with one subfolder for each class (see `folder_dls`)
+        # fastai `DataLoaders`, a folder with a subfolder for each class (`folder_dls`), or a CSV file (`table_dls`)
         data: DataLoaders | Path | str,
         size: int | None = None,  # side of the images of a folder, in pixels; `None`: as in `settings.ini`
         bs: int | None = None,  # images in a batch of a folder; `None`: as in `settings.ini`
@@ -89,12 +91,14 @@ class Workbench(Panel):
         # Python that makes the DataLoaders, for `save_notebook`; `None`: known for the kit's own
         data_code: str | None = None,
         name: str = "learn",  # what the Learner is called in the Python
+        columns: dict | None = None,  # of a CSV file: label, file, split, group, … as of `table_dls`
     ) -> None:
         if not isinstance(data, (DataLoaders, Path, str)):
             raise InputError(
-                f"{type(data).__name__}: give fastai DataLoaders, or a folder with one subfolder of pictures for each "
-                "class."
+                f"{type(data).__name__}: give fastai DataLoaders, a folder with one subfolder of pictures for each "
+                "class, or a CSV file; of a data frame, table_dls(df) makes DataLoaders."
             )
+        self.columns = columns or {}
         self.data = data
         self.size = size
         self.bs = bs
@@ -185,7 +189,7 @@ class Workbench(Panel):
         else:
             data = (
                 f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, "
-                f"{len(self.dls.vocab)} classes"
+                f"{_what_of(self.dls)}"
             )
         model = (
             f"; {self.made['arch']}, {short_count(sum(p.numel() for p in self.learn.model.parameters()))} parameters"
@@ -222,9 +226,11 @@ class Workbench(Panel):
         self.make_meter.tell(0, 1, "reading the pictures and the weights")
 
         def work(job):
-            dls = self.dls or folder_dls(self.data, self.size, self.bs, seed=self.seed)
+            dls = self.dls or self._read()
             reseed(dls, self.seed)
-            return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"])
+            held = number_range(dls)
+            job.args = args + (f", y_range={held}" if held else "")
+            return dls, transfer_learner(dls, want["arch"], head=want["head"], bn=want["bn"], y_range=held)
 
         def heard(job):
             with warnings.catch_warnings(record=True) as said:  # unreadable images, what the doctor finds
@@ -245,13 +251,20 @@ class Workbench(Panel):
             self.learn, self.made = learn, want
             self.done = [
                 Done(0, f"dls = {self.data_code or '…   # the DataLoaders that the Workbench was given'}"),
-                Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{args})"),
+                Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{job.args})"),
             ]
             self.mark = fingerprint(learn)
             self.refresh()
             self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
 
         return Job(None, "Workbench", heard, done).start()
+
+    def _read(self):
+        "DataLoaders of the folder or the CSV file"
+        kw = dict(size=self.size, bs=self.bs, seed=self.seed)
+        if Path(self.data).suffix.lower() in (".csv", ".tsv"):
+            return table_dls(self.data, **self.columns, **kw)
+        return folder_dls(self.data, **kw)
 
     def _note_done(self, step, code, note=""):
         self.done.append(Done(step, code, note))
@@ -480,6 +493,15 @@ def _deploy_page(wb):
     row = w.HBox([wb.folder, wb.replace, wb.export_button])
     row.add_class("ftl-wrap")
     return [wb.pages["ev"], row, wb.export_meter]
+
+
+def _what_of(dls):
+    "How many classes, labels or numbers"
+    names = getattr(dls, "y_names", None)
+    if names is not None:
+        return f"{len(names)} number{'s' * (len(names) > 1)}: {', '.join(names[:5])}"
+    many = any(isinstance(t, MultiCategorize) for t in getattr(dls.train_ds.tls[-1].tfms, "fs", []))
+    return f"{len(dls.vocab)} {'labels' if many else 'classes'}"
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #84dadf6c
 def _write(path, text):
