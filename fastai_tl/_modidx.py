@@ -1273,6 +1273,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'fastai_tl/datasets/picture_folder.py'),
                                                    'fastai_tl.datasets.picture_folder.image_block': ( 'api/datasets/picture_folder.html#image_block',
                                                                                                       'fastai_tl/datasets/picture_folder.py'),
+                                                   'fastai_tl.datasets.picture_folder.is_size': ( 'api/datasets/picture_folder.html#is_size',
+                                                                                                  'fastai_tl/datasets/picture_folder.py'),
                                                    'fastai_tl.datasets.picture_folder.note_call': ( 'api/datasets/picture_folder.html#note_call',
                                                                                                     'fastai_tl/datasets/picture_folder.py'),
                                                    'fastai_tl.datasets.picture_folder.picture_dls': ( 'api/datasets/picture_folder.html#picture_dls',

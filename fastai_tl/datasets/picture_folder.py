@@ -8,6 +8,7 @@ import random, warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import IndexSplitter, IntToFloatTensor
@@ -21,12 +22,12 @@ from ..core.images import CURES, OpenRule, PictureError
 from ..core.opening import OpenImage, find_values
 from ..core.progress import bar
 from ..core.settings import load_settings
-from ..core.validation import share
+from ..core.validation import is_whole, share
 from .folder_layout import FolderError, find_layout
 
 # %% auto #0
-__all__ = ['MANY', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'image_block', 'picture_dls',
-           'note_call', 'folder_dls', 'skipped_text', 'folder_notes']
+__all__ = ['MANY', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'PILImageRGBA', 'image_block', 'is_size',
+           'picture_dls', 'note_call', 'folder_dls', 'skipped_text', 'folder_notes']
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #9eb6cd6e
 @dataclass(frozen=True)
@@ -213,11 +214,19 @@ def image_block(
 _opens = {1: PILImageBW, 3: PILImage, 4: PILImageRGBA}
 
 
+def is_size(
+    size: Any,
+) -> bool:
+    "Whether it is a side in pixels, 8 to 4096, or a pair of such, height and width"
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    return len(sides) == 2 and all(is_whole(s, 8, 4096) for s in sides)
+
+
 def picture_dls(
     train: Sequence[Path],  # training images
     valid: Sequence[Path],  # validation images
     class_of: Callable,  # class name, or other target, of an image's path
-    size: int = 128,  # side, in pixels
+    size: int | tuple[int, int] = 128,  # side, or (height, width), in pixels
     bs: int = 16,  # images in a batch
     seed: int = 0,  # of the order in training
     channels: int = 3,  # 1: grey, 3: colour, 4: colour and transparency
@@ -230,8 +239,8 @@ def picture_dls(
     """fastai `DataLoaders` over images that are split already, opened upright and on white; raises `InputError` on a
     number that cannot be, and for images of more than 8 bits whose numbers say too little
     """
-    if not 8 <= size <= 4096:
-        raise InputError(f"size={size}: give 8 to 4096 (pixels).")
+    if not is_size(size):
+        raise InputError(f"size={size!r}: give 8 to 4096 pixels, or (height, width).")
     if bs < 2:
         raise InputError(f"bs={bs}: a batch needs at least 2 pictures; batch norm cannot work with one.")
     if channels not in _opens:
@@ -270,7 +279,8 @@ def note_call(
 
 def folder_dls(
     folder: PictureFolder | Path | str,  # a folder with one subfolder for each class
-    size: int | None = None,  # side, in pixels; `None`, here and below: as in `settings.ini`
+    # side, or (height, width), in pixels; `None`, here and below: as in `settings.ini`
+    size: int | tuple[int, int] | None = None,
     bs: int | None = None,  # images in a batch
     # share of each class for validation, between 0 and 1; not used if the folder has its own split
     valid_pct: float = 0.2,

@@ -171,7 +171,7 @@ def split_sample(
 # %% ../../nbs/api/datasets/01_samples.ipynb #5f809bdc
 def sample_dls(
     name: str | None = None,  # one of `SAMPLES`; `None`, here and below: as in `settings.ini`, else the default there
-    size: int | None = None,  # side, in pixels
+    size: int | tuple[int, int] | None = None,  # side, or (height, width), in pixels
     bs: int | None = None,  # images in a batch
     n_per_class: int | None = None,  # training images of each class; `None`: all that the split allows
     seed: int | None = None,  # of the split and of the order in training

@@ -108,8 +108,10 @@ def bootstrap_confusion(
 ) -> pd.DataFrame:  # see `interval_table`
     "Intervals of accuracy and macro-F1 as a `pandas.DataFrame`, see `interval_table`"
     check_draws(level, draws, seed)
-    right, true, said = confusion_draws(cm, draws, seed, stratified)
     cm = np.asarray(cm)
+    there = (cm.sum(0) + cm.sum(1)) > 0  # the others count for nothing, and there may be thousands
+    cm = cm[np.ix_(there, there)]
+    right, true, said = confusion_draws(cm, draws, seed, stratified)
     values = dict(accuracy=cm.trace() / cm.sum(), macro_f1=float(mean_f1(cm.diagonal(), cm.sum(1), cm.sum(0))))
     return interval_table(
         values,

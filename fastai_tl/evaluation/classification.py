@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Evaluation', 'PredictedItem', 'Mistake', 'evaluate']
+__all__ = ['MANY_CLASSES', 'Evaluation', 'PredictedItem', 'Mistake', 'evaluate']
 
 # %% ../../nbs/api/evaluation/08_classification.ipynb #3ebff933
+MANY_CLASSES = 200  # with more of them, reports and dictionaries hold a part of what grows with their square
+
+
 @dataclass(frozen=True)
 class Evaluation(BaseEvaluation["Mistake"]):
     "How good a classifier is on a set of items, one class for each; made by `evaluate`"
@@ -104,9 +107,8 @@ def bootstrap(
 @patch
 def confusion(self: Evaluation) -> np.ndarray:
     "Counts, shape (classes, classes): row the true class, column the predicted one"
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(self.targets, self.preds, labels=range(len(self.vocab)))
+    k = len(self.vocab)
+    return np.bincount(self.targets.astype(np.int64) * k + self.preds, minlength=k * k).reshape(k, k)
 
 
 @patch
@@ -130,7 +132,9 @@ def recall_intervals(
     import pandas as pd
 
     cm = self.confusion()
-    rows = [wilson(cm[i, i], n, level) if (n := cm[i].sum()) else (np.nan, np.nan) for i in range(len(self.vocab))]
+    counts = list(zip(cm.diagonal().tolist(), cm.sum(1).tolist()))
+    known = {(k, n): wilson(k, n, level) if n else (np.nan, np.nan) for k, n in set(counts)}
+    rows = [known[c] for c in counts]
     return pd.DataFrame(rows, columns=["low", "high"], index=self.vocab)
 
 
@@ -334,13 +338,17 @@ def plot_uncertain(
 @patch
 def _details(self: Evaluation) -> dict:
     lo, hi = self.interval()
+    cm, pairs = self.confusion(), self.most_confused()
+    many = len(self.vocab) > MANY_CLASSES
+    cells = [[int(i), int(j), int(cm[i, j])] for i, j in zip(*np.nonzero(cm))] if many else []
     return dict(
         interval=[lo, hi],
         ece=self.ece(),
         classes=list(self.vocab),
-        confusion=self.confusion().tolist(),
+        confusion=None if many else cm.tolist(),
+        **(dict(confusion_cells=cells) if many else {}),  # [true, predicted, how often], as indices of `classes`
         per_class=self.per_class().to_dict("index"),
-        most_confused=self.most_confused(),
+        most_confused=pairs[:MANY_CLASSES] if many else pairs,
     )
 
 

@@ -84,8 +84,11 @@ def report_sections(
             f"{r.f1:.2f}",
             r.items,
         ]
-        for r in t.itertuples()
+        for r in t.iloc[hardest_classes(cm, 5 * most)].itertuples()
     ]
+    shown = (
+        f" The {len(table)} of {len(ev.vocab)} classes with the most mistakes." if len(table) < len(ev.vocab) else ""
+    )
     worst, unsure = ev.worst(n), ev.uncertain(n)
     side = 96 if small else 144
     sections = [
@@ -106,7 +109,7 @@ def report_sections(
         section(
             "Classes",
             "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right "
-            "where it said so. F1: their harmonic mean.",
+            f"where it said so. F1: their harmonic mean.{shown}",
             table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table),
             folded=small and len(table) > 12,
         ),

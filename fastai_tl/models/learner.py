@@ -299,10 +299,19 @@ class TransferLearner(Learner):
 
     def _split(self, b: Any) -> None:
         super()._split(b)
-        size = getattr(self.model, "recipe", {}).get("size")
-        if not size or not self.xb or not isinstance(self.xb[0], torch.Tensor):
+        x = self.xb[0] if self.xb else None
+        if not isinstance(x, torch.Tensor):
             return
-        shape = tuple(self.xb[0].shape)
+        weights = next((p.dtype for p in self.model.parameters()), x.dtype)
+        if weights in (torch.float16, torch.bfloat16) and x.dtype == torch.float32:
+            half = str(weights).removeprefix("torch.")
+            raise InputError(
+                f"The network's weights are {half}, and images are float32. Put the weights back, learn.model.float(); "
+                "for mixed precision call learn.to_fp16() or learn.to_bf16(), which keep weights in float32."
+            )
+        size, shape = getattr(self.model, "recipe", {}).get("size"), tuple(x.shape)
+        if not size:
+            return
         if len(shape) == 4 and shape[1] == self.model.recipe["n_in"] and shape[2:] != tuple(size):
             raise InputError(
                 f"Images of {shape[2]}×{shape[3]} pixels: this network was built for {size[0]}×{size[1]}. Give it "
