@@ -5,7 +5,7 @@
 # %% ../../nbs/api/diagnosis/03_data_checks.ipynb #83e52855
 from __future__ import annotations
 import hashlib, os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,15 @@ import torch
 from fastai.data.transforms import Normalize, get_c
 from fastai.torch_core import TensorCategory, TensorImageBase, TensorMultiCategory
 from torch import nn
+from ..core.distributed import unwrap_loader
 from ..core.item_files import sources
 from .context import DiagnosisContext
 from .findings import Finding
 from ..core.loaders import first_items
 
 # %% auto #0
-__all__ = ['MAX_BYTES', 'check_batches', 'check_classes', 'check_duplicates', 'check_normalisation', 'check_values']
+__all__ = ['IMBALANCE', 'MAX_BYTES', 'check_batches', 'class_counts', 'check_classes', 'check_duplicates', 'check_normalisation',
+           'check_values']
 
 # %% ../../nbs/api/diagnosis/03_data_checks.ipynb #5a72972e
 def check_batches(context: DiagnosisContext) -> Iterator[Finding]:
@@ -87,14 +89,17 @@ def _classes_in(y):
     return y.nonzero().flatten().tolist() if isinstance(y, TensorMultiCategory) else [int(y)]
 
 
-def _classes_present(ds, unknown):
-    "Numbers of the classes that `ds` has items of; `None` if its items have no class"
+def class_counts(
+    ds: object,  # a dataset
+    unknown: list,  # labels that no class has are added to it
+) -> Counter | None:  # items by number of the class; `None` if the items have no class
+    "How many items each class has, as the labels say; no image is opened"
     if tls := getattr(ds, "tls", None):
         labels = _read_labels(tls[-1], unknown) if len(tls) > 1 else None
-        return None if labels is None else {c for y in labels for c in _classes_in(y)}
+        return None if labels is None else Counter(c for y in labels for c in _classes_in(y))
     if hasattr(ds, "ys") and hasattr(ds, "procs"):  # fastai's tables
         first = ds.ys.iloc[:, 0]
-        return set(map(int, first)) if ds.ys.shape[1] == 1 and first.dtype.kind in "iu" else None
+        return Counter(map(int, first)) if ds.ys.shape[1] == 1 and first.dtype.kind in "iu" else None
     ds, indexes = _underlying(ds)
     labels = getattr(ds, "targets", None)
     if labels is None:
@@ -102,7 +107,7 @@ def _classes_present(ds, unknown):
     if labels is None:
         return None
     labels = np.asarray(labels)
-    return set(map(int, labels[list(indexes)])) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    return Counter(map(int, labels[list(indexes)])) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
 
 
 def _class_names(dls):
@@ -117,8 +122,32 @@ def _class_names(dls):
     return None if names is None else [str(o) for o in names]
 
 # %% ../../nbs/api/diagnosis/03_data_checks.ipynb #5e7c11ea
+IMBALANCE = 10  # a class with this many times the images of another is told of
+
+
+def _imbalance(context, vocab, counts):
+    "The finding that some classes have far fewer training items than others, unless something is done about it"
+    loss = getattr(context.learn, "loss_func", None)
+    weighted = getattr(getattr(loss, "func", loss), "weight", None) is not None
+    sampled = hasattr(unwrap_loader(context.train_loader), "wgts")
+    if weighted or sampled or len(counts) < 2 or sum(counts.values()) != len(context.datasets[0]):  # several labels
+        return None
+    (most, n), *_, (least, few) = counts.most_common()
+    if n < IMBALANCE * few or max(most, least) >= len(vocab):
+        return None
+    return Finding(
+        "imbalance",
+        "warn",
+        f"Class {vocab[most]!r} has {n} training items, {vocab[least]!r} has {few}.",
+        f"The loss counts {vocab[most]!r} {n / few:.0f} times as much. A network that never answers {vocab[least]!r} "
+        "may have a high accuracy.",
+        "transfer_learner(…, balance='classes') lets each class count the same in the loss, exact on cached features, "
+        "too. Judge by macro-F1 and the recall of each class, which evaluate(learn) shows.",
+    )
+
+
 def check_classes(context: DiagnosisContext) -> Iterator[Finding]:
-    "Find classes without training or validation items, and items of a class that is not known"
+    "Find classes without training or validation items or with very few, and items of a class that is not known"
     if finding := context.too_many("The labels", "A class without items would not be noticed."):
         yield finding
         return
@@ -132,11 +161,13 @@ def check_classes(context: DiagnosisContext) -> Iterator[Finding]:
     strangers = []  # findings that stop come after those that warn
     for (side, harm), ds in zip(sides, context.datasets):
         unknown = []
-        present = _classes_present(ds, unknown)
+        present = class_counts(ds, unknown)
         if unknown:
             strangers.append(_unknown_classes(side, unknown))
         if present is None or not len(ds):
             continue
+        if side == "training" and (finding := _imbalance(context, vocab, present)):
+            yield finding
         if missing := [name for i, name in enumerate(vocab) if i not in present]:
             names = ", ".join(map(repr, missing[:5])) + (" …" if len(missing) > 5 else "")
             has = "has" if len(missing) == 1 else "have"

@@ -30,6 +30,7 @@ CODES = (
     "no_batches",
     "lonely",
     "class_missing",
+    "imbalance",
     "duplicates",
     "no_normalize",
     "double_normalize",

@@ -36,6 +36,7 @@ from fastai_tl.models.registry import (
     tv_weights,
 )
 from .body import CutError, cut_body, cut_own
+from ..diagnosis.data_checks import class_counts
 from ..diagnosis.doctor import diagnose
 from ..core.opening import open_by_rule
 from ..core.errors import InputError, did_you_mean
@@ -345,6 +346,21 @@ def _checked_stats(stats, n_in):
     return mean, std
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #a6f5e486
+def _balanced_loss(dls, n_out, balance, given):
+    "A cross-entropy in which each class that has training images counts the same; the mean weight of an image is 1"
+    if balance != "classes":
+        raise InputError(f"balance={balance!r}: give 'classes' or None.", allowed=("classes", None))
+    if given is not None:
+        raise InputError("Give balance or loss_func, not both: balance='classes' makes a loss function of its own.")
+    own = getattr(dls.train_ds, "loss_func", None)
+    counts = class_counts(dls.train_ds, [])
+    if not counts or not (own is None or isinstance(own, CrossEntropyLossFlat)) or max(counts) >= n_out:
+        raise InputError("balance='classes' needs images with one class each. Leave it out for labels and numbers.")
+    n = sum(counts.values())
+    weight = torch.tensor([n / len(counts) / counts[i] if counts[i] else 1.0 for i in range(n_out)])
+    return CrossEntropyLossFlat(weight=weight.to(dls.loaders[0].device or "cpu"))
+
+
 def transfer_learner(
     dls: DataLoaders,
     # name of a backbone, see `backbones`; or a network of your own, see `own_backbone`
@@ -362,6 +378,7 @@ def transfer_learner(
     n_in: int | None = None,  # channels of the images; `None`: those of `dls`
     # regression: (lowest, highest) number that the network may give, or such a pair for each; `None`: any number
     y_range: Sequence | None = None,
+    balance: str | None = None,  # 'classes': each class counts the same in the loss; `None`: each image
     **learner_kw: object,  # for fastai's `Learner`: `loss_func`, `metrics`, `cbs`, `opt_func`, `path`, …
 ) -> TransferLearner:
     """A Learner with a pretrained body and a new head, frozen to the head, correctly normalised, with named groups.
@@ -413,6 +430,8 @@ def transfer_learner(
     if isinstance(head, nn.Module):
         _fits(head, model[0], x, n_out)
     kw = dict(learner_kw)
+    if balance is not None:
+        kw["loss_func"] = _balanced_loss(dls, n_out, balance, kw.get("loss_func"))
     if kw.get("loss_func") is None:
         kw["loss_func"] = getattr(dls.train_ds, "loss_func", None) or CrossEntropyLossFlat()
     if "metrics" not in kw and isinstance(kw["loss_func"], CrossEntropyLossFlat):

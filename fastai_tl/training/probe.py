@@ -25,7 +25,7 @@ from ..core.snapshot import preserved_model
 from ..core.validation import whole_number
 
 # %% auto #0
-__all__ = ['last_linear', 'task_of_targets', 'probe', 'put']
+__all__ = ['last_linear', 'task_of_targets', 'class_weight', 'probe', 'put']
 
 # %% ../../nbs/api/training/19_probe.ipynb #9e8a86a0
 def last_linear(
@@ -151,13 +151,20 @@ def task_of_targets(
     return "labels" if any(k in name for k in ("bce", "binary", "multilabel")) else "numbers"
 
 
+def class_weight(
+    loss: object,  # a loss function
+) -> torch.Tensor | None:  # a weight for each class; `None`: all weigh the same
+    "The weights of the classes in a loss, as those of `transfer_learner(…, balance='classes')`"
+    return getattr(getattr(loss, "func", loss), "weight", None)
+
+
 def probe(
     learn: Learner,  # whose network ends in a linear layer, as with `head="linear"`
     strength: float | None = None,  # C as in scikit-learn: the larger, the closer the fit; `None`: found by folds
     n_folds: int = 5,
     groups: Sequence | None = None,  # of each training item: items of one group are never on both sides of a fold
     views: int = 1,  # of each image: 1 as in validation; more: so many random ones, as in training
-    balance: str | None = None,  # 'classes': each class weighs the same; `None`: each image
+    balance: str | None = None,  # 'classes': each class weighs the same; `None`: as in the loss, else each image
     seed: int = 0,  # of the folds
     memory_limit: int | None = None,  # bytes of features in memory; `None`: as in settings.ini
     on_progress: Reporter | None = None,  # gets (done, total, note); `None`: shows a bar
@@ -181,6 +188,8 @@ def probe(
             weight = torch.ones(dl.n, dtype=torch.float64)
             if balance and task == "classes":
                 weight = (dl.n / y.unique().numel() / y.bincount()[y]).double()
+            elif task == "classes" and (of_class := class_weight(learn.loss_func)) is not None:
+                weight = of_class.detach().cpu().double()[y]
             unit = np.arange(dl.n) if groups is None else np.asarray(groups)
             if len(unit) != dl.n:
                 raise InputError(f"groups need {dl.n} entries, one a training item; there are {len(unit)}.")
