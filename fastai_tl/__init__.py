@@ -64,6 +64,7 @@ _HOMES = {
     "experiments.backbones": "compare_backbones",
     "experiments.result": "Comparison",
     "experiments.strategies": "Strategy compare",
+    "deploy.continue_training": "continue_from",
     "deploy.export": "export",
     "deploy.onnx_runtime": "load_onnx",
     "deploy.predictor": "Prediction",

@@ -44,6 +44,7 @@ from fastai_tl.evaluation.regression import RegressionEvaluation
 from fastai_tl.experiments.backbones import compare_backbones
 from fastai_tl.experiments.result import Comparison
 from fastai_tl.experiments.strategies import Strategy, compare
+from fastai_tl.deploy.continue_training import continue_from
 from fastai_tl.deploy.export import export
 from fastai_tl.deploy.onnx_runtime import load_onnx
 from fastai_tl.deploy.predictor import Prediction
@@ -103,6 +104,7 @@ __all__ = [
     "check_frozen",
     "compare",
     "compare_backbones",
+    "continue_from",
     "copy_lessons",
     "corrupt",
     "decayed_lrs",

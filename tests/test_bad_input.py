@@ -161,7 +161,10 @@ def test_a_file_that_holds_no_such_weights(arch, name, made, says):
     assert not Path("it_ran").exists() and "weights_only" not in str(e.value)
 
 
-def test_a_whole_checkpoint_is_not_a_state_dict():
-    torch.save(dict(model=tvm.resnet18().state_dict(), opt=None), "learner.pth")
-    with pytest.raises(WeightsError, match="a dict of model, opt"):
+def test_a_state_dict_is_taken_out_of_a_whole_checkpoint():
+    state = tvm.resnet18().state_dict()
+    torch.save(dict(model=state, opt=None), "learner.pth")
+    assert read_state(Path("learner.pth")).keys() == state.keys()
+    torch.save(dict(weights_of_mine=state, opt=None), "learner.pth")
+    with pytest.raises(WeightsError, match="a dict of weights_of_mine, opt"):
         read_state(Path("learner.pth"))

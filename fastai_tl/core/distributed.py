@@ -6,9 +6,11 @@
 from __future__ import annotations
 import torch
 from torch import nn
+from .errors import StateError
 
 # %% auto #0
-__all__ = ['process_group', 'rank', 'size', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'unwrap_model', 'unwrap_loader']
+__all__ = ['process_group', 'rank', 'size', 'agree', 'gather', 'mean', 'from_first', 'barrier', 'unwrap_model', 'bare_model',
+           'check_bare', 'unwrap_loader']
 
 # %% ../../nbs/api/core/06_distributed.ipynb #61a4974d
 def process_group():
@@ -67,6 +69,28 @@ def barrier():
 def unwrap_model(model: nn.Module) -> nn.Module:
     "The model itself, where several processes train it through a wrapper"
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def bare_model(model: nn.Module) -> nn.Module:
+    "The network inside `torch.compile`, `nn.DataParallel` or a wrapper for several processes"
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model
+
+
+def check_bare(model: nn.Module) -> None:
+    "Raise `StateError` for a network in `torch.compile` or `nn.DataParallel`, whose layers have other names"
+    how = "nn.DataParallel" if isinstance(model, nn.DataParallel) else "torch.compile"
+    if how == "nn.DataParallel" or hasattr(model, "_orig_mod"):
+        inner = "module" if how == "nn.DataParallel" else "_orig_mod"
+        raise StateError(
+            f"The model is wrapped by {how}, so its layers cannot be told apart or frozen. Take it out, "
+            f"learn.model = learn.model.{inner}, and wrap it after the training."
+        )
 
 
 def unwrap_loader(dl):

@@ -8,6 +8,7 @@ import fnmatch, glob, re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 from torch import nn
+from ..core.distributed import check_bare
 from ..core.errors import InputError, did_you_mean
 from ..core.learner_lock import check_free
 from .batchnorm import batch_norms, bn_policy, hook_of, norm_parameters, own_parameters, set_bn
@@ -129,6 +130,7 @@ def freeze_to(
     Raises `GroupError` if there is no such group, `InputError` on another policy or if nothing would train
     """
     check_free(learn, "freeze_to")
+    check_bare(model_of(learn))
     groups = layer_groups(learn)
     idx = group_index(groups, where)
     if len(groups) == 1 and where not in (0, next(iter(groups))):
@@ -214,6 +216,7 @@ def set_frozen(
     Raises `InputError` if a pattern matches nothing, or if nothing would train
     """
     check_free(learn, "set_frozen")
+    check_bare(model_of(learn))
     if pin and not (frozen and is_learner(learn)):
         raise InputError("pin=True holds frozen parameters of a Learner: use it with frozen=True.")
     model, chosen = model_of(learn), find_parameters(learn, patterns)

@@ -14,8 +14,8 @@ from .mini_nets import MINIS, mini_file
 from ..core.settings import load_settings
 
 # %% auto #0
-__all__ = ['WeightsError', 'weights_file', 'with_tag', 'offline_names', 'fetch_weights', 'load_all', 'read_state', 'lite0_names',
-           'load_net', 'adapt_input', 'adapt_stats']
+__all__ = ['WeightsError', 'weights_file', 'with_tag', 'offline_names', 'fetch_weights', 'load_all', 'read_state', 'unwrapped',
+           'load_body', 'lite0_names', 'load_net', 'resized_positions', 'adapt_input', 'adapt_stats']
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #fd254629
 class WeightsError(FileError):
@@ -201,7 +201,7 @@ def load_all(
 def read_state(
     file: Path,  # .safetensors, .pth, .pt or .bin with a whole state dict
 ) -> dict[str, torch.Tensor]:
-    "Read a state dict; runs no code from the file"
+    "Read a state dict, out of what training scripts put around it; runs no code from the file"
     if not file.is_file():
         raise WeightsError(
             f"{file}: there is no such file.", file=file.name, folder=file.parent, url=None, offline=None
@@ -217,8 +217,60 @@ def read_state(
         )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as e:
         raise _unreadable(file, e) from e
+    state = unwrapped(state)
     _check_tensors(state, file)
     return state
+
+
+_HOLDERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model")  # averaged weights first
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "ema.")  # of DataParallel, torch.compile and training scripts
+
+
+def unwrapped(
+    state: dict,  # as it was read
+) -> dict:
+    "The tensors that a checkpoint of a training script holds, by the names that the network itself gives them"
+    if not isinstance(state, dict):
+        return state
+    while inner := next((state[k] for k in _HOLDERS if isinstance(state.get(k), dict)), None):
+        state = inner
+    state = {k: v for k, v in state.items() if k != "n_averaged"}  # a count, of torch's AveragedModel
+    while pre := next((p for p in _WRAPPERS if state and all(str(k).startswith(p) for k in state)), None):
+        state = {k.removeprefix(pre): v for k, v in state.items()}
+    return state
+
+
+def load_body(
+    tensors: dict[str, torch.Tensor],  # of the body, by name in the whole network; written in place
+    state: dict[str, torch.Tensor],  # as `read_state` gives it
+    others: set[str],  # names of the network's other tensors: its classifier
+) -> None:
+    """Write `state` into the body, all of whose tensors must be there; what is of a classifier is passed over. Raises
+    `WeightsError`; nothing is written then
+    """
+    of_head = {n.partition(".")[0] for n in others} - {n.partition(".")[0] for n in tensors}
+    of_head |= {"fc", "classifier", "head", "heads", "last_linear"} - {n.partition(".")[0] for n in tensors}
+    wanted = {n for n in tensors if not n.endswith("num_batches_tracked")}
+    unknown = [k for k in state if k not in tensors and k not in others and k.partition(".")[0] not in of_head]
+    shapes = [n for n in tensors if n in state and tensors[n].shape != state[n].shape]
+    wrong = {"missing": sorted(wanted - set(state)), "not known to it": sorted(unknown), "of another shape": shapes}
+    if any(wrong.values()):
+        say = "; ".join(
+            f"{len(v)} {k} ({', '.join(v[:5])}{', …' if len(v) > 5 else ''})" for k, v in wrong.items() if v
+        )
+        raise WeightsError(
+            f"The weights do not fit the body of the network. Of its {len(tensors)} tensors and the "
+            f"{len(state)} given: {say}. Nothing was loaded. Are they of this architecture?",
+            tensors=sum(wrong.values(), []),
+            file=None,
+            folder=None,
+            url=None,
+            offline=None,
+        )
+    with torch.no_grad():
+        for n in tensors:
+            if n in state:
+                tensors[n].copy_(state[n])
 
 
 def _unreadable(file, e):
@@ -301,7 +353,7 @@ def load_net(
             names = lite0_names(state, [len(s) for s in net.blocks])
             state = {names[k]: v for k, v in state.items()}
         if source == "torchvision" and name.startswith("vit_"):
-            state = _resized_positions(net, state)
+            state = resized_positions(net, state)
         load_all(net, state)
     if n_in:
         adapt_input(net, n_in)
@@ -341,7 +393,7 @@ def _load_timm(full, file, n_in, size):
         ) from None
 
 
-def _resized_positions(net, state):
+def resized_positions(net, state):
     "torchvision's ViT: positions for another number of patches, interpolated as torchvision does it"
     from torchvision.models.vision_transformer import interpolate_embeddings
 

@@ -44,15 +44,21 @@ from ..core.loaders import copy_loaders, first_items
 from ..core.workers import use_possible_workers
 from ..freezing.batchnorm import BN_POLICIES
 from ..freezing.freeze import freeze_to
+from ..core.distributed import bare_model
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
 from ..freezing.guard import FreezeGuard
 from .learner import TransferLearner, classes_of, gives, normalised
 from .mini_nets import MINI_MEAN, MINI_STD, MINIS
 from fastai_tl.models.pretrained_weights import (
     WeightsError,
+    adapt_input,
     adapt_stats,
     fetch_weights,
+    lite0_names,
+    load_body,
     load_net,
+    read_state,
+    resized_positions,
     weights_file,
     with_tag,
 )
@@ -61,8 +67,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Backbone', 'load_backbone', 'known_stats', 'own_backbone', 'make_head', 'OutputRange', 'checked_range', 'make_model',
-           'transfer_learner', 'backbones']
+__all__ = ['Backbone', 'load_backbone', 'own_file', 'known_stats', 'own_backbone', 'make_head', 'OutputRange', 'checked_range',
+           'make_model', 'transfer_learner', 'backbones']
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #9603effb
 @dataclass(frozen=True)
@@ -96,14 +102,15 @@ def _stats(full, weights):
 def load_backbone(
     arch: str | Callable,  # name, see `backbones`
     pretrained: bool = True,  # with its ImageNet weights
-    # which: torchvision's name for them, timm's tag, or a file (.pth, .pt or .safetensors) with a whole state dict
+    # which: torchvision's name for them, timm's tag, a file (.pth, .pt or .safetensors) or a model folder of the kit
     weights: object = None,
     n_in: int = 3,  # channels of the images
     size: tuple[int, int] | None = None,  # height and width of the images, for networks that are made for one size
 ) -> Backbone:
     "Build a backbone; raises `ArchError`, `CutError` or `WeightsError`"
-    is_file = isinstance(weights, (str, Path)) and Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin")
-    file, named = (Path(weights), None) if is_file else (None, weights)
+    file, named = own_file(weights), weights
+    if file is not None:
+        named = None
     full = with_tag(find_arch(arch), named)
     source, name = full.split("/")
     path = file or (fetch_weights(full, named if source == "torchvision" else None) if pretrained else None)
@@ -117,11 +124,13 @@ def load_backbone(
         size = tuple(size) if tuple(size) != own else None
     else:
         size = None
-    net = load_net(full, path, named, n_in, size)
-    meta = None
-    if source == "timm" or name == "tf_efficientnet_lite0":
-        meta = on_meta(f"timm/{name}", n_in, size)
-    split = cut_body(net, meta, (n_in, *(size or own)))
+    is_timm = source == "timm" or name == "tf_efficientnet_lite0"
+    if file is not None:
+        split = _body_from(file, full, f"timm/{name}" if is_timm else None, n_in, size, own)
+    else:
+        net = load_net(full, path, named, n_in, size)
+        meta = on_meta(f"timm/{name}", n_in, size) if is_timm else None
+        split = cut_body(net, meta, (n_in, *(size or own)))
     mean, std = _stats(full, named)
     if file is not None:
         label = str(file)
@@ -139,6 +148,55 @@ def load_backbone(
         n_in,
         (size or own) if f["fixed"] else None,
     )
+
+
+def own_file(
+    weights: object,  # as for `load_backbone`
+) -> Path | None:
+    "The file of weights that is meant: `weights` itself, or that of a model folder; `None`: it is a name, or nothing"
+    if not isinstance(weights, (str, Path)):
+        return None
+    path = Path(weights)
+    if path.is_dir() and (found := [d / "model.safetensors" for d in (path, path / "model")]):
+        return next((f for f in found if f.is_file()), found[0])
+    return path if path.suffix in (".pth", ".pt", ".safetensors", ".bin") else None
+
+
+def _body_from(file, full, timm_name, n_in, size, own):
+    "A body with all its tensors from a file of one's own, whose classifier may be any or none"
+    state = read_state(file)
+    name = full.partition("/")[2]
+    kits_own = any(k.startswith("body.") for k in state) and all(k.startswith(("body.", "head.")) for k in state)
+    channels = n_in if kits_own else None  # else the file has the network's own, which are adapted below
+    net = load_net(full, None, None, channels, size)
+    if name == "tf_efficientnet_lite0" and "_conv_stem.weight" in state:
+        names = lite0_names(state, [len(s) for s in net.blocks])
+        state = {names[k]: v for k, v in state.items()}
+    if name.startswith("vit_") and "encoder.pos_embedding" in state:
+        state = resized_positions(net, state)
+    whole = net.state_dict(keep_vars=True)
+    meta = on_meta(timm_name, channels, size) if timm_name else None
+    split = cut_body(net, meta, (channels or 3, *(size or own)))
+    if kits_own:
+        tensors = {f"body.{n}": t for n, t in split.body.state_dict(keep_vars=True).items()}
+        load_body(tensors, state, {k for k in state if k.startswith("head.")})
+        return split
+    held = {id(t) for t in split.body.state_dict(keep_vars=True).values()}
+    tensors = {n: t for n, t in whole.items() if id(t) in held}
+    try:
+        load_body(tensors, state, set(whole) - set(tensors))
+    except WeightsError:
+        if not full.startswith("timm/"):
+            raise
+        try:  # timm knows older names of its own files
+            net = load_net(full, file, None, n_in, size)
+        except WeightsError:
+            net = None
+        if net is None:
+            raise
+        return cut_body(net, on_meta(timm_name, n_in, size), (n_in, *(size or own)))
+    adapt_input(split.body, n_in)
+    return split
 
 
 def _label(full, named):
@@ -392,7 +450,9 @@ def transfer_learner(
     if not n_out:
         raise InputError("The number of classes cannot be read from dls: set dls.c, or pass n_out=….")
     own = isinstance(arch, nn.Module)
-    if not own:
+    if own:
+        arch = bare_model(arch)
+    else:
         find_arch(arch)
     dls = open_by_rule(dls)
     x = _picture(dls)

@@ -13,7 +13,7 @@ import torch
 from fastai.callback.core import CancelFitException, CancelValidException, Callback
 from fastai.callback.schedule import minimum, slide, steep, valley
 from ..core.callbacks import WATCHERS, check_callbacks, without_cbs
-from ..core.distributed import mean
+from ..core.distributed import check_bare, mean
 from ..core.errors import KitWarning, StateError
 from ..cache.callback import cached
 from ..acceleration.fused_adam import FusedStep
@@ -239,6 +239,7 @@ def find_lr(
     num_it = whole_number("num_it", num_it, 2)
     seeds = whole_number("seeds", seeds, 1)
     lrs = sweep_lrs(start_lr, end_lr, num_it)
+    check_bare(learn.model)
     names = list(layer_groups(learn))
     scale = [1.0] * len(names) if group is None else [float(i == group_index(names, group)) for i in range(len(names))]
     check_free(learn, "find_lr")

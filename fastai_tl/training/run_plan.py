@@ -13,7 +13,7 @@ import torch
 from fastai.callback.core import Callback
 from ..cache.callback import cached
 from ..core.callbacks import check_callbacks, is_kind
-from ..core.distributed import barrier, rank, unwrap_model
+from ..core.distributed import barrier, check_bare, rank, unwrap_model
 from ..core.errors import InputError, KitWarning
 from ..core.learner_lock import check_free, owned
 from ..core.progress import Reporter, bar, quiet
@@ -134,6 +134,7 @@ def run_plan(
     """
     plan = as_plan(plan)
     check_free(learn, "run_plan")
+    check_bare(learn.model)
     if control is not None and not isinstance(control, Control):
         raise InputError(f"control={control!r}: give an object, control=Control().")
     groups = list(layer_groups(learn))
