@@ -105,7 +105,7 @@ def test_what_was_defined_in_a_notebook_cannot_be_sent(monkeypatch):
     f = type("Labels", (), {})
     f.__module__, f.__qualname__ = "__main__", "Labels"
     monkeypatch.setattr(main, "Labels", f, raising=False)
-    monkeypatch.delattr(main, "__file__")
+    monkeypatch.delattr(main, "__file__", raising=False)
     assert "notebook" in why_not_sent(f())
 
 

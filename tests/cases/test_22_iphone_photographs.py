@@ -19,6 +19,8 @@ class Heif(ImageFile.ImageFile):
 
     def load(self):
         self.im = Image.new("RGB", (40, 40), "teal").im
+        if self._exclusive_fp:
+            self.fp.close()
         return super(ImageFile.ImageFile, self).load()
 
 

@@ -85,7 +85,8 @@ def test_a_note_that_means_nothing_is_ignored(tmp_path, value):
     assert open_picture(tmp_path / "a.jpg").size == (96, 64)
     raw = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "b.jpg").write_bytes(raw.replace(b"Exif\0\0", b"Exif\0\0MM\xff\xff", 1))
-    assert open_picture(tmp_path / "b.jpg").size == (96, 64) and not is_turned(Image.open(tmp_path / "b.jpg"))
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert open_picture(tmp_path / "b.jpg").size == (96, 64) and not is_turned(image)
 
 
 @pytest.fixture(scope="module")

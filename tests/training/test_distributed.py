@@ -47,6 +47,7 @@ class Forks:
     def close(self):
         self.proc.stdin.close()
         self.proc.wait(30)
+        self.proc.stdout.close()
 
 
 @pytest.fixture(scope="module")
