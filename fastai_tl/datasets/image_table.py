@@ -448,7 +448,8 @@ def table_dls(
     task: str | None = None,  # 'classes', 'labels' or 'numbers'; `None`: by the column
     label_delim: str | None = None,  # what separates several labels; `None`: '|' or ';' if it occurs
     units: str | Sequence[str] | None = None,  # of numbers, such as 'kg'; `export` notes them
-    size: int | None = None,  # side, in pixels; `None`, here and below: as in `settings.ini`
+    # side, or (height, width), in pixels; `None`, here and below: as in `settings.ini`
+    size: int | tuple[int, int] | None = None,
     bs: int | None = None,  # images in a batch
     valid_pct: float = 0.2,  # share for validation, between 0 and 1; ignored if there is a `split`
     seed: int | None = None,  # of the split and of the order in training

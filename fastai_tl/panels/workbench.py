@@ -85,7 +85,8 @@ class Workbench(Panel):
         self,
         # fastai `DataLoaders`, a folder with a subfolder for each class (`folder_dls`), or a CSV file (`table_dls`)
         data: DataLoaders | Path | str,
-        size: int | None = None,  # side of the images of a folder, in pixels; `None`: as in `settings.ini`
+        # side of the images of a folder, or (height, width), in pixels; `None`: as in `settings.ini`
+        size: int | tuple[int, int] | None = None,
         bs: int | None = None,  # images in a batch of a folder; `None`: as in `settings.ini`
         seed: int = 0,  # of the new head and of each training
         # Python that makes the DataLoaders, for `save_notebook`; `None`: known for the kit's own

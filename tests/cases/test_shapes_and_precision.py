@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.losses import BCEWithLogitsLossFlat
@@ -10,6 +11,7 @@ from fastai.losses import BCEWithLogitsLossFlat
 import fastai.callback.fp16  # noqa: F401 (to_fp16)
 
 from fastai_tl.core.errors import InputError
+from fastai_tl.datasets.image_table import table_dls
 from fastai_tl.datasets.picture_folder import ClassOf, folder_dls, picture_dls
 from fastai_tl.datasets.samples import sample_dls, sample_path, split_sample
 from fastai_tl.deploy.export import export
@@ -25,7 +27,14 @@ from helpers import QUIET, few_images
 pytestmark = pytest.mark.medium
 
 
-@pytest.mark.parametrize("make", [lambda s: sample_dls(size=s, n_per_class=2), lambda s: folder_dls(sample_path(), s)])
+def from_table(size):
+    files = [f for c in ("bird", "bug") for f in sorted((sample_path() / c).glob("*.jpg"))[:6]]
+    return table_dls(pd.DataFrame(dict(file=files, label=[f.parent.name for f in files])), "label", size=size)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda s: sample_dls(size=s, n_per_class=2), lambda s: folder_dls(sample_path(), s), from_table]
+)
 def test_a_size_may_be_height_and_width(make):
     dls = make((32, 48))
     assert dls.one_batch()[0].shape[-2:] == (32, 48)
