@@ -152,6 +152,11 @@ def test_the_readme_counts_the_exercises():
     assert f"{len(exercises)} exercises" in README
 
 
+def test_the_readme_counts_the_cases():
+    n = len(list((NBS.parent / "tests" / "cases").glob("test_[0-9]*.py")))
+    assert f"What {n} public bug reports" in (NBS.parent / "README.md").read_text()
+
+
 def test_every_public_name_is_documented_and_used():
     "On a page of the reference, and in a cell that is executed"
     code, named = "", set()
