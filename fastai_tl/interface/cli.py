@@ -173,6 +173,9 @@ def quickstart_command(
         ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Let each class count the same, where some have far fewer pictures.")
+    ] = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace the report and the model in the output folder; other files there stay."),
@@ -192,7 +195,8 @@ def quickstart_command(
 
     columns = dict(label=label if label and len(label) > 1 else (label or [None])[0], file=file, split=split)
     columns = {k: v for k, v in (columns | dict(group=group, task=task, units=unit)).items() if v is not None}
-    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, RichScreen(), csv, columns)
+    screen = RichScreen()
+    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, screen, csv, columns, balance)
     out.print(f"\n[bold green]Done[/] in {sum(r['seconds'].values()):.0f} seconds.")
     out.print(f"  Look at   [bold]{escape(r['report'])}[/]", soft_wrap=True)
     me = "fastai-tl" if shutil.which("fastai-tl") else sys.argv[0]

@@ -22,7 +22,7 @@ from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
 from ..training.stage import Stage
-from .quickstart_report import check_file, render, report_context
+from .quickstart_report import check_file, lowest_recall, render, report_context
 from .quickstart_run import ARMS, Arm, Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
@@ -206,6 +206,7 @@ def run_quickstart(
     screen: Screen | None = None,  # where to say what happens; `None`: print
     table: Path | str | None = None,  # a CSV file that names the images, see `read_table`; `data` is then their folder
     columns: dict | None = None,  # of the table: label, file, split, group, task, … as of `read_table`
+    balance: bool = False,  # each class counts the same in the loss, see `transfer_learner`
 ) -> dict:  # steps, accuracy (or scores, of labels and numbers), n_train, n_valid, classes, seconds, model, report
     "The six steps; raises the kit's errors before anything is trained if the input cannot be used"
     s, screen, out = load_settings(), screen or Screen(), Path(out)
@@ -215,7 +216,8 @@ def run_quickstart(
         raise InputError(f"epochs={epochs}: give 1 or more.")
     if not 0 <= seed < 2**31:
         raise InputError(f"seed={seed}: give 0 to {2**31 - 1}.")
-    run = Run(find_arch(arch or s.backbone), epochs, seed, "", size=s.size)
+    balanced = "classes" if balance else None
+    run = Run(find_arch(arch or s.backbone), epochs, seed, "", size=s.size, balance=balanced)
     if data is not None:
         data = Path(data)
     if table is None and columns:
@@ -239,7 +241,15 @@ def _score_text(ev):
         return f"mean average precision {ev.mean_ap:.3f}, macro-F1 {ev.macro_f1:.3f} at one threshold for all"
     if ev.task == "numbers":
         return f"mean absolute error {ev.mae:.4g}, R² {ev.r2:.2f}"
-    return f"accuracy {ev.accuracy:.1%}"
+    return f"accuracy {ev.accuracy:.1%}, macro-F1 {ev.macro_f1:.3f}, lowest recall {lowest_recall(ev)}"
+
+
+def _of_classes(run, classes):
+    "What tells how rare classes fare: macro-F1, and the recall of each class"
+    return dict(
+        macro_f1={k: run.arms[k].ev.macro_f1 for k in ARMS},
+        recall={k: dict(zip(classes, run.arms[k].ev.per_class().recall.tolist())) for k in ARMS},
+    )
 
 
 def _scores(ev):
@@ -272,7 +282,8 @@ def _six_steps(run, s, load, out, json_file, force, screen):
     def learner(pretrained):
         set_seed(run.seed, reproducible=True)
         dls = make_dls()
-        return transfer_learner(dls, run.arch, pretrained=pretrained, path=out, y_range=number_range(dls))
+        kw = dict(y_range=number_range(dls), balance=run.balance)
+        return transfer_learner(dls, run.arch, pretrained=pretrained, path=out, **kw)
 
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
@@ -353,7 +364,10 @@ def _six_steps(run, s, load, out, json_file, force, screen):
     result = dict(
         steps=[o.name for o in STEPS],
         **(
-            dict(accuracy={k: run.arms[k].ev.accuracy for k in ARMS})
+            dict(
+                accuracy={k: run.arms[k].ev.accuracy for k in ARMS},
+                **(_of_classes(run, classes) if run.balance else {}),
+            )
             if run.task == "classes"
             else dict(task=run.task, scores={k: _scores(a.ev) for k, a in run.arms.items()} | dict(floor=floor))
         ),

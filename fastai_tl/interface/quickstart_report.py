@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastai_tl.evaluation.classification import Evaluation
 
 # %% auto #0
-__all__ = ['confusion_rows', 'report_context', 'render', 'check_file']
+__all__ = ['confusion_rows', 'lowest_recall', 'report_context', 'render', 'check_file']
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #ba9e8bd3
 def confusion_rows(
@@ -102,11 +102,20 @@ def _curves(history, what):
     return out
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #76cb69ee
+def lowest_recall(
+    ev: Evaluation,
+) -> str:
+    "The class that is recognised least often, in words"
+    recall = ev.per_class().query("items > 0").recall
+    return f"{recall.idxmin()} {_pct(recall.min())}"
+
+
 def _code(run):
     name, lr = run.arch.partition("/")[2], lambda k: f"{run.arms[k].lr:.2g}"
     return (
         f"from fastai_tl.all import *\ndls = {run.data_code}\nbackbones(offline=True)",
-        f"learn = transfer_learner(dls, {name!r})\nlayer_groups(learn)",
+        f"learn = transfer_learner(dls, {name!r}{f', balance={run.balance!r}' if run.balance else ''})\n"
+        "layer_groups(learn)",
         "freeze_to(learn, 'head')\nlayer_table(learn)",
         f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
         f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
@@ -159,6 +168,8 @@ def report_context(
                 us=k in ("frozen", "fine_tuned"),
                 params=o.params,
                 epochs=o.epochs,
+                f1=o.ev.macro_f1,
+                recall=lowest_recall(o.ev),
                 lr=o.lr,
                 seconds=o.seconds,
                 note=o.note,

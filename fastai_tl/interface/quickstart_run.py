@@ -51,6 +51,7 @@ class Run:
     data_code: str = ""
     size: int = 0
     model: Path | None = None
+    balance: str | None = None  # as of `transfer_learner`
     task: str = "classes"  # or 'labels' or 'numbers'
 
 

@@ -58,7 +58,9 @@ def quickstart(d):
         for p in sorted((sample_path("clipart") / c).glob("*.jpg"))[:10]:
             (d / "pics" / name / p.name).write_bytes(p.read_bytes())
     (d / "pics" / "bug" / "torn <i>.jpg").write_bytes(b"\xff\xd8 not a picture")
-    r = process("quickstart", "--data", "pics", "--out", "out", "--json", "figures.json", "--seed", 1, cwd=d)
+    r = process(
+        "quickstart", "--data", "pics", "--out", "out", "--json", "figures.json", "--seed", 1, "--balance", cwd=d
+    )
     (d / "stdout").write_text(r.stdout)
     (d / "stderr").write_text(r.stderr)
 
@@ -87,7 +89,18 @@ def test_quickstart_says_six_steps_and_names_the_broken_picture(done):
 def test_quickstart_json(done):
     d, _ = done
     j = json.loads((d / "figures.json").read_text())
-    assert list(j) == ["steps", "accuracy", "n_train", "n_valid", "classes", "seconds", "model", "report"]
+    assert [k for k in j if k not in ("macro_f1", "recall")] == [
+        "steps",
+        "accuracy",
+        "n_train",
+        "n_valid",
+        "classes",
+        "seconds",
+        "model",
+        "report",
+    ]
+    assert list(j["macro_f1"]) == list(j["recall"]) == list(j["accuracy"])
+    assert list(j["recall"]["frozen"]) == j["classes"]
     assert len(j["steps"]) == 6 and list(j["seconds"]) == j["steps"]
     assert list(j["accuracy"]) == ["pixels", "scratch", "scratch_long", "frozen", "fine_tuned"]
     assert all(0 <= v <= 1 for v in j["accuracy"].values())
@@ -102,7 +115,14 @@ def test_report_is_one_self_contained_page(done):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page), "nothing is loaded from elsewhere"
     assert "<script" not in page and "oiseaux &lt;b&gt;" in page and "<b>é" not in page and "fruit &amp; veg" in page
     assert page.count("data:image/jpeg;base64,") >= 6 and page.count("<svg") == 6
-    for text in ("Confusion matrix", "Layer table", "Learning-rate sweep", "torn &lt;i&gt;.jpg"):
+    for text in (
+        "Confusion matrix",
+        "Layer table",
+        "Learning-rate sweep",
+        "torn &lt;i&gt;.jpg",
+        "macro-F1",
+        "balance=",
+    ):
         assert text in page
 
 
