@@ -132,7 +132,9 @@ def _imbalance(context, vocab, counts):
     sampled = hasattr(unwrap_loader(context.train_loader), "wgts")
     if weighted or sampled or len(counts) < 2 or sum(counts.values()) != len(context.datasets[0]):  # several labels
         return None
-    (most, n), *_, (least, few) = counts.most_common()
+    ranked = counts.most_common()
+    most, n = ranked[0]
+    least, few = ranked[-1]
     if n < IMBALANCE * few or max(most, least) >= len(vocab):
         return None
     return Finding(
