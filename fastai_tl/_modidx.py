@@ -1693,6 +1693,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'fastai_tl/diagnosis/learner_checks.py'),
                                                     'fastai_tl.diagnosis.learner_checks.check_model_folder': ( 'api/diagnosis/learner_checks.html#check_model_folder',
                                                                                                                'fastai_tl/diagnosis/learner_checks.py'),
+                                                    'fastai_tl.diagnosis.learner_checks.check_precision': ( 'api/diagnosis/learner_checks.html#check_precision',
+                                                                                                            'fastai_tl/diagnosis/learner_checks.py'),
                                                     'fastai_tl.diagnosis.learner_checks.check_replay': ( 'api/diagnosis/learner_checks.html#check_replay',
                                                                                                          'fastai_tl/diagnosis/learner_checks.py'),
                                                     'fastai_tl.diagnosis.learner_checks.check_single_items': ( 'api/diagnosis/learner_checks.html#check_single_items',

@@ -23,6 +23,7 @@ from .findings import CODES, SEVERITIES, Diagnosis, Finding
 from fastai_tl.diagnosis.learner_checks import (
     check_image_size,
     check_model_folder,
+    check_precision,
     check_replay,
     check_single_items,
     check_what_trains,
@@ -49,6 +50,7 @@ _LEARNER_CHECKS = {
     "what trains": check_what_trains,
     "batches of one": check_single_items,
     "size": check_image_size,
+    "precision": check_precision,
     "folder": check_model_folder,
     "export": check_replay,
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastai.learner import Learner
 
 # %% auto #0
-__all__ = ['SEVERITIES', 'CODES', 'DoctorError', 'Finding', 'Diagnosis']
+__all__ = ['SEVERITIES', 'FINDINGS', 'CODES', 'DoctorError', 'Finding', 'Diagnosis']
 
 # %% ../../nbs/api/diagnosis/01_findings.ipynb #a889135f
 class DoctorError(StateError):
@@ -26,30 +26,33 @@ class DoctorError(StateError):
 
 SEVERITIES = ("stop", "warn", "info")
 _COLOURS = dict(stop="220,50,47,.30", warn="235,140,30,.26", info="60,130,220,.22")
-CODES = (
-    "no_batches",
-    "lonely",
-    "class_missing",
-    "imbalance",
-    "duplicates",
-    "no_normalize",
-    "double_normalize",
-    "wrong_normalize",
-    "one_colour",
-    "transparency",
-    "deep_images",
-    "odd_values",
-    "one_group",
-    "all_frozen",
-    "nothing_frozen",
-    "bn_single",
-    "read_only",
-    "too_small",
-    "misfit",
-    "n_out",
-    "no_export",
-    "unchecked",
+# Each finding: what is found, and what the doctor needs to see for it
+FINDINGS = dict(
+    no_batches=("no batch to train on", "the training loader"),
+    lonely=("no validation set, or an empty one", "the loaders"),
+    class_missing=("a class without training or validation items, or an item of no known class", "the labels"),
+    imbalance=("a class with ten times the training items of another", "the training labels"),
+    duplicates=("the same item on both sides of the split", "the files' bytes, or the arrays"),
+    no_normalize=("images that nothing normalises", "one image, and a Learner"),
+    double_normalize=("images that are normalised twice", "the batch transforms"),
+    wrong_normalize=("other statistics than the weights want", "the batch transforms, and transfer_learner's network"),
+    one_colour=("images of one colour", "some of the files"),
+    transparency=("images with transparent parts", "some of the files"),
+    deep_images=("images of more than 8 bits", "some of the files"),
+    odd_values=("values far from those of photographs", "a few training items"),
+    one_group=("layers that are in one group", "a Learner"),
+    all_frozen=("nothing that trains", "a Learner"),
+    nothing_frozen=("a pretrained network of which nothing is frozen", "transfer_learner's network"),
+    bn_single=("batches of one item on which batch norm trains", "one image, and a Learner"),
+    half_precision=("half precision that a CPU does not use", "a Learner"),
+    read_only=("a folder for saved models that cannot be written", "a Learner"),
+    too_small=("images too small for the network", "one image, and a Learner"),
+    misfit=("images that the network cannot take", "one image, and a Learner"),
+    n_out=("other numbers of outputs than of classes", "the labels, and transfer_learner's network"),
+    no_export=("transforms that an exported model could not do again", "the validation loader's transforms"),
+    unchecked=("a check that was left out, and why", "more items than `limit`, or an error in a check"),
 )
+CODES = tuple(FINDINGS)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 import torch
+from fastai.callback.fp16 import MixedPrecision
 from fastai.data.transforms import get_c
 from fastai.vision.core import TensorImage
 from torch import nn
@@ -22,7 +23,7 @@ from ..freezing.batchnorm import batch_norms, hook_of, own_parameters
 from ..freezing.layer_groups import layer_groups
 
 # %% auto #0
-__all__ = ['check_image_size', 'check_single_items', 'check_what_trains', 'check_model_folder', 'check_replay']
+__all__ = ['check_image_size', 'check_single_items', 'check_what_trains', 'check_precision', 'check_model_folder', 'check_replay']
 
 # %% ../../nbs/api/diagnosis/04_learner_checks.ipynb #708b5d4a
 @contextmanager
@@ -210,6 +211,20 @@ def check_what_trains(context: DiagnosisContext) -> Iterator[Finding]:
             if c < n
             else "fit fails at the first item of a class without an output.",
             "Make the Learner with these dls: learn = transfer_learner(dls, arch).",
+        )
+
+
+def check_precision(context: DiagnosisContext) -> Iterator[Finding]:
+    "Find half precision on a CPU, where fastai's MixedPrecision computes in float32"
+    mixed = any(isinstance(cb, MixedPrecision) for cb in context.learn.cbs)
+    device = next((p.device.type for p in context.model.parameters()), "cpu")
+    if mixed and device == "cpu":
+        yield Finding(
+            "half_precision",
+            "info",
+            "The Learner asks for half precision (to_fp16 or to_bf16), and the network is on a CPU.",
+            "Nothing changes: fastai uses half precision on CUDA alone, so the network computes in float32.",
+            "Leave it out, learn.to_fp32(), or train on a GPU.",
         )
 
 

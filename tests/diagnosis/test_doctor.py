@@ -1,5 +1,6 @@
 """The doctor: each fault is found with its cure, a healthy Learner is left alone, and looking changes nothing."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fastai_tl.diagnosis.findings import CODES, DoctorError
+from fastai_tl.diagnosis import findings
+from fastai_tl.diagnosis.findings import CODES, FINDINGS, DoctorError
 from fastai_tl.diagnosis.doctor import diagnose
 from fastai_tl.core.errors import InputError, KitWarning
 from fastai_tl.freezing.freeze import unfreeze
@@ -114,3 +116,20 @@ def test_bad_input():
     with pytest.raises(InputError, match="no_batches"):
         diagnose(learner(), skip="no_batch")
     assert len(set(CODES)) == len(CODES)
+
+
+def test_half_precision_on_a_cpu_is_told():
+    learn = learner()
+    assert "half_precision" not in codes(learn)
+    for to in (learn.to_fp16, learn.to_bf16):
+        to()
+        (found,) = [f for f in diagnose(learn).findings if f.code == "half_precision"]
+        assert found.severity == "info" and "float32" in found.harm
+        learn.to_fp32()
+    assert "half_precision" not in codes(learn)
+
+
+def test_every_finding_says_what_it_needs():
+    source = Path(findings.__file__).parent
+    used = {c for p in source.glob("*.py") for c in re.findall(r'Finding\(\s*"(\w+)"', p.read_text())}
+    assert used == set(FINDINGS) and all(len(v) == 2 and all(v) for v in FINDINGS.values())
