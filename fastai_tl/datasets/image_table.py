@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/datasets/04_image_table.ipynb #39984162
 from __future__ import annotations
-import os, warnings
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,67 +13,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fastai.data.block import CategoryBlock, MultiCategoryBlock, RegressionBlock
 from fastai.data.core import DataLoaders
-from ..core.errors import FileError, InputError, KitWarning, did_you_mean
+from ..core.errors import InputError, KitWarning
 from ..core.image_files import look_at
 from ..core.images import PictureError
 from ..core.settings import load_settings
 from ..core.validation import is_number
 from .picture_folder import note_call, picture_dls
+from .table_files import FILE_NAMES, TableError, find_column, read_csv, row_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TASKS', 'TableError', 'ImageTable', 'left_out_text', 'read_table', 'TargetOf', 'table_dls', 'number_range']
+__all__ = ['TASKS', 'ImageTable', 'left_out_text', 'read_table', 'TargetOf', 'table_dls', 'number_range']
 
 # %% ../../nbs/api/datasets/04_image_table.ipynb #d5077676
-class TableError(FileError):
-    "A table of images that cannot be used; has the field `path`"
-
-
 TASKS = ("classes", "labels", "numbers")
-_FILE = "file filename file_name filepath file_path path image image_path image_file img image_name image_id id name"
-_LABEL = "label labels class class_name classes target targets tag tags category categories species diagnosis y"
-_SPLIT = "split subset set part partition is_valid valid"
+_LABEL = (
+    "label labels class class_name classes target targets tag tags category categories species diagnosis y"
+).split()
+_SPLIT = "split subset set part partition is_valid valid".split()
 _SIDES = {
     **dict.fromkeys("train training trn fit".split(), "train"),
     **dict.fromkeys("valid val validation dev".split(), "valid"),
     **dict.fromkeys("test testing tst".split(), "test"),
 }
-
-
-def _read_csv(path):
-    "A data frame of a CSV file, its names of files as text; raises `TableError`"
-    import pandas as pd
-
-    if not path.is_file():
-        raise TableError(f"{path}: there is no such file. Give a CSV file or a data frame.", path=path)
-    try:
-        with open(path, encoding="utf-8-sig") as f:
-            head = f.readline()
-        sep = max(",;\t", key=head.count)
-        columns = [c.strip().strip('"') for c in head.rstrip("\r\n").split(sep)]
-        name = next((c for w in _FILE.split() for c in columns if c.lower() == w), None)
-        return pd.read_csv(path, sep=sep, encoding="utf-8-sig", dtype={name: str} if name else None)
-    except UnicodeDecodeError as e:
-        raise TableError(f"{path} is not UTF-8 ({e.reason}). Save it as CSV UTF-8.", path=path) from None
-    except (ValueError, OSError) as e:  # pandas' parser errors are ValueErrors
-        raise TableError(
-            f"{path} cannot be read as a table ({str(e)[:200]}). Save it as CSV UTF-8.", path=path
-        ) from None
-
-
-def _column(df, given, known, what, where):
-    "Name of a column: the one that was given, else one with a known name; `None`: there is none"
-    if given is not None:
-        if given not in df.columns:
-            names = list(map(str, df.columns))
-            raise TableError(
-                f"{where} has no column {given!r}.{did_you_mean(str(given), names)} There are {', '.join(names)}.",
-                path=where,
-            )
-        return given
-    return next((c for w in known.split() for c in df.columns if str(c).lower() == w), None)
 
 
 def _task_of_column(values, delim):
@@ -90,34 +54,6 @@ def _delimiter(values):
     "What separates several labels in a text; `None`: nothing does. Spaces and commas are in names, too, so not these"
     texts = values.dropna().astype(str)
     return next((d for d in "|;" if texts.str.contains(d, regex=False).any()), None)
-
-# %% ../../nbs/api/datasets/04_image_table.ipynb #d97553a5
-_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".JPG", ".PNG")
-
-
-def _index(folder):
-    "Files below a folder by name and by name without ending; those of which there are two are left out"
-    found, twice = {}, set()
-    for d, _, names in os.walk(folder):
-        for n in names:
-            for key in {n, os.path.splitext(n)[0]}:
-                (twice.add if key in found else lambda _: None)(key)
-                found[key] = Path(d) / n
-    return {k: v for k, v in found.items() if k not in twice}
-
-
-def _find_files(names, folder):
-    "The file of each name; `None` where there is none"
-    out, below = [], None
-    for n in names:
-        p = folder / n
-        if not p.is_file():
-            p = next((q for e in _ENDINGS if (q := folder / f"{n}{e}").is_file()), None)
-        if p is None and os.sep not in n:
-            below = _index(folder) if below is None else below
-            p = below.get(n)
-        out.append(p)
-    return out
 
 # %% ../../nbs/api/datasets/04_image_table.ipynb #735311f2
 def _strata(task, targets):
@@ -247,16 +183,16 @@ def read_table(
     if not is_number(valid_pct) or not 0 < valid_pct < 1:
         raise InputError(f"valid_pct={valid_pct!r}: give a share between 0 and 1, such as 0.2.")
     path = Path(table).expanduser() if isinstance(table, (str, Path)) else None
-    df = _read_csv(path) if path is not None else table
+    df = read_csv(path, file) if path is not None else table
     where = str(path) if path is not None else "the table"
     if not hasattr(df, "columns"):
         raise InputError(f"{type(table).__name__} is no table: give a data frame or a CSV file.")
     df = df.reset_index(drop=True)
     columns = [label] if isinstance(label, str) else list(label or [])
-    file = _column(df, file, _FILE, "file", where)
-    columns = [_column(df, c, "", "label", where) for c in columns] or [_column(df, None, _LABEL, "label", where)]
-    split = _column(df, split, _SPLIT, "split", where)
-    group = _column(df, group, "", "group", where)
+    file = find_column(df, file, FILE_NAMES, where)
+    columns = [find_column(df, c, (), where) for c in columns] or [find_column(df, None, _LABEL, where)]
+    split = find_column(df, split, _SPLIT, where)
+    group = find_column(df, group, (), where)
     if columns == [None] and file is not None and len(df.columns) == 2:
         columns = [c for c in df.columns if c != file]
     if file is None or columns == [None] or not len(df):
@@ -280,23 +216,20 @@ def read_table(
 
 def _usable(df, file, columns, task, delim, folder, where):
     "(row, path, target) of the rows with a file and a target, and the others with the reason"
-    names = [None if v != v or v is None or not str(v).strip() else str(v).strip() for v in df[file]]
-    paths = iter(_find_files([n for n in names if n], folder.expanduser()))
     rows, left_out, gone = [], [], 0
-    for i, n in enumerate(names):
-        p = next(paths) if n else None
-        why = "" if p else "no file is named" if not n else f"there is no such file in {folder}"
+    found = row_files(df[file], folder)
+    for i, (n, p, why) in enumerate(found):
         target = None if why else _target(df, i, columns, task, delim)
         if p and target is None:
             why = "its label is missing" if task != "numbers" else "its number is missing or none"
         gone += p is None
         if why:
-            left_out.append((i, n or "", why))
+            left_out.append((i, n, why))
         else:
             rows.append((i, p, target))
-    if not rows or gone > len(names) / 2:
+    if not rows or gone > len(found) / 2:
         raise TableError(
-            f"{where}: {len(left_out)} of {len(names)} rows cannot be used, the first: row {left_out[0][0]} "
+            f"{where}: {len(left_out)} of {len(found)} rows cannot be used, the first: row {left_out[0][0]} "
             f"({left_out[0][1]}): {left_out[0][2]}. Say with folder=… where the files are.",
             path=where,
         )

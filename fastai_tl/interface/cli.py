@@ -207,8 +207,17 @@ def quickstart_command(
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Folder of an exported model, or the output folder of the quickstart.")],
     images: Annotated[
-        list[Path], typer.Argument(help="Pictures, or folders of pictures.", metavar="IMAGE_OR_FOLDER...")
+        list[Path],
+        typer.Argument(
+            help="Pictures, folders of pictures, or CSV files with a line of column names and a row for each picture.",
+            metavar="IMAGE_FOLDER_OR_CSV...",
+        ),
     ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the files of a CSV are in. [default: that of the CSV]", show_default=False),
+    ] = None,
+    file: Annotated[str | None, typer.Option(help="Column with the file. [default: by its name]")] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -250,7 +259,7 @@ def predict_command(
     from fastai_tl.core.images import OpenRule
 
     predictor = load(model)
-    good, bad = _pictures(images, OpenRule.of_spec(predictor.manifest["preprocessing"]))
+    good, bad = _pictures(images, OpenRule.of_spec(predictor.manifest["preprocessing"]), data, file)
     for why in bad:
         err.print(f"[yellow]Skipped:[/] {escape(why)}", soft_wrap=True)
     if bad:
@@ -274,16 +283,24 @@ def predict_command(
         write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
-def _pictures(paths, rule):
-    "Images that `rule` opens among files and folders, and the others with the reason"
-    from fastai_tl.core.errors import FileError
+def _pictures(paths, rule, data, column):
+    "Images that `rule` opens among files, folders and the rows of tables, and the others with the reason"
+    from fastai_tl.core.errors import FileError, InputError
     from fastai_tl.core.image_files import FoundImages, find_images, passed_text
     from fastai_tl.core.images import PictureError, open_picture
 
     files, good, bad = [], [], []
+    is_table = lambda p: p.suffix.lower() in (".csv", ".tsv") and p.is_file()
+    if (data or column) and not any(map(is_table, paths)):
+        raise InputError("--data and --file say where the pictures of a CSV file are: give a CSV file.")
     for p in paths:
         if not p.exists():
             raise FileError(f"{p}: there is no such file or folder.", path=p)
+        if is_table(p):
+            found, missing = _rows(p, data, column)
+            files += found
+            bad += missing
+            continue
         found = find_images(p) if p.is_dir() else FoundImages([p], [])
         if not found.images:
             raise FileError(f"{p} has no pictures in it.", path=p)
@@ -297,6 +314,25 @@ def _pictures(paths, rule):
         except PictureError as e:
             bad.append(e.args[0])
     return good, bad
+
+
+def _rows(table, data, column):
+    "Files of the rows of a table, in order, and what is to be said of rows without one"
+    from fastai_tl.datasets.table_files import FILE_NAMES, TableError, find_column, read_csv, row_files
+
+    df = read_csv(table, column)
+    name = find_column(df, column, FILE_NAMES, str(table))
+    if name is None:
+        ask = f"which column holds the files? Say it with --file; the columns are {', '.join(map(str, df.columns))}."
+        raise TableError(f"{table}: {ask}", path=table)
+    rows = row_files(df[name], data or table.parent)
+    found = [p for _, p, _ in rows if p]
+    if not rows:
+        raise TableError(f"{table}: there are no rows.", path=table)
+    if not found:
+        why = f"row 0 ({rows[0][0]}): {rows[0][2]}"
+        raise TableError(f"{table}: no row has a file ({why}); say with --data where the files are.", path=table)
+    return found, [f"{table}, row {i}{f' ({n})' * bool(n)}: {why}" for i, (n, p, why) in enumerate(rows) if not p]
 
 # %% ../../nbs/api/interface/01_cli.ipynb #64573aaa
 @app.command("export")

@@ -143,6 +143,36 @@ def test_predict(done, run):
 
 
 @pytest.mark.medium
+def test_predict_a_table(done, run, tmp_path):
+    "One answer a row, in order, also where a file is named twice; rows without a picture are named"
+    d, _ = done
+    a, b = sorted((d / "pics" / "fruit & veg").glob("*.jpg"))[:2]
+    names = [f"pics/fruit & veg/{b.name}", a.stem, "gone.jpg", "", f"fruit & veg/{b.name}", "torn <i>.jpg"]
+    (tmp_path / "mine.csv").write_text("weight;Filename\n" + "".join(f"1,5;{n}\n" for n in names))
+    r = run("predict", "out", tmp_path / "mine.csv", "--data", "pics", "--json", "-", cwd=d)
+    rows = json.loads(r.stdout)
+    assert [Path(o["path"]).name for o in rows] == [a.name, b.name] and set(rows[0]) == {"path", "label", "probability"}
+    assert rows == json.loads(run("predict", "out", *(o["path"] for o in rows), "--json", "-", cwd=d).stdout)
+    said = flat(r.stderr)
+    for text in ("row 2 (gone.jpg): there is no such file in pics", "row 3: no file is named", "torn <i>.jpg: cannot"):
+        assert text in said, said
+    assert "4 of 6 files" in said and f"row 0 ({names[0]})" in said, "relative to the folder that was given"
+    (d / "own.csv").write_text("number,photo\n1," + names[0] + "\n2," + names[0] + "\n")
+    try:
+        out = run("predict", "out", "own.csv", "--file", "photo", cwd=d).stdout
+        assert out.count(b.name) == 2, "beside the table, and each row has its answer"
+        for args, text in (
+            (["own.csv"], "Say it with --file; the columns are number, photo"),
+            (["own.csv", "--file", "foto"], "Did you mean 'photo'"),
+            (["own.csv", "--file", "number"], "row 0 (1): there is no such file in .); say with --data"),
+            ([a, "--file", "photo"], "give a CSV file"),
+        ):
+            assert text in flat(run("predict", "out", *args, code=2, cwd=d).stderr)
+    finally:
+        (d / "own.csv").unlink()
+
+
+@pytest.mark.medium
 def test_export(done, run, tmp_path):
     "The quickstart's model with ONNX: the same answers without torch"
     d, _ = done
@@ -165,6 +195,10 @@ def test_export(done, run, tmp_path):
             cwd=d,
         )
         assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr
+    (tmp_path / "t.csv").write_text("file\n" + "".join(f"{o['path']}\n" for o in rows[1]))
+    args = ["predict", str(tmp_path / "m"), str(tmp_path / "t.csv"), "--data", ".", "--json", "-"]
+    r = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=d)
+    assert r.returncode == 0 and json.loads(r.stdout) == rows[1], r.stderr
     assert "auto, onnx or torch" in flat(run("predict", tmp_path / "m", d / "pics", "--backend", "tf", code=2).stderr)
     assert "already holds an exported model" in flat(run("export", d / "out", tmp_path / "m", code=2).stderr)
     assert "holds no ONNX" in flat(run("predict", d / "out", d / "pics", "--backend", "onnx", code=2).stderr)
