@@ -11,7 +11,7 @@ from ..core.errors import FileError
 from ..core.image_files import contains_image, nfc, printable, visible_folders
 
 # %% auto #0
-__all__ = ['FolderError', 'part_of', 'FolderLayout', 'find_layout']
+__all__ = ['JUDGE_AT_THE_END', 'FolderError', 'part_of', 'FolderLayout', 'find_layout']
 
 # %% ../../nbs/api/datasets/02_folder_layout.ipynb #dffcb861
 class FolderError(FileError):
@@ -23,6 +23,10 @@ _PART_NAMES = {
     "valid": ("valid", "val", "validation", "validate", "dev"),
     "test": ("test", "testing", "tst", "eval", "evaluation"),
 }
+# What is said of a test part beside a validation part
+JUDGE_AT_THE_END = (
+    "To judge by it at the end: evaluate(learn, learn.dls.test_dl(read_folder(path).test_images, with_labels=True))."
+)
 _PART_OF = {name: part for part, names in _PART_NAMES.items() for name in names}
 
 
@@ -151,10 +155,7 @@ def _split(group, path, folders):
         notes.append(f"{_said(group['test'])} is the part to judge by, as there is no validation part.")
         roots["valid"] = roots.pop("test")
     elif "test" in roots:
-        notes.append(
-            f"{_said(group['test'])} takes no part in training. To judge by it at the end: evaluate(learn, "
-            "learn.dls.test_dl(read_folder(path).test_images, with_labels=True))."
-        )
+        notes.append(f"{_said(group['test'])} takes no part in training. {JUDGE_AT_THE_END}")
     if others := [d for d in folders if d not in [o for ds in group.values() for o in ds]]:
         notes.append(f"{_said(others)} beside the parts of the split {'is' if len(others) == 1 else 'are'} left out.")
     return FolderLayout(roots["train"], roots.get("valid"), roots.get("test"), tuple(notes))

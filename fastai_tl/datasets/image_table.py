@@ -345,10 +345,11 @@ def _check_sides(sides, strata, groups, task, where):
             )
     if task != "classes":
         return
-    train, valid = ({c for c, s in zip(strata, sides) if s == side} for side in ("train", "valid"))
-    if lost := sorted(valid - train):
+    train = {c for c, s in zip(strata, sides) if s == "train"}
+    if lost := sorted(set(strata) - train):
         raise TableError(
-            f"{where}: no image to train on has the class {', '.join(lost[:10])}: all of them are for validation"
+            f"{where}: no image to train on has the class {', '.join(lost[:10])}: all of them are for "
+            f"{'validation' if 'test' not in sides else 'validation or testing'}"
             f"{', as they are of one group' if groups is not None else ''}. Add images, or leave out these rows.",
             path=where,
         )

@@ -26,6 +26,7 @@ from .quickstart_report import check_file, lowest_recall, render, report_context
 from .quickstart_run import ARMS, Arm, Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
+from ..datasets.folder_layout import JUDGE_AT_THE_END
 from ..datasets.picture_folder import folder_dls, folder_notes, read_folder, skipped_text
 from ..datasets.image_table import left_out_text, number_range, read_table, table_dls
 from ..datasets.samples import sample_dls
@@ -108,9 +109,13 @@ def _arm(run, screen, key, name, learn, plan, note=""):
         history = run_plan(learn, plan, on_progress=report)
     seconds = time.perf_counter() - t
     with screen.progress("evaluate") as report:
-        ev = evaluate(learn, on_progress=report)
+        ev, valid = evaluate(learn, on_progress=report), None
+    if run.n_test:
+        with screen.progress("evaluate the test part") as report:
+            ev, valid = evaluate(learn, learn.dls.loaders[2], on_progress=report), ev
     run.histories[key] = history
-    run.arms[key] = Arm(key, name, ev, seconds, history.stages[-1].lrs[-1], plan.epochs, _trainable(learn), note)
+    lr = history.stages[-1].lrs[-1]
+    run.arms[key] = Arm(key, name, ev, seconds, lr, plan.epochs, _trainable(learn), note, valid)
     return run.arms[key]
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #8f0fe933
@@ -181,17 +186,26 @@ def _load_data(data, s, seed, run, screen):
         run.warnings.append(skipped_text(folder))
         screen.warn(run.warnings[-1])
     for note in folder_notes(folder):
-        screen.say(note)
+        screen.say(note.replace(JUDGE_AT_THE_END, "It judges at the end."))
     folder = replace(folder, skipped=[], passed=[], notes=())  # they were said
     run.title, part = (
         folder.path.resolve().name,
-        "with its own validation part" if folder.valid else "one in five of each class kept for validation",
+        f"with its own validation{' and test' if folder.test_images else ''} part"
+        if folder.valid
+        else "one in five of each class kept for validation",
     )
     run.data_text, run.data_code = (
         f"From {folder.path}, {part}.",
         f"folder_dls({str(folder.path)!r}, size={s.size}, seed={seed})",
     )
-    return lambda: folder_dls(folder, s.size, s.batch_size, seed=seed)
+
+    def make_dls():
+        dls = folder_dls(folder, s.size, s.batch_size, seed=seed)
+        if folder.test_images:
+            dls.loaders.append(dls.test_dl(folder.test_images, with_labels=True))
+        return dls
+
+    return make_dls
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #9b68f2d3
 def run_quickstart(
@@ -208,7 +222,11 @@ def run_quickstart(
     columns: dict | None = None,  # of the table: label, file, split, group, task, … as of `read_table`
     balance: bool = False,  # each class counts the same in the loss, see `transfer_learner`
 ) -> dict:  # steps, accuracy (or scores, of labels and numbers), n_train, n_valid, classes, seconds, model, report
-    "The six steps; raises the kit's errors before anything is trained if the input cannot be used"
+    """The six steps; raises the kit's errors before anything is trained if the input cannot be used.
+
+    Where the images have parts for validation and for testing, the figures are of the test part (`n_test` images),
+    and what is chosen is chosen by the validation part
+    """
     s, screen, out = load_settings(), screen or Screen(), Path(out)
     json_file = Path(json_file) if json_file else None
     epochs, seed = s.epochs if epochs is None else epochs, s.seed if seed is None else seed
@@ -235,8 +253,13 @@ def run_quickstart(
             out.rmdir()  # an error leaves no empty folder behind
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #cd74124b
-def _score_text(ev):
-    "How good a model is, in a few words"
+def _score_text(run, arm):
+    "How good a model is on the validation set, in a few words"
+    return ("on the validation pictures: " if run.n_test else "") + _ev_text(arm.chosen_by)
+
+
+def _ev_text(ev):
+    "The main metrics, in a few words"
     if ev.task == "labels":
         return f"mean average precision {ev.mean_ap:.3f}, macro-F1 {ev.macro_f1:.3f} at one threshold for all"
     if ev.task == "numbers":
@@ -288,17 +311,18 @@ def _six_steps(run, s, load, out, json_file, force, screen):
     learn = run.learn = learner(True)
     n = sum(p.numel() for p in learn.model[0].parameters())
     screen.say(f"{name}: {n / 1e6:.1f} million pretrained parameters")
+    run.n_test = len(learn.dls.loaders[2].dataset) if len(learn.dls.loaders) > 2 else 0
     classes = [str(c) for c in (learn.dls.y_names if run.task == "numbers" else learn.dls.vocab)]
     screen.say(
-        f"{len(learn.dls.train_ds)} pictures to learn from, {len(learn.dls.valid_ds)} to judge by, {len(classes)} "
+        f"{len(learn.dls.train_ds)} pictures to learn from, {run.judged_text} to judge by, {len(classes)} "
         f"{run.task}: {', '.join(classes)}"
     )
     screen.say(
         f"{run.size} px, {epochs_text(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}"
     )
-    if (n_valid := len(learn.dls.valid_ds)) < 50:
+    if (n := run.n_test or len(learn.dls.valid_ds)) < 50:
         run.warnings.append(
-            f"{n_valid} validation pictures are few: one of them is worth {100 / n_valid:.0f} points, so the "
+            f"{n} {run.judge} pictures are few: one of them is worth {100 / n:.0f} points, so the "
             "figures below say little. Compare the intervals in the report, or add pictures."
         )
         screen.warn(run.warnings[-1])
@@ -325,7 +349,7 @@ def _six_steps(run, s, load, out, json_file, force, screen):
     arm = _arm(run, screen, "frozen", "Frozen body, new head", learn, Plan.head_only(run.epochs))
     _prove(run, learn, before, screen)
     _say_lr(run.histories["frozen"], screen)
-    screen.say(_score_text(arm.ev))
+    screen.say(_score_text(run, arm))
     done(3)
 
     screen.step(4, STEPS[4])
@@ -339,10 +363,15 @@ def _six_steps(run, s, load, out, json_file, force, screen):
         "goes on from the frozen model",
     )
     _say_lr(run.histories["fine_tuned"], screen)
-    screen.say(_score_text(arm.ev))
+    screen.say(_score_text(run, arm))
     done(4)
 
     screen.step(5, STEPS[5])
+    if run.n_test:
+        screen.say(f"the {run.n_test} pictures of the test part judge; nothing was chosen by them:")
+        if run.task != "classes":
+            for a in run.arms.values():
+                screen.say(f"{a.name}: {_ev_text(a.ev)}")
     if run.task == "classes":
         _baselines(run, learner, screen)
     else:
@@ -359,7 +388,7 @@ def _six_steps(run, s, load, out, json_file, force, screen):
     if run.task == "classes":
         write_text(out / "report.html", render(report_context(run)))
     else:
-        arm.ev.to_html(out / "report.html", run.title)
+        arm.ev.to_html(out / "report.html", run.title + (", judged by the test part" if run.n_test else ""))
     done(5)
     result = dict(
         steps=[o.name for o in STEPS],
@@ -373,6 +402,7 @@ def _six_steps(run, s, load, out, json_file, force, screen):
         ),
         n_train=len(learn.dls.train_ds),
         n_valid=len(learn.dls.valid_ds),
+        **(dict(n_test=run.n_test) if run.n_test else {}),
         classes=classes,
         seconds=run.seconds,
         model=str(run.model),
@@ -408,17 +438,23 @@ def _say_lr(history, screen):
 def _baselines(run, learner, screen):
     "The three models that had no pretraining"
     learn = learner(False)
-    train, valid = (list(ds.items) for ds in (learn.dls.train_ds, learn.dls.valid_ds))
-    y, yv = (np.array([int(o) for o in ds.tls[1]]) for ds in (learn.dls.train_ds, learn.dls.valid_ds))
-    t = time.perf_counter()
-    probs, c = pixel_baseline(train, y, valid, len(learn.dls.vocab), seed=run.seed, rule=opening_of(learn.dls) or VIEW)
+    parts = [dl.dataset for dl in learn.dls.loaders]
+    items = [list(ds.items) for ds in parts]
+    targets = [np.array([int(o) for o in ds.tls[1]]) for ds in parts]
+    t, vocab = time.perf_counter(), list(learn.dls.vocab)
+    judged = [p for ps in items[1:] for p in ps]
+    rule = opening_of(learn.dls) or VIEW
+    probs, c = pixel_baseline(items[0], targets[0], judged, len(vocab), seed=run.seed, rule=rule)
+    each = np.split(probs, [len(items[1])])
+    evs = [Evaluation(vocab, p, y, ps) for p, y, ps in zip(each, targets[1:], items[1:])]
     run.arms["pixels"] = Arm(
         "pixels",
         "Logistic regression on pixels",
-        Evaluation(list(learn.dls.vocab), probs, yv, valid),
+        evs[-1],
         time.perf_counter() - t,
-        params=(32 * 32 * 3 + 1) * len(learn.dls.vocab),
+        params=(32 * 32 * 3 + 1) * len(vocab),
         note=f"32 px, C={c:g} by cross-validation",
+        valid=evs[0] if run.n_test else None,
     )
     every = lambda n, lr: Plan((Stage("from scratch", "all", n, lr),))
     arm = _arm(run, screen, "scratch", "From scratch, equal budget", learn, every(run.epochs, "find"))

@@ -39,8 +39,8 @@ def _pct(v):
 
 
 def _headline(run):
-    best = max(run.arms["frozen"].ev.accuracy, run.arms["fine_tuned"].ev.accuracy)
-    rest = max(run.arms[k].ev.accuracy for k in ("pixels", "scratch", "scratch_long"))
+    chosen = lambda *keys: max((run.arms[k] for k in keys), key=lambda a: a.chosen_by.accuracy).ev.accuracy
+    best, rest = chosen("frozen", "fine_tuned"), chosen("pixels", "scratch", "scratch_long")
     if best > rest:
         return f"{_pct(best)} right with transfer learning, {_pct(rest)} at best without"
     return f"Transfer learning did not help here: {_pct(best)} right with it, {_pct(rest)} without"
@@ -157,7 +157,8 @@ def report_context(
         steps=STEPS,
         headline=_headline(run),
         summary=_summary(run, len(learn.dls.train_ds)),
-        n_valid=ev.n,
+        n_judged=ev.n,
+        judge=run.judge,
         warnings=run.warnings,
         arms=[
             dict(
@@ -186,7 +187,7 @@ def report_context(
                 f"{run.size} x {run.size} pixels."
             )
         ),
-        data_text=f"{len(learn.dls.train_ds)} to learn from, {len(learn.dls.valid_ds)} to judge by. {run.data_text}",
+        data_text=f"{len(learn.dls.train_ds)} to learn from, {run.judged_text} to judge by. {run.data_text}",
         samples=_sample_pics(learn),
         groups=groups,
         frozen_text=(
@@ -200,11 +201,12 @@ def report_context(
         tune_text=(
             f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
             f"in the head, pretrained batch-norm statistics held. Accuracy changed by {gain * 100:+.1f} points; with "
-            f"{ev.n} validation pictures, differences of a few points are chance."
+            f"{ev.n} {run.judge} pictures, differences of a few points are chance."
         ),
         eval_text=(
-            f"The fine-tuned model is right on {ev.accuracy * 100:.1f} % of {ev.n} pictures it has never seen; the 95 "
-            f"% interval goes from {lo * 100:.0f} % to {hi * 100:.0f} %."
+            f"The fine-tuned model is right on {ev.accuracy * 100:.1f} % of {ev.n} pictures"
+            f"{' of the test part, which' if run.n_test else ''} it has never seen; the 95 % interval goes from "
+            f"{lo * 100:.0f} % to {hi * 100:.0f} %."
         ),
         classes=ev.vocab,
         matrix=confusion_rows(ev),

@@ -20,16 +20,22 @@ __all__ = ['ARMS', 'Arm', 'Run', 'epochs_text']
 # %% ../../nbs/api/interface/03_quickstart_run.ipynb #3bb6f78a
 @dataclass
 class Arm:
-    "One way to train, and how well it did on the validation images"
+    "One way to train, and how well it did"
 
     key: str  # in the JSON
     name: str  # for people
-    ev: Evaluation  # of the validation set
+    ev: Evaluation  # what is reported: of the test part if there is one, else of the validation set
     seconds: float  # training and its sweep
     lr: float | None = None  # peak learning rate of the head
     epochs: int = 0
     params: int = 0  # trained
     note: str = ""
+    valid: Evaluation | None = None  # of the validation set, where `ev` is of the test part
+
+    @property
+    def chosen_by(self) -> Evaluation:
+        "That by which the better of two ways is chosen: always of the validation set"
+        return self.ev if self.valid is None else self.valid
 
 
 @dataclass
@@ -53,6 +59,18 @@ class Run:
     model: Path | None = None
     balance: str | None = None  # as of `transfer_learner`
     task: str = "classes"  # or 'labels' or 'numbers'
+    n_test: int = 0  # images of the test part; 0: there is none, and the validation set judges
+
+    @property
+    def judge(self) -> str:
+        "The part that the reported figures are of: 'test' or 'validation'"
+        return "test" if self.n_test else "validation"
+
+    @property
+    def judged_text(self) -> str:
+        "How many images there are to judge by"
+        valid = len(self.learn.dls.valid_ds)
+        return f"{valid} to choose by, {self.n_test} of the test part" * bool(self.n_test) or str(valid)
 
 
 ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")  # as in the JSON and the report

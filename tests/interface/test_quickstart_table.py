@@ -23,6 +23,7 @@ def table(tmp_path_factory):
             label=[p.parent.name for p in files],
             tags=[f"{p.parent.name}|{'light' if v > 190 else 'dark'}" for p, v in zip(files, light)],
             light=light,
+            when=["test" if i % 4 == 3 else "valid" if i % 4 == 2 else "train" for i in range(len(files))],
             album=[i // 2 for i in range(len(files))],
         )
     )
@@ -36,7 +37,7 @@ def table(tmp_path_factory):
     [
         pytest.param("label", ["--group", "album"], marks=pytest.mark.large),
         pytest.param("tags", [], marks=pytest.mark.large),
-        ("light", ["--unit", "of 255"]),
+        ("light", ["--unit", "of 255", "--split", "when"]),
     ],
 )
 def test_each_task(table, label, more, tmp_path, monkeypatch):
@@ -47,7 +48,7 @@ def test_each_task(table, label, more, tmp_path, monkeypatch):
     assert r.exit_code == 0, r.output
     out, model = json.loads((tmp_path / "out.json").read_text()), load_predictor(tmp_path / "out")
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "data:image/jpeg" in html and out["n_train"] + out["n_valid"] == 24
+    assert "data:image/jpeg" in html and out["n_train"] + out["n_valid"] + out.get("n_test", 0) == 24
     said = model.predict(sample_path() / "bird" / "eagle_01.jpg")
     if label == "label":
         assert set(out["accuracy"]) >= {"frozen", "pixels"} and said.label in ("bird", "flower")
@@ -60,6 +61,11 @@ def test_each_task(table, label, more, tmp_path, monkeypatch):
         assert model.classes == ("bird", "dark", "flower", "light")
     else:
         assert out["scores"]["fine_tuned"]["mae"] > 0 and said.text.endswith(" of 255") and 0 < said.value < 300
+        assert out["n_test"] == model.manifest["metrics"]["items"] == 6 and "judged by the test part" in html
+        assert "Fine-tuned: mean absolute error" in r.output and "6 to choose by, 6 of the test" in r.output
+        test = pd.read_csv(table).query("when == 'test'")
+        said = [o.value for o in model.predict([sample_path() / f for f in test.file])]
+        assert out["scores"]["fine_tuned"]["mae"] == pytest.approx(np.abs(said - test.light).mean(), rel=1e-3)
 
 
 def test_columns_without_a_table(tmp_path):
