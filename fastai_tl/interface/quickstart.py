@@ -152,6 +152,11 @@ def _load_table(table, columns, s, seed, run, screen):
     "Like `_load_data`, for a table"
     with screen.progress("look at the pictures") as report:
         t = read_table(table, seed=seed, progress=lambda d, n: report(d, n, ""), **columns)
+    if run.balance and t.task != "classes":
+        raise InputError(
+            f"--balance is for pictures with one class each, and {table} has {t.task}. Leave it out, or give --task "
+            "classes if each picture has one class."
+        )
     if t.left_out:
         run.warnings.append(left_out_text(t))
         screen.warn(run.warnings[-1])
@@ -268,10 +273,15 @@ def _ev_text(ev):
 
 
 def _of_classes(run, classes):
-    "What tells how rare classes fare: macro-F1, and the recall of each class"
+    "What tells how rare classes fare: macro-F1, and the recall of each class; `None`: none of its images judge"
+
+    def recall(ev):
+        each = ev.per_class()
+        return {c: r if n else None for c, r, n in zip(classes, each.recall.tolist(), each["items"])}
+
     return dict(
         macro_f1={k: run.arms[k].ev.macro_f1 for k in ARMS},
-        recall={k: dict(zip(classes, run.arms[k].ev.per_class().recall.tolist())) for k in ARMS},
+        recall={k: recall(run.arms[k].ev) for k in ARMS},
     )
 
 

@@ -1,14 +1,19 @@
 "The quickstart on a table: classes by group, several labels, a number with its unit"
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from fastai_tl.all import load_predictor, sample_path
+from fastai_tl.all import load_predictor, sample_path, transfer_learner
+from fastai_tl.core.settings import Settings
+from fastai_tl.evaluation.classification import Evaluation
 from fastai_tl.interface import cli
+from fastai_tl.interface.quickstart import Screen, _load_table, _of_classes
+from fastai_tl.interface.quickstart_run import ARMS, Arm, Run
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def table(tmp_path_factory):
 @pytest.mark.parametrize(
     "label, more",
     [
-        pytest.param("label", ["--group", "album"], marks=pytest.mark.large),
+        pytest.param("label", ["--group", "album", "--balance"], marks=pytest.mark.large),
         pytest.param("tags", [], marks=pytest.mark.large),
         ("light", ["--unit", "of 255", "--split", "when"]),
     ],
@@ -52,6 +57,7 @@ def test_each_task(table, label, more, tmp_path, monkeypatch):
     said = model.predict(sample_path() / "bird" / "eagle_01.jpg")
     if label == "label":
         assert set(out["accuracy"]) >= {"frozen", "pixels"} and said.label in ("bird", "flower")
+        assert set(out["recall"]["frozen"]) == {"bird", "flower"} and "balance=" in html
     elif label == "tags":
         assert (
             out["task"] == "labels"
@@ -66,6 +72,36 @@ def test_each_task(table, label, more, tmp_path, monkeypatch):
         test = pd.read_csv(table).query("when == 'test'")
         said = [o.value for o in model.predict([sample_path() / f for f in test.file])]
         assert out["scores"]["fine_tuned"]["mae"] == pytest.approx(np.abs(said - test.light).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("label, task", [("tags", "labels"), ("light", "numbers")])
+def test_balance_is_for_classes(table, label, task, tmp_path, capsys):
+    "Labels and numbers are refused in one line, before anything is trained or written"
+    args = ["--csv", str(table), "--data", str(sample_path()), "--label", label, "--arch", "resnet_mini", "--balance"]
+    with pytest.raises(SystemExit) as e:
+        cli.main(["quickstart", *args, "--out", str(tmp_path / "out")])
+    said = capsys.readouterr()
+    assert e.value.code == 2 and "Step 1" not in said.out and not (tmp_path / "out").exists()
+    assert said.err.count("\n") == 1 and f"mine.csv has {task}. Leave it out" in said.err
+
+
+def test_balance_of_the_classes_of_a_table(table, tmp_path, monkeypatch):
+    "The loss weighs the training pictures of the table's classes, the rare one more"
+    monkeypatch.chdir(tmp_path)
+    rows = pd.read_csv(table).query("label == 'bird' or album < 9")  # 12 birds, 6 flowers
+    rows.to_csv(tmp_path / "rare.csv", index=False)
+    run, columns = Run("timm/x", 1, 0, "", balance="classes"), dict(label="label", folder=str(sample_path()))
+    dls = _load_table(tmp_path / "rare.csv", columns, Settings(size=32), 0, run, Screen())()
+    n = Counter(dls.vocab[int(y)] for y in dls.train_ds.tls[1])
+    loss = transfer_learner(dls, "resnet_mini", balance=run.balance).loss_func
+    weight = dict(zip(dls.vocab, loss.func.weight.tolist()))
+    assert n["bird"] > n["flower"] and weight["bird"] * n["bird"] == pytest.approx(weight["flower"] * n["flower"])
+
+
+def test_recall_of_a_class_that_no_picture_judges_is_none():
+    ev = Evaluation(["a", "b"], np.eye(2)[[0, 0, 1]], np.zeros(3, int), [None] * 3)
+    run = Run("x", 1, 0, "", arms={k: Arm(k, k, ev, 0.0) for k in ARMS})
+    assert _of_classes(run, ["a", "b"])["recall"]["frozen"] == {"a": pytest.approx(2 / 3), "b": None}
 
 
 def test_columns_without_a_table(tmp_path):
