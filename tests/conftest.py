@@ -52,6 +52,7 @@ def made_once(tmp_path_factory):
 def elsewhere(tmp_path_factory, monkeypatch):
     "Each test works in an empty folder of its own, with the kit's defaults"
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    monkeypatch.delenv("FORCE_COLOR", raising=False)  # a shell of ipykernel sets it, for the whole process
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)

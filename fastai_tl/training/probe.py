@@ -108,7 +108,8 @@ def _collected(learn, dl, layer, views, limit, report):
     if n * layer.in_features * 4 <= limit:
         x = np.empty((n, layer.in_features), np.float32)
     else:
-        x = np.memmap(tempfile.TemporaryFile(prefix="features-"), np.float32, "w+", shape=(n, layer.in_features))
+        with tempfile.TemporaryFile(prefix="features-") as file:  # gone when the array is
+            x = np.memmap(file, np.float32, "w+", shape=(n, layer.in_features))
     split_idx = getattr(dl.dataset, "set_split_idx", None)
     row, targets, steps = 0, [], views * -(-dl.n // dl.bs)
     with preserved_model(model), precision(learn), torch.no_grad():

@@ -221,6 +221,7 @@ def test_serve(model, page, tmp_path, how):
     finally:
         if p.poll() is None:
             p.kill()
+        p.stdout.close()
 
 
 def test_in_lab(lab, open_nb, page, model, shot):

@@ -39,6 +39,7 @@ class Children:
     def close(self):
         self.proc.stdin.close()
         self.proc.wait(30)
+        self.proc.stdout.close()
 
 
 @pytest.fixture(scope="module")
