@@ -153,10 +153,12 @@ def test_what_cannot_be_shown_says_so(opened, tmp_path, page, shot):
 
 
 def test_keyboard_alone(opened, page):
-    for _ in range(10):
+    page.bring_to_front()
+    for _ in range(40):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.className").startswith("ftl-file"):
             break
+    assert page.evaluate("document.activeElement.className").startswith("ftl-file")
     with page.expect_file_chooser() as chosen:
         page.keyboard.press("Enter")
     chosen.value.set_files(PICTURE)
