@@ -160,7 +160,7 @@ def test_keyboard_alone(opened, page):
             break
     assert page.evaluate("document.activeElement.className").startswith("ftl-file")
     chosen = []
-    page.on("filechooser", chosen.append)
+    page.on("filechooser", lambda c: chosen.append(c))
 
     def pressed():  # a browser that is busy drops a key now and then
         page.keyboard.press("Enter")
