@@ -283,7 +283,7 @@ def predict_command(
         write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
-def _pictures(paths, rule, data, column):
+def _pictures(paths, rule, data=None, column=None):
     "Images that `rule` opens among files, folders and the rows of tables, and the others with the reason"
     from fastai_tl.core.errors import FileError, InputError
     from fastai_tl.core.image_files import FoundImages, find_images, passed_text
