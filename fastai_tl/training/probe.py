@@ -6,7 +6,7 @@
 from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 import numpy as np
 import torch
 from fastai.learner import Learner
@@ -117,7 +117,7 @@ def _collected(learn, dl, layer, views, limit, report):
         for view in range(views):
             seed_all(view)
             with (
-                split_idx(0 if views > 1 else 1) if split_idx else closing(_Nothing()),
+                split_idx(0 if views > 1 else 1) if split_idx else nullcontext(),
                 closing(in_order(dl)) as batches,
             ):
                 for b in batches:
@@ -132,11 +132,6 @@ def _collected(learn, dl, layer, views, limit, report):
     if row != n:
         raise InputError(f"{row} of {n} items came out of the loader: some are skipped.")
     return (torch.from_numpy(x) if not isinstance(x, np.memmap) else x), torch.cat(targets)
-
-
-class _Nothing:
-    def close(self):
-        pass
 
 # %% ../../nbs/api/training/19_probe.ipynb #c76fe8b1
 def task_of_targets(
@@ -178,13 +173,13 @@ def probe(
     views = whole_number("views", views, 1, what="a number of views")
     if balance not in (None, "classes"):
         raise InputError(f"balance={balance!r}: give 'classes' or None.", allowed=("classes", None))
-    name, layer = last_linear(learn)
+    _, layer = last_linear(learn)
     limit = load_settings().memory_limit if memory_limit is None else memory_limit
     dl = unwrap_loader(learn.dls.train)
     rnd = RandomState(learn.dls.loaders)
     try:
-        with owned(learn, "probe", lambda: "solving the head"), _shown(on_progress) as report:
-            x, y = _features(learn, dl, layer, views, limit, report)
+        with owned(learn, "probe", lambda: "solving the head"), _shown(on_progress) as report, ExitStack() as held:
+            x, y = _features(learn, dl, layer, views, limit, report, held)
             task = task_of_targets(learn.loss_func, y)
             weight = torch.ones(dl.n, dtype=torch.float64)
             if balance and task == "classes":
@@ -222,15 +217,16 @@ def _shown(report):
         yield lambda done, total, note: b(int(100 * done / max(total, 1)), 100, note)
 
 
-def _features(learn, dl, layer, views, limit, report):
+def _features(learn, dl, layer, views, limit, report, held):
     "Inputs of the layer, a row for each view of each item, and targets: from the cache if it can give them"
     if views == 1 and not any(p.requires_grad for p in _before(learn, layer)):
         cache = FrozenCache(learn, CachePolicy(memory_limit=limit), report)
+        held.callback(cache.drop)  # which closes its files
         try:
             cache.renew()
             table = cache.table(dl)
         except NoCache:
-            cache.drop()
+            pass
         else:
             x, y = _TableFeatures(cache, table, layer), table.targets[0]
             return (x[:] if x.shape[0] * x.shape[1] * 4 <= limit else x), y
