@@ -7,7 +7,7 @@ WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2> /dev/null || echo 2)
 PYTEST = OMP_NUM_THREADS=1 CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest
 PARALLEL = -n $(WORKERS) --dist worksteal
 # What is long and rare: `make test-PART` runs the tests with the mark PART. What each holds, and why, is in CONTRIBUTING.md.
-PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long
+PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz attacks site browser_long
 ARGS ?=
 
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.

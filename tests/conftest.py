@@ -11,7 +11,7 @@ import pytest
 import torch
 
 # Parts of `make test-all`
-PARTS = "properties accuracy interrupts kills zoo onnx course distributed large fuzz site browser_long".split()
+PARTS = "properties accuracy interrupts kills zoo onnx course distributed large fuzz attacks site browser_long".split()
 
 # Tests send SIGINT, which a shell lets jobs in the background ignore
 signal.signal(signal.SIGINT, signal.default_int_handler)
