@@ -3219,6 +3219,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fastai_tl/panels/jobs.py'),
                                        'fastai_tl.panels.jobs._catch_interrupts': ( 'api/panels/jobs.html#_catch_interrupts',
                                                                                     'fastai_tl/panels/jobs.py'),
+                                       'fastai_tl.panels.jobs._catch_interrupts_of_messages': ( 'api/panels/jobs.html#_catch_interrupts_of_messages',
+                                                                                                'fastai_tl/panels/jobs.py'),
                                        'fastai_tl.panels.jobs.current_shell': ( 'api/panels/jobs.html#current_shell',
                                                                                 'fastai_tl/panels/jobs.py'),
                                        'fastai_tl.panels.jobs.job_of': ('api/panels/jobs.html#job_of', 'fastai_tl/panels/jobs.py'),

@@ -147,6 +147,19 @@ def _catch_interrupts(*_: object) -> None:
         kernel.saved_sigint_handler = _StopJobs(idle)  # which ipykernel puts back after each message
 
 
+def _catch_interrupts_of_messages(kernel: Any) -> None:
+    "Interrupts between the arrival of a message and the first line of its cell stop jobs too"
+    before = getattr(kernel, "pre_handler_hook", None)  # ipykernel's: it puts Python's own handler in place
+    if before is None:
+        return
+
+    def pre_handler_hook() -> None:
+        before()
+        _catch_interrupts()
+
+    kernel.pre_handler_hook = pre_handler_hook
+
+
 def current_shell() -> InteractiveShell | None:
     "The IPython shell that this code runs in; `None`: there is none"
     try:
@@ -165,3 +178,4 @@ def watch_interrupts() -> None:
     if shell not in _watched:
         _watched.add(shell)
         shell.events.register("pre_execute", _catch_interrupts)
+        _catch_interrupts_of_messages(getattr(shell, "kernel", None))

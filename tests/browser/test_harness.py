@@ -167,8 +167,9 @@ def test_interrupt_during_a_cell_stops_a_job_that_a_click_started(lab, open_nb, 
     open_nb(name)
     start(page)
     k = kernel(name)
-    k.client.execute(sleep, store_history=False)
-    until(lambda: k.state == "busy")
+    begun = lab.root / f"begun_{len(sleep)}"
+    k.client.execute(f"open({begun.name!r}, 'w').close()\n{sleep}", store_history=False)
+    until(begun.exists, what="first line of the cell")
     k.interrupt()
     page.locator(".ftl-Trainer").get_by_text("Ended.").wait_for(timeout=20000)
     stopped(k)
