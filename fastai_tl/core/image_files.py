@@ -4,19 +4,21 @@
 
 # %% ../../nbs/api/core/16_image_files.ipynb #bae114af
 from __future__ import annotations
-import os, unicodedata
+import os, stat, threading, unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 from PIL import Image
 from .images import PictureError, check_pixels, is_deep, open_header, readable_formats
+from .large_images import load_reduced, reduction
 from .registries import registry
 
 # %% auto #0
-__all__ = ['IMAGE_ENDINGS', 'CIRCLE', 'RAW_ENDINGS', 'FLAT', 'nfc', 'printable', 'is_litter', 'is_hidden', 'FoundImages',
-           'find_images', 'contains_image', 'visible_folders', 'passed_text', 'ImageFacts', 'known_facts',
+__all__ = ['IMAGE_ENDINGS', 'CIRCLE', 'AGAIN', 'RAW_ENDINGS', 'FLAT', 'nfc', 'printable', 'is_litter', 'is_hidden', 'FoundImages',
+           'find_images', 'contains_image', 'visible_folders', 'kind_of', 'passed_text', 'ImageFacts', 'known_facts',
            'image_facts', 'look_at']
 
 # %% ../../nbs/api/core/16_image_files.ipynb #2a530da9
@@ -26,7 +28,8 @@ IMAGE_ENDINGS = frozenset(
     ".pcx .tga .icb .vda .vst .sgi .rgb .bw .qoi .jp2 .j2k .jpc .jpf .jpx .j2c .avif .avifs .heic .heif .heics .heifs "
     ".hif .psd".split()
 )
-CIRCLE = "a link that leads in a circle"  # why it is passed over
+# Why a link is passed over
+CIRCLE, AGAIN = "a link that leads in a circle", "a link to what is read already"
 RAW_ENDINGS = frozenset(".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw .x3f".split())
 # What systems leave behind in folders of images, and nobody put there
 _LITTER = frozenset(
@@ -70,7 +73,11 @@ def _why_no_image(path):
         with open_header(path, path) as im:
             return "" if im.format in _BY_CONTENT else "not an image"
     except PictureError as e:
-        return "" if "HEIC" in e.args[0] or "AVIF" in e.args[0] else "not an image"
+        if "HEIC" in e.args[0] or "AVIF" in e.args[0]:
+            return ""
+        return kind if (kind := kind_of(path)).startswith("an archive") else "not an image"
+    except OSError as e:
+        return f"cannot be read ({e.strerror})"
 
 # %% ../../nbs/api/core/16_image_files.ipynb #948b4bf4
 @dataclass
@@ -82,18 +89,19 @@ class FoundImages:
 
 
 def find_images(
-    folder: Path,
-    deep: bool = True,  # subfolders, too; links are followed, but not in circles
+    *folders: Path,
+    deep: bool = True,  # subfolders, too; links are followed, but never upward, and nothing is read twice
 ) -> FoundImages:
-    """Files of a folder that are images by their ending or by their content. Raises nothing: what cannot be read is
-    passed over, with the reason
+    """Files of folders that are images by their ending or by their content. What a link leads to counts once in all
+    folders. Raises nothing: what cannot be read is passed over, with the reason
     """
     found = FoundImages([], [])
-    for path, why in _walk(folder, deep, _parents(folder)):
+    for path, why in _Walk(deep).all_of(folders):
         if why:
             found.passed.append((path, why))
         else:
             found.images.append(path)
+    found.images.sort(key=lambda p: p.parts)
     return found
 
 
@@ -102,12 +110,12 @@ def contains_image(
     deep: bool = True,  # subfolders count, too
 ) -> bool:
     "Whether a folder holds an image; looks no further than the first"
-    return any(not why for _, why in _walk(folder, deep, _parents(folder)))
+    return any(not why for _, why in _Walk(deep).all_of([folder]))
 
 
 def visible_folders(folder: Path) -> list[Path]:
     "Subfolders in the order of names, without hidden ones, those that systems leave behind, and circles of links"
-    above = (*_parents(folder), _identity(folder))
+    above = _upward(folder)
     return sorted(
         d
         for d in folder.iterdir()
@@ -120,41 +128,115 @@ def _identity(path):
     return s.st_dev, s.st_ino
 
 
-def _parents(folder):
-    "A link to one of these leads in a circle"
-    return tuple(_identity(p) for p in Path(os.path.abspath(folder)).parents)
+def _upward(folder):
+    "A folder and all above it, also where its links lead: a link to one of these leads in a circle"
+    places = {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))}
+    return {_identity(p) for place in places for p in (place, *place.parents)}
 
 
-def _walk(folder, deep, above):
-    "Each file and what cannot be entered, with the reason it is no image; `''`: it is one"
-    try:
-        above = (*above, _identity(folder))
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda e: e.name)
-    except OSError as e:
-        yield folder, f"cannot be read ({e.strerror})"
-        return
-    for e in entries:
-        path = folder / e.name
-        if is_litter(e.name):
-            continue
-        if is_hidden(e.name):
-            yield path, "hidden"
-            continue
-        try:
-            is_dir, is_file = e.is_dir(), e.is_file()
-            circle = is_dir and e.is_symlink() and _identity(path) in above
-        except OSError:  # a link that leads to itself
-            is_dir, is_file, circle = False, False, True
-        if circle:
-            yield path, CIRCLE
-        elif is_dir:
-            if deep:
-                yield from _walk(path, deep, above)
-        elif is_file:
-            yield path, _why_no_image(path)
+class _Walk:
+    "A walk through folders: first what is really in them, then what links lead to, each file and folder once"
+
+    def __init__(self, deep):
+        self.deep, self.seen, self.links = deep, set(), []
+
+    def all_of(self, folders):
+        "Each file and what is not entered, with the reason it is no image; `''`: it is one"
+        for folder in sorted(folders, key=os.path.islink):
+            yield from self._below(folder, frozenset())
+        while self.links:
+            path, is_dir, above = self.links.pop(0)
+            try:
+                me = _identity(path)
+            except OSError as e:
+                yield path, f"cannot be read ({e.strerror})"
+                continue
+            if not is_dir:
+                yield from self._file(path, me)
+            elif me in above:
+                yield path, CIRCLE
+            elif self.deep:
+                yield from self._below(path, above)
+
+    def _file(self, path, identity):
+        if identity in self.seen and path.is_symlink():
+            yield path, AGAIN
         else:
-            yield path, "a link to nothing" if e.is_symlink() else "not a file"
+            self.seen.add(identity)
+            yield path, _why_no_image(path)
+
+    def _below(self, folder, above):
+        "What is really in a folder; links are put aside, with the folders that none of them may lead to"
+        pending = [folder]
+        try:
+            above |= _upward(folder)
+        except OSError:
+            pass  # said below
+        while pending:
+            folder = pending.pop()
+            try:
+                dev, _ = me = _identity(folder)
+                if me in self.seen:
+                    yield folder, AGAIN
+                    continue
+                self.seen.add(me)
+                with os.scandir(folder) as entries:
+                    entries = sorted(entries, key=lambda e: e.name)
+            except OSError as e:
+                yield folder, f"cannot be read ({e.strerror})"
+                continue
+            subfolders = []
+            for e in entries:
+                path = folder / e.name
+                if is_litter(e.name):
+                    continue
+                if is_hidden(e.name):
+                    yield path, "hidden"
+                elif e.is_symlink():
+                    yield from self._put_aside(path, e, above)
+                elif e.is_dir():
+                    subfolders.append(path)
+                elif e.is_file():
+                    yield from self._file(path, (dev, e.inode()))
+                else:
+                    yield path, "not a file"
+            if self.deep:
+                pending += reversed(subfolders)
+
+    def _put_aside(self, path, entry, above):
+        try:
+            if entry.is_dir() or entry.is_file():
+                self.links.append((path, entry.is_dir(), above))
+            else:
+                yield path, "not a file" if path.exists() else "a link to nothing"
+        except OSError:  # a link that leads to itself
+            yield path, CIRCLE
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_ARCHIVES = (b"PK\3\4", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+
+
+def kind_of(
+    path: Path,  # is there
+) -> str:
+    "What a path is, for messages: a folder, a file, an archive, a pipe, a device, a socket; opens none but files"
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return "a folder"
+        if not stat.S_ISREG(mode):
+            return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "not a file")
+        with open(path, "rb") as f:
+            head = f.read(262)
+    except OSError:
+        return "a file"
+    return "an archive: unpack it" if head.startswith(_ARCHIVES) or head[257:262] == b"ustar" else "a file"
 
 
 def passed_text(
@@ -186,6 +268,7 @@ class ImageFacts:
 
 _seen = registry("core.image_files.seen", {})  # by path: size, time of the last change, facts
 _MOST_SEEN = 200_000
+_one_large = threading.Lock()  # large images are looked at one at a time: each may take 700 MB
 
 
 def _stamp(path):
@@ -211,9 +294,9 @@ def image_facts(path: Path | str) -> ImageFacts:
         check_pixels(im, printable(path), path)
         try:
             stamp = _stamp(path)
-            im.draft("RGB", (64, 64))
-            im.load()
-            facts = _facts(im)
+            with _one_large if reduction(im.size) > 1 else nullcontext():
+                im.draft("RGB", (64, 64))
+                facts = _facts(load_reduced(im))
         except Exception as e:  # decoders raise whatever they like on damaged data
             raise PictureError(f"{printable(path)}: cannot be read as a picture ({e}).", path=path) from e
     if len(_seen) >= _MOST_SEEN:

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import FileError, InputError, one_line
+from .large_images import load_reduced
 from .resampling import resample
 from .validation import is_number
 
@@ -182,8 +183,9 @@ def open_picture(
     rule: OpenRule = VIEW,  # what becomes of the camera's note, of transparency, and of more than 8 bits
 ) -> Image.Image:
     """The whole image decoded, the first of an animation, by a rule; opening what comes out once more changes nothing.
-    In mode 'RGBA' transparency stays. Raises `PictureError`, naming the file, if it cannot be read, is no image, has
-    more than `MAX_PIXELS`, or numbers that the rule does not cover.
+    One of more than `LARGE` pixels comes out at a whole fraction of its size. In mode 'RGBA' transparency stays. Raises
+    `PictureError`, naming the file, if it cannot be read, is no image, has more than `MAX_PIXELS`, or numbers that the
+    rule does not cover.
     """
     if isinstance(image, np.ndarray):
         image = _from_array(image)
@@ -238,7 +240,7 @@ def _decoded(im, mode, name, path, rule):
     "`im` in `mode`; decoders raise whatever they like on damaged data"
     check_pixels(im, name, path)
     try:
-        im.load()
+        im = load_reduced(im, rule.transparency == "white" or mode == "RGBA")
         if rule.exif == "turned" and is_turned(im):
             im = ImageOps.exif_transpose(im)
         if is_deep(im) and rule.values != "cut":

@@ -15,6 +15,7 @@ from fasttransform import Transform
 from PIL import Image
 from .errors import InputError
 from .image_files import ImageFacts, known_facts, look_at
+from .large_images import note_pixels
 from .images import FASTAI, OpenRule, open_bytes, open_picture, standard_values
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ class OpenImage(Transform):
 
     def encodes(self, o: object) -> object:
         mode = self.cls._open_args.get("mode", "RGB")
-        if isinstance(o, bytes):
-            return self.cls(open_bytes(o, mode, rule=self.rule))
-        if isinstance(o, (str, Path, Image.Image)):
-            return self.cls(open_picture(o, mode, self.rule))
-        return self.cls.create(o)
+        if not isinstance(o, (bytes, str, Path, Image.Image)):
+            return self.cls.create(o)
+        im = open_bytes(o, mode, rule=self.rule) if isinstance(o, bytes) else open_picture(o, mode, self.rule)
+        note_pixels(im)
+        return self.cls(im)
 
 # %% ../../nbs/api/core/17_opening.ipynb #cf505292
 @dataclass(frozen=True)

@@ -17,7 +17,16 @@ from fastai.vision.core import PILImage, PILImageBW
 from ..core.dataloader_code import set_code
 from ..core.errors import InputError, KitWarning
 from ..core.files import home_path
-from ..core.image_files import CIRCLE, find_images, look_at, nfc, passed_text, printable, visible_folders
+from fastai_tl.core.image_files import (
+    CIRCLE,
+    find_images,
+    kind_of,
+    look_at,
+    nfc,
+    passed_text,
+    printable,
+    visible_folders,
+)
 from ..core.images import CURES, OpenRule, PictureError
 from ..core.opening import OpenImage, find_values
 from ..core.progress import bar
@@ -53,9 +62,9 @@ class PictureFolder:
         return [p for c in sorted(self.test or {}) for p in self.test[c]]
 
 
-def _images_by_class(root, passed, notes):
-    "Files of each class folder; what is passed over is added to `passed`"
-    found = {}
+def _class_folders(root, notes):
+    "Class folders and the names of their classes"
+    named = {}
     for d in visible_folders(root):
         name = nfc(d.name)
         if printable(name) != name:
@@ -64,15 +73,26 @@ def _images_by_class(root, passed, notes):
                 "Rename the folder.",
                 path=d,
             )
-        if name in found:
+        if name in named.values():
             notes.append(f"Two folders are called {name!r}, in two spellings of Unicode; they are one class.")
-        here = find_images(d)
-        found[name] = sorted(found.get(name, []) + here.images)
-        passed += here.passed
-    beside = find_images(root, deep=False)
-    passed += [(p, "beside the class folders") for p in beside.images]
-    passed += [(p, why) for p, why in beside.passed if why == CIRCLE]
-    return found
+        named[d] = name
+    return named
+
+
+def _images_by_class(roots, passed, notes):
+    "Files of each class folder, for each root that is one; what is passed over is added to `passed`"
+    named = [root and _class_folders(root, notes) for root in roots]
+    here = find_images(*(d for folders in named for d in folders or {}))
+    passed += here.passed
+    parts = [folders and {name: [] for name in folders.values()} for folders in named]
+    owner = {d: found[name] for folders, found in zip(named, parts) for d, name in (folders or {}).items()}
+    for p in here.images:
+        next(owner[d] for d in p.parents if d in owner).append(p)
+    for root in filter(None, roots):
+        beside = find_images(root, deep=False)
+        passed += [(p, "beside the class folders") for p in beside.images]
+        passed += [(p, why) for p, why in beside.passed if why == CIRCLE]
+    return parts
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #e1ac0826
 MANY = 1000  # images from which on a bar shows how far reading is
@@ -88,10 +108,10 @@ def read_folder(
     if not path.exists():
         raise FolderError(f"{path}: there is no such folder. {layout}", path=path)
     if not path.is_dir():
-        raise FolderError(f"{path} is a file. {layout}", path=path)
+        raise FolderError(f"{path} is {kind_of(path)}. {layout}", path=path)
     where = find_layout(path)
     passed, notes, skipped = [], [], []
-    parts = [root and _images_by_class(root, passed, notes) for root in (where.train, where.valid, where.test)]
+    parts = _images_by_class((where.train, where.valid, where.test), passed, notes)
     files = [p for found in parts if found for ps in found.values() for p in ps]
     if not files:
         loose = len(find_images(path, deep=False).images)
