@@ -120,7 +120,7 @@ course: .venv/.lab  ## the lessons, copied into course/ (what is there stays), i
 	@$(BIN)/fastai-tl lessons copy course
 	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist course/0_setup.ipynb
 
-lessons: .venv/.dev  ## after editing a lesson: the student copies and solutions that the package ships
+lessons: .venv/.dev  ## after editing a lesson: the student copies that the package ships
 	$(BIN)/python tools/make_lessons.py
 
 slides: .venv/.dev  ## slides from the lessons, into _slides/

@@ -19,9 +19,10 @@ def site(wheel, tmp_path_factory):
         "fastai_tl/data/clipart/README.md",
         "fastai_tl/data/report.html.jinja",
         "fastai_tl/data/lessons/0_setup.ipynb",
-        "fastai_tl/data/lessons/solutions/7_your_own_pictures.ipynb",
+        "fastai_tl/data/lessons/7_your_own_pictures.ipynb",
         "fastai_tl/data/lessons/glossary.md",
     } <= set(names)
+    assert not [n for n in names if "solutions" in n], "students install the wheel"
     assert any(n.endswith("/LICENSE") for n in names)
     assert not [n for n in names if n.startswith(("tests", "nbs", "tools"))]
     subprocess.run(

@@ -1,5 +1,5 @@
-"""Write the lessons that the package ships, from the solution notebooks in nbs/lessons: copies for students,
-solutions without outputs, and the pages beside them.
+"""Write the lessons that the package ships, from the solution notebooks in nbs/lessons: copies for students, and the
+pages beside them. The solutions stay in nbs/lessons: students install the package.
 
 Run: python tools/make_lessons.py
 """
@@ -15,13 +15,12 @@ SOURCE, TARGET = ROOT / "nbs" / "lessons", ROOT / "fastai_tl" / "data" / "lesson
 def lesson_files() -> dict[str, str]:
     "Text of each file below `TARGET`, by its path there"
     sys.path.insert(0, str(ROOT))
-    from fastai_tl.course.student_notebooks import bare_copy, notebook_text, read_notebook, student_copy
+    from fastai_tl.course.student_notebooks import notebook_text, read_notebook, student_copy
 
     out = {}
     for p in sorted(SOURCE.glob("*.ipynb")):
         nb = read_notebook(p)
         out[p.name] = notebook_text(student_copy(nb, p.name))
-        out[f"solutions/{p.name}"] = notebook_text(bare_copy(nb))
     return out | {p.name: p.read_text(encoding="utf-8") for p in sorted(SOURCE.glob("*.md"))}
 
 

@@ -10,7 +10,7 @@ from ..core.errors import FileError, InputError
 
 # %% auto #0
 __all__ = ['STUB', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'student_copy', 'bare_copy', 'exercises_in',
-           'read_notebook', 'notebook_text', 'nbgrader_source', 'nbgrader_course']
+           'answer_cells', 'read_notebook', 'notebook_text', 'nbgrader_source', 'nbgrader_course']
 
 # %% ../../nbs/api/course/12_student_notebooks.ipynb #f397f95f
 class MarksError(InputError):
@@ -111,6 +111,22 @@ def exercises_in(
     return [n for c in nb["cells"] if c["cell_type"] == "code" for n in _checks(_text(c))]
 
 
+def answer_cells(
+    nb: dict,  # the student copy of a lesson, as the package has it
+) -> dict[str, list[str]]:  # ids of cells, by exercise; several, one or none
+    "The cells in which each exercise is answered: those with a stub before its check"
+    out, since = {}, []
+    for c in nb["cells"]:
+        if c["cell_type"] != "code":
+            continue
+        text = _text(c)
+        if "todo()" in text or BY_HAND in text:
+            since.append(c.get("id"))
+        for name in _checks(text):
+            out[name], since = since, []
+    return out
+
+
 def read_notebook(path: Path | str) -> dict:
     "A notebook as a dict; raises `FileError`"
     try:
@@ -156,7 +172,7 @@ CONFIG = '''import os
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "transfer_learning"
 c.CourseDirectory.root = os.path.dirname(os.path.abspath(__file__))
-c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\\\ntodo()"}
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\ntodo()"}
 c.ExecutePreprocessor.timeout = 600   # seconds for one cell
 '''
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-import fastai_tl.course.lessons as lessons
+import fastai_tl.course.progress as progress
 from fastai_tl.course.grading import Unsolved
 from fastai_tl.interface.cli import main
 from fastai_tl.course.student_notebooks import (
@@ -127,7 +127,7 @@ def test_student_copies_hold_no_solutions(lesson):
     solved, student = read_notebook(lesson.notebook(solutions=True)), read_notebook(lesson.notebook())
     text = notebook_text(student)
     assert "SOLUTION" not in text and exercises_in(solved) == exercises_in(student)
-    assert notebook_text(student_copy(solved)) == text and notebook_text(bare_copy(solved)) == notebook_text(solved)
+    assert notebook_text(student_copy(solved)) == text
     secrets = [
         line.strip()
         for c in solved["cells"]
@@ -186,12 +186,14 @@ def test_copies_stay_and_progress_is_kept(tmp_path, monkeypatch):
     assert copy_lessons(tmp_path / "c") == [] and made[0].read_text() == "mine"
     assert (
         copy_lessons(tmp_path / "c", ["setup"], force=True) == [made[0]]
-        and (tmp_path / "c/0_setup.old.ipynb").read_text() == "mine"
+        and (tmp_path / "c/0_setup.old.1.ipynb").read_text() == "mine"
     )
     assert read_progress(tmp_path / "c/progress.json")["student"] == student, (
         "force replaces notebooks, not what is the student's"
     )
-    assert copy_lessons(tmp_path / "d", 3, solutions=True)[0].read_text() == LESSONS[3].notebook(True).read_text()
+    assert copy_lessons(tmp_path / "d", 3, solutions=True)[0].read_text() == notebook_text(
+        bare_copy(read_notebook(LESSONS[3].notebook(True)))
+    )
     with pytest.raises(InputError, match="frozen"):
         copy_lessons(tmp_path / "e", ["frozn"])
     with pytest.raises(FileError):
@@ -251,7 +253,7 @@ def test_a_damaged_progress_file_is_put_aside(text, tmp_path, monkeypatch):
 def test_progress_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
     copy_lessons(tmp_path, ["why"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lessons.os, "replace", lambda *a: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(progress.os, "replace", lambda *a: (_ for _ in ()).throw(PermissionError(13, "no")))
     assert check("why-gain", dict(gain=lambda a, b: 100 * (b.accuracy - a.accuracy))).passed
     assert not write_progress(Path("progress.json"), {}) and [
         p.name for p in tmp_path.iterdir() if "progress" in p.name
