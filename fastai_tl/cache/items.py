@@ -16,7 +16,7 @@ from fastai.vision.augment import Resize, ResizeMethod
 from fasttransform import Pipeline
 from PIL import Image
 from .split_point import random_mark
-from ..core.loaders import copy_loader
+from ..core.loaders import FixedOrder, copy_loader
 from ..core.callbacks import is_kind
 from ..core.item_files import file_state, sources
 from ..core.random_state import RandomState, seed_all
@@ -157,21 +157,11 @@ def _sides(path):
         return None
 
 
-class _Order:
-    "The items in order; as `get_idxs` of a loader"
-
-    def __init__(self, n):
-        self.n = n
-
-    def __call__(self):
-        return list(range(self.n))
-
-
 def in_order(
     dl: DataLoader,
 ) -> Iterator:
     "All batches of a loader, its items in order"
-    ordered = copy_loader(dl, shuffle=False, drop_last=False, get_idxs=_Order(dl.n))
+    ordered = copy_loader(dl, shuffle=False, drop_last=False, get_idxs=FixedOrder(range(dl.n)))
     if dl.n <= 4 * dl.bs:
         ordered.fake_l.num_workers = 0  # not worth starting processes
     yield from ordered

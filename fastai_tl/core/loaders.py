@@ -5,6 +5,7 @@
 # %% ../../nbs/api/core/16_loaders.ipynb #29fb03b8
 from __future__ import annotations
 import copy, random
+from collections.abc import Iterable
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 from .dataloader_code import code_of, set_code
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fastai.data.load import DataLoader
 
 # %% auto #0
-__all__ = ['copy_loader', 'with_loaders', 'copy_loaders', 'first_items']
+__all__ = ['copy_loader', 'with_loaders', 'copy_loaders', 'FixedOrder', 'first_items']
 
 # %% ../../nbs/api/core/16_loaders.ipynb #75e2305a
 def copy_loader(
@@ -55,6 +56,16 @@ def copy_loaders(
 ) -> DataLoaders:
     "New `DataLoaders` over the same datasets; loaders that are not fastai's are shared"
     return with_loaders(dls, [copy_loader(dl) if hasattr(dl, "fake_l") else dl for dl in dls.loaders])
+
+
+class FixedOrder:
+    "Positions of items in a given order, for `get_idxs` of a loader"
+
+    def __init__(self, idxs: Iterable[int]):
+        self.idxs = list(idxs)
+
+    def __call__(self) -> list[int]:
+        return self.idxs
 
 
 def first_items(

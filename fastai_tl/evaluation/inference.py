@@ -25,6 +25,7 @@ from ..core.random_state import RandomState, seed_all
 from ..core.validation import is_whole
 from ..core.workers import use_possible_workers
 from ..models.learner import loader_for
+from ..training.augment import varies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,37 +191,6 @@ def names_for(
     return [str(i) for i in range(n)]
 
 # %% ../../nbs/api/evaluation/01_inference.ipynb #77f82dde
-class _FixedOrder:
-    "Positions of items in a given order, for `DataLoader.new(get_idxs=…)`"
-
-    def __init__(self, idxs: list[int]):
-        self.idxs = idxs
-
-    def __call__(self) -> list[int]:
-        return self.idxs
-
-
-def _tensors(o):
-    "All tensors in nested lists and tuples"
-    return (
-        [o]
-        if isinstance(o, torch.Tensor)
-        else [t for v in o for t in _tensors(v)]
-        if isinstance(o, (list, tuple))
-        else []
-    )
-
-
-def _views_differ(dl, n=4) -> bool:
-    "Whether random transforms of training change a few items from one reading to the next"
-    few, seen = dl.new(get_idxs=_FixedOrder(list(range(min(n, len(dl.dataset))))), num_workers=0), []
-    with dl.dataset.set_split_idx(0):
-        for seed in range(n):
-            seed_all(seed)
-            seen.append(_tensors(next(iter(few))))
-    return any(a.shape != b.shape or not torch.equal(a, b) for other in seen[1:] for a, b in zip(seen[0], other))
-
-
 def check_tta(
     dl: TfmdDL,
     tta: int,  # augmented views; 0: none
@@ -228,7 +198,7 @@ def check_tta(
     "Raise `InputError` if `tta` is not a number of views, or if the items have no random views; draws random numbers"
     if not is_whole(tta, 0):
         raise InputError(f"tta={tta!r}: give a number of augmented views, 0 or more.")
-    if tta and not (hasattr(dl.dataset, "set_split_idx") and _views_differ(dl)):
+    if tta and not varies(dl):
         raise InputError(
             "tta needs random transforms in the DataLoader, and there are none: every view would be the same. Make "
             "the DataLoaders with batch_tfms=aug_transforms(), or leave tta out."
