@@ -1,0 +1,56 @@
+"""Tables and pictures of `accuracy.py`'s rows"""
+
+import math
+
+
+def t_interval(values):
+    "Mean of paired differences and half the width of its 95 % t-interval; `nan` for one value"
+    from scipy.stats import t
+
+    n = len(values)
+    mean = sum(values) / n
+    if n < 2:
+        return mean, math.nan
+    sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+
+
+def by_cell(rows):
+    "Rows by (network, size, set), then method, then seed"
+    out = {}
+    for r in rows:
+        out.setdefault((r["network"], r["size"], r["set"]), {}).setdefault(r["method"], {})[r["seed"]] = r
+    return out
+
+
+def paired(cell, a, b):
+    "Test accuracy of `a` minus that of `b` in points, for each seed that both have"
+    return [100 * (cell[a][s]["test"] - cell[b][s]["test"]) for s in sorted(set(cell[a]) & set(cell[b]))]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def table(cell, reference="our default"):
+    "One line a method: mean test accuracy, paired difference to the reference with its interval, processor seconds"
+    out = []
+    for m in sorted(cell, key=lambda m: -mean(r["test"] for r in cell[m].values())):
+        text = f"  {m:26s}{100 * mean(r['test'] for r in cell[m].values()):5.1f} %"
+        d = paired(cell, m, reference) if reference in cell and m != reference else []
+        if d:
+            mid, half = t_interval(d)
+            text += f"  {mid:+5.1f} ± {half:4.1f}" if len(d) > 1 else f"  {mid:+5.1f}       "
+        else:
+            text += " " * 14
+        out.append(f"{text}  {mean(r['seconds'] for r in cell[m].values()):7.1f} s  {len(cell[m])} seeds")
+    return out
+
+
+def report(rows, folder):
+    "Print the tables"
+    for (network, size, name), cell in by_cell(rows).items():
+        first = next(iter(next(iter(cell.values())).values()))
+        print(f"\n{network}, {size} px, {name}: {first['n_train']} train, {first['n_test']} test")
+        print("\n".join(table(cell)))
