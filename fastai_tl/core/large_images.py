@@ -6,6 +6,7 @@
 from __future__ import annotations
 import gc, math
 from PIL import Image
+from .registries import registry
 
 # %% auto #0
 __all__ = ['LARGE', 'reduction', 'load_reduced', 'note_pixels']
@@ -65,14 +66,14 @@ def _turn(im):
 
 # %% ../../nbs/api/core/06_large_images.ipynb #057eb183
 _MOST_HELD = 2**26  # pixels that may wait for the collector
-_opened = [0]  # pixels since it ran
+_opened = registry("core.large_images.opened", {})  # pixels since it ran
 
 
 def note_pixels(
     im: Image.Image,  # one that a DataLoader has opened
 ) -> None:
     "Count the pixels of opened images, and let Python's collector run before many wait for it"
-    _opened[0] += im.width * im.height
-    if _opened[0] > _MOST_HELD:
-        _opened[0] = 0
+    _opened["pixels"] = _opened.get("pixels", 0) + im.width * im.height
+    if _opened["pixels"] > _MOST_HELD:
+        _opened.clear()
         gc.collect(1)

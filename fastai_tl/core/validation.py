@@ -29,8 +29,11 @@ def is_whole(
 def is_number(
     v,  # anything
 ) -> bool:
-    "Whether `v` is a finite number; `True`, NaN and infinity are not"
-    return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+    "Whether `v` is a finite number that a float can hold; `True`, NaN and infinity are not"
+    try:
+        return isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v)
+    except OverflowError:  # a whole number of 400 digits
+        return False
 
 
 def whole_number(

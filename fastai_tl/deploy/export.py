@@ -404,7 +404,7 @@ def export_again(
         metrics=None,
         task="classes",
         activation="softmax",
-        licence=weights_licence(old["architecture"]),
+        licence=None,
     )
     m = new | {k: v for k, v in old.items() if k not in ("folder", "files")} | dict(format=FORMAT, onnx=dict(file=None))
     m["preprocessing"] = dict(channels=3) | FASTAI.to_spec() | old["preprocessing"]
@@ -413,6 +413,7 @@ def export_again(
         with staged_folder(folder, force) as tmp:
             (tmp / WEIGHTS).write_bytes(weights)
             pred = build_predictor(m, weights, "cpu")
+            m["licence"] = m["licence"] or weights_licence(m["architecture"])
             if onnx:
                 m["onnx"] = _add_onnx(m, pred, [image] if image else _noise(m["preprocessing"]["size"]), tmp)
             if image:

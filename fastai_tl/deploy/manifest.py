@@ -10,6 +10,7 @@ from typing import Any
 from ..core.errors import FileError
 from ..core.images import EXIF, METHODS, PAD_MODES, RESAMPLES, TRANSPARENCY, VALUES
 from ..core.validation import is_number, is_whole
+from .notes import notes_problem
 
 # %% auto #0
 __all__ = ['FORMAT', 'FORMATS', 'MANIFEST', 'WEIGHTS', 'ONNX', 'CARD', 'SAMPLE', 'SAMPLE_OUTPUT', 'PARTS', 'MAX_MANIFEST',
@@ -110,14 +111,16 @@ def _recipe_problem(r, n_classes):
     "What is wrong with the description of the network; `None`: nothing"
     if not isinstance(r, dict):
         return "architecture is missing"
-    if not _text(r.get("arch"), 200):
-        return "the name of the backbone is missing"
+    if not _text(r.get("arch"), 200) or r["arch"].count("/") != 1:
+        return "the name of the backbone, as in kit/resnet_mini, is missing"
     if not is_whole(r.get("n_out"), 1, MAX_CLASSES) or r["n_out"] != n_classes:
         return f"n_out is {r.get('n_out')!r}, but there are {n_classes} classes"
     if r.get("head") not in ("fastai", "linear"):
         return f"the head is {r.get('head')!r}; known are fastai, linear"
     if not (is_whole(r.get("n_in", 3), 1, 4)):
         return f"n_in is {r.get('n_in')!r}"
+    if r.get("weights") is not None and not _text(r["weights"]):
+        return "the name of the weights is no text that can be printed"
     return (
         None
         if r.get("size") is None or _pair(r["size"])
@@ -192,7 +195,7 @@ def manifest_problem(
         return p
     if m["preprocessing"].get("channels", 3) != m["architecture"].get("n_in", 3):
         return "the network and the pictures differ in their channels"
-    if p := _answer_problem(m, len(cs)):
+    if p := _answer_problem(m, len(cs)) or notes_problem(m):
         return p
     if m["format"] == "fastai_tl/1":
         if not isinstance(w, dict) or w.get("file") != WEIGHTS:
@@ -241,6 +244,7 @@ def read_manifest(folder: Path | str) -> dict:
         if len(raw) > MAX_MANIFEST:
             raise ValueError(f"it is larger than {MAX_MANIFEST >> 20} MB")
         m = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        json.dumps(m, ensure_ascii=False, allow_nan=False).encode()  # neither infinite nor half a surrogate pair
     except (ValueError, RecursionError) as e:
         raise ManifestError(f"{file} is damaged ({e}). Export the model again.", path=file) from None
     except ManifestError:

@@ -4,11 +4,12 @@
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #348f4956
 from __future__ import annotations
-import math, re
+import math
 from typing import TYPE_CHECKING
 import numpy as np
 from ..models.registry import facts, is_noncommercial, timm_cfg, tv_weights
 from ..core.errors import InputError
+from ..core.escape import markdown_text as md
 from ..core.images import OpenRule
 from ..training.plan_yaml import stage_to_plain
 
@@ -127,10 +128,6 @@ def metric_values(
     return _plain(dict(items=ev.n, accuracy=ev.accuracy, interval=[lo, hi], macro_f1=ev.macro_f1, recall=right))
 
 # %% ../../nbs/api/deploy/06_model_card.ipynb #88eb5a73
-def _md(text):
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(str(text).split()))
-
-
 _CHANNELS = {1: "grey", 3: "colour", 4: "colour and transparency"}
 
 
@@ -144,11 +141,11 @@ def _trained(m):
     rows = ["| stage | epochs | trains | highest learning rate | seconds | last epoch |", "|---|---|---|---|---|---|"]
     for s in m["training"]:
         st, last = s["stage"], s["values"][-1] if s["values"] else []
-        figures = ", ".join(f"{_md(n)} {v:.3g}" for n, v in zip(s["names"], last) if v is not None)
+        figures = ", ".join(f"{md(n)} {v:.3g}" for n, v in zip(s["names"], last) if v is not None)
         train = st.get("train")
         train = train if isinstance(train, str) else ", ".join(map(str, train or []))
         rows.append(
-            f"| {_md(st.get('name', ''))} | {len(s['values'])} | {_md(train)} | {max(s['lrs'] or [0]):.2g} | "
+            f"| {md(st.get('name', ''))} | {len(s['values'])} | {md(train)} | {max(s['lrs'] or [0]):.2g} | "
             f"{s['seconds']:.0f} | {figures} |"
         )
     return "\n".join(rows) + "\n"
@@ -168,17 +165,17 @@ def _measured(m):
     rows = [
         (
             f"Accuracy {_share(e['accuracy'])} (95% interval {_share(e['interval'][0])} to "
-            f"{_share(e['interval'][1])}), macro-F1 {e['macro_f1']:.2f}, on {e['items']} pictures."
+            f"{_share(e['interval'][1])}), macro-F1 {_number(e['macro_f1'], 2)}, on {e['items']} pictures."
         ),
         "",
     ]
-    worst = sorted(e["recall"].items(), key=lambda o: o[1])[:10]
-    rows += ["| class | of its pictures, found |", "|---|---|", *(f"| {_md(c)} | {_share(v)} |" for c, v in worst)]
+    worst = sorted(e["recall"].items(), key=lambda o: (o[1] is None, o[1]))[:10]
+    rows += ["| class | of its pictures, found |", "|---|---|", *(f"| {md(c)} | {_share(v)} |" for c, v in worst)]
     return "\n".join(rows) + ("\n\nThe ten hardest classes are shown.\n" if len(e["recall"]) > 10 else "\n")
 
 
-def _number(v):
-    return "?" if v is None else f"{v:.4g}"
+def _number(v, digits=4):
+    return "?" if v is None else f"{v:.{digits}g}"
 
 
 def _measured_labels(m, e):
@@ -193,7 +190,7 @@ def _measured_labels(m, e):
             "",
             "| label | F1 at its threshold |",
             "|---|---|",
-            *(f"| {_md(c)} | {_number(v)} |" for c, v in worst),
+            *(f"| {md(c)} | {_number(v)} |" for c, v in worst),
             *(["", "The ten hardest labels are shown."] if len(e["f1"]) > 10 else []),
             "",
         ]
@@ -203,7 +200,7 @@ def _measured_labels(m, e):
 def _measured_numbers(m, e):
     units = dict(zip(m["classes"], m["units"]))
     rows = [
-        f"| {_md(n)} | {_md(units.get(n) or '–')} | {_number(v['mae'])} | {_number(v['rmse'])} | {_number(v['r2'])} |"
+        f"| {md(n)} | {md(units.get(n) or '–')} | {_number(v['mae'])} | {_number(v['rmse'])} | {_number(v['r2'])} |"
         for n, v in e["each"].items()
     ]
     head = ["| number | unit | mean absolute error | root mean squared error | R² |", "|---|---|---|---|---|"]
@@ -214,7 +211,7 @@ def _said_of_task(m):
     "What the card says of each task: title, first sentence, lines on the answers, first limit"
     task, names, many = m.get("task", "classes"), m["classes"], len(m["classes"])
     if task == "labels":
-        rows = [f"| {_md(n)} | {t:.2f} |" for n, t in zip(names, m["thresholds"])]
+        rows = [f"| {md(n)} | {t:.2f} |" for n, t in zip(names, m["thresholds"])]
         return dict(
             title="A picture labeller",
             first=f"Says which of {many} labels a picture has; it may have several, or none.",
@@ -231,7 +228,7 @@ def _said_of_task(m):
         )
     if task == "numbers":
         rows = [
-            f"| {_md(n)} | {_md(u or '–')} | {f'{r[0]:.4g} to {r[1]:.4g}' if r else 'not noted'} |"
+            f"| {md(n)} | {md(u or '–')} | {f'{r[0]:.4g} to {r[1]:.4g}' if r else 'not noted'} |"
             for n, u, r in zip(names, m["units"], m["ranges"])
         ]
         return dict(
@@ -244,7 +241,7 @@ def _said_of_task(m):
     return dict(
         title="A picture classifier",
         first=f"Tells {many} classes of pictures apart.",
-        answers=["## Classes", "", ", ".join(map(_md, names))],
+        answers=["## Classes", "", ", ".join(map(md, names))],
         limit="- It knows these classes alone, and gives one of them for any picture, of whatever it is. A high "
         "probability is no proof.",
     )
@@ -286,15 +283,16 @@ def model_card(
     r = m["architecture"]
     p = m["preprocessing"]
     d = m.get("data") or {}
-    w = m["licence"]
+    w = dict(weights=None, licence=None, note="") | (m.get("licence") or {})
     name = r["arch"].split("/")[1]
     said = _said_of_task(m)
-    counts = f"{d.get('train', '?')} pictures to train and {d.get('valid', '?')} to validate" if d else "not noted"
+    n = [d.get(k) if d.get(k) is not None else "?" for k in ("train", "valid")]
+    counts = f"{n[0]} pictures to train and {n[1]} to validate" if d else "not noted"
     onnx = m["onnx"].get("file")
     licence = (
-        f"Weights {_md(w['weights'])}, licence: {_md(w['licence'] or 'not named')}. {_md(w['note'])}"
+        f"Weights {md(w['weights'])}, licence: {md(w['licence'] or 'not named')}. {md(w['note'])}"
         if w["weights"]
-        else w["note"]
+        else md(w["note"] or "Not noted.")
     )
     use = [
         "```python",
@@ -307,7 +305,7 @@ def model_card(
     if onnx:
         use += [
             "",
-            "Without torch and fastai, on NumPy, Pillow and onnxruntime alone:",
+            "Without torch and fastai, on NumPy, Pillow, msgspec and onnxruntime alone:",
             "",
             "```python",
             "from fastai_tl.serving import load_onnx",
@@ -317,11 +315,14 @@ def model_card(
             "```",
         ]
     else:
-        use += ["", f"There is no ONNX file: {_md(m['onnx'].get('error') or 'none was asked for')}."]
+        use += ["", f"There is no ONNX file: {md(m['onnx'].get('error') or 'none was asked for')}."]
     lines = [
-        f"# {said['title']}: {', '.join(map(_md, m['classes'][:4]))}{', …' if len(m['classes']) > 4 else ''}",
+        f"# {said['title']}: {', '.join(map(md, m['classes'][:4]))}{', …' if len(m['classes']) > 4 else ''}",
         "",
-        (f"{said['first']} {_md(name)} with a new head, trained with fastai\\_tl; exported {m['created'][:10]}."),
+        (
+            f"{said['first']} {md(name)} with a new head, trained with fastai\\_tl; exported "
+            f"{(m.get('created') or 'some day')[:10]}."
+        ),
         "",
         *said["answers"],
         "",

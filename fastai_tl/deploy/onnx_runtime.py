@@ -5,6 +5,7 @@
 # %% ../../nbs/api/deploy/03_onnx_runtime.ipynb #157eca82
 from __future__ import annotations
 from pathlib import Path
+from threading import Lock, Timer
 from typing import Any
 import numpy as np
 from ..core.errors import FileError, StateError, one_line
@@ -12,7 +13,7 @@ from .manifest import ONNX, read_manifest, read_part
 from .predictor import AnyPredictor
 
 # %% auto #0
-__all__ = ['onnx_problem', 'ExtraError', 'OnnxPredictor', 'open_session', 'load_onnx']
+__all__ = ['SECONDS', 'onnx_problem', 'ExtraError', 'OnnxPredictor', 'open_session', 'load_onnx']
 
 # %% ../../nbs/api/deploy/03_onnx_runtime.ipynb #0810d5b8
 def _varint(b, i):
@@ -46,37 +47,34 @@ def _fields(b):
         yield key >> 3, v
 
 
-# Where tensors are, by message: {field: message}. A graph inside a node, and functions, are the parts of a loop;
-# `None`: refuse.
-_GRAPH = {1: "node", 5: "tensor", 15: "sparse"}
+# Where tensors are, by message: {field: message}; a text: why it is refused. Graphs inside a node, and functions, are
+# the parts of a loop; a sparse tensor of a few bytes may have any size.
+_ELSEWHERE, _INNER = "a tensor is in another file", "it holds graphs inside its graph, or functions"
+_SPARSE = "it holds a sparse tensor"
+_GRAPH = {1: "node", 5: "tensor", 15: _SPARSE}
 _PLACES = dict(
-    model={7: "graph", 20: None, 25: None},
+    model={7: "graph", 20: _INNER, 25: _INNER},
     graph=_GRAPH,
     node={5: "attribute"},
-    attribute={5: "tensor", 10: "tensor", 6: None, 11: None, 22: "sparse", 23: "sparse"},
-    sparse={1: "tensor", 2: "tensor"},
-    tensor={13: None},
+    attribute={5: "tensor", 10: "tensor", 6: _INNER, 11: _INNER, 22: _SPARSE, 23: _SPARSE},
+    tensor={13: _ELSEWHERE},
 )
 
 
 def onnx_problem(
     data: bytes,  # an ONNX file
 ) -> str | None:  # `None`: nothing
-    "Why an ONNX file must not be run: it reads other files, or holds graphs in graphs, which can loop"
+    "Why an ONNX file must not be run: it reads other files, holds graphs in graphs, which can loop, or sparse tensors"
 
     def look(b: memoryview, kind: str) -> str | None:
         for field, v in _fields(b):
             if field not in _PLACES[kind]:
                 if kind == "tensor" and field == 14 and v == 1:
-                    return "a tensor is in another file"
+                    return _ELSEWHERE
                 continue
             inner = _PLACES[kind][field]
-            if inner is None:
-                return (
-                    "a tensor is in another file"
-                    if kind == "tensor"
-                    else "it holds graphs inside its graph, or functions"
-                )
+            if inner not in _PLACES:
+                return inner
             if isinstance(v, int):
                 raise ValueError("a message is a number")
             if p := look(v, inner):
@@ -95,6 +93,9 @@ class ExtraError(StateError):
     fields = ("extra",)
 
 
+SECONDS = 30.0  # that a network may take for one image
+
+
 class OnnxPredictor(AnyPredictor):
     "An exported model that ONNX Runtime computes; made by `load_onnx`"
 
@@ -108,9 +109,11 @@ class OnnxPredictor(AnyPredictor):
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         try:
-            z = self.session.run(None, {self._name: x})[0]
+            z = _run(self.session, self._name, x)
         except Exception as e:
-            raise StateError(f"ONNX Runtime cannot compute this network ({one_line(e)}).") from e
+            if _no_memory(e) and len(x) > 1:  # fewer images need less
+                return np.concatenate([self.outputs(x[: len(x) // 2]), self.outputs(x[len(x) // 2 :])])
+            raise StateError(f"ONNX Runtime cannot compute this network ({_why(e)}).") from e
         if getattr(z, "shape", None) != (len(x), len(self.classes)) or z.dtype != np.float32:
             raise StateError(
                 f"The network gives {getattr(z, 'shape', type(z).__name__)} for {len(x)} pictures and "
@@ -119,32 +122,85 @@ class OnnxPredictor(AnyPredictor):
         return z
 
 
+def _no_memory(e):
+    return "bfc_arena" in str(e)
+
+
+def _why(e):
+    if _no_memory(e):
+        return "it needs far more memory than a network of its size"
+    if "terminate flag" in str(e):
+        return f"it takes more than {SECONDS:g} seconds for a picture"
+    return one_line(e)
+
+
+def _run(session, name, x):
+    "The first output; ends with an error where time or memory that a network of this size may take is used up"
+    from onnxruntime import RunOptions
+
+    opts = RunOptions()
+    clock = Timer(SECONDS * len(x), setattr, (opts, "terminate", True))
+    clock.daemon = True
+    clock.start()
+    try:
+        return session.run(None, {name: x}, opts)[0]
+    finally:
+        clock.cancel()
+        clock.join()
+
+
+def _limit(n_bytes, size):
+    "Bytes of memory that a network may take: by its file and by the pixels of an image"
+    return 2**29 + 4 * n_bytes + 2**12 * size[0] * size[1]
+
+
+_one_session = Lock()  # an allocator counts for the sessions that are made next
+
+
+def _session(data, size, threads):
+    "A session with memory of its own, which is limited. What constants need counts, too: none is computed before a run"
+    import onnxruntime as ort
+
+    opts = ort.SessionOptions()
+    opts.log_severity_level = 4
+    opts.add_session_config_entry("session.use_env_allocators", "1")
+    if threads:
+        opts.intra_op_num_threads = threads
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    arena = dict(max_mem=_limit(len(data), size), arena_extend_strategy=1)
+    arena |= dict(initial_chunk_size_bytes=-1, max_dead_bytes_per_chunk=-1)
+    with _one_session:
+        ort.create_and_register_allocator(info, ort.OrtArenaCfg(arena))
+        return ort.InferenceSession(
+            data, opts, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+        )
+
+
 def open_session(
     data: bytes,  # an ONNX file
     m: dict,  # of `read_manifest`
     file: Path | str = ONNX,  # for messages
     threads: int | None = None,  # of the CPU; `None`: one for each core
 ) -> OnnxPredictor:
-    "A predictor for an ONNX file; raises `FileError` if it may not be run, or does not take the images of the manifest"
+    """A predictor for an ONNX file, tried on one image; raises `FileError` if it may not be run, does not take the
+    images of the manifest, or needs more memory than a network of its size, or more than `SECONDS`
+    """
     try:
         import onnxruntime as ort
     except ImportError:
         raise ExtraError("The ONNX backend needs onnxruntime: pip install 'fastai-tl[onnx]'.", extra="onnx") from None
     if p := onnx_problem(data):
         raise FileError(f"{file} is refused: {p}. Export the model again.", path=file)
-    opts = ort.SessionOptions()
-    opts.log_severity_level = 4
-    if threads:
-        opts.intra_op_num_threads = threads
+    spec = m["preprocessing"]
     try:
-        session = ort.InferenceSession(data, opts, providers=["CPUExecutionProvider"])
+        session = _session(data, spec["size"], threads)
     except Exception as e:
         raise FileError(
-            f"{file} cannot be read by ONNX Runtime {ort.__version__} ({one_line(e)}). Update it, or export the model "
+            f"{file} cannot be read by ONNX Runtime {ort.__version__} ({_why(e)}). Update it, or export the model "
             "again.",
             path=file,
         ) from e
-    spec, ins = m["preprocessing"], [(i.type, i.shape) for i in session.get_inputs()]
+    ins = [(i.type, i.shape) for i in session.get_inputs()]
     want, (kind, shape) = [spec.get("channels", 3), *spec["size"]], ins[0] if ins else ("nothing", [])
     if (
         len(ins) != 1
@@ -158,7 +214,12 @@ def open_session(
             "model again.",
             path=file,
         )
-    return OnnxPredictor(session, m)
+    predictor = OnnxPredictor(session, m)
+    try:
+        predictor.outputs(np.zeros((1, *want), np.float32))
+    except StateError as e:
+        raise FileError(f"{file} is refused: {e.args[0]} Export the model again.", path=file) from e
+    return predictor
 
 
 def load_onnx(
