@@ -4,49 +4,99 @@
 
 # %% ../../nbs/api/core/05_progress.ipynb #b18c193f
 from __future__ import annotations
-import os, sys, time
+import os, shutil, sys, time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from html import escape
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
+from rich.cells import cell_len, set_cell_size
 from .callbacks import without_cbs
-from .text import say
+from .text import clock, printable, say
+
 
 # %% auto #0
-__all__ = ['Reporter', 'ProgressBar', 'ProgressLines', 'draws_bars', 'bar', 'Meter', 'quiet']
+__all__ = ['Reporter', 'TimeLeft', 'Bar', 'TerminalBar', 'NotebookBar', 'ProgressLines', 'draws_bars', 'bar', 'Meter', 'quiet']
 
 # %% ../../nbs/api/core/05_progress.ipynb #063df9c4
 Reporter = Callable[[int, int, str], None]  # steps done, steps in all, note
 
 
-class ProgressBar:
-    "A reporter that draws fastprogress's bar, in a notebook or terminal; made by `bar`"
+class TimeLeft:
+    "How long a job still takes, from the pace of the part that is done"
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.first: int | None = None  # steps that were done when it began
+        self.total: int | None = None
+
+    def seconds(
+        self,
+        done: int,  # steps
+        total: int | None,  # steps in all; another number than before: another job begins
+    ) -> float | None:  # `None`: not known yet
+        "Seconds that the steps left take; known when a second has passed and a step is done"
+        if total != self.total or self.first is None or done < self.first:
+            self.began, self.first, self.total = time.monotonic(), done, total
+        spent, steps = time.monotonic() - self.began, done - self.first
+        return None if not total or not steps or spent < 1 else spent / steps * max(total - done, 0)
+
+    def text(
+        self,
+        done: int,
+        total: int | None,
+        note: str = "",
+    ) -> str:
+        "The note with the time left behind it, unless the note says one of its own, as those of `run_plan` do"
+        left = self.seconds(done, total)
+        return note if left is None or " left" in note else ", ".join(o for o in (note, f"{clock(left)} left") if o)
+
+
+class Bar:
+    "A reporter with a bar, made by `bar`; what a bar is drawn on is up to `draw` and `clear`"
+
+    SECONDS = 0.1  # at least, between two drawings
 
     def __init__(
         self,
-        progress_bar: Any,  # fastprogress's
+        title: str = "",  # comes first
     ) -> None:
-        self.progress_bar = progress_bar
+        self.title = title
+        self.left = TimeLeft()
+        self.due = 0.0
+        self.shown: tuple[float, str] | None = None  # share that is done, text
 
     def __call__(
         self,
         done: int,  # steps
-        total: int,  # steps in all; the bar keeps the number it was made with
-        note: str = "",  # shown behind the bar
+        total: int | None,  # steps in all; `None`: not known
+        note: str = "",  # shown beside the bar
     ) -> None:
         "Move the bar"
-        self.progress_bar.comment = note
-        self.progress_bar.update(min(done, total))
+        text = self.left.text(done, total, note)
+        self.shown = min(done / total, 1.0) if total else 0.0, ": ".join(o for o in (self.title, text) if o)
+        now = time.monotonic()
+        if now >= self.due or done == total:
+            self.due = now + self.SECONDS
+            self.draw(*self.shown)
+
+    part = __call__  # a part with a scale of its own, such as a sweep
+
+    def draw(self, share: float, text: str) -> None:
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        raise NotImplementedError
 
     def say(
         self,
         text: str,  # one line
     ) -> None:
         "Print a line above the bar"
-        if hasattr(self.progress_bar, "max_len"):  # a terminal's bar has no line end: blank it out first
-            print("\r" + " " * self.progress_bar.max_len, end="\r")
+        self.clear()
         say(text)
+        if self.shown:
+            self.draw(*self.shown)
 
     def milestone(
         self,
@@ -55,17 +105,64 @@ class ProgressBar:
         "A part of the job is done: a bar shows it as it is"
 
 
-class ProgressLines:
-    "A reporter for output that is kept, such as a log: at most a line each half minute, and one for each milestone"
+class TerminalBar(Bar):
+    "One line of a terminal, drawn anew and never wider than the terminal: what happens, a bar, the share done"
 
-    SECONDS = 30.0  # between two lines
+    BAR = 16  # characters
+
+    def draw(self, share: float, text: str) -> None:
+        columns = shutil.get_terminal_size((80, 24)).columns - 1  # the last one would wrap in some terminals
+        full, empty = ("█", "░") if printable("█░") else ("#", "-")
+        n = min(self.BAR, max(columns - 24, 0))
+        bar = full * round(n * share) + empty * (n - round(n * share))
+        room = max(columns - n - 6, 8)
+        text = text if cell_len(text) <= room else set_cell_size(text, room - 3) + "..."
+        say("\r" + set_cell_size(text, room) + f" {bar} {share:4.0%}", end="")
+
+    def clear(self) -> None:
+        print("\r" + " " * (shutil.get_terminal_size((80, 24)).columns - 1), end="\r", flush=True)
+
+
+class NotebookBar(Bar):
+    "A bar below a cell of a notebook"
+
+    SECONDS = 0.2
+    handle = None
+
+    def draw(self, share: float, text: str) -> None:
+        self._show(
+            '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:.2em .8em;font-size:.95em">'
+            f'<progress value="{share:.4f}" max="1" aria-label="{escape(text)}" style="width:12em"></progress>'
+            f'<span style="min-width:3em">{share:.0%}</span><span>{escape(text)}</span></div>'
+        )
+
+    def clear(self) -> None:
+        if self.handle is not None:
+            self._show("")
+
+    def _show(self, html):
+        from IPython.display import HTML, display
+
+        if self.handle is None:
+            self.handle = display(HTML(html), display_id=True)
+        else:
+            self.handle.update(HTML(html))
+
+
+class ProgressLines:
+    """A reporter for output that is kept, such as a log: a line for each milestone. A milestone that takes long gets a
+    line after half a minute, and then after twice as long each time
+    """
+
+    SECONDS = 30.0  # to the first line
 
     def __init__(
         self,
         title: str = "",  # comes first in each line
     ) -> None:
         self.title = title
-        self.printed = time.monotonic()
+        self.printed, self.wait = time.monotonic(), self.SECONDS
+        self.left = TimeLeft()
 
     def __call__(
         self,
@@ -73,20 +170,29 @@ class ProgressLines:
         total: int | None,  # steps in all; `None`: not known
         note: str = "",
     ) -> None:
-        "Print a line if the last one was half a minute ago"
-        if time.monotonic() - self.printed >= self.SECONDS:
+        "Print a line if it is time for one"
+        text = self.left.text(done, total, note)
+        if time.monotonic() - self.printed >= self.wait:
             steps = f"{done}/{total}" if total else f"{done}"
-            self.say(" ".join(o for o in (self.title, steps, note) if o))
+            self.printed, self.wait = time.monotonic(), 2 * self.wait
+            say(" ".join(o for o in (self.title, steps, text) if o))
+
+    part = __call__
 
     def say(
         self,
         text: str,  # one line
     ) -> None:
         "Print a line"
-        self.printed = time.monotonic()
         say(text)
 
-    milestone = say
+    def milestone(
+        self,
+        text: str,  # one line
+    ) -> None:
+        "Print a line: a part of the job is done"
+        self.printed, self.wait = time.monotonic(), self.SECONDS
+        say(text)
 
 
 def draws_bars() -> bool:
@@ -98,22 +204,23 @@ def draws_bars() -> bool:
 
 @contextmanager
 def bar(
-    total: int,  # steps in all
+    total: int | None = None,  # steps in all; `None`: the reporter's first call says
     note: str = "",  # shown at the beginning
-) -> Iterator[ProgressBar | ProgressLines]:
-    "A progress bar in a notebook or terminal, removed when the block ends; elsewhere a line each half minute"
-    if not draws_bars():
-        yield ProgressLines()
-        return
-    from fastprogress.fastprogress import progress_bar
+    title: str = "",  # comes first as long as the bar is there
+) -> Iterator[Bar | ProgressLines]:
+    "A progress bar in a notebook or terminal, removed when the block ends; elsewhere a line for each milestone"
+    from fastcore.imports import IN_NOTEBOOK
 
-    pb = progress_bar(range(total), leave=False)
-    pb.comment = note
-    pb.update(0)
+    if not draws_bars():
+        yield ProgressLines(title)
+        return
+    shown = NotebookBar(title) if IN_NOTEBOOK else TerminalBar(title)
+    shown(0, total, note)
     try:
-        yield ProgressBar(pb)
+        yield shown
     finally:
-        pb.on_iter_end()
+        shown.clear()
+
 
 # %% ../../nbs/api/core/05_progress.ipynb #a8f356c9
 class Meter(Callback):

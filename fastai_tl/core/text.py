@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 # %% auto #0
-__all__ = ['short_count', 'duration', 'clock', 'listed', 'accept_all_text', 'say']
+__all__ = ['short_count', 'duration', 'clock', 'listed', 'accept_all_text', 'printable', 'say']
 
 # %% ../../nbs/api/core/11_text.ipynb #8303ba59
 def short_count(
@@ -86,12 +86,23 @@ def accept_all_text(
             s.reconfigure(errors="fastai_tl")
 
 
+def printable(
+    text: str,
+) -> bool:
+    "Whether the standard output can print it as it is"
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def say(
     text: str,  # one line or several
+    end: str = "\n",
 ) -> None:
     "Print text on any output, at once"
-    try:
-        print(text, flush=True)
-    except UnicodeEncodeError:
+    if not printable(text):
         encoding = sys.stdout.encoding
-        print(text.encode(encoding, "fastai_tl").decode(encoding), flush=True)
+        text = text.encode(encoding, "fastai_tl").decode(encoding)
+    print(text, end=end, flush=True)

@@ -261,7 +261,7 @@ def trained(self: PlanRun) -> None:
 @patch
 def on_features_progress(self: PlanRun, done: int, n: int, note: str) -> None:
     "Computing features can take as long as an epoch: report it, and stop in the middle if that is requested"
-    self.progress.report(self.progress.before(self.position.stage), self.progress.total, f"{note} ({done}/{n})")
+    self.progress.part(done, n, f"{note} ({done}/{n})")
     if self.progress.sweeping or not (self.interrupts or self.control.stops):
         return  # a sweep is not cut short
     if isinstance(self.learn.dl, FeatureLoader):
@@ -498,7 +498,7 @@ def solve_head(self: PlanRun) -> None:
     learn.dl = learn.dls.train
 
     def report(done, total, note):
-        progress.report(progress.before(self.position.stage), progress.total, f"{self.stage.name}: {note}")
+        progress.part(done, total, f"{self.stage.name}: {note}")
 
     learn._with_events(partial(probe, learn, on_progress=report), "train", CancelTrainException)
     learn._do_epoch_validate()
@@ -536,7 +536,7 @@ def fit_stage(self: PlanRun, saved: SavedRun | None) -> None:
     if not learn._grab_cbs(FreezeGuard):
         cbs.append(FreezeGuard())
     state.started = time.perf_counter()
-    self.progress.begin()
+    self.progress.begin(self.position.stage)
     with csv_continued(learn, self.log.csv_sizes), learn.added_cbs(cbs), noted_interrupts() as self.interrupts:
         if learn.wd is not None:
             learn.opt.set_hypers(wd=learn.wd)

@@ -162,10 +162,10 @@ def run_plan(
             check_callbacks(learn)
             run.callback_notes = list(_callback_notes(learn, plan))
             if on_progress is not None:
-                run.progress.report = on_progress
+                run.progress.tell(on_progress)
             elif not rank():
-                shown = stack.enter_context(bar(run.progress.total))
-                run.progress.report, run.progress.say, run.progress.milestone = shown, shown.say, shown.milestone
+                run.progress.tell(shown := stack.enter_context(bar(run.progress.total)))
+                run.progress.say, run.progress.milestone = shown.say, shown.milestone
             stack.enter_context(quiet(learn))
             stack.callback(hold_stats, learn, False)
             run.cache = stack.enter_context(cached(learn, cache, run.on_features_progress, fused=True))

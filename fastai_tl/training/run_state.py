@@ -5,9 +5,11 @@
 # %% ../../nbs/api/training/12_run_state.ipynb #b3d2c338
 from __future__ import annotations
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+from statistics import median
 from ..core.progress import Reporter
 from ..core.text import clock
 from .checkpoint import Interval
@@ -108,10 +110,18 @@ class RunProgress:
         self.report: Reporter = lambda done, total, note: None
         self.say: Callable[[str], object] = lambda text: None  # a line for the person
         self.milestone: Callable[[str], object] = lambda text: None  # a stage is done
+        self.part: Reporter = lambda done, total, note: self.report(self.before(self.stage), self.total, note)
+        self.stage = 0  # under way, from 0
         self.sweeping = False  # a stage looks for its learning rate
-        self.started: float | None = None  # when the first batch of this process began; `None`: none has
-        self.seconds_in_sweeps = 0.0  # since then
-        self.batches_timed = 0  # since then
+        self.last = time.perf_counter()  # when the last batch ended
+        self.seconds = dict(train=deque(maxlen=50), valid=deque(maxlen=50))  # of the last batches of the stage
+
+    def tell(
+        self,
+        report: Reporter,  # one that has `part`, too, shows sweeps and the making of features on a scale of their own
+    ) -> None:
+        "Report to this function from now on"
+        self.report, self.part = report, getattr(report, "part", self.part)
 
     @property
     def epoch_batches(self) -> int:
@@ -127,11 +137,30 @@ class RunProgress:
         "Batches of the stages before `stage`"
         return sum(s.epochs for s in self.plan.stages[:stage]) * self.epoch_batches
 
-    def begin(self) -> None:
-        "The run trains from now on; only the first call counts. Sweeps before it are not counted"
-        if self.started is None:
-            self.started = time.perf_counter()
-            self.seconds_in_sweeps = 0.0
+    def begin(
+        self,
+        stage: int,  # from 0
+    ) -> None:
+        "A stage trains from now on. Each stage has its own pace: a frozen body is faster"
+        self.stage, self.last = stage, time.perf_counter()
+        for times in self.seconds.values():
+            times.clear()
+
+    def left(
+        self,
+        stage: int,  # from 0
+        epoch: int,  # from 0
+        batch: int,  # batches of the epoch that are done, those of validation counted on
+    ) -> float | None:  # `None`: not known before three batches
+        "Seconds that the stage still takes. Medians: a pause, or features that are made first, change nothing"
+        train, valid = self.seconds["train"], self.seconds["valid"]
+        if len(train) + len(valid) < 3:
+            return None
+        each = median(train or valid)
+        epochs = self.plan.stages[stage].epochs - epoch
+        train_left = max(epochs * self.train_batches - min(batch, self.train_batches), 0)
+        valid_left = max(epochs * self.valid_batches - max(batch - self.train_batches, 0), 0)
+        return train_left * each + valid_left * (median(valid) if valid else each)
 
     def batch_done(
         self,
@@ -140,40 +169,31 @@ class RunProgress:
         batch: int,  # batches of the epoch that are done, those of validation counted on
         loss: float | None,  # smoothed; `None`: not known yet
     ) -> None:
-        "Report batches done, position, loss, and how long this stage and the whole run still take"
+        "Report batches done, position, the time that the stage still takes, and the loss"
+        now, kind = time.perf_counter(), "train" if batch <= self.train_batches else "valid"
+        self.seconds[kind].append(now - self.last)
+        self.stage, self.last = stage, now
         s, stages = self.plan.stages[stage], len(self.plan.stages)
-        here = epoch * self.epoch_batches + batch
-        done = self.before(stage) + here
-        self.batches_timed += 1
-        pace = (time.perf_counter() - self.started - self.seconds_in_sweeps) / self.batches_timed
-        stage_left = clock(pace * max(s.epochs * self.epoch_batches - here, 0))
-        run_left = clock(pace * max(self.total - done, 0))
-        name = f"stage {stage + 1}/{stages} {s.name}" if stages > 1 else s.name
-        note = f"{name}, epoch {epoch + 1}/{s.epochs}"
+        note = f"stage {stage + 1}/{stages} {s.name}" if stages > 1 else s.name
+        note += f", epoch {epoch + 1}/{s.epochs}"
+        left = self.left(stage, epoch, batch)
+        if left is not None:
+            note += f", {clock(left)} left" + " in this stage" * (stage + 1 < stages)
         if loss is not None:
             note += f", loss {loss:.3f}"
-        note += f", {stage_left} left"
-        if stages > 1:
-            note += f", in all {run_left}"
-        self.report(done, self.total, note)
+        self.report(self.before(stage) + epoch * self.epoch_batches + batch, self.total, note)
 
     @contextmanager
     def sweep(
         self,
         stage: int,  # from 0
     ) -> Iterator[Reporter]:  # for `find_lr`
-        "Inside, a stage looks for its learning rate; that time does not count as time for batches"
-        began, name = time.perf_counter(), self.plan.stages[stage].name
-
-        def report(done, total, note):
-            self.report(self.before(stage), self.total, f"{name}: sweep {done}/{total}, {note}")
-
-        self.sweeping = True
+        "Inside, a stage looks for its learning rate, which is reported as a part of its own"
+        name, self.stage, self.sweeping = self.plan.stages[stage].name, stage, True
         try:
-            yield report
+            yield lambda done, total, note: self.part(done, total, f"{name}: sweep {done}/{total}, {note}")
         finally:
             self.sweeping = False
-            self.seconds_in_sweeps += time.perf_counter() - began
 
 
 @dataclass

@@ -634,7 +634,7 @@ def test_progress_counts_all_stages_and_says_how_long():
     assert [c[0] for c in batches] == list(range(1, 4 * 6 + 1)) and {c[1] for c in calls} == {4 * 6}
     assert (
         "stage 3/3 operate, epoch 1/1" in batches[-1][2]
-        and batches[-1][2].endswith("in all 0:00")
+        and ", 0:00 left" in batches[-1][2]
         and any("tune: sweep" in c[2] for c in calls)
     )
 
