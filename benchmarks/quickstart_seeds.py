@@ -27,6 +27,9 @@ class Quiet(Screen):
     def step(self, i, step):
         pass
 
+    def after(self, text, file):
+        pass
+
     def say(self, text):
         pass
 
@@ -49,7 +52,7 @@ def main():
     runs = []
     with tempfile.TemporaryDirectory() as d:
         for seed in range(n):
-            r = run_quickstart(Path(d) / str(seed), seed=seed, screen=Quiet())
+            r = run_quickstart(Path(d) / str(seed), seed=seed, screen=Quiet(), baseline_share=np.inf)
             runs.append(
                 {
                     "seed": seed,

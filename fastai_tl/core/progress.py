@@ -14,7 +14,6 @@ from rich.cells import cell_len, set_cell_size
 from .callbacks import without_cbs
 from .text import clock, printable, say
 
-
 # %% auto #0
 __all__ = ['Reporter', 'TimeLeft', 'Bar', 'TerminalBar', 'NotebookBar', 'ProgressLines', 'draws_bars', 'bar', 'Meter', 'quiet']
 
@@ -52,6 +51,10 @@ class TimeLeft:
         return note if left is None or " left" in note else ", ".join(o for o in (note, f"{clock(left)} left") if o)
 
 
+def _titled(title, text):
+    return f"{title}: {text}" if title.strip() and text else title + text
+
+
 class Bar:
     "A reporter with a bar, made by `bar`; what a bar is drawn on is up to `draw` and `clear`"
 
@@ -74,7 +77,7 @@ class Bar:
     ) -> None:
         "Move the bar"
         text = self.left.text(done, total, note)
-        self.shown = min(done / total, 1.0) if total else 0.0, ": ".join(o for o in (self.title, text) if o)
+        self.shown = min(done / total, 1.0) if total else 0.0, _titled(self.title, text)
         now = time.monotonic()
         if now >= self.due or done == total:
             self.due = now + self.SECONDS
@@ -175,7 +178,7 @@ class ProgressLines:
         if time.monotonic() - self.printed >= self.wait:
             steps = f"{done}/{total}" if total else f"{done}"
             self.printed, self.wait = time.monotonic(), 2 * self.wait
-            say(" ".join(o for o in (self.title, steps, text) if o))
+            say(" ".join(o for o in (self.title.rstrip(), steps, text) if o))
 
     part = __call__
 
@@ -220,7 +223,6 @@ def bar(
         yield shown
     finally:
         shown.clear()
-
 
 # %% ../../nbs/api/core/05_progress.ipynb #a8f356c9
 class Meter(Callback):

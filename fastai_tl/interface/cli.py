@@ -16,11 +16,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 import fastai_tl
 from ..core.errors import FileError, InputError, KitError
-from ..core.text import accept_all_text
+from ..core.text import accept_all_text, duration
 from .lessons_cli import lessons_app
 from ..panels.six_steps import Step
 
@@ -84,34 +85,36 @@ class RichScreen:
     def step(self, i: int, step: Step) -> None:
         "Step `i` of the six, from 0, begins"
         out.print(f"\n[bold cyan]Step {i + 1} of 6[/]  [bold]{step.name}[/]")
-        out.print(f"[dim]{step.why}[/]")
+        _say(step.why, style="dim")
+
+    def after(self, text: str, file: str) -> None:
+        "The six steps are done: the answer is in `file`"
+        out.print(f"\n[bold green]{escape(text)}[/]")
+        out.print(f"  {escape(file)}", soft_wrap=True)
 
     def say(self, text: str) -> None:
         "A line"
-        out.print("  " + escape(text))
+        _say(escape(text), "  ")
 
     def warn(self, text: str) -> None:
         "A line that a person should not miss"
-        out.print("  [yellow]Warning:[/] " + escape(text))
+        _say("[yellow]Warning:[/] " + escape(text), "  ")
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[..., None]]:
-        "A bar that goes away when the job is done; where the output is a file, a line each half minute"
-        if not out.is_terminal:
-            from ..core.progress import ProgressLines
+        "A bar on one line that goes away when the job is done; where the output is a file, a line now and then"
+        from ..core.progress import bar
 
-            yield ProgressLines("  " + title)
-            return
-        cols = (
-            TextColumn("  [progress.description]{task.description:28}"),
-            BarColumn(bar_width=28),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-        )
-        with Progress(*cols, console=out, transient=True) as bar:
-            task = bar.add_task(title, total=None, note="")
-            yield lambda done, total, note="": bar.update(task, completed=done, total=total, note=escape(note))
+        with bar(title="  " + title) as report:
+            yield report
+
+
+def _say(text, indent="", console=out, **kw):
+    "Print marked-up text: wrapped between words and indented on a terminal, on one line where it is kept"
+    if console.is_terminal:
+        console.print(Padding(Text.from_markup(text, **kw), (0, 0, 0, len(indent))))
+    else:
+        console.print(indent + text, soft_wrap=True, **kw)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #90e0d29a
 @app.command("quickstart")
@@ -120,7 +123,7 @@ def quickstart_command(
         Path | None,
         typer.Option(
             help=(
-                "Your pictures: a folder with one subfolder for each class. Without it, the sample set, 12 pictures a "
+                "Your images: a folder with one subfolder for each class. Without it, the sample set, 12 images a "
                 "class. With --csv, the folder that the table's files are in."
             )
         ),
@@ -129,7 +132,7 @@ def quickstart_command(
         Path | None,
         typer.Option(
             help=(
-                "A table that names your pictures, with a line of column names: file and label, or several labels with "
+                "A table that names your images, with a line of column names: file and label, or several labels with "
                 "| between them, or a number."
             )
         ),
@@ -158,7 +161,7 @@ def quickstart_command(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training pictures, for each stage. [default: as in settings.ini, else 5]",
+            help="Passes over the training images, for each stage. [default: as in settings.ini, else 5]",
             show_default=False,
         ),
     ] = None,
@@ -174,7 +177,17 @@ def quickstart_command(
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file, too.")] = None,
     balance: Annotated[
-        bool, typer.Option("--balance", help="Let each class count the same, where some have far fewer pictures.")
+        bool, typer.Option("--balance", help="Let each class count the same, where some have far fewer images.")
+    ] = False,
+    no_baselines: Annotated[
+        bool,
+        typer.Option(
+            "--no-baselines",
+            help=(
+                "Do not compare the model with ones that had no pretraining; that takes up to half as long as the "
+                "model did."
+            ),
+        ),
     ] = False,
     force: Annotated[
         bool,
@@ -182,25 +195,34 @@ def quickstart_command(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """The six steps on real pictures: a report to look at and a model to use, in a couple of minutes on a laptop.
+    """The six steps on real images: a model to use and a report to look at. Step 1 says how long it takes.
 
-    The accuracy of the frozen and the fine-tuned network is compared with a logistic regression on pixels and with the
-    same network from scratch, on the same validation pictures. Needs no network with the default backbone.
+    The accuracy of the frozen and the fine-tuned network comes first; the better one is the model. Then both are
+    compared with a logistic regression on pixels and with the same network from scratch, on the same validation images.
+    Needs no network with the default backbone.
 
-    The size of the pictures, and the defaults of the options, can be set in a file settings.ini with a section
+    The size of the images, and the defaults of the options, can be set in a file settings.ini with a section
     [fastai_tl].
     """
+    _say(
+        "Six steps from images to a model: a pretrained network gets a new head; then all its layers are fine-tuned. "
+        f"The better of the two becomes {escape(str(out_folder / 'model'))}, with a report. Step 1 says how long it "
+        "takes.",
+        style="dim",
+    )
     out.print("[dim]Loading fastai and torch …[/]")
     from fastai_tl.interface.quickstart import run_quickstart
 
     columns = dict(label=label if label and len(label) > 1 else (label or [None])[0], file=file, split=split)
     columns = {k: v for k, v in (columns | dict(group=group, task=task, units=unit)).items() if v is not None}
-    screen = RichScreen()
-    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, screen, csv, columns, balance)
-    out.print(f"\n[bold green]Done[/] in {sum(r['seconds'].values()):.0f} seconds.")
+    screen, share = RichScreen(), 0.0 if no_baselines else 0.5
+    r = run_quickstart(out_folder, data, arch, epochs, seed, force, json_file, screen, csv, columns, balance, share)
+    answer, rest = sum(r["seconds"].values()), r["baseline_seconds"]
+    more = f", and {duration(rest)} for the baselines" if rest else ""
+    out.print(f"\n[bold green]Done[/]: {duration(answer)} to the model{more}.")
     out.print(f"  Look at   [bold]{escape(r['report'])}[/]", soft_wrap=True)
     me = "fastai-tl" if shutil.which("fastai-tl") else sys.argv[0]
-    out.print(f"  Then try  {escape(me)} predict {escape(r['model'])} YOUR_PICTURE.jpg", soft_wrap=True)
+    out.print(f"  Then try  {escape(me)} predict {escape(r['model'])} YOUR_IMAGE.jpg", soft_wrap=True)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #dc1db9ea
 @app.command("predict")

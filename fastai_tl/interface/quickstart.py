@@ -9,43 +9,42 @@ from contextlib import contextmanager
 from functools import partial
 from dataclasses import replace
 from pathlib import Path
-import numpy as np
 from typing import TYPE_CHECKING
+import numpy as np
 from fastai.torch_core import set_seed
 from ..deploy.staged_folder import check_replaceable
 from ..deploy.export import export
 from ..core.errors import FileError, InputError
 from ..evaluation.base import finite_or_none
-from ..evaluation.classification import Evaluation, evaluate
 from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
 from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
-from ..training.stage import Stage
-from .quickstart_report import check_file, lowest_recall, render, report_context
-from .quickstart_run import ARMS, Arm, Run, epochs_text
+from ..training.epoch_cost import epoch_cost
+from .quickstart_arms import baselines, train_arm, trainable
+from .quickstart_report import check_file, comparison, lowest_recall, majority
+from .quickstart_report import render, report_context
+from .quickstart_run import Run, epochs_text
 from ..panels.six_steps import STEPS, Step
 from ..core.files import write_text
 from ..datasets.folder_layout import JUDGE_AT_THE_END
 from ..datasets.picture_folder import folder_dls, folder_notes, read_folder, skipped_text
 from ..datasets.image_table import left_out_text, number_range, read_table, table_dls
 from ..datasets.samples import sample_dls
-from ..core.images import VIEW, OpenRule, open_picture
-from ..core.opening import opening_of
-from ..core.progress import ProgressLines
+from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
-from ..core.text import say
-from ..training.run_plan import run_plan
+from ..core.snapshot import Snapshot
+from ..core.text import duration, say
 from ..models.registry import find_arch
 from ..models.pretrained_weights import fetch_weights
 from ..models.transfer_learner import transfer_learner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from fastai.learner import Learner
     from collections.abc import Iterator
 
 # %% auto #0
-__all__ = ['Screen', 'pixel_baseline', 'check_output', 'run_quickstart']
+__all__ = ['Screen', 'check_output', 'run_quickstart']
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #b85612c7
 class Screen:
@@ -54,6 +53,10 @@ class Screen:
     def step(self, i: int, step: Step) -> None:
         say(f"\nStep {i + 1} of {len(STEPS)}: {step.name}\n{step.why}")
 
+    def after(self, text: str, file: str) -> None:
+        "The six steps are done: the answer is in `file`"
+        say(f"\n{text}\n  {file}")
+
     def say(self, text: str) -> None:
         say("  " + text)
 
@@ -61,62 +64,10 @@ class Screen:
         say("  Warning: " + text)
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Callable]:
-        "A reporter for one long job: a line each half minute"
-        yield ProgressLines("  " + title)
-
-# %% ../../nbs/api/interface/05_quickstart.ipynb #027be40c
-def pixel_baseline(
-    train: list,  # items: paths or images
-    train_y: np.ndarray,  # shape (n,), class indexes
-    valid: list,
-    classes: int,
-    side: int = 32,  # images are made this small, in pixels
-    seed: int = 0,
-    rule: OpenRule = VIEW,  # by which images are opened
-) -> tuple[np.ndarray, float]:  # probabilities, shape (n_valid, classes); and the chosen C
-    "Logistic regression on pixels, with its regularisation chosen by cross-validation on the training images"
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    read = lambda ps: (
-        np.stack([np.asarray(open_picture(p, rule=rule).resize((side, side)), dtype=np.float32).ravel() for p in ps])
-        / 255
-    )
-    x, folds = read(train), min(3, int(np.bincount(train_y, minlength=classes).min()))
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=1e-3))
-    if folds > 1:
-        model = GridSearchCV(
-            model,
-            {"logisticregression__C": np.logspace(-5, -1, 5)},
-            cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
-        )
-    model.fit(x, train_y)
-    best = model.best_params_["logisticregression__C"] if folds > 1 else 1e-3
-    return model.predict_proba(read(valid)), float(best)
-
-# %% ../../nbs/api/interface/05_quickstart.ipynb #3bb6f78a
-def _trainable(learn):
-    return sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
-
-
-def _arm(run, screen, key, name, learn, plan, note=""):
-    "Train `learn` by `plan`, evaluate, and keep both"
-    t = time.perf_counter()
-    with screen.progress(name) as report:
-        history = run_plan(learn, plan, on_progress=report)
-    seconds = time.perf_counter() - t
-    with screen.progress("evaluate") as report:
-        ev, valid = evaluate(learn, on_progress=report), None
-    if run.n_test:
-        with screen.progress("evaluate the test part") as report:
-            ev, valid = evaluate(learn, learn.dls.loaders[2], on_progress=report), ev
-    run.histories[key] = history
-    lr = history.stages[-1].lrs[-1]
-    run.arms[key] = Arm(key, name, ev, seconds, lr, plan.epochs, _trainable(learn), note, valid)
-    return run.arms[key]
+    def progress(self, title: str) -> Iterator[Reporter]:
+        "A reporter for one long job: a bar, or a line now and then where the output is kept"
+        with bar(title="  " + title) as report:
+            yield report
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #8f0fe933
 def check_output(
@@ -226,8 +177,13 @@ def run_quickstart(
     table: Path | str | None = None,  # a CSV file that names the images, see `read_table`; `data` is then their folder
     columns: dict | None = None,  # of the table: label, file, split, group, task, … as of `read_table`
     balance: bool = False,  # each class counts the same in the loss, see `transfer_learner`
+    # time for the baselines, as a share of the time that the answer took; 0: no baselines; `math.inf`: no limit
+    baseline_share: float = 0.5,
 ) -> dict:  # steps, accuracy (or scores, of labels and numbers), n_train, n_valid, classes, seconds, model, report
     """The six steps; raises the kit's errors before anything is trained if the input cannot be used.
+
+    The better of the frozen and the fine-tuned network is exported, as soon as both are judged. The baselines follow;
+    Ctrl-C ends them, and what was written stays.
 
     Where the images have parts for validation and for testing, the figures are of the test part (`n_test` images),
     and what is chosen is chosen by the validation part
@@ -239,6 +195,8 @@ def run_quickstart(
         raise InputError(f"epochs={epochs}: give 1 or more.")
     if not 0 <= seed < 2**31:
         raise InputError(f"seed={seed}: give 0 to {2**31 - 1}.")
+    if not baseline_share >= 0:
+        raise InputError(f"baseline_share={baseline_share}: give 0 or more.")
     balanced = "classes" if balance else None
     run = Run(find_arch(arch or s.backbone), epochs, seed, "", size=s.size, balance=balanced)
     if data is not None:
@@ -252,7 +210,7 @@ def run_quickstart(
     try:
         fetch_weights(run.arch)
         load = partial(_load_table, table, columns or {}) if table is not None else partial(_load_data, data)
-        return _six_steps(run, s, load, out, json_file, force, screen)
+        return _Quickstart(run, s, out, screen, load, force, baseline_share).go(json_file)
     finally:
         if new and out.is_dir() and not any(out.iterdir()):
             out.rmdir()  # an error leaves no empty folder behind
@@ -260,7 +218,7 @@ def run_quickstart(
 # %% ../../nbs/api/interface/05_quickstart.ipynb #cd74124b
 def _score_text(run, arm):
     "How good a model is on the validation set, in a few words"
-    return ("on the validation pictures: " if run.n_test else "") + _ev_text(arm.chosen_by)
+    return ("on the validation images: " if run.n_test else "") + _ev_text(arm.chosen_by)
 
 
 def _ev_text(ev):
@@ -280,8 +238,8 @@ def _of_classes(run, classes):
         return {c: r if n else None for c, r, n in zip(classes, each.recall.tolist(), each["items"])}
 
     return dict(
-        macro_f1={k: run.arms[k].ev.macro_f1 for k in ARMS},
-        recall={k: recall(run.arms[k].ev) for k in ARMS},
+        macro_f1={a.key: a.ev.macro_f1 for a in run.done},
+        recall={a.key: recall(a.ev) for a in run.done},
     )
 
 
@@ -292,7 +250,7 @@ def _scores(ev):
 
 
 def _floor(learn, ev):
-    "What a model reaches that looks at no picture: each label as often as it occurs, or the mean of each number"
+    "What a model reaches that looks at no image: each label as often as it occurs, or the mean of each number"
     if ev.task == "labels":
         shares = ev.targets.mean(0)
         return dict(mean_ap=float(shares[shares > 0].mean()))
@@ -300,127 +258,228 @@ def _floor(learn, ev):
     mean = np.array([np.ravel(np.asarray(labels[i], dtype=np.float64)) for i in range(len(labels))]).mean(0)
     return dict(mae=float(np.abs(ev.targets - mean).mean()))
 
+# %% ../../nbs/api/interface/05_quickstart.ipynb #d94b8cf9
+def _sweeps(plan):
+    return sum(s.fit == "train" and s.lr == "find" for s in plan.stages)
 
-def _six_steps(run, s, load, out, json_file, force, screen):
-    began, name = time.perf_counter(), run.arch.partition("/")[2]
 
-    def done(i):
-        nonlocal began
-        run.seconds[STEPS[i].name] = round(time.perf_counter() - began, 2)
-        began = time.perf_counter()
+def _expected(learn, plan, cost):
+    "Seconds that a plan with one stage takes, for the head alone or for all layers"
+    check = cost.valid_batches * (cost.valid_load + cost.forward)
+    if plan.stages[0].train == "head":  # the features of the body are made once; a step on them takes milliseconds
+        features = cost.batches * (cost.load + cost.forward) + check
+        return features + 0.02 * (plan.epochs * cost.batches + 75 * _sweeps(plan))
+    batch = cost.load + cost.forward + cost.backward
+    sweep = 40  # batches or so: it ends where the loss rises
+    return plan.epochs * (cost.batches * batch + check) + sweep * _sweeps(plan) * batch
 
-    make_dls = load(s, run.seed, run, screen)
-    screen.step(0, STEPS[0])
 
-    def learner(pretrained):
-        set_seed(run.seed, reproducible=True)
-        dls = make_dls()
-        kw = dict(y_range=number_range(dls), balance=run.balance)
-        return transfer_learner(dls, run.arch, pretrained=pretrained, path=out, **kw)
+class _Quickstart:
+    "The six steps of one run, in order"
 
-    learn = run.learn = learner(True)
-    n = sum(p.numel() for p in learn.model[0].parameters())
-    screen.say(f"{name}: {n / 1e6:.1f} million pretrained parameters")
-    run.n_test = len(learn.dls.loaders[2].dataset) if len(learn.dls.loaders) > 2 else 0
-    classes = [str(c) for c in (learn.dls.y_names if run.task == "numbers" else learn.dls.vocab)]
-    screen.say(
-        f"{len(learn.dls.train_ds)} pictures to learn from, {run.judged_text} to judge by, {len(classes)} "
-        f"{run.task}: {', '.join(classes)}"
-    )
-    screen.say(
-        f"{run.size} px, {epochs_text(run.epochs)} a stage, seed {run.seed}; settings from {s.file or 'the defaults'}"
-    )
-    if (n := run.n_test or len(learn.dls.valid_ds)) < 50:
-        run.warnings.append(
-            f"{n} {run.judge} pictures are few: one of them is worth {100 / n:.0f} points, so the "
-            "figures below say little. Compare the intervals in the report, or add pictures."
+    def __init__(self, run, settings, out, screen, load, force, baseline_share):
+        self.run, self.settings, self.out, self.screen, self.load = run, settings, out, screen, load
+        self.force, self.baseline_share = force, baseline_share
+        self.plans = dict(
+            frozen=Plan.head_only(run.epochs),
+            fine_tuned=Plan.fine_tune(run.epochs, freeze_epochs=0),
         )
-        screen.warn(run.warnings[-1])
-    done(0)
+        self.page = {}
+        self.stopped = False  # Ctrl-C ended the baselines
 
-    screen.step(1, STEPS[1])
-    groups = layer_groups(learn)
-    screen.say(f"{len(groups)} groups of layers: {' > '.join(groups)}")
-    screen.say(
-        f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(classes)} {run.task}; pixels "
-        "scaled as in the pretraining"
-    )
-    done(1)
+    def go(self, json_file: Path | None) -> dict:
+        "Run it, and give the figures"
+        make_dls = self.load(self.settings, self.run.seed, self.run, self.screen)
+        steps = (
+            lambda: self.choose(make_dls),
+            self.customise,
+            self.freeze,
+            self.train_head,
+            self.fine_tune,
+            self.deploy,
+        )
+        for i, f in enumerate(steps):
+            self.screen.step(i, STEPS[i])
+            began = time.perf_counter()
+            f()
+            self.run.seconds[STEPS[i].name] = round(time.perf_counter() - began, 2)
+        self.compare()
+        result = self.result()
+        if json_file:
+            write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        return result
 
-    screen.step(2, STEPS[2])
-    before, frozen = fingerprint(learn), len(frozen_names(learn))
-    screen.say(
-        f"frozen: {frozen} tensors of the body, running statistics included; trains: {_trainable(learn):,} parameters "
-        "of the head"
-    )
-    done(2)
+    def learner(self, pretrained: bool) -> Learner:
+        "A new Learner; each has the same split, new weights and order"
+        set_seed(self.run.seed, reproducible=True)
+        dls = self.make_dls()
+        kw = dict(y_range=number_range(dls), balance=self.run.balance)
+        return transfer_learner(dls, self.run.arch, pretrained=pretrained, path=self.out, **kw)
 
-    screen.step(3, STEPS[3])
-    arm = _arm(run, screen, "frozen", "Frozen body, new head", learn, Plan.head_only(run.epochs))
-    _prove(run, learn, before, screen)
-    _say_lr(run.histories["frozen"], screen)
-    screen.say(_score_text(run, arm))
-    done(3)
-
-    screen.step(4, STEPS[4])
-    arm = _arm(
-        run,
-        screen,
-        "fine_tuned",
-        "Fine-tuned",
-        learn,
-        Plan.fine_tune(run.epochs, freeze_epochs=0),
-        "goes on from the frozen model",
-    )
-    _say_lr(run.histories["fine_tuned"], screen)
-    screen.say(_score_text(run, arm))
-    done(4)
-
-    screen.step(5, STEPS[5])
-    if run.n_test:
-        screen.say(f"the {run.n_test} pictures of the test part judge; nothing was chosen by them:")
-        if run.task != "classes":
-            for a in run.arms.values():
-                screen.say(f"{a.name}: {_ev_text(a.ev)}")
-    if run.task == "classes":
-        _baselines(run, learner, screen)
-    else:
-        floor = _floor(learn, arm.ev)
-        screen.say("without a look at the pictures: " + ", ".join(f"{k} {v:.4g}" for k, v in floor.items()))
-    run.model = export(
-        learn,
-        out / "model",
-        onnx=False,
-        force=force,
-        history=[run.histories[k] for k in ("frozen", "fine_tuned")],
-        evaluation=arm.ev,
-    )
-    if run.task == "classes":
-        write_text(out / "report.html", render(report_context(run)))
-    else:
-        arm.ev.to_html(out / "report.html", run.title + (", judged by the test part" if run.n_test else ""))
-    done(5)
-    result = dict(
-        steps=[o.name for o in STEPS],
-        **(
-            dict(
-                accuracy={k: run.arms[k].ev.accuracy for k in ARMS},
-                **(_of_classes(run, classes) if run.balance else {}),
+    def choose(self, make_dls) -> None:
+        "Step 1: data and network, and how long the rest will take"
+        run, say = self.run, self.screen.say
+        self.make_dls = make_dls
+        learn = run.learn = self.learner(True)
+        n = sum(p.numel() for p in learn.model[0].parameters())
+        say(f"{run.arch.partition('/')[2]}: {n / 1e6:.1f} million pretrained parameters")
+        run.n_test = len(learn.dls.loaders[2].dataset) if len(learn.dls.loaders) > 2 else 0
+        names = learn.dls.y_names if run.task == "numbers" else learn.dls.vocab
+        self.classes = [str(c) for c in names]
+        say(
+            f"{len(learn.dls.train_ds)} images to learn from, {run.judged_text} to judge by, {len(self.classes)} "
+            f"{run.task}: {', '.join(self.classes)}"
+        )
+        settings = self.settings.file or "the defaults"
+        say(f"{run.size} px, {epochs_text(run.epochs)} a stage, seed {run.seed}; settings from {settings}")
+        if (n := run.n_test or len(learn.dls.valid_ds)) < 50:
+            run.warnings.append(
+                f"{n} {run.judge} images are few: one of them is worth {100 / n:.0f} points, so the "
+                "figures below say little. Compare the intervals in the report, or add images."
             )
-            if run.task == "classes"
-            else dict(task=run.task, scores={k: _scores(a.ev) for k, a in run.arms.items()} | dict(floor=floor))
-        ),
-        n_train=len(learn.dls.train_ds),
-        n_valid=len(learn.dls.valid_ds),
-        **(dict(n_test=run.n_test) if run.n_test else {}),
-        classes=classes,
-        seconds=run.seconds,
-        model=str(run.model),
-        report=str(out / "report.html"),
-    )
-    if json_file:
-        write_text(json_file, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return result
+            self.screen.warn(run.warnings[-1])
+        say(self.how_long())
+
+    def how_long(self) -> str:
+        "How long the answer and the baselines will take, from a few timed batches"
+        with self.screen.progress("timing a few batches") as report:
+            cost = epoch_cost(self.run.learn, repeats=1, on_progress=report)
+        head, tune = (_expected(self.run.learn, p, cost) for p in self.plans.values())
+        # each model is judged once more at its end; export and report take some seconds
+        rest = 2 * cost.valid_batches * (cost.valid_load + cost.forward) + 6
+        text = (
+            f"About {_rough(head + tune + rest)} to the model: {_rough(head)} for the head, {_rough(tune)} to fine-tune"
+        )
+        if self.run.task != "classes" or not self.baseline_share:
+            return text + "."
+        limit = f"at most {_rough(self.baseline_share * (head + tune + rest))}" if self.limited else "without a limit"
+        return f"{text}. Then baselines to compare it with, {limit} (--no-baselines leaves them out)."
+
+    @property
+    def limited(self) -> bool:
+        "Whether the baselines have a time limit"
+        return self.baseline_share < float("inf")
+
+    def customise(self) -> None:
+        "Step 2: what the new head is"
+        groups, classes = layer_groups(self.run.learn), self.classes
+        self.screen.say(f"{len(groups)} groups of layers: {' > '.join(groups)}")
+        self.screen.say(
+            f"new head: {sum(p.numel() for p in groups['head']):,} parameters for {len(classes)} {self.run.task}; "
+            "pixels scaled as in the pretraining"
+        )
+
+    def freeze(self) -> None:
+        "Step 3: what is frozen, and a fingerprint of it"
+        learn = self.run.learn
+        self.before, frozen = fingerprint(learn), len(frozen_names(learn))
+        self.screen.say(
+            f"frozen: {frozen} tensors of the body, running statistics included; trains: {trainable(learn):,} "
+            "parameters of the head"
+        )
+
+    def train_head(self) -> None:
+        "Step 4"
+        run = self.run
+        arm = train_arm(run, self.screen, "frozen", "Frozen body, new head", run.learn, self.plans["frozen"])
+        _prove(run, run.learn, self.before, self.screen)
+        _say_lr(run.histories["frozen"], self.screen)
+        self.screen.say(_score_text(run, arm))
+
+    def fine_tune(self) -> None:
+        "Step 5; the head alone is kept, and comes back if it is the better model"
+        run, head = self.run, Snapshot(self.run.learn)
+        note = "goes on from the frozen model"
+        arm = train_arm(run, self.screen, "fine_tuned", "Fine-tuned", run.learn, self.plans["fine_tuned"], note)
+        _say_lr(run.histories["fine_tuned"], self.screen)
+        self.screen.say(_score_text(run, arm))
+        if run.exported.key == "frozen":
+            head.restore()
+            self.screen.say("No better than the head alone on the validation images: the head alone is the model.")
+
+    def deploy(self) -> None:
+        "Step 6: the answer"
+        run, arm, say = self.run, self.run.exported, self.screen.say
+        if run.n_test:
+            say(f"the {run.n_test} images of the test part judge; nothing was chosen by them:")
+            for a in run.done:
+                say(f"{a.name}: {_ev_text(a.ev)}")
+        keys = ("frozen", "fine_tuned") if arm.key == "fine_tuned" else ("frozen",)
+        with self.screen.progress("export") as report:
+            report(0, 2, "writing and checking the model")
+            history = [run.histories[k] for k in keys]
+            kw = dict(onnx=False, force=self.force, history=history, evaluation=arm.ev)
+            run.model = export(run.learn, self.out / "model", **kw)
+            report(1, 2, "writing the report")
+            self.write_report()
+        say(f"The model is the one of “{arm.name}”: {_ev_text(arm.ev)}.")
+        if run.task == "classes":
+            say(f"Always saying the most frequent class would be right in {majority(arm.ev):.1%}.")
+        else:
+            floor = _floor(run.learn, arm.ev)
+            say("without a look at the images: " + ", ".join(f"{k} {v:.4g}" for k, v in floor.items()))
+
+    @property
+    def report_file(self) -> Path:
+        return self.out / "report.html"
+
+    def write_report(self) -> None:
+        "The report, without baselines that are not there yet"
+        run, ev = self.run, self.run.exported.ev
+        if run.task == "classes":
+            self.page = report_context(run)
+            write_text(self.report_file, render(self.page))
+        else:
+            ev.to_html(self.report_file, run.title + (", judged by the test part" if run.n_test else ""))
+
+    def compare(self) -> None:
+        "After the answer: what a model reaches that had no pretraining"
+        run, screen = self.run, self.screen
+        if run.task != "classes" or not self.baseline_share:
+            return
+        answer = sum(run.seconds.values())
+        allowed = self.baseline_share * answer
+        limit = f", at most {_rough(allowed)}" if self.limited else ""
+        screen.after(f"The model and its report are ready, after {duration(answer)}.", str(self.report_file))
+        screen.say(f"Baselines that had no pretraining follow{limit}; Ctrl-C leaves them out.")
+        try:
+            baselines(run, self.learner, screen, allowed)
+        except KeyboardInterrupt:
+            screen.warn("Stopped: the report has the baselines that were done. The model is complete.")
+        for text in run.left_out.values():
+            screen.say(f"Left out: {text}.")
+        for a in run.done:
+            screen.say(f"{a.name:32s}{a.ev.accuracy:6.1%}")
+        write_text(self.report_file, render(self.page | comparison(run)))
+
+    def result(self) -> dict:
+        "The figures, for JSON"
+        run, learn = self.run, self.run.learn
+        if run.task == "classes":
+            figures = dict(accuracy={a.key: a.ev.accuracy for a in run.done})
+            figures |= _of_classes(run, self.classes) if run.balance else {}
+        else:
+            floor = _floor(learn, run.exported.ev)
+            figures = dict(task=run.task, scores={a.key: _scores(a.ev) for a in run.done} | dict(floor=floor))
+        return dict(
+            steps=[o.name for o in STEPS],
+            **figures,
+            exported=run.exported.key,
+            n_train=len(learn.dls.train_ds),
+            n_valid=len(learn.dls.valid_ds),
+            **(dict(n_test=run.n_test) if run.n_test else {}),
+            classes=self.classes,
+            seconds=run.seconds,
+            baseline_seconds=round(run.baseline_seconds, 2),
+            model=str(run.model),
+            report=str(self.report_file),
+        )
+
+
+def _rough(seconds):
+    "A time that was estimated, without digits that nobody knows"
+    step = 1 if seconds < 10 else 5 if seconds < 120 else 30
+    return duration(max(step * round(seconds / step), 1)).replace(".0 s", " s").replace(" 0 s", "")
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #c3ba392c
 def _prove(run, learn, before, screen):
@@ -443,39 +502,3 @@ def _say_lr(history, screen):
             f"learning rate {f.suggested:.1e}, found by a sweep"
             + ("" if f.reliable else f" (not reliable: {f.reason})")
         )
-
-
-def _baselines(run, learner, screen):
-    "The three models that had no pretraining"
-    learn = learner(False)
-    parts = [dl.dataset for dl in learn.dls.loaders]
-    items = [list(ds.items) for ds in parts]
-    targets = [np.array([int(o) for o in ds.tls[1]]) for ds in parts]
-    t, vocab = time.perf_counter(), list(learn.dls.vocab)
-    judged = [p for ps in items[1:] for p in ps]
-    rule = opening_of(learn.dls) or VIEW
-    probs, c = pixel_baseline(items[0], targets[0], judged, len(vocab), seed=run.seed, rule=rule)
-    each = np.split(probs, [len(items[1])])
-    evs = [Evaluation(vocab, p, y, ps) for p, y, ps in zip(each, targets[1:], items[1:])]
-    run.arms["pixels"] = Arm(
-        "pixels",
-        "Logistic regression on pixels",
-        evs[-1],
-        time.perf_counter() - t,
-        params=(32 * 32 * 3 + 1) * len(vocab),
-        note=f"32 px, C={c:g} by cross-validation",
-        valid=evs[0] if run.n_test else None,
-    )
-    every = lambda n, lr: Plan((Stage("from scratch", "all", n, lr),))
-    arm = _arm(run, screen, "scratch", "From scratch, equal budget", learn, every(run.epochs, "find"))
-    _arm(
-        run,
-        screen,
-        "scratch_long",
-        "From scratch, 5 times as long",
-        learner(False),
-        every(5 * run.epochs, arm.lr),
-        "same start, so the same sweep",
-    )
-    for k in ARMS:
-        screen.say(f"{run.arms[k].name:32s}{run.arms[k].ev.accuracy:6.1%}")

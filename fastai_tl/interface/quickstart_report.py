@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import FileError
 from ..freezing.layer_groups import layer_groups
 from ..evaluation.html import render_template
-from .quickstart_run import ARMS, Run, epochs_text
+from .quickstart_run import Run, epochs_text
 from ..panels.six_steps import STEPS
 from ..evaluation.plots import chart, thumb
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastai_tl.evaluation.classification import Evaluation
 
 # %% auto #0
-__all__ = ['confusion_rows', 'lowest_recall', 'report_context', 'render', 'check_file']
+__all__ = ['confusion_rows', 'majority', 'lowest_recall', 'report_context', 'comparison', 'render', 'check_file']
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #ba9e8bd3
 def confusion_rows(
@@ -39,22 +39,41 @@ def _pct(v):
 
 
 def _headline(run):
-    chosen = lambda *keys: max((run.arms[k] for k in keys), key=lambda a: a.chosen_by.accuracy).ev.accuracy
-    best, rest = chosen("frozen", "fine_tuned"), chosen("pixels", "scratch", "scratch_long")
-    if best > rest:
-        return f"{_pct(best)} right with transfer learning, {_pct(rest)} at best without"
-    return f"Transfer learning did not help here: {_pct(best)} right with it, {_pct(rest)} without"
+    best = run.exported.ev
+    rest = [run.arms[k] for k in ("pixels", "scratch", "scratch_long") if k in run.arms]
+    if not rest:
+        return f"{_pct(best.accuracy)} right; {_pct(majority(best))} by always saying the most frequent class"
+    other = max(rest, key=lambda a: a.score).ev
+    if best.accuracy > other.accuracy:
+        return f"{_pct(best.accuracy)} right with transfer learning, {_pct(other.accuracy)} at best without"
+    return f"Transfer learning did not help here: {_pct(best.accuracy)} right with it, {_pct(other.accuracy)} without"
+
+
+def majority(
+    ev: Evaluation,
+) -> float:
+    "The accuracy of always saying the most frequent class"
+    return float(np.bincount(ev.targets).max() / ev.n)
 
 
 def _summary(run, n_train):
-    a = {k: run.arms[k].ev.accuracy for k in ARMS}
-    return (
-        f"From {n_train} labelled pictures of {len(run.learn.dls.vocab)} classes: a new head on the frozen "
-        f"{run.arch.partition('/')[2]} reaches {_pct(a['frozen'])} in {epochs_text(run.epochs)}. The same network from "
-        f"random weights reaches {_pct(a['scratch'])} in as many, {_pct(a['scratch_long'])} in five times as many; a "
-        f"logistic regression on the pixels {_pct(a['pixels'])}. Fine-tuning all layers afterwards gives "
-        f"{_pct(a['fine_tuned'])}."
-    )
+    a, name = run.arms, run.arch.partition("/")[2]
+    acc = lambda k: _pct(a[k].ev.accuracy)
+    out = [
+        f"From {n_train} labelled images of {len(run.learn.dls.vocab)} classes: a new head on the frozen {name} "
+        f"reaches {acc('frozen')}, and fine-tuning all layers afterwards {acc('fine_tuned')}. The model is the "
+        f"{'fine-tuned network' if run.exported.key == 'fine_tuned' else 'head on the frozen network'}, the better "
+        "one by the validation images."
+    ]
+    if "scratch" in a:
+        longer = f", {acc('scratch_long')} in five times as many" if "scratch_long" in a else ""
+        out.append(
+            f"The same network from random weights reaches {acc('scratch')} in {epochs_text(a['scratch'].epochs)}"
+            f"{longer}."
+        )
+    if "pixels" in a:
+        out.append(f"A logistic regression on the pixels reaches {acc('pixels')}.")
+    return " ".join(out)
 
 
 def _curves(history, what):
@@ -96,7 +115,7 @@ def _curves(history, what):
         chart(
             metric,
             f"Validation accuracy over {epochs_text(len(v))}, ending at {v[-1][2]:.0%}",
-            "Accuracy on the validation pictures.",
+            "Accuracy on the validation images.",
         )
     )
     return out
@@ -142,7 +161,7 @@ def report_context(
     run: Run,  # a finished run
 ) -> dict:  # for `render`
     "What the report shows: texts, rows of tables, and images as HTML"
-    learn, ev = run.learn, run.arms["fine_tuned"].ev
+    learn, ev = run.learn, run.exported.ev
     name, table = run.arch.partition("/")[2], run.layers
     groups = [
         dict(name=g, layers=int((table.group == g).sum()), params=sum(p.numel() for p in ps), frozen=g != "head")
@@ -155,35 +174,13 @@ def report_context(
     return dict(
         title=run.title,
         steps=STEPS,
-        headline=_headline(run),
-        summary=_summary(run, len(learn.dls.train_ds)),
+        **comparison(run),
         n_judged=ev.n,
         judge=run.judge,
         warnings=run.warnings,
-        arms=[
-            dict(
-                name=o.name,
-                acc=o.ev.accuracy,
-                lo=o.ev.interval()[0],
-                hi=o.ev.interval()[1],
-                us=k in ("frozen", "fine_tuned"),
-                params=o.params,
-                epochs=o.epochs,
-                f1=o.ev.macro_f1,
-                recall=lowest_recall(o.ev),
-                lr=o.lr,
-                seconds=o.seconds,
-                note=o.note,
-            )
-            for k, o in ((k, a[k]) for k in ARMS)
-        ],
-        chance=(
-            f"Guessing the most frequent class is right {_pct(float(np.bincount(ev.targets).max() / ev.n))} of the "
-            "time."
-        ),
         backbone=dict(
             text=(
-                f"{name}: {fp / 1e6:.1f} million parameters in the body, pretrained on ImageNet; pictures at "
+                f"{name}: {fp / 1e6:.1f} million parameters in the body, pretrained on ImageNet; images at "
                 f"{run.size} x {run.size} pixels."
             )
         ),
@@ -201,10 +198,11 @@ def report_context(
         tune_text=(
             f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
             f"in the head, pretrained batch-norm statistics held. Accuracy changed by {gain * 100:+.1f} points; with "
-            f"{ev.n} {run.judge} pictures, differences of a few points are chance."
+            f"{ev.n} {run.judge} images, differences of a few points are chance."
         ),
         eval_text=(
-            f"The fine-tuned model is right on {ev.accuracy * 100:.1f} % of {ev.n} pictures"
+            f"{'The fine-tuned model' if run.exported.key == 'fine_tuned' else 'The head on the frozen network'} is "
+            f"right on {ev.accuracy * 100:.1f} % of {ev.n} images"
             f"{' of the test part, which' if run.n_test else ''} it has never seen; the 95 % interval goes from "
             f"{lo * 100:.0f} % to {hi * 100:.0f} %."
         ),
@@ -225,6 +223,40 @@ def report_context(
         ],
         code=_code(run),
         footer=_footer(run),
+    )
+
+
+def comparison(
+    run: Run,  # which may lack baselines
+) -> dict:  # for `render`, over that of `report_context`
+    "What changes in the report when a baseline is added"
+    ev = run.exported.ev
+    return dict(
+        headline=_headline(run),
+        summary=_summary(run, len(run.learn.dls.train_ds)),
+        arms=[
+            dict(
+                name=o.name,
+                acc=o.ev.accuracy,
+                lo=o.ev.interval()[0],
+                hi=o.ev.interval()[1],
+                us=o.key in ("frozen", "fine_tuned"),
+                params=o.params,
+                epochs=o.epochs,
+                f1=o.ev.macro_f1,
+                recall=lowest_recall(o.ev),
+                lr=o.lr,
+                seconds=o.seconds,
+                note=o.note,
+            )
+            for o in run.done
+        ],
+        chance=" ".join(
+            [
+                f"Always saying the most frequent class is right in {_pct(majority(ev))}.",
+                *(f"Left out: {text}." for text in run.left_out.values()),
+            ]
+        ),
     )
 
 

@@ -31,11 +31,18 @@ class Arm:
     params: int = 0  # trained
     note: str = ""
     valid: Evaluation | None = None  # of the validation set, where `ev` is of the test part
+    seconds_to_judge: float = 0.0
 
     @property
     def chosen_by(self) -> Evaluation:
         "That by which the better of two ways is chosen: always of the validation set"
         return self.ev if self.valid is None else self.valid
+
+    @property
+    def score(self) -> float:
+        "The figure by which the better of two ways is chosen; higher is better"
+        ev = self.chosen_by
+        return ev.accuracy if ev.task == "classes" else ev.mean_ap if ev.task == "labels" else -ev.mae
 
 
 @dataclass
@@ -60,6 +67,18 @@ class Run:
     balance: str | None = None  # as of `transfer_learner`
     task: str = "classes"  # or 'labels' or 'numbers'
     n_test: int = 0  # images of the test part; 0: there is none, and the validation set judges
+    left_out: dict[str, str] = field(default_factory=dict)  # baselines that are missing, and why
+    baseline_seconds: float = 0.0
+
+    @property
+    def exported(self) -> Arm:
+        "The way to train whose model is exported: the better one by the validation set, the head alone if they tie"
+        return max((self.arms[k] for k in ("frozen", "fine_tuned")), key=lambda a: a.score)
+
+    @property
+    def done(self) -> list[Arm]:
+        "All ways that were tried, in the order of `ARMS`"
+        return [self.arms[k] for k in ARMS if k in self.arms]
 
     @property
     def judge(self) -> str:
@@ -73,7 +92,7 @@ class Run:
         return f"{valid} to choose by, {self.n_test} of the test part" * bool(self.n_test) or str(valid)
 
 
-ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")  # as in the JSON and the report
+ARMS = ("pixels", "scratch", "scratch_long", "frozen", "fine_tuned")  # as in the JSON and the report, if there
 
 
 def epochs_text(

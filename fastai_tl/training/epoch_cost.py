@@ -12,6 +12,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 import torch
 from .lr_finder import check_trains
+from ..acceleration.channels_last import channels_last, runs_channels_last
+from ..core.distributed import unwrap_model
 from ..core.learner_lock import owned
 from ..core.progress import Reporter, bar, quiet
 from ..core.snapshot import preserved
@@ -138,6 +140,9 @@ def epoch_cost(
         batches = [load(it) for _ in range(min(repeats + 1, len(dl)))]
         b = learn._set_device(batches[-1][1])
         xb, yb = learn._split(b) or (learn.xb, learn.yb)
+        model = unwrap_model(learn.model)
+        if runs_channels_last(model, tuple(x[:2] if isinstance(x, torch.Tensor) else x for x in xb)):
+            xb = tuple(map(channels_last, xb))  # as in `run_plan`
         _step(learn, xb, yb)
         tick("warming up")
         steps = [

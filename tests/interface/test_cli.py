@@ -92,20 +92,39 @@ def test_quickstart_json(done):
     assert [k for k in j if k not in ("macro_f1", "recall")] == [
         "steps",
         "accuracy",
+        "exported",
         "n_train",
         "n_valid",
         "classes",
         "seconds",
+        "baseline_seconds",
         "model",
         "report",
     ]
     assert list(j["macro_f1"]) == list(j["recall"]) == list(j["accuracy"])
     assert list(j["recall"]["frozen"]) == j["classes"]
     assert len(j["steps"]) == 6 and list(j["seconds"]) == j["steps"]
-    assert list(j["accuracy"]) == ["pixels", "scratch", "scratch_long", "frozen", "fine_tuned"]
+    assert [k for k in j["accuracy"] if k not in ("pixels", "scratch")] == ["frozen", "fine_tuned"]
+    assert j["exported"] == max(("frozen", "fine_tuned"), key=j["accuracy"].get), "the better model"
     assert all(0 <= v <= 1 for v in j["accuracy"].values())
     assert (j["n_train"], j["n_valid"], len(j["classes"])) == (24, 6, 3)
     assert (d / j["model"] / "manifest.json").is_file() and (d / j["report"]).is_file()
+
+
+@pytest.mark.medium
+def test_quickstart_says_how_long_and_shows_the_answer_before_the_baselines(done):
+    lines = done[1].stdout.splitlines()
+    at = lambda text: next(i for i, line in enumerate(lines) if text in line)
+    order = [
+        "Six steps from images",
+        "Step 1 of 6",
+        " to the model: ",
+        "The model is the one of",
+        "The model and its report",
+    ]
+    order += ["Baselines that had no pretraining follow, at most ", "Frozen body, new head  ", "Done"]
+    assert [at(o) for o in order] == sorted(at(o) for o in order)
+    assert "\r" not in done[1].stdout and "█" not in done[1].stdout
 
 
 @pytest.mark.medium
