@@ -278,14 +278,14 @@ class _Quickstart:
     "The six steps of one run, in order"
 
     def __init__(self, run, settings, out, screen, load, force, baseline_share):
-        self.run, self.settings, self.out, self.screen, self.load = run, settings, out, screen, load
-        self.force, self.baseline_share = force, baseline_share
+        self.run, self.settings, self.screen = run, settings, screen
+        self.out, self.load, self.force = out, load, force
+        self.baseline_share = baseline_share
         self.plans = dict(
             frozen=Plan.head_only(run.epochs),
             fine_tuned=Plan.fine_tune(run.epochs, freeze_epochs=0),
         )
         self.page = {}
-        self.stopped = False  # Ctrl-C ended the baselines
 
     def go(self, json_file: Path | None) -> dict:
         "Run it, and give the figures"
