@@ -41,10 +41,9 @@ def continue_from(
             f"{', '.join(new[:10]) or 'no classes'}. Add images of them, or begin with the body alone: "
             f"transfer_learner(dls, {recipe['arch']!r}, weights={str(folder)!r}).",
         )
-    head = None if recipe["head"] == "fastai" else recipe["head"]
     if recipe.get("y_range"):
         kw.setdefault("y_range", recipe["y_range"])
-    learn = transfer_learner(dls, recipe["arch"], pretrained=False, head=head, n_in=recipe.get("n_in"), **kw)
+    learn = transfer_learner(dls, recipe["arch"], pretrained=False, head=recipe["head"], n_in=recipe.get("n_in"), **kw)
     state = load(read_part(m, WEIGHTS))
     own = learn.model.state_dict(keep_vars=True)
     last = [n for n, mod in learn.model.named_modules() if isinstance(mod, nn.Linear)][-1]

@@ -67,9 +67,7 @@ def build_predictor(
         )
     try:
         backbone = load_backbone(r["arch"], pretrained=False, n_in=r.get("n_in", 3), size=r.get("size"))
-        model, _ = make_model(
-            backbone, r["n_out"], None if r["head"] == "fastai" else r["head"], y_range=r.get("y_range")
-        )
+        model, _ = make_model(backbone, r["n_out"], r["head"], y_range=r.get("y_range"))
     except KitError:
         raise
     except Exception as e:

@@ -258,7 +258,8 @@ def own_backbone(
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #73ef0a87
 def make_head(
-    # `None`: fastai's default (pooling, two layers, dropout); 'linear': pooling and one layer; or a module
+    # 'linear' or `None`: pooling and one layer, which `probe` can solve; 'fastai': pooling, two layers, dropout, as in
+    # fastai; or a module
     head: str | nn.Module | None,
     n_features: int,  # channels that come in
     n_out: int,  # classes
@@ -272,13 +273,13 @@ def make_head(
             raise InputError("y_range=…: a head of your own holds its outputs itself, with fastai's SigmoidRange.")
         return head
     pool = kind == "map"
-    if head is None:
+    if head == "fastai":
         new = create_head(n_features, n_out, pool=pool)
-    elif head == "linear":
+    elif head in (None, "linear"):
         new = nn.Sequential(*[nn.AdaptiveAvgPool2d(1), nn.Flatten()][: 2 * pool], nn.Linear(n_features, n_out))
     else:
         raise InputError(
-            f"head={head!r}: give None (fastai's default head), 'linear', or an nn.Module that takes (B, "
+            f"head={head!r}: give 'linear', 'fastai' (fastai's default head), or an nn.Module that takes (B, "
             f"{n_features}{', H, W' * pool})."
         )
     apply_init(new, nn.init.kaiming_normal_)
@@ -352,7 +353,7 @@ def make_model(
     model.recipe = dict(
         arch=backbone.arch,
         n_out=n_out,
-        head="custom" if isinstance(head, nn.Module) else head or "fastai",
+        head="custom" if isinstance(head, nn.Module) else head or "linear",
         n_in=backbone.n_in,
         size=backbone.size,
         min_size=f.get("min_size"),
@@ -425,7 +426,7 @@ def transfer_learner(
     arch: str | Callable | nn.Module,
     pretrained: bool = True,  # with its pretrained weights
     weights: object = None,  # which weights, or a file of them; see `load_backbone`
-    head: str | nn.Module | None = None,  # `None`: fastai's default; 'linear'; or a module
+    head: str | nn.Module | None = None,  # 'linear' or `None`; 'fastai': that of fastai; or a module
     bn: str = "frozen",  # batch-norm policy of frozen layers: 'train', 'affine' or 'frozen'
     # groups of the body: module paths by name, in forward order, or a `GroupSpec`; `None`: those of the backbone
     groups: dict | GroupSpec | None = None,
