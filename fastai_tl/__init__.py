@@ -48,6 +48,7 @@ _HOMES = {
     "datasets.picture_folder": "folder_dls read_folder",
     "datasets.image_table": "read_table table_dls",
     "datasets.samples": "sample_dls sample_path",
+    "training.augment": "augmented mild_augment",
     "training.checkpoint": "CheckpointError CheckpointMismatch",
     "training.epoch_cost": "EpochCost epoch_cost",
     "training.history": "RunHistory",

@@ -28,6 +28,7 @@ from fastai_tl.datasets.corruptions import corrupt
 from fastai_tl.datasets.picture_folder import folder_dls, read_folder
 from fastai_tl.datasets.image_table import read_table, table_dls
 from fastai_tl.datasets.samples import sample_dls, sample_path
+from fastai_tl.training.augment import augmented, mild_augment
 from fastai_tl.training.checkpoint import CheckpointError, CheckpointMismatch
 from fastai_tl.training.epoch_cost import EpochCost, epoch_cost
 from fastai_tl.training.history import RunHistory
@@ -99,6 +100,7 @@ __all__ = [
     "TrainPanel",
     "Workbench",
     "ask",
+    "augmented",
     "backbones",
     "check",
     "check_frozen",
@@ -128,6 +130,7 @@ __all__ = [
     "load_settings",
     "lrs_of",
     "make_app",
+    "mild_augment",
     "name_groups",
     "preserved",
     "read_folder",

@@ -116,8 +116,8 @@ def _recipe(learn):
         raise ExportError(f"Pictures of {recipe['n_in']} channels cannot be read outside fastai: 1, 3 or 4 can.")
     if recipe["head"] == "custom":
         raise ExportError(
-            "The head is a module of your own, which a manifest cannot describe. Use head='linear' or head='fastai', or "
-            "learn.export() (a pickle)."
+            "The head is a module of your own, which a manifest cannot describe. Use head='linear' or head='fastai', "
+            "or learn.export() (a pickle)."
         )
     w = recipe.get("weights")
     return dict(recipe, weights=Path(w).name if w and os.sep in w else w)  # not where a file lies on this machine

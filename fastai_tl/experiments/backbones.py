@@ -69,7 +69,7 @@ def _probe(arch, dls, seeds, epochs, lr, tell):
         t = time.perf_counter()
         history = run_plan(
             learn,
-            Plan.head_only(epochs, lr),
+            Plan.probe() if epochs is None else Plan.head_only(epochs, lr),
             on_progress=lambda d, n, note, k=k: tell((k + 0.95 * d / max(n, 1)) / len(seeds)),
         )
         heads.append(make_head("linear", width, n_out, kind).to(next(learn.model.parameters()).device))
@@ -85,7 +85,8 @@ def _probe(arch, dls, seeds, epochs, lr, tell):
         uncached=runs[-1][2].stages[-1].uncached,
     )
     return [
-        SeedRun(arch, s, r, sec, n, epochs, lrs=(float(max(h.stages[-1].lrs)),)) for (s, sec, h), r in zip(runs, right)
+        SeedRun(arch, s, r, sec, n, epochs or 1, lrs=(float(max(h.stages[-1].lrs)),))
+        for (s, sec, h), r in zip(runs, right)
     ], extra | dict(seconds=made + runs[0][1])
 
 # %% ../../nbs/api/experiments/06_backbones.ipynb #f7e618e9
@@ -109,19 +110,21 @@ def compare_backbones(
     dls: DataLoaders,  # images with one class each
     archs: Iterable[str] | None = None,  # names, see `backbones`; `None`: all whose weights are on this machine
     seeds: int | Iterable[int] = 3,  # how many, from 0; or which: of the new layer's weights and the order of training
-    epochs: int = 10,  # of the linear probe
-    lr: float | str = "find",  # its learning rate, or 'find'
+    epochs: int | None = None,  # `None`: the head is solved, once; or trained, so many epochs with each seed
+    lr: float | str = "find",  # learning rate where it is trained, or 'find'
     *,
     on_progress: Reporter | None = None,  # called with (thousandths done, 1000, note); `None`: shows a bar
-) -> Comparison:  # the best first; `seconds`: to load it, make its features and train one probe
+) -> Comparison:  # the best first; `seconds`: to load it, make its features and get one probe
     """Rank backbones by a linear probe on your own images (Alain and Bengio 2016, arXiv 1610.01644), on stored
     features where nothing in the data is random. A backbone that is unknown, has no weights here or fails is a row
     with the reason. Ctrl-C returns what was finished. Neither `dls` nor random states change. GMACs are for images
     of this size; `noncommercial` marks weights whose licence forbids commercial use
     """
     archs, seeds = _names(archs), as_seeds(seeds)
-    if not is_whole(epochs, 1):
-        raise InputError(f"epochs={epochs!r}: give a whole number, 1 or more.")
+    if epochs is None:
+        seeds = seeds[:1]  # a head that is solved is the same with each
+    elif not is_whole(epochs, 1):
+        raise InputError(f"epochs={epochs!r}: give a whole number, 1 or more, or None.")
     runs = []
     failed = {}
     extra = {}
@@ -152,8 +155,9 @@ def compare_backbones(
                 finished = False
             finally:
                 free_memory()
+    how = "solved" if epochs is None else f"{epochs} epoch{'s' * (epochs > 1)}"
     notes = tuple(
-        [f"Linear probe, {epochs} epochs on frozen features; seconds to load, make features and train one."]
+        [f"Linear probe, {how} on frozen features; seconds to load, make features and get one."]
         + [f"{a}: {e['cache']}." for a, e in extra.items() if e["uncached"]]
     )
     return Comparison("backbone", tuple(archs), seeds, tuple(runs), failed, {}, extra, finished, True, notes)

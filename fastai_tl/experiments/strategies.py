@@ -23,6 +23,7 @@ from ..core.errors import InputError, KitWarning, did_you_mean
 from ..evaluation.classification import evaluate
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
+from ..training.probe import can_be_solved
 from ..core.progress import Reporter, bar
 from ..core.settings import load_settings
 from ..core.random_state import reseed
@@ -50,9 +51,13 @@ class Strategy:
         epochs: int,  # in all, for a strategy that goes by it
         groups: Sequence[str],  # names, stem first
         lr: float | str = "find",
+        solved: bool = True,  # strategies of the kit solve the head first; `False`: they train it
     ) -> Plan:
         "The plan for a network with these groups"
-        return self.plan(epochs, groups, lr) if callable(self.plan) else self.plan
+        if not callable(self.plan):
+            return self.plan
+        plan = self.plan if solved else _TRAINED.get(self.plan, self.plan)
+        return plan(epochs, groups, lr)
 
 
 def _scratch(epochs, groups, lr):
@@ -60,6 +65,10 @@ def _scratch(epochs, groups, lr):
 
 
 def _linear_probe(epochs, groups, lr):
+    return Plan.probe()
+
+
+def _trained_probe(epochs, groups, lr):
     return Plan.head_only(epochs, lr)
 
 
@@ -68,6 +77,10 @@ def _fine_tune(epochs, groups, lr):
 
 
 def _lp_ft(epochs, groups, lr):
+    return Plan.lp_ft(None, epochs, None if lr == "find" else lr)
+
+
+def _trained_lp_ft(epochs, groups, lr):
     return Plan.lp_ft(epochs // 2, epochs - epochs // 2, lr)
 
 
@@ -87,13 +100,16 @@ def _surgical(epochs, groups, lr):
     return Plan.surgical((*early, groups[-1]), epochs - (n := max(epochs // 6, 1)), lr, head_epochs=n)
 
 
+_TRAINED = {_linear_probe: _trained_probe, _lp_ft: _trained_lp_ft}  # where the head is not one linear layer
 STRATEGIES = {
     s.name: s
     for s in (
         Strategy("scratch", _scratch, False, "all layers, from random weights"),
-        Strategy("linear_probe", _linear_probe, True, "the head alone, on frozen features"),
+        Strategy("linear_probe", _linear_probe, True, "the head alone, solved on frozen features"),
         Strategy("fine_tune", _fine_tune, True, "the head for a sixth of the time, then all layers"),
-        Strategy("lp_ft", _lp_ft, True, "linear probe for half the time, then all layers at a twentieth of its rate"),
+        Strategy(
+            "lp_ft", _lp_ft, True, "the head solved, all layers on augmented images, the head solved anew; the best"
+        ),
         Strategy("gradual", _gradual, True, "layers freed from the head back"),
         Strategy(
             "surgical",
@@ -182,7 +198,7 @@ def _one_run(strategy, seed, dls, images, make, epochs, lr, report):
     "Train and evaluate one strategy with one seed"
     reseed(dls, seed)
     learn = make(dls, strategy.pretrained)
-    plan = strategy.plan_for(epochs, list(layer_groups(learn)), lr)
+    plan = strategy.plan_for(epochs, list(layer_groups(learn)), lr, can_be_solved(learn))
     trained = _TrainedParameters(learn, lambda f: report(0.9 * f))
     reseed(learn, seed)  # the same order of images for all, however many numbers the new weights took
     t = time.perf_counter()
@@ -200,7 +216,7 @@ def _one_run(strategy, seed, dls, images, make, epochs, lr, report):
         ev.preds == ev.targets,
         seconds,
         sum(trained.sizes.values()),
-        sum(s.stage.epochs for s in history.stages),
+        sum(s.stage.epochs for s in history.stages if s.stage.fit == "train"),
         corrupted,
         tuple(float(max(s.lrs)) for s in history.stages),
     )
@@ -223,7 +239,7 @@ def compare(
     epochs: int = 6,  # in all, for each strategy, 2 or more; a plan of your own has its own
     lr: float | str = "find",  # learning rate of the head, or 'find': each run sweeps
     *,
-    head: Any = None,  # see `transfer_learner`; with 'linear', the linear probe is one in the strict sense
+    head: Any = None,  # see `transfer_learner`; one that is not linear is trained where it would be solved
     learner: Callable | None = None,  # makes a Learner of (dls, pretrained), instead of `transfer_learner(dls, arch)`
     corruptions: Iterable[str] | None = CORRUPTIONS,  # of the validation images, see `corrupt`; `None`: none
     severities: Iterable[int] = (2, 4),  # 1 (weak) to 5 (strong)

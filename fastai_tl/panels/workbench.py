@@ -68,7 +68,7 @@ _FAMILIES = (
     "ViT",
     "Swin",
 )
-_HEADS = (("fastai's: pooling, two layers, dropout", None), ("linear: pooling and one layer", "linear"))
+_HEADS = (("linear: pooling and one layer", None), ("fastai's: pooling, two layers, dropout", "fastai"))
 _BN = (
     ("frozen: stands still where layers are frozen", "frozen"),
     ("affine: only its weights train", "affine"),

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 import torch
+from fastai.torch_core import TensorImage
 from fasttransform import Pipeline
 from ..core.errors import InputError
-from ..core.loaders import FixedOrder, copy_loader
+from ..core.loaders import FixedOrder, copy_loader, first_items
 from ..core.random_state import RandomState, seed_all
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def mild_augment(
 @contextmanager
 def augmented(
     dl: DataLoader,  # of fastai, of training images
-    tfms: Sequence[Transform],  # of batches
+    # of batches; `None`: those of `mild_augment`, unless the loader's own transforms vary the images already
+    tfms: Sequence[Transform] | None = None,
 ) -> Iterator[None]:
     "Give the batches of a loader these transforms for a while, before they are normalised. Raises `InputError`"
     before = getattr(dl, "after_batch", None)
@@ -60,6 +62,14 @@ def augmented(
             "Augmentation needs a DataLoader of fastai, whose after_batch takes transforms; this one is "
             f"{type(dl).__name__}. Leave augment out, and augment in the dataset."
         )
+    if tfms is None:
+        x = _tensors(first_items(dl, 1))[:1]
+        if not x or not isinstance(x[0], TensorImage):
+            raise InputError(
+                "Augmentation is for images, as fastai's TensorImage; this loader gives "
+                f"{type(x[0]).__name__ if x else 'nothing'}. Leave augment out, or augment in the dataset."
+            )
+        tfms = [] if varies(dl) else mild_augment()
     dl.after_batch = Pipeline([*before.fs, *tfms], split_idx=before.split_idx)
     try:
         yield

@@ -12,7 +12,7 @@ from .plan_yaml import stages_from_yaml, stages_to_yaml
 from .stage import PlanError, Stage, check_stage, same_divisor
 
 # %% auto #0
-__all__ = ['PRESETS', 'Plan', 'plan_differences']
+__all__ = ['RATE', 'PRESETS', 'Plan', 'plan_differences']
 
 # %% ../../nbs/api/training/04_plan.ipynb #ad1cd9a1
 def _refuse_lr(stage, why):
@@ -51,6 +51,10 @@ def _check_order(stages):
             _refuse_lr(s, "after rates by group is not clear, as other groups may train. Give the rates again.")
 
 
+# Of the head while all layers train from a solved head, for Adam; see "What we recommend and why"
+RATE = 6e-4
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
@@ -75,8 +79,8 @@ class Plan:
 
     @property
     def epochs(self) -> int:
-        "Of all stages; one with train='each' counts once, see `Plan.expand`"
-        return sum(s.epochs for s in self.stages)
+        "Of all stages that train; one with train='each' counts once, see `Plan.expand`; a head that is solved has none"
+        return sum(s.epochs for s in self.stages if s.fit == "train")
 
     @classmethod
     def head_only(
@@ -144,15 +148,30 @@ class Plan:
     @classmethod
     def lp_ft(
         cls,
-        head_epochs: int = 5,  # epochs of the probe
-        epochs: int = 5,  # epochs with everything trainable
-        # of the probe, or 'find': by a sweep before it; all layers then get a twentieth of it
-        lr: float | str = "find",
+        head_epochs: int | None = None,  # epochs of the head before; `None`: it is solved, see `Plan.probe`
+        epochs: int = 8,  # epochs with everything trainable
+        # of the head. `None`: RATE where the head is solved, else by a sweep before it; all layers then get a third of
+        # RATE, or a twentieth of what was found
+        lr: float | str | None = None,
     ) -> Plan:
-        """Linear probe, then fine-tune at a smaller rate (Kumar and others 2022, arXiv 2202.10054): with SGD, as
-        theirs, a head that fits already keeps the features; with Adam the small rate does. Theirs is a linear head:
-        `transfer_learner(…, head='linear')`
+        """Linear probe, then fine-tune (Kumar and others 2022, arXiv 2202.10054): what this kit recommends.
+
+        The head is solved; all layers train at a small rate on augmented images, with the pretrained batch-norm
+        statistics; the head is solved anew on the new features. The best of the three by the validation loss is kept,
+        so fine-tuning that does not pay is undone. It needs a linear head; with `head_epochs` the head is trained
+        instead, then all layers, whatever the head
         """
+        if head_epochs is None:
+            common = dict(keep="best_stage")
+            lr = RATE if lr is None else lr
+            return cls(
+                (
+                    Stage("probe", "head", fit="probe", **common),
+                    Stage("fine-tune", "all", epochs, lr, lr_mult=3.0, hold_stats=True, augment=True, **common),
+                    Stage("solve the head anew", "head", fit="probe", **common),
+                )
+            )
+        lr = "find" if lr is None else lr
         return cls(
             (*_probe(head_epochs, lr), Stage("fine-tune", "all", epochs, _part(lr, 20, head_epochs), hold_stats=True))
         )
@@ -255,7 +274,7 @@ def _part(lr, divisor, probe):
 # %% ../../nbs/api/training/04_plan.ipynb #1b1444db
 PRESETS: dict[str, Callable] = {
     name: vars(Plan)[name].__func__
-    for name in ("head_only", "fine_tune", "gradual", "lp_ft", "surgical", "layer_decay")
+    for name in ("probe", "head_only", "fine_tune", "gradual", "lp_ft", "surgical", "layer_decay")
 }
 
 # %% ../../nbs/api/training/04_plan.ipynb #22fa9053

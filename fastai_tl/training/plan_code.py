@@ -6,7 +6,7 @@
 from __future__ import annotations
 from collections.abc import Sequence
 from .plan_yaml import shown_lr
-from .stage import PlanError, Stage, same_divisor
+from .stage import PlanError, Stage, same_divisor, should_fall
 
 # %% auto #0
 __all__ = ['stages_to_code']
@@ -54,7 +54,24 @@ def _fit_code(s):
         cbs.append(f"SaveModelCallback(monitor={s.monitor!r}, fname='best')")
     more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule == "one_cycle" else ""
     out = [f"learn.{_FITS[s.schedule]}({s.epochs}, lrs{more}, cbs=[{', '.join(cbs)}])"]
+    if s.augment:
+        out = ["with augmented(learn.dls.train):", *(f"    {line}" for line in out)]
     return out + ["hold_stats(learn, False)"] * s.hold_stats
+
+
+def _best_stage_code(stages, i):
+    "At the end of a stage with keep='best_stage': note the weights, and after the last of a row load the best"
+    s, group = stages[i], lambda k: 0 <= k < len(stages) and stages[k].keep == "best_stage"
+    if not group(i):
+        return []
+    sign = "" if should_fall(s.monitor) else "-"
+    out = [] if group(i - 1) else ["ends = []"]
+    if s.fit == "probe":
+        out.append("scores = dict(zip(['valid_loss', *[m.name for m in learn.metrics]], learn.validate()))")
+    else:
+        out.append("scores = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1]))")
+    out.append(f"ends.append(({sign}scores[{s.monitor!r}], copy.deepcopy(learn.model.state_dict())))")
+    return out if group(i + 1) else [*out, "learn.model.load_state_dict(min(ends, key=lambda e: e[0])[1])"]
 
 
 def stages_to_code(
@@ -73,15 +90,18 @@ def stages_to_code(
         trackers.append("EarlyStoppingCallback")
     if any(s.keep == "best" for s in stages):
         trackers.append("SaveModelCallback")
-    lines = ["from fastai_tl.all import *"]
+    lines = ["import copy"] * any(s.keep == "best_stage" for s in stages) + ["from fastai_tl.all import *"]
     if trackers:
         lines.append(f"from fastai.callback.tracker import {', '.join(trackers)}")
     lines.append("from fastai.callback.schedule import *")
     before = None
-    for s in stages:
+    for i, s in enumerate(stages):
+        lines += ["", f"# {s.name}", *_freeze_code(s)]
         if s.fit == "probe":
-            lines += ["", f"# {s.name}", *_freeze_code(s), "probe(learn)"]
-            continue
-        lines += ["", f"# {s.name}", *_freeze_code(s), *_rate_code(s, before), *_fit_code(s)]
-        before = before if same_divisor(s.lr) else s.lr
+            again = any(t.fit == "probe" for t in stages[:i])
+            lines.append("probe(learn, strength=solved.strength)" if again else "solved = probe(learn)")
+        else:
+            lines += [*_rate_code(s, before), *_fit_code(s)]
+            before = before if same_divisor(s.lr) else s.lr
+        lines += _best_stage_code(stages, i)
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@
 # %% ../../nbs/api/training/15_plan_runner.ipynb #640c35aa
 from __future__ import annotations
 import time, warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 import numpy as np
@@ -17,13 +18,14 @@ from ..cache.callback import FeatureCache, FeatureLoader, ForwardPatch
 from ..cache.split_point import NoCache
 from ..core.callbacks import is_kind
 from ..core.distributed import agree, barrier, from_first, rank, unwrap_loader
-from ..core.errors import KitWarning
+from ..core.errors import InputError, KitWarning
 from ..core.random_state import RandomState
 from ..core.snapshot import deferred_interrupt
 from ..core.text import duration
 from ..freezing.freeze import set_frozen
 from ..freezing.guard import FreezeGuard
 from ..freezing.layer_groups import layer_groups
+from .augment import augmented
 from .csv_log import CSVGoesOn, csv_continued
 from .checkpoint import CheckpointError, FolderStore, Interval, MemoryStore
 from .history import RunHistory, StageRecord
@@ -187,6 +189,8 @@ def save_best(self: PlanRun) -> None:
 def restore_best(self: PlanRun) -> int | None:
     "At the end of a stage with keep='best': load the weights of its best epoch. The epoch; `None`: those of now stay"
     barrier()
+    if self.stage.keep == "best_stage":
+        return self.restore_best_stage()
     best = self.stage_state.best
     if self.stage.keep != "best" or best is None or best.epoch == self.position.epoch - 1:
         return None
@@ -195,6 +199,44 @@ def restore_best(self: PlanRun) -> int | None:
         return None
     load_model_tensors(self.learn.model, saved[0])
     return best.epoch
+
+
+@patch
+def compare_with_best_stage(self: PlanRun) -> None:
+    "At the end of a stage with keep='best_stage': keep its weights if it is the best of those in a row"
+    state, stage, value = self.stage_state, self.stage, self.measured()
+    if stage.keep != "best_stage" or value is None:
+        return
+    if better(value, state.best.value if state.best is not None else None, stage.monitor):
+        state.best = BestEpoch(self.position.epoch - 1, value, stage.monitor, self.position.stage)
+        self.save_best()
+
+
+@patch
+def restore_best_stage(self: PlanRun) -> None:
+    "At the end of the last of some stages with keep='best_stage': load the weights of the best, and say so"
+    best, i = self.stage_state.best, self.position.stage
+    if self.goes_on_with_best(i + 1) or best is None or best.stage == i:
+        return
+    saved = self.store.load("best")
+    if saved is None or saved[1] != asdict(best):
+        return
+    load_model_tensors(self.learn.model, saved[0])
+    name = self.plan.stages[best.stage].name
+    self.note(
+        f"the model is that after stage {name!r}, the best: {best.monitor} {best.value:.4g}; after {self.stage.name!r} "
+        f"it was {self.measured():.4g}"
+    )
+
+
+@patch
+def goes_on_with_best(
+    self: PlanRun,
+    i: int,  # number of a stage, from 0
+) -> bool:
+    "Whether a stage and the one before it are in one row of stages of which the best is kept"
+    stages = self.plan.stages
+    return 0 < i < len(stages) and stages[i].keep == stages[i - 1].keep == "best_stage"
 
 # %% ../../nbs/api/training/15_plan_runner.ipynb #804cae74
 @patch
@@ -354,14 +396,18 @@ def max_active_lr(self: PlanRun) -> float:
 
 
 @patch
+def measured(self: PlanRun) -> float | None:
+    "What the stage monitors, at the end of its last epoch; `None`: it was not measured"
+    recorder = self.learn.recorder
+    names = [n for n in recorder.metric_names if n not in ("epoch", "time")]
+    return dict(zip(names, map(_plain, recorder.values[-1]))).get(self.stage.monitor) if recorder.values else None
+
+
+@patch
 def compare_with_best(self: PlanRun) -> None:
     "Look whether the epoch that has just ended is the best of its stage"
-    recorder, state, stage = self.learn.recorder, self.stage_state, self.stage
-    if not recorder.values:
-        return
-    names = [n for n in recorder.metric_names if n not in ("epoch", "time")]
-    value = dict(zip(names, map(_plain, recorder.values[-1]))).get(stage.monitor)
-    if value is None:
+    state, stage, value = self.stage_state, self.stage, self.measured()
+    if value is None or stage.keep == "best_stage":
         return
     if not better(value, state.best.value if state.best is not None else None, stage.monitor):
         state.epochs_without_gain += 1
@@ -423,7 +469,9 @@ def begin_stage(
 ) -> None:
     "Freeze, and find the rate; or take both from a checkpoint"
     learn, stage = self.learn, self.stage
-    self.stage_state = StageState(lr=self.stage_state.lr)
+    before = self.stage_state
+    best = before.best if self.goes_on_with_best(self.position.stage) else None
+    self.stage_state = StageState(lr=before.lr, strength=before.strength, best=best)
     self.checkpoint_timer.restart()
     if saved is not None:
         for earlier in self.plan.stages[: self.position.stage]:
@@ -500,7 +548,10 @@ def solve_head(self: PlanRun) -> None:
     def report(done, total, note):
         progress.part(done, total, f"{self.stage.name}: {note}")
 
-    learn._with_events(partial(probe, learn, on_progress=report), "train", CancelTrainException)
+    def solve():  # anew as strongly as before: folds do not show how well features of trained layers generalise
+        self.stage_state.strength = probe(learn, self.stage_state.strength, on_progress=report).strength
+
+    learn._with_events(solve, "train", CancelTrainException)
     learn._do_epoch_validate()
 
 
@@ -585,6 +636,20 @@ def _stage_line(i, stages, record):
 
 
 @patch
+def vary_images(
+    self: PlanRun,
+    stack: ExitStack,  # at whose end they are as before
+) -> None:
+    "Augment the training images of a stage that asks for it; where that cannot be, say so and go on"
+    if not self.stage.augment:
+        return
+    try:
+        stack.enter_context(augmented(unwrap_loader(self.learn.dls.train)))
+    except InputError as e:
+        self.note(f"{self.stage.name}: images are not augmented. {e}")
+
+
+@patch
 def run(
     self: PlanRun,
     saved: SavedRun | None = None,  # the checkpoint to go on from; `None`: the plan begins
@@ -596,13 +661,17 @@ def run(
     for i in range(self.position.stage, len(self.plan.stages)):
         if saved is None:
             self.position = Position(i)
-        self.begin_stage(saved)
-        self.fit_stage(saved)
+        with ExitStack() as stack:
+            self.vary_images(stack)
+            self.begin_stage(saved)
+            self.fit_stage(saved)
         saved = None
         if self.fault is not None:
             raise self.fault
         if self.interrupts and i + 1 < len(self.plan.stages):
             self.stopped = True  # Ctrl-C may have come after the last batch
+        if not self.stopped:
+            self.compare_with_best_stage()
         best = None if self.stopped else self.restore_best()
         self.log.records.append(self.record(best))
         self.progress.milestone(_stage_line(i, len(self.plan.stages), self.log.records[-1]))

@@ -25,7 +25,7 @@ from ..core.snapshot import preserved_model
 from ..core.validation import whole_number
 
 # %% auto #0
-__all__ = ['last_linear', 'task_of_targets', 'class_weight', 'probe', 'put']
+__all__ = ['last_linear', 'can_be_solved', 'task_of_targets', 'class_weight', 'probe', 'put']
 
 # %% ../../nbs/api/training/19_probe.ipynb #9e8a86a0
 def last_linear(
@@ -55,6 +55,17 @@ def last_linear(
     if not _answers(learn, layer):
         raise InputError(f"What the network answers is not what its last linear layer, {name}, gives.")
     return name, layer
+
+
+def can_be_solved(
+    learn: Learner,
+) -> bool:
+    "Whether the network ends in a linear layer that `probe` can solve"
+    try:
+        last_linear(learn)
+    except InputError:
+        return False
+    return True
 
 
 def _answers(learn, layer):

@@ -64,6 +64,7 @@ class StageState:
     peak_lrs: list[float] = field(default_factory=list)  # one a group
     sweep: LRFinderResult | None = None  # where the stage began with one
     epoch_lrs: list[float] = field(default_factory=list)  # one a finished epoch: the highest peak rate that trained
+    strength: float | None = None  # of the head that was solved last, see `probe`; `None`: none was
     best: BestEpoch | None = None  # `None`: no epoch has been measured
     epochs_without_gain: int = 0  # since the best
     ended_reason: str = ""  # why the stage ends before its last epoch; `""`: it does not
@@ -131,7 +132,7 @@ class RunProgress:
     @property
     def total(self) -> int:
         "Batches of all stages"
-        return self.plan.epochs * self.epoch_batches
+        return sum(s.epochs for s in self.plan.stages) * self.epoch_batches
 
     def before(self, stage: int) -> int:
         "Batches of the stages before `stage`"

@@ -19,7 +19,7 @@ __all__ = ['SCHEDULES', 'KEEP', 'FIT', 'FIELDS', 'PlanError', 'Stage', 'same_div
 
 # %% ../../nbs/api/training/03_stage.ipynb #25999c23
 SCHEDULES = ("one_cycle", "flat_cos", "constant")
-KEEP = ("last", "best")
+KEEP = ("last", "best", "best_stage")
 FIT = ("train", "probe")
 
 
@@ -66,8 +66,11 @@ class Stage(_FieldCheck):
     patience: int | None = None  # stop when `monitor` has not improved for so many epochs; `None`: never
     # what `patience` and `keep` look at: a loss or error that should fall, or another metric that should rise
     monitor: str = "valid_loss"
-    keep: str = "last"  # weights at the end of the stage: of its 'last' or its 'best' epoch
+    # weights at the end of the stage: of its 'last' or its 'best' epoch; 'best_stage': of the best among this stage and
+    # those right before it with the same `keep`, as each was at its end
+    keep: str = "last"
     fit: str = "train"  # 'train': by gradient descent; 'probe': solve a linear head, see `probe`; takes one epoch
+    augment: bool = False  # `mild_augment` for training images, unless transforms of the loader vary them already
 
     def __post_init__(self):
         if isinstance(self.train, list):
@@ -213,15 +216,21 @@ FIELDS: dict[str, FieldSpec] = dict(
     ),
     keep=FieldSpec(
         lambda v: v in KEEP,
-        " or ".join(KEEP),
-        "weights at the end of the stage",
-        "weights of the last or the best epoch",
+        ", ".join(KEEP[:-1]) + f" or {KEEP[-1]}",
+        "weights at the end of the stage; best_stage: of the best stage in a row of such",
+        "weights of the last epoch, the best epoch, or the best_stage in a row of such",
     ),
     fit=FieldSpec(
         lambda v: v in FIT,
         " or ".join(FIT),
         "train by gradient descent, or solve a linear head in one pass",
         "train, or probe: solve a linear head in one pass",
+    ),
+    augment=FieldSpec(
+        _flag,
+        "True or False",
+        "vary the training images mildly: mirrored, nearer, brighter",
+        "vary the training images mildly",
     ),
 )
 
@@ -242,6 +251,8 @@ def _check_values(stage):
 def _check_together(s):
     if s.fit == "probe" and s.train != "head":
         _refuse(s, "fit", f"solves the head alone, so it cannot go with train={s.train!r}. Give train='head'.")
+    if s.fit == "probe" and s.augment:
+        _refuse(s, "augment", "is for stages that train; a head is solved on the images as they are. Leave it out.")
     if s.fit == "probe" and s.lr != "find":
         _refuse(s, "lr", "has no use where the head is solved. Leave it out.")
     if s.lr_mult > 1 and s.lr_decay > 1:
@@ -268,6 +279,8 @@ def _check_together(s):
             "frees one group after another, so it takes one rate for the head and lr_mult or lr_decay for the others, "
             "not rates by layer.",
         )
+    if s.patience is not None and s.keep == "best_stage":
+        _refuse(s, "patience", "cannot go with keep='best_stage', which compares stages, not epochs. Leave one out.")
     if s.patience is not None and s.patience >= s.epochs:
         n, below = s.epochs, f"a number below {s.epochs}, " if s.epochs > 1 else ""
         _refuse(
@@ -318,7 +331,7 @@ def check_stage(
     _check_train(stage, groups, layers)
     if isinstance(stage.lr, dict):
         _check_rates(stage, groups)
-    if metrics is not None and (stage.patience or stage.keep == "best") and stage.monitor not in metrics:
+    if metrics is not None and (stage.patience or stage.keep != "last") and stage.monitor not in metrics:
         _refuse(
             stage,
             "monitor",
@@ -391,7 +404,7 @@ def stage_values(
     stage: Stage,
 ) -> dict:  # by field, in the order of definition
     "The fields that differ from their defaults, and those that a reader looks for in any case"
-    always = ("name", "train", "epochs", "lr", "schedule")
-    return {
-        f.name: getattr(stage, f.name) for f in fields(stage) if f.name in always or getattr(stage, f.name) != f.default
-    }
+    solved = stage.fit == "probe"
+    always = ("name", "train") if solved else ("name", "train", "epochs", "lr", "schedule")
+    shown = [f for f in fields(stage) if not (solved and f.name == "epochs")]
+    return {f.name: getattr(stage, f.name) for f in shown if f.name in always or getattr(stage, f.name) != f.default}

@@ -194,7 +194,10 @@ def six():
 def test_all_six_run_with_equal_budgets(six):
     c, dls, *_ = six
     assert not c.failed and c.finished and c.names == tuple(STRATEGIES) and len(c.runs) == 12
-    assert {r.epochs for r in c.runs} == {2} and c.n_valid == len(dls.valid_ds)
+    assert {r.epochs for r in c.runs if r.name != "linear_probe"} == {2} and {
+        r.epochs for r in c.of("linear_probe")
+    } == {0}
+    assert c.n_valid == len(dls.valid_ds)
     assert [(r.seed, r.name) for r in c.runs] == [(s, n) for s in (0, 1) for n in STRATEGIES], (
         "seed by seed, so that what is finished is paired"
     )

@@ -59,11 +59,11 @@ def test_every_field_refuses_nonsense_and_says_what_it_takes(field):
 
 
 @pytest.mark.medium
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", [p for p in PRESETS if p != "lp_ft"])  # that one augments images, see test_lp_ft
 @pytest.mark.parametrize("lr", ["find", 5e-3])
 def test_the_code_of_a_plan_does_what_the_plan_does(preset, lr):
     args = [["1"]] if preset == "surgical" else []
-    plan = getattr(Plan, preset)(*args, lr=lr)
+    plan = getattr(Plan, preset)(*args, **({} if preset == "probe" else dict(lr=lr)))
     a, b = noisy_learner(), noisy_learner()
     start = tensors(a.model)
     set_seed(1)
@@ -73,7 +73,8 @@ def test_the_code_of_a_plan_does_what_the_plan_does(preset, lr):
         exec(plan.to_code(list(layer_groups(b))), {"learn": b})
     assert moved(tensors(a.model), b.model) == []
     assert moved(start, a.model)
-    assert [list(v) for v in b.recorder.values] == history.stages[-1].values
+    if trained := [s for s in history.stages if s.stage.fit == "train"]:
+        assert [list(v) for v in b.recorder.values] == trained[-1].values
 
 
 @pytest.mark.parametrize(

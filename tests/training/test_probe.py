@@ -150,7 +150,7 @@ def test_what_cannot_be_solved_is_refused_in_words(dls):
                 ),
             )
         )
-    learn = transfer_learner(dls, "resnet_mini")
+    learn = transfer_learner(dls, "resnet_mini", head="fastai")
     before = tensors(learn.model)
     with pytest.raises(InputError, match="head='linear'"):
         probe(learn)
@@ -225,5 +225,5 @@ def test_stages_that_make_no_sense_are_refused(dls):
     with pytest.raises(PlanError, match="solves the head"):
         Plan((*Plan.probe().stages, Stage("next", "all", 1, "same")))
     with pytest.raises(InputError, match="head='linear'"):
-        run_plan(transfer_learner(dls, "resnet_mini"), Plan.probe())
+        run_plan(transfer_learner(dls, "resnet_mini", head="fastai"), Plan.probe())
     assert Stage("probe", train="head", fit="probe").epochs == 1
