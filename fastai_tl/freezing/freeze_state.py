@@ -124,7 +124,9 @@ def freeze_lines(
     model, names = model_of(learn), list(layer_groups(learn))
     params, policy, pins = dict(model.named_parameters()), bn_policy(learn) or "train", pinned(learn)
     now = {id(p) for p in params.values() if not p.requires_grad}
-    if bn_policy(learn) is None and not now:
+    if (
+        bn_policy(learn) is None and not now and not hasattr(model, "recipe")
+    ):  # `transfer_learner` freezes what it makes
         return []
     if len(now) == len(params):
         return [f"set_bn({name}, {policy!r})", f"for p in {name}.model.parameters(): p.requires_grad_(False)"]

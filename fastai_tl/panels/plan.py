@@ -343,7 +343,7 @@ def _row(self: PlanPanel, field):
     )
     if field in ("train", "lr", "schedule", "bn", "monitor", "keep"):
         c = w.Dropdown(options=FIXED.get(field, []), **kw)
-    elif field in ("per_layer", "hold_stats"):
+    elif field in ("per_layer", "hold_stats", "augment"):
         c = w.Checkbox(**kw)
     elif field == "epochs":
         c = w.IntText(**kw)

@@ -159,6 +159,7 @@ def fill_cells(field: str, cells: Sequence[w.Widget], value: Any, reading: Learn
 
 # %% ../../nbs/api/panels/10_plan_form.ipynb #213a6348
 TITLES = dict(
+    probe="solve the head",
     head_only="head only",
     fine_tune="fine-tune",
     gradual="gradual unfreezing",
@@ -182,6 +183,8 @@ def preset_words(name: str) -> str:
 def option_value(c: w.Widget, name: str) -> Any:
     if isinstance(c, (w.Checkbox, w.IntText)):
         return c.value
+    if not c.value.strip():
+        return None
     return (
         list(parse_names(c.value)) if name == "groups" else parse_lr(c.value) if name == "lr" else parse_number(c.value)
     )

@@ -96,15 +96,15 @@ def preset_of(
     # its name, and the options that differ from their defaults; `None`: no preset gives this plan
 ) -> tuple[str, dict] | None:
     "The preset that gives exactly this plan"
-    a, z = plan.stages[0], plan.stages[-1]
+    a, z, mid = plan.stages[0], plan.stages[-1], plan.stages[min(1, len(plan.stages) - 1)]
     many = len(plan.stages) > 1
     more = [a.lr * k for k in (2, 10, 20)] if isinstance(a.lr, (int, float)) else []
     may = dict(
-        epochs=[a.epochs if a.train == "each" else z.epochs],
+        epochs=[a.epochs if a.train == "each" else z.epochs, mid.epochs],
         last_epochs=[z.epochs],
-        lr=[a.lr, *more],
+        lr=[None, a.lr, *more, mid.lr],
         freeze_epochs=[a.epochs if many else 0],
-        head_epochs=[a.epochs if many else 0],
+        head_epochs=[None, a.epochs if many else 0],
         lr_mult=[z.lr_mult],
         hold_stats=[z.hold_stats],
         factor=[z.lr_decay],
@@ -206,6 +206,8 @@ def parse_entry(field: str, raw: Any) -> Any:
 
 
 def format_number(v: Any) -> str:
+    if v is None:
+        return ""
     if isinstance(v, str):
         return v
     return f"{v:g}" if float(f"{v:g}") == v else repr(float(v))

@@ -250,7 +250,7 @@ def test_code_of_a_learner_that_was_not_touched():
 @pytest.mark.parametrize("bn", ["train", "affine", "frozen"])
 def test_norms_of_the_head_follow_the_batches(small_dls, bn):
     "The first norm of fastai's head comes right after the frozen body, and does not belong to it"
-    learn = transfer_learner(small_dls, "resnet_mini", bn=bn)
+    learn = transfer_learner(small_dls, "resnet_mini", head="fastai", bn=bn)
     head = [o for o in read_layers(learn) if o.group == "head" and o.stats]
     assert head and all(o.stats == "follows batches" for o in head)
     body = [o for o in read_layers(learn) if o.group != "head" and o.stats]
