@@ -9,11 +9,12 @@ PARALLEL = -n $(WORKERS) --dist worksteal
 # What is long and rare: `make test-PART` runs the tests with the mark PART. What each holds, and why, is in CONTRIBUTING.md.
 PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz attacks site browser_long
 ARGS ?=
+FLOORS_PYTHON ?= python3.11
 
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
+.PHONY: test-floors docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -93,6 +94,17 @@ $(filter-out test-zoo test-interrupts,$(PARTS:%=test-%)): test-%: .venv/.dev chr
 
 test-zoo test-interrupts: test-%: .venv/.dev
 	$(PYTEST) $(PARALLEL) -m $* --durations=10
+
+.venv-floors/.ready: pyproject.toml tools/floors.py
+	@$(FLOORS_PYTHON) -m venv .venv-floors || { echo "$(FLOORS_PYTHON) makes no environment. Name a Python 3.11: make test-floors FLOORS_PYTHON=/path/to/python3.11"; exit 2; }
+	@$(FLOORS_PYTHON) tools/floors.py > .venv-floors/constraints.txt
+	@echo "Installing the lowest versions that pyproject.toml allows (torch is large; a few minutes, 7 GB, once) ..."
+	@.venv-floors/bin/python -m pip install --quiet --upgrade pip
+	@.venv-floors/bin/python -m pip install --quiet -c .venv-floors/constraints.txt -e '.[test,lab]'
+	@touch $@
+
+test-floors: .venv-floors/.ready  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-floors
+	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest $(PARALLEL) -m "not medium and not slow and not browser"
 
 lab: .venv/.lab  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist

@@ -13,6 +13,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from ipywidgets import Widget
+from PIL import features
 from torch import nn
 
 from fastai_tl.core.progress import quiet
@@ -22,6 +23,7 @@ from fastai_tl.freezing.guard import FreezeGuard
 from fastai_tl.freezing.layer_groups import GroupSpec
 
 QUIET = lambda *a: None  # a reporter that says nothing
+AVIF = features.check("avif")  # Pillow from 11.3 on
 
 
 def wait_until(cond, timeout=30, what="what was waited for"):

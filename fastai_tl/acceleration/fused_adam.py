@@ -4,13 +4,14 @@
 
 # %% ../../nbs/api/acceleration/01_fused_adam.ipynb #141f1a72
 from __future__ import annotations
+import functools
 from functools import partial
 import torch
 from fastai.callback.core import Callback, CancelStepException
 from fastai.optimizer import Optimizer, adam_step, average_grad, average_sqr_grad, step_stat, weight_decay
 
 # %% auto #0
-__all__ = ['is_adam', 'fused_step', 'FusedStep']
+__all__ = ['is_adam', 'kernel_works', 'fused_step', 'FusedStep']
 
 # %% ../../nbs/api/acceleration/01_fused_adam.ipynb #e7ab1e5b
 def is_adam(
@@ -30,6 +31,22 @@ def is_adam(
         and opt.cbs[3] is step_stat
         and opt.cbs[4] is adam_step
     )
+
+
+def _kernel(ps, grads, avgs, sqr_avgs, steps, **numbers):
+    torch._fused_adamw_(ps, grads, avgs, sqr_avgs, [], steps, amsgrad=False, maximize=False, **numbers)
+
+
+@functools.cache
+def kernel_works() -> bool:
+    "Whether this torch has the fused kernel, which is no public part of it, and it takes the step that it should"
+    p, g, a, s = (torch.full((2,), v) for v in (1.0, 0.5, 0.0, 0.0))
+    numbers = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.01, eps=1e-5)
+    try:
+        _kernel([p], [g], [a], [s], [torch.tensor(1.0)], **numbers)
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    return torch.allclose(p, torch.full((2,), 0.899002), atol=1e-5)  # 1 - lr*wd - lr*g/(|g| + eps), first step
 
 
 def _is_supported(p):
@@ -78,20 +95,17 @@ def fused_step(
                     st["grad_avg"], st["sqr_avg"] = torch.zeros_like(p), torch.zeros_like(p)
                 st["step"] = step + 1
             ps, n = [p for p, _ in pairs], torch.tensor(float(step + 1), device=dev)
-            torch._fused_adamw_(
+            _kernel(
                 ps,
                 [p.grad for p in ps],
                 [st["grad_avg"] for _, st in pairs],
                 [st["sqr_avg"] for _, st in pairs],
-                [],
                 [n] * len(ps),
                 lr=float(lr),
                 beta1=float(mom),
                 beta2=float(sqr_mom),
                 weight_decay=float(wd),
                 eps=float(eps),
-                amsgrad=False,
-                maximize=False,
             )
             for p in ps:
                 p.grad = None
@@ -115,9 +129,7 @@ class FusedStep(Callback):
     def before_step(self) -> None:
         "Take the step, and keep fastai from taking it"
         if self.ready is None:
-            self.ready = (
-                is_adam(self.opt) and hasattr(torch, "_fused_adamw_") and not hasattr(self.learn, "mixed_precision")
-            )
+            self.ready = is_adam(self.opt) and not hasattr(self.learn, "mixed_precision") and kernel_works()
         if self.ready and fused_step(self.opt):
             raise CancelStepException
 

@@ -87,7 +87,7 @@ def _feature_batch(cache: FrozenCache, dl, rows):
     if cache.split is None or not (cache.watched.frozen() or _renewed(cache, dl)):
         return dl.after_batch(to_device_of(dl, dl.do_batch([dl.do_item(i) for i in items])))
     t, device = cache.table(dl), cache.key.device
-    x = t.rows(rows).to(device, cache.split.call.out.dtype)
+    x = t.rows_on(rows, device, cache.split.call.out.dtype)
     cache.live = LiveBatch(x, x._version)
     idx = torch.tensor(items)
     targets = (y[idx].to(device).as_subclass(c) for y, c in zip(t.targets, cache.state_of(dl).target_types))

@@ -309,7 +309,8 @@ def _agrees(cache, dl, t, n=4):
     stored = [o[list(rows)] for o in t.targets]
     if not all(torch.equal(y.cpu().as_subclass(torch.Tensor), o) for y, o in zip(yb, stored, strict=True)):
         return False
-    tol = 1e-2 if t.dtype.itemsize < 4 else 1e-4
+    # a GPU rounds in its convolutions, and chooses them by the size of the batch
+    tol = 1e-2 if t.dtype.itemsize < 4 or cache.key.device.type != "cpu" else 1e-4
     return torch.allclose(x, t.rows(list(rows)).float(), rtol=tol, atol=tol * max(1.0, float(x.abs().max())))
 
 # %% ../../nbs/api/cache/06_feature_cache.ipynb #320dfe4c

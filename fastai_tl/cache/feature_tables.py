@@ -63,8 +63,9 @@ class FeatureTables:
         return "on disk" if any(t.file for t in self.all) else "in memory"
 
     def clear(self) -> None:
-        "Use none of them any more; close their files"
+        "Use none of them any more; close their files, and let go of the memory of a GPU"
         for t in self.all:
+            t.there = None
             if t.file is not None:
                 t.close()
         self.by_loader = {}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ..core.errors import FileError
 from ..core.files import flush_file, flush_folder, home_path, partial_folder, put_in_place
+from ..core.machine import free_memory
 from ..core.item_files import file_hash, file_state, opening_steps, sources
 
 # %% auto #0
@@ -187,6 +188,7 @@ class Table:
         self.row_bytes = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
         self.targets = []  # a tensor for each target, a row for each item
         self.x = self.f = self.remove = None
+        self.there: torch.Tensor | None = None  # the rows on a GPU
         self.lock = threading.Lock()  # where a file has one place to read from
         if file is None:
             self.x = torch.empty((n_rows, *self.shape), dtype=dtype)
@@ -234,6 +236,7 @@ class Table:
         x = x.detach().to("cpu", self.dtype).contiguous()
         if self.file is None:
             self.x[at : at + len(x)] = x
+            self.there = None
             return
         rows = x.reshape(-1).view(torch.uint8).numpy().data
         with self.lock:
@@ -247,13 +250,28 @@ class Table:
     ) -> torch.Tensor:  # (len(idxs), *shape), a copy
         "Read rows; raises `OSError`"
         if self.file is None:
-            return self.x[torch.tensor(idxs, dtype=torch.long)]
+            return self.x[torch.as_tensor(idxs, dtype=torch.long)]
         read = torch.empty((len(idxs), *self.shape), dtype=self.dtype)
         if read.numel():
             bytes_of = read.view(len(idxs), -1).view(torch.uint8).numpy()
             for to, i in zip(bytes_of, idxs):
                 self._read(i * self.row_bytes, to.data)
         return read
+
+    def rows_on(
+        self,
+        idxs: Sequence[int],  # numbers of rows
+        device: torch.device,
+        dtype: torch.dtype,  # of what is returned
+    ) -> torch.Tensor:  # (len(idxs), *shape), a copy
+        "Rows on a device. A table in memory is sent once and stays there, where it takes a quarter of what is free"
+        if device.type == "cpu" or self.file is not None:
+            return self.rows(idxs).to(device, dtype)
+        if self.there is None or self.there.device != device:
+            self.there = self.x.to(device) if self.nbytes <= free_memory(device) // 4 else None
+        if self.there is None:
+            return self.rows(idxs).to(device, dtype)
+        return self.there[torch.tensor(idxs, dtype=torch.long).to(device)].to(dtype)
 
     def _read(self, at, to):
         "Fill a buffer from the file; processes that were forked share the file's place, so it is not used"

@@ -7,10 +7,14 @@ from __future__ import annotations
 import os, re, socket
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 import psutil
 
+if TYPE_CHECKING:
+    import torch
+
 # %% auto #0
-__all__ = ['process_mark', 'has_ended', 'memory_total', 'memory_allowed']
+__all__ = ['process_mark', 'has_ended', 'memory_total', 'free_memory', 'memory_allowed']
 
 # %% ../../nbs/api/core/19_machine.ipynb #c2ca7699
 def _machine():
@@ -86,6 +90,18 @@ def memory_total() -> int:
     except (ImportError, OSError):
         pass  # Windows
     return min(n for n in limits if n > 0)  # no limit is a large number, or -1
+
+
+def free_memory(
+    device: torch.device,
+) -> int:  # 0 where the device does not say
+    "Bytes that are free on a GPU, with those that torch holds ready"
+    import torch
+
+    if device.type != "cuda":
+        return 0
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def memory_allowed(

@@ -120,7 +120,7 @@ class Snapshot:
                 m.training = t
             self.learn.__dict__.clear()
             self.learn.__dict__.update(self.attrs)
-            self.learn.cbs[:] = self.cbs
+            self.learn.cbs.items[:] = self.cbs
             self.learn.dls.loaders = self.loaders
             self.objects.restore()
             self.random.restore()

@@ -4,8 +4,9 @@
 
 # %% ../../nbs/api/core/20_workers.ipynb #000e07f3
 from __future__ import annotations
-import multiprocessing, pickle, sys, warnings
+import copyreg, multiprocessing, pickle, sys, warnings
 from collections.abc import Iterable
+from plum import Function
 from .distributed import unwrap_loader
 from .errors import KitWarning, one_line
 
@@ -16,6 +17,22 @@ __all__ = ['start_method', 'why_not_sent', 'use_possible_workers']
 def start_method() -> str:
     "How worker processes begin: 'fork', 'spawn' or 'forkserver'; asking does not decide it"
     return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+
+
+def _function_of(implementations):
+    f = Function(implementations[0])
+    for i in implementations:
+        f.dispatch(i)
+    return f
+
+
+def _parts(f):
+    return _function_of, ([m.implementation for m in f.methods],)
+
+
+# A transform made of a function holds one of plum's, which from plum 2.10 on is neither pickled nor copied by itself
+if hasattr(Function(len), "_lock"):
+    copyreg.pickle(Function, _parts)
 
 
 def why_not_sent(

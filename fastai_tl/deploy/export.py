@@ -5,6 +5,7 @@
 # %% ../../nbs/api/deploy/07_export.ipynb #d0015743
 from __future__ import annotations
 import datetime, hashlib, importlib.metadata, json, os
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
@@ -34,7 +35,7 @@ from .onnx_export import OnnxError, to_onnx
 from .onnx_runtime import open_session
 from .staged_folder import staged_folder
 from .torch_predictor import build_predictor, load_predictor
-from ..cache.items import peek
+from ..cache.items import parts_of, peek
 from ..evaluation.activation import ACTIVATIONS, activation_of, check_activation
 from ..evaluation.classification import evaluate
 from ..evaluation.inference import items_of, names_for, task_of
@@ -363,16 +364,25 @@ def _write_card_and_manifest(m, tmp):
     _write_json(tmp / MANIFEST, m)
 
 # %% ../../nbs/api/deploy/07_export.ipynb #b43b6c5a
+def _outputs(learn, dl):
+    "What the network says, in float32: a GPU rounds in its convolutions, and mixed precision everywhere"
+    from fastai_tl.core.progress import quiet
+
+    if next(learn.model.parameters()).device.type == "cpu" and not hasattr(learn, "mixed_precision"):
+        with quiet(learn):
+            return learn.get_preds(dl=dl, act=lambda z: z)[0]
+    model = deepcopy(learn.model).to("cpu", torch.float32).eval()
+    with torch.no_grad():
+        return torch.cat([model(*(x.cpu() for x in parts_of(learn, b)[0])) for b in dl])
+
+
 def _verify(learn, folder, items, images, tol=1e-4):
     """Raise `ExportError` unless the folder, opened with each of its backends, gives the Learner's answers on
     validation items
     """
-    from fastai_tl.core.progress import quiet
-
     m = read_manifest(folder)
     f = ACTIVATIONS[m["activation"]]
-    with quiet(learn):
-        want = learn.get_preds(dl=learn.dls.test_dl(items, num_workers=0), act=lambda z: f(z.float()))[0].cpu().numpy()
+    want = f(_outputs(learn, learn.dls.test_dl(items, num_workers=0)).float()).cpu().numpy()
     want = want.reshape(len(want), -1)
     for backend in ("torch", "onnx") if m["onnx"]["file"] else ("torch",):
         d = float((np.abs(want - load_predictor(folder, backend).values(images)) / _scale(m)).max())

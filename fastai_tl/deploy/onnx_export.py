@@ -4,7 +4,8 @@
 
 # %% ../../nbs/api/deploy/05_onnx_export.ipynb #fdcca9b1
 from __future__ import annotations
-import importlib.util, io, logging, warnings
+import importlib.metadata, importlib.util, io, logging, warnings
+from copy import deepcopy
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 import torch
@@ -60,7 +61,7 @@ def to_onnx(
     try:
         with _quiet_exporter(), torch.no_grad():
             torch.onnx.export(
-                model,
+                _with_plain_pooling(model),
                 (x,),
                 str(file),
                 dynamo=True,
@@ -71,7 +72,7 @@ def to_onnx(
                 verbose=False,
             )
     except Exception as e:
-        raise OnnxError(f"torch's exporter cannot follow it ({_reason(e)})") from e
+        raise OnnxError(f"torch's exporter cannot follow it ({_reason(e)}){_older_onnxscript()}") from e
     m = _without_source_paths(onnx.load(str(file)))
     onnx.save(m, str(file))
     return dict(
@@ -80,6 +81,30 @@ def to_onnx(
         output="logits",
         exporter=f"torch {torch.__version__}",
     )
+
+
+class _Max(nn.Module):
+    "`nn.AdaptiveMaxPool2d(1)`, which the exporter of torch 2.9 does not know"
+
+    def forward(self, x):
+        return x.amax((-2, -1), keepdim=True)
+
+
+def _with_plain_pooling(model):
+    "The network with `_Max` where it pools to one pixel: a copy that shares its tensors"
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    copy = deepcopy(model, shared)
+    for path, m in list(copy.named_modules()):
+        if path and isinstance(m, nn.AdaptiveMaxPool2d) and m.output_size in (1, (1, 1)) and not m.return_indices:
+            copy.set_submodule(path, _Max())
+    return copy
+
+
+def _older_onnxscript():
+    "What to do about an onnxscript that does not work with every onnx-ir that it allows"
+    version = importlib.metadata.version("onnxscript")
+    old = tuple(int(n) for n in version.split(".")[:2]) < (0, 6)
+    return f". This is onnxscript {version}; a newer one may: pip install -U onnxscript" if old else ""
 
 
 def _reason(e):

@@ -340,7 +340,7 @@ def _for_one_pass(learn) -> Iterator[None]:
     finally:
         learn.__dict__.clear()
         learn.__dict__.update(attributes)
-        learn.cbs[:] = cbs
+        learn.cbs.items[:] = cbs
         if learn.lock.locked():  # fastai leaves it so if a callback fails before the first batch
             learn.lock.release()
 

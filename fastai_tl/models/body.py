@@ -302,8 +302,6 @@ def cut_timm(
     shape: tuple,  # of one image: (C_in, H, W)
 ) -> BodySplit:
     "Cut a timm model by what it says of itself"
-    from timm.models._manipulate import group_with_matcher
-
     on_meta.eval()
     with torch.device("meta"):
         x = torch.empty(2, *shape)
@@ -314,10 +312,15 @@ def cut_timm(
         whole = TimmBody(on_meta, kind)
         live = _live(on_meta, lambda: whole(x))
     _drop_dead(net, live)
-    return BodySplit(TimmBody(net, kind), n, kind, _timm_groups(net, group_with_matcher))
+    return BodySplit(TimmBody(net, kind), n, kind, _timm_groups(net))
 
 # %% ../../nbs/api/models/04_body.ipynb #52003d65
-def _timm_groups(net, group_with_matcher):
+def _timm_groups(net):
+    "Groups as timm has them; `None`: it has none, or no longer says so where it did"
+    try:
+        from timm.models._manipulate import group_with_matcher
+    except ImportError:
+        return None
     if type(net).__name__ == "VGG":  # timm groups it by single layers
         blocks = _chunks(net.features, _after_pool)
         return tuple(

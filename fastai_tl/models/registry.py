@@ -177,13 +177,10 @@ def tv_weights(
 def timm_cfg(
     full: str,  # 'timm/NAME' or 'timm/NAME.TAG'
 ):  # timm's `PretrainedCfg`
-    "What timm says of a model's weights: the tag's, or the default's"
+    "What timm says of a model's weights: the tag's, or the default's; of a few it says nothing, as they have none"
     import timm
 
-    cfg = timm.get_pretrained_cfg(full.partition("/")[2])
-    if cfg is None:
-        raise ArchError(f"timm publishes no configuration of {full}.", arch=full, near="")
-    return cfg
+    return timm.get_pretrained_cfg(full.partition("/")[2]) or timm.models.PretrainedCfg()
 
 # %% ../../nbs/api/models/01_registry.ipynb #e4bd78d0
 _DISPLAY = dict(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
 from safetensors.torch import load, save_file
 from ..core.errors import FileError, InputError, StateError
 from ..core.files import atomic_path, home_path, remove_leftovers
@@ -66,8 +67,11 @@ def pack(
     if isinstance(v, np.ndarray):
         if v.dtype.hasobject or v.dtype.kind not in "biuf":
             raise Unpackable(f"{at}: array of {v.dtype}")
-        tensors[at] = torch.from_numpy(np.ascontiguousarray(v))
-        return {"A": [at, v.dtype.str]}
+        dtype, v = v.dtype.str, np.asarray(v, order="C")
+        if v.dtype.kind == "u" and v.itemsize > 1:
+            v = v.view(f"i{v.itemsize}")  # safetensors before 0.6.2 writes no other unsigned numbers than bytes
+        tensors[at] = torch.from_numpy(v)
+        return {"A": [at, dtype]}
     if isinstance(v, dict):
         if not all(isinstance(k, (str, int, float, bool, type(None))) for k in v):
             raise Unpackable(f"{at}: keys")
@@ -140,7 +144,7 @@ def write_checkpoint(
     try:
         with atomic_path(file, keep) as new:
             save_file(own, new, meta)
-    except (OSError, SafetensorError) as e:
+    except (OSError, SafetensorError, KeyError) as e:  # KeyError: a type of numbers that safetensors does not know
         why = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise CheckpointError(
             f"{file} could not be written: {why}. The checkpoint before it, if there is one, is whole. Free some "
@@ -159,6 +163,13 @@ def _shares(v, tensors):
     return v.device.type == "cpu" and sum(memory(t) == memory(v) for t in tensors.values()) > 1
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #c967ef6e
+def _tensors(data):
+    try:
+        return load(data)
+    except KeyError:  # unsigned numbers, which safetensors before 0.6.2 reads as arrays only
+        return {k: torch.from_numpy(v.copy()) for k, v in load_arrays(data).items()}
+
+
 def read_checkpoint(
     file: Path,
 ) -> tuple[dict[str, torch.Tensor], object]:  # tensors, state
@@ -174,7 +185,7 @@ def read_checkpoint(
     except OSError as e:
         raise bad(f"it cannot be read ({e.strerror or e})") from None
     try:
-        tensors, header = load(data), int.from_bytes(data[:8], "little")
+        tensors, header = _tensors(data), int.from_bytes(data[:8], "little")
         meta = json.loads(data[8 : 8 + header]).get("__metadata__", {})
         state = json.loads(meta["state"]) if "state" in meta else None
     except (SafetensorError, KeyError, ValueError) as e:

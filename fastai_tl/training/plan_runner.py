@@ -701,7 +701,7 @@ class LearnerParts:
         learn.__dict__.clear()
         learn.__dict__.update(self.attributes)
         learn.opt = opt
-        learn.cbs[:] = self.callbacks
+        learn.cbs.items[:] = self.callbacks
         learn.dls.loaders = self.loaders
 
 

@@ -16,6 +16,8 @@ from fastai.vision.augment import Resize, ResizeMethod, aug_transforms
 
 from fastai_tl.core.errors import FileError, KitWarning
 from fastai_tl.cache.callback import frozen_cache
+from fastai_tl.cache import store
+from fastai_tl.cache.feature_tables import FeatureTables
 from fastai_tl.cache.store import Hasher, NoKey, Table
 from fastai_tl.freezing.freeze import freeze_to
 from fastai_tl.cache.split_point import NoCache
@@ -318,3 +320,22 @@ def test_weighted_sampling_and_workers_are_followed():
             learners.append(learn)
         for a, b in zip(*(o.model.state_dict().values() for o in learners)):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_stay_on_a_device_where_they_fit(monkeypatch):
+    "Sent once, and anew after a change; batch by batch where it needs more than a quarter of what is free"
+    room, device = 8 * 16, torch.device("meta")
+    monkeypatch.setattr(store, "free_memory", lambda device: room)
+    tables, t = FeatureTables(10**6), Table((4,), 2, torch.float32)
+    tables["dl"] = t
+    got = t.rows_on([1, 0, 1], device, torch.float16)
+    assert got.shape == (3, 4) and got.dtype == torch.float16 and got.device == t.there.device == device
+    there = t.there
+    assert t.rows_on([0], device, torch.float32).device == device and t.there is there
+    t.put_rows(0, torch.ones(1, 4))
+    assert t.there is None and t.rows_on([0], torch.device("cpu"), torch.float32).tolist() == [[1.0] * 4]
+    t.rows_on([0], device, torch.float32)
+    tables.clear()
+    assert t.there is None
+    room -= 1
+    assert t.rows_on([0], device, torch.float32).device == device and t.there is None

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.losses import BCEWithLogitsLossFlat
 
 import fastai.callback.fp16  # noqa: F401 (to_fp16)
 
 from fastai_tl.core.errors import InputError
+from fastai_tl.core.progress import quiet
 from fastai_tl.datasets.image_table import table_dls
 from fastai_tl.datasets.picture_folder import ClassOf, folder_dls, picture_dls
 from fastai_tl.datasets.samples import sample_dls, sample_path, split_sample
@@ -92,6 +94,27 @@ def test_mixed_precision_on_a_cpu(tmp_path, how):
     ev = evaluate(learn, on_progress=QUIET)
     got = np.stack([p.probabilities for p in model.predict(list(learn.dls.valid_ds.items))])
     np.testing.assert_allclose(got, ev.probs, atol=1e-2 if how == "to_bf16" else 1e-4)
+
+
+class AsOnAGPU(Callback):
+    "fastai's mixed precision, which on a CPU rounds nothing"
+
+    def before_batch(self):
+        self.rounding = torch.autocast("cpu", torch.bfloat16)
+        self.rounding.__enter__()
+
+    def after_pred(self):
+        self.rounding.__exit__(None, None, None)
+
+
+def test_export_is_compared_in_full_precision(tmp_path):
+    "Mixed precision rounds by more than an export may differ, and does not keep a Learner from being exported"
+    learn = transfer_learner(few_images(), "resnet_mini", cbs=AsOnAGPU()).to_bf16()
+    with quiet(learn):
+        rounded = learn.get_preds()[0].float().numpy()
+    model = load_predictor(export(learn, tmp_path / "m", onnx=False))
+    got = np.stack([p.probabilities for p in model.predict(list(learn.dls.valid_ds.items))])
+    assert 1e-4 < np.abs(got - rounded).max() < 0.1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -17,6 +17,7 @@ from fastai_tl.core.images import FASTAI, OpenRule, PictureError, is_turned, ope
 from fastai_tl.core.opening import opening_of
 from fastai_tl.deploy.export import preprocessing
 from fastai_tl.deploy.web_page import ModelPage
+from helpers import AVIF
 
 # What has to be done to the scene so that a viewer who follows the note sees it again
 LAID_DOWN = {
@@ -29,7 +30,7 @@ LAID_DOWN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-ENDINGS = ("jpg", "png", "webp", "tiff", "avif")
+ENDINGS = ("jpg", "png", "webp", "tiff", *(("avif",) if AVIF else ()))
 
 
 def scene(seed=0):
