@@ -71,6 +71,7 @@ _HOMES = {
     "deploy.predictor": "Prediction",
     "deploy.torch_predictor": "Predictor load_predictor",
     "deploy.web_app": "make_app",
+    "panels.augment": "AugmentPanel",
     "panels.evaluate": "EvaluatePanel",
     "panels.freeze": "FreezePanel",
     "panels.lr_finder": "LRFinderPanel",

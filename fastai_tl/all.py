@@ -51,6 +51,7 @@ from fastai_tl.deploy.onnx_runtime import load_onnx
 from fastai_tl.deploy.predictor import Prediction
 from fastai_tl.deploy.torch_predictor import Predictor, load_predictor
 from fastai_tl.deploy.web_app import make_app
+from fastai_tl.panels.augment import AugmentPanel
 from fastai_tl.panels.evaluate import EvaluatePanel
 from fastai_tl.panels.freeze import FreezePanel
 from fastai_tl.panels.lr_finder import LRFinderPanel
@@ -61,6 +62,7 @@ from fastai_tl.course.grading import todo
 from fastai_tl.course.lessons import ask, check, copy_lessons, list_lessons
 
 __all__ = [
+    "AugmentPanel",
     "Backbone",
     "Busy",
     "CheckpointError",

@@ -131,7 +131,7 @@ def open_panel(
     if which is not None and which not in PANELS:
         raise InputError(
             f"There is no panel {which!r}.{did_you_mean(which, PANELS)} The panels of a Learner are freeze, finder, "
-            "plan, train and evaluate.",
+            "plan, train, evaluate and augment.",
             allowed=list(PANELS),
         )
     if kind == "Learner" and which == "workbench":

@@ -28,6 +28,7 @@ PANEL_TABLE = (
     PanelEntry("plan", "PlanPanel", "plan", "plan"),
     PanelEntry("train", "TrainPanel", "train", "train"),
     PanelEntry("evaluate", "EvaluatePanel", "evaluate", "evaluate"),
+    PanelEntry("augment", "AugmentPanel", "augment", None),
     PanelEntry("diagnosis", "DoctorPanel", None, "doctor"),
     PanelEntry("workbench", "Workbench", "workbench", None),
 )

@@ -104,6 +104,19 @@ def test_plan_panel(opened, page, shot):
     page.locator("pre.ftl-code").first.wait_for()
 
 
+def test_augment_panel(opened, page, shot):
+    k = opened("augment", "panel = AugmentPanel(learn)\npanel")
+    page.locator(".ftl-AugmentPanel .ftl-views img").nth(7).wait_for()
+    shot.all("augment", ".ftl-AugmentPanel")
+    first = k.ev("panel.views.value")
+    labelled(page, "Mirror").click()
+    until(lambda: k.ev("panel.flip.value") is False and k.ev("panel.views.value") != first)
+    click(page, "Another image")
+    until(lambda: k.ev("panel.index") == 1)
+    click(page, "Python")
+    page.get_by_text("mild_augment(flip=False").wait_for()
+
+
 LONG = "panel = TrainPanel(learn, Plan((Stage('probe', 'head', 300, 1e-2),)))\npanel"
 
 
