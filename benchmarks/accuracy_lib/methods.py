@@ -1,4 +1,4 @@
-"""The methods that `accuracy.py` compares, all on the same images, opened on white and squeezed to a square.
+"""The methods that are compared, all on the same images, opened on white and squeezed to a square.
 
 Each takes a `Task` and gives a function from images to classes. Only `our_default` and `our_fine_tuning` are of this
 package; the others are fastai, scikit-learn and two recipes in plain torch.
@@ -140,29 +140,20 @@ def of_learner(learn):
 
 
 def our_default(task):
-    "What `transfer_learner` and the quickstart do: here, a linear head that `probe` solves"
-    from fastai_tl.all import probe, transfer_learner
+    "What `transfer_learner`, the quickstart and the Workbench do: a linear head, solved on the features"
+    from fastai_tl.all import Plan, run_plan, transfer_learner
 
-    learn = transfer_learner(task.dls(), task.arch, weights=task.weights, head="linear")
-    probe(learn, on_progress=QUIET)
+    learn = transfer_learner(task.dls(), task.arch, weights=task.weights)
+    run_plan(learn, Plan.probe(), on_progress=QUIET)
     return of_learner(learn)
 
 
 def our_fine_tuning(task):
-    "What `run_plan` does with our plan for all layers, from the solved head"
-    from fastai.vision.augment import Brightness, Contrast, Flip, RandomResizedCropGPU
+    "What we recommend: the head solved, all layers on augmented images, the head solved anew; the best is kept"
+    from fastai_tl.all import Plan, run_plan, transfer_learner
 
-    from fastai_tl.all import Plan, Stage, run_plan, transfer_learner
-
-    tfms = [RandomResizedCropGPU(task.size, min_scale=0.6), Flip(), Brightness(0.2), Contrast(0.2)]
-    learn = transfer_learner(task.dls(batch_tfms=tfms), task.arch, weights=task.weights, head="linear")
-    plan = Plan(
-        (
-            Stage("probe", "head", 1, fit="probe"),
-            Stage("fine-tune", "all", 8, 3e-4, lr_mult=3, hold_stats=True, keep="best"),
-        )
-    )
-    run_plan(learn, plan, on_progress=QUIET)
+    learn = transfer_learner(task.dls(), task.arch, weights=task.weights)
+    run_plan(learn, Plan.lp_ft(), on_progress=QUIET)
     return of_learner(learn)
 
 
