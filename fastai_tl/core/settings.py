@@ -47,7 +47,7 @@ def _text(s):
 
 
 def _bytes(s):
-    m = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB)", s, re.I)
+    m = re.fullmatch(r"(\d{1,12}(?:\.\d{1,12})?)\s*(MB|GB)", s, re.I)
     if not m or float(m[1]) <= 0:
         raise ValueError
     return int(float(m[1]) * {"MB": 2**20, "GB": 2**30}[m[2].upper()])
@@ -126,7 +126,7 @@ def read_setting(
     except ValueError:
         pass
     raise SettingsError(
-        f"{file}: {key} = {value} cannot be used. {key} ({k.doc}) takes {k.allowed}.",
+        f"{file}: {key} = {value[:100]}{'…' * (len(value) > 100)} cannot be used. {key} ({k.doc}) takes {k.allowed}.",
         file=file,
         key=key,
         value=value,
@@ -134,8 +134,9 @@ def read_setting(
     )
 
 # %% ../../nbs/api/core/02_settings.ipynb #1c7ea6ff
-_section = re.compile(r"^\s*\[fastai_tl\][^\]\n]*$", re.M)
-_like_section = re.compile(r"^\s*\[\s*fastai[-_ ]?tl\s*\]", re.M | re.I)
+_section = re.compile(r"^[^\S\n]*\[fastai_tl\][^\]\n]*$", re.M)
+_like_section = re.compile(r"^[^\S\n]*\[\s*fastai[-_ ]?tl\s*\]", re.M | re.I)
+_MOST = 2**20  # bytes of a file
 
 
 def _refusal(f, why, key=None):
@@ -150,13 +151,22 @@ def _read(f):
     except OSError:
         return ""  # the folder may not be searched
     try:
-        data = f.read_bytes()
+        with open(f, "rb") as file:
+            data = file.read(_MOST + 1)
+    except FileNotFoundError:
+        return ""
     except OSError as e:
         raise _refusal(
             f,
             f"cannot be read ({e.strerror or e}), so its settings would be passed over. Make it readable for everyone, "
             "or rename it if it belongs to another program.",
         ) from None
+    if len(data) > _MOST:
+        if re.search(rb"\[\s*fastai[-_ ]?tl\s*\]", data.replace(b"\0", b""), re.I):
+            raise _refusal(
+                f, f"is larger than {_MOST >> 20} MB. Keep the settings of fastai_tl in a file of their own."
+            )
+        return ""
     try:
         return decode_text(data)
     except UnicodeDecodeError as e:
@@ -183,7 +193,7 @@ def find_settings(
             return f
         if m := _like_section.search(text):
             raise _refusal(f, f"has the line {m[0].strip()}. Write [fastai_tl] on a line of its own.")
-        if "[" not in text and (k := next((k for k in KEYS if re.search(rf"^\s*{k}\s*=", text, re.M)), None)):
+        if "[" not in text and (k := next((k for k in KEYS if re.search(rf"^[^\S\n]*{k}[^\S\n]*=", text, re.M)), None)):
             raise _refusal(f, f"sets {k} but has no section. Write [fastai_tl] on a line above the settings.", k)
         if _section.search(_read(hidden := d / "settings.ini.txt")):
             raise _refusal(hidden, "has one ending too many. Rename it to settings.ini.")
@@ -199,7 +209,7 @@ def load_settings(
         return Settings()
     cp = configparser.ConfigParser(interpolation=None, default_section="\0", inline_comment_prefixes=("#",))
     try:
-        cp.read_string(decode_text(f.read_bytes()), source=str(f))
+        cp.read_string(_read(f), source=str(f))
     except configparser.Error as e:
         raise SettingsError(
             f"{f} is not a settings file: {' '.join(str(e).split())}. Write one `key = value` a line under "

@@ -4,12 +4,12 @@
 
 # %% ../../nbs/api/core/11_text.ipynb #de5c7db0
 from __future__ import annotations
-import codecs, sys
+import codecs, reprlib, sys
 from collections.abc import Sequence
 from typing import TextIO
 
 # %% auto #0
-__all__ = ['short_count', 'duration', 'clock', 'listed', 'accept_all_text', 'printable', 'say']
+__all__ = ['short_count', 'duration', 'clock', 'brief', 'listed', 'accept_all_text', 'printable', 'say']
 
 # %% ../../nbs/api/core/11_text.ipynb #8303ba59
 def short_count(
@@ -40,6 +40,21 @@ def clock(
     "A time as a clock shows it, which does not change its width from second to second: 0:07, 12:40, 2:05 h"
     minutes = int(s) // 60
     return f"{minutes}:{int(s) % 60:02d}" if s < 3600 else f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 100
+_short.maxlist = _short.maxtuple = _short.maxdict = 6
+
+
+def brief(
+    v: object,  # anything, from a stranger's file for example
+) -> str:  # about 100 characters for each part of it
+    "The `repr` of a value for a message, of bounded length"
+    try:
+        return _short.repr(v)
+    except Exception:  # a number of 5,000 digits, or a `__repr__` that fails
+        return f"a {type(v).__name__}"
 
 
 def listed(

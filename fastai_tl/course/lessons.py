@@ -7,7 +7,7 @@ from __future__ import annotations
 import os, re, sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core.errors import InputError, did_you_mean
+from ..core.errors import FileError, InputError, did_you_mean, one_line
 from .copies import copy_lessons, reset_lesson
 from .grading import Unsolved, Verdict, brief_repr, judge
 from .lesson_list import LESSONS, Lesson, find_lesson, load_exercises, load_for
@@ -119,6 +119,10 @@ def run_checks(
     if not names:
         raise InputError(f"{path} has no check(\"…\") in it, so it is none of the lessons.")
     nb, said = nbformat.from_dict(nb), {}
+    try:
+        nbformat.validate(nb)
+    except (nbformat.ValidationError, ValueError, TypeError, KeyError, AttributeError) as e:
+        raise FileError(f"{path} is not a notebook of format 4 ({one_line(e)}).", path=path) from None
     client = NotebookClient(
         nb,
         timeout=timeout,

@@ -8,6 +8,8 @@ import getpass, hashlib, json, os, random
 from datetime import UTC, datetime
 from pathlib import Path
 from ..core.files import write_text
+from ..core.stored import parse_json, read_whole
+from ..core.validation import is_number, is_whole
 from .grading import Verdict
 
 # %% auto #0
@@ -49,11 +51,15 @@ def new_progress() -> dict:
     return dict(version=1, student=random.SystemRandom().randrange(2**31), exercises={}, answers={})
 
 
+_MOST = 2**24  # bytes of a progress file
+
+
 def _sound(d):
     return (
         isinstance(d, dict)
-        and isinstance(d.get("student"), int)
+        and is_whole(d.get("student"), 0, 2**63)
         and isinstance(d.get("answers"), dict)
+        and all(v is None or is_number(v) or isinstance(v, (str, bool)) for v in d["answers"].values())
         and isinstance(d.get("exercises"), dict)
         and all(isinstance(v, dict) for v in d["exercises"].values())
     )
@@ -66,10 +72,11 @@ def read_progress(
     if file is None:
         return dict(new_progress(), student=seed_of(this_user()))
     try:
-        d = json.loads(file.read_text(encoding="utf-8"))
-    except OSError:
-        return dict(new_progress(), student=seed_of(this_user()))
-    except (ValueError, RecursionError):
+        d = parse_json(read_whole(file, _MOST))
+        json.dumps(d, ensure_ascii=False).encode()  # it is written again
+    except ValueError:
+        if not file.is_file() or not os.access(file, os.R_OK):
+            return dict(new_progress(), student=seed_of(this_user()))
         d = None
     # from a folder made for many: each becomes a student of their own
     if isinstance(d, dict) and d.get("student", 0) is None:

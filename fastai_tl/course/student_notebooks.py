@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy, json, re
 from pathlib import Path
 from ..core.errors import FileError, InputError
+from ..core.stored import BadFile, parse_json, read_whole
 
 # %% auto #0
 __all__ = ['STUB', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'student_copy', 'bare_copy', 'exercises_in',
@@ -127,15 +128,39 @@ def answer_cells(
     return out
 
 
+_MOST = 2**28  # bytes of a notebook
+
+
 def read_notebook(path: Path | str) -> dict:
-    "A notebook as a dict; raises `FileError`"
+    "A notebook as a dict, whose cells have a kind and a text; raises `FileError` that names the cell"
     try:
-        nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
+        nb = parse_json(read_whole(path, _MOST))
+        json.dumps(nb, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise FileError(f"{path} cannot be read as a notebook (a text in it is no Unicode).", path=path) from None
+    except BadFile as e:
         raise FileError(f"{path} cannot be read as a notebook ({e}).", path=path) from None
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
         raise FileError(f"{path} is not a notebook of format 4: it has no cells.", path=path)
+    for i, c in enumerate(nb["cells"], 1):
+        if why := _cell_problem(c):
+            raise FileError(f"{path} is not a notebook of format 4: cell {i} {why}.", path=path)
     return nb
+
+
+def _cell_problem(c):
+    "Why a cell is none; `None`: it is one"
+    if not isinstance(c, dict) or c.get("cell_type") not in ("code", "markdown", "raw"):
+        return "is neither code nor text"
+    src, meta = c.get("source"), c.get("metadata", {})
+    if not (isinstance(src, str) or isinstance(src, list) and all(isinstance(o, str) for o in src)):
+        return "has no source"
+    if not isinstance(meta, dict) or not isinstance(meta.get("tags", []), list):
+        return "has metadata that are none"
+    outputs = c.get("outputs", [])
+    if not isinstance(outputs, list) or not all(isinstance(o, dict) for o in outputs):
+        return "has outputs that are none"
+    return None
 
 
 def notebook_text(nb: dict) -> str:

@@ -284,7 +284,7 @@ def model_card(
     p = m["preprocessing"]
     d = m.get("data") or {}
     w = dict(weights=None, licence=None, note="") | (m.get("licence") or {})
-    name = r["arch"].split("/")[1]
+    name = r["arch"].rpartition("/")[2]
     said = _said_of_task(m)
     n = [d.get(k) if d.get(k) is not None else "?" for k in ("train", "valid")]
     counts = f"{n[0]} pictures to train and {n[1]} to validate" if d else "not noted"
@@ -305,7 +305,7 @@ def model_card(
     if onnx:
         use += [
             "",
-            "Without torch and fastai, on NumPy, Pillow, msgspec and onnxruntime alone:",
+            "Without torch and fastai, on NumPy, Pillow and onnxruntime alone:",
             "",
             "```python",
             "from fastai_tl.serving import load_onnx",

@@ -126,10 +126,14 @@ def _no_memory(e):
     return "bfc_arena" in str(e)
 
 
+def _no_time(e):
+    return "terminate flag" in str(e)
+
+
 def _why(e):
     if _no_memory(e):
         return "it needs far more memory than a network of its size"
-    if "terminate flag" in str(e):
+    if _no_time(e):
         return f"it takes more than {SECONDS:g} seconds for a picture"
     return one_line(e)
 
@@ -216,9 +220,10 @@ def open_session(
         )
     predictor = OnnxPredictor(session, m)
     try:
-        predictor.outputs(np.zeros((1, *want), np.float32))
-    except StateError as e:
-        raise FileError(f"{file} is refused: {e.args[0]} Export the model again.", path=file) from e
+        _run(session, session.get_inputs()[0].name, np.zeros((1, *want), np.float32))
+    except Exception as e:
+        if _no_memory(e) or _no_time(e):
+            raise FileError(f"{file} is refused: {_why(e)}. Export the model again.", path=file) from e
     return predictor
 
 

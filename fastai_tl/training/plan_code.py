@@ -5,6 +5,7 @@
 # %% ../../nbs/api/training/06_plan_code.ipynb #84a13793
 from __future__ import annotations
 from collections.abc import Sequence
+from ..core.escape import code_comment, code_text
 from .plan_yaml import shown_lr
 from .stage import PlanError, Stage, same_divisor, should_fall
 
@@ -18,9 +19,10 @@ _FITS = dict(one_cycle="fit_one_cycle", flat_cos="fit_flat_cos", constant="fit")
 def _freeze_code(s):
     bn = f", bn={s.bn!r}" if s.bn else ""
     if isinstance(s.train, tuple):
-        out = [f"train_only(learn, {list(s.train)!r}{bn})"]
+        out = [f"train_only(learn, [{', '.join(map(code_text, s.train))}]{bn})"]
     else:
-        out = [f"freeze_to(learn, {0 if s.train == 'all' else s.train!r}{bn})"]
+        where = 0 if s.train == "all" else code_text(s.train) if isinstance(s.train, str) else s.train
+        out = [f"freeze_to(learn, {where}{bn})"]
     return out + ["hold_stats(learn)"] * s.hold_stats
 
 
@@ -29,7 +31,7 @@ def _rate_code(s, before):
     lr = before if same_divisor(s.lr) else s.lr
     first = ["split_layers(learn)"] * s.per_layer
     if s.lr == "find":
-        first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={s.name!r})")
+        first.append(f"lr = suggest_lr(learn{', after=lr' if before is not None else ''}, stage={code_text(s.name)})")
     elif (by := same_divisor(s.lr)) is None:
         first.append(f"lr = {shown_lr(s.lr)}")
     elif by != 1:
@@ -49,9 +51,9 @@ def _rate_code(s, before):
 def _fit_code(s):
     cbs = ["FreezeGuard()"]
     if s.patience:
-        cbs.append(f"EarlyStoppingCallback(monitor={s.monitor!r}, patience={s.patience})")
+        cbs.append(f"EarlyStoppingCallback(monitor={code_text(s.monitor)}, patience={s.patience})")
     if s.keep == "best":
-        cbs.append(f"SaveModelCallback(monitor={s.monitor!r}, fname='best')")
+        cbs.append(f"SaveModelCallback(monitor={code_text(s.monitor)}, fname='best')")
     more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule == "one_cycle" else ""
     out = [f"learn.{_FITS[s.schedule]}({s.epochs}, lrs{more}, cbs=[{', '.join(cbs)}])"]
     if s.augment:
@@ -70,7 +72,7 @@ def _best_stage_code(stages, i):
         out.append("scores = dict(zip(['valid_loss', *[m.name for m in learn.metrics]], learn.validate()))")
     else:
         out.append("scores = dict(zip(learn.recorder.metric_names[1:], learn.recorder.values[-1]))")
-    out.append(f"ends.append(({sign}scores[{s.monitor!r}], copy.deepcopy(learn.model.state_dict())))")
+    out.append(f"ends.append(({sign}scores[{code_text(s.monitor)}], copy.deepcopy(learn.model.state_dict())))")
     return out if group(i + 1) else [*out, "learn.model.load_state_dict(min(ends, key=lambda e: e[0])[1])"]
 
 
@@ -96,7 +98,7 @@ def stages_to_code(
     lines.append("from fastai.callback.schedule import *")
     before = None
     for i, s in enumerate(stages):
-        lines += ["", f"# {s.name}", *_freeze_code(s)]
+        lines += ["", f"# {code_comment(s.name)}", *_freeze_code(s)]
         if s.fit == "probe":
             again = any(t.fit == "probe" for t in stages[:i])
             lines.append("probe(learn, strength=solved.strength)" if again else "solved = probe(learn)")

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 import yaml
-from ..core.errors import FileError, did_you_mean
-from ..core.files import write_text
+from ..core.escape import code_text
+from ..core.errors import FileError, did_you_mean, one_line
+from ..core.files import decode_text, write_text
+from ..core.stored import BadFile, read_whole
+from ..core.text import brief
 from .stage import FIELDS, PlanError, Stage, stage_values
 
 # %% auto #0
-__all__ = ['shown_lr', 'stages_to_yaml', 'lr_from', 'stage_from', 'stage_to_plain', 'DuplicateKey', 'UniqueKeyLoader',
+__all__ = ['MOST', 'shown_lr', 'stages_to_yaml', 'lr_from', 'stage_from', 'stage_to_plain', 'DuplicateKey', 'UniqueKeyLoader',
            'stages_from_yaml']
 
 # %% ../../nbs/api/training/05_plan_yaml.ipynb #1138edfa
@@ -25,6 +28,8 @@ def shown_lr(
     lr: float | slice | dict | str,  # of a stage
 ) -> str:
     "A rate as Python code"
+    if isinstance(lr, dict):
+        return "{" + ", ".join(f"{code_text(k) if isinstance(k, str) else k!r}: {v!r}" for k, v in lr.items()) + "}"
     return f"slice({lr.start!r}, {lr.stop!r})" if isinstance(lr, slice) else repr(lr)
 
 
@@ -115,10 +120,10 @@ def stage_from(
     i: int = 0,  # its number, for errors
 ) -> Stage:
     "A stage from plain values, as they come out of YAML or JSON; raises `PlanError`"
-    who = f"Stage {i + 1}" if not isinstance(d, dict) or "name" not in d else f"Stage {d['name']!r}"
+    who = f"Stage {i + 1}" if not isinstance(d, dict) or "name" not in d else f"Stage {brief(d['name'])}"
     if not isinstance(d, dict):
         raise PlanError(
-            f"{who} is {d!r}; it takes lines of the form field: value.",
+            f"{who} is {brief(d)}; it takes lines of the form field: value.",
             stage=None,
             field="stages",
             allowed=tuple(FIELDS),
@@ -126,7 +131,7 @@ def stage_from(
     unknown = [k for k in d if k not in FIELDS]
     if unknown:
         raise PlanError(
-            f"{who}: there is no field {unknown[0]!r}.{did_you_mean(unknown[0], FIELDS)} A stage has "
+            f"{who}: there is no field {brief(unknown[0])}.{did_you_mean(unknown[0], FIELDS)} A stage has "
             f"{', '.join(FIELDS)}.",
             stage=d.get("name"),
             field=str(unknown[0]),
@@ -163,6 +168,8 @@ class UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = {}
         for k, _ in node.value:
+            if not isinstance(k, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a list or a mapping", k.start_mark)
             if k.value in seen:
                 raise DuplicateKey(k, seen[k.value])
             seen[k.value] = k.start_mark.line + 1
@@ -184,18 +191,59 @@ def _read(source):
     if not isinstance(source, Path) and ("\n" in str(source) or not str(source).endswith((".yaml", ".yml"))):
         return source, "The plan"
     try:
-        return Path(source).read_text(encoding="utf-8"), str(source)
-    except OSError as e:
+        return decode_text(read_whole(source, MOST)), str(source)
+    except (BadFile, UnicodeDecodeError) as e:
+        why = e if isinstance(e, BadFile) else "it is not UTF-8"
         raise FileError(
-            f"{source}: {e.strerror or e}. Give the file of a plan, as Plan.to_yaml(file) writes it.",
-            file=str(source),
+            f"{source}: {why}. Give the file of a plan, as Plan.to_yaml(file) writes it.", file=str(source)
         ) from None
+
+
+MOST = 2**16  # characters of a plan
+_MOST_NODES, _MOST_DEPTH = 20_000, 50
+
+
+def _depth(text):
+    "How many lists and mappings stand in each other, or a little more"
+    depth = [0]
+    for c in re.findall(r"[\[\]{}]", text):
+        depth.append(max(depth[-1] + (1 if c in "[{" else -1), 0))
+    dashes = max((len(m) // 2 for m in re.findall(r"^[ \t]*((?:[-?][ \t]+)*)", text, re.M)), default=0)
+    return max(*depth, dashes, 0)
+
+
+def _too_many(node):
+    "Whether a document has too many values, those that an alias stands for counted each time; so has one in a circle"
+    pending, n = [node] if node else [], 0
+    while pending and n <= _MOST_NODES:
+        n += 1
+        o = pending.pop()
+        if isinstance(o, yaml.SequenceNode):
+            pending += o.value
+        elif isinstance(o, yaml.MappingNode):
+            pending += [v for pair in o.value for v in pair]
+    return n > _MOST_NODES
+
+
+def _constructed(text, node):
+    "Plain values of a node"
+    loader = UniqueKeyLoader(text)
+    try:
+        return loader.construct_document(node) if node else None
+    finally:
+        loader.dispose()
 
 
 def _parse(text, where):
     "Plain values of YAML; raises `PlanError`"
     try:
-        return yaml.load(text, UniqueKeyLoader)
+        if len(text) > MOST:
+            raise yaml.YAMLError(f"it is longer than {MOST:,} characters")
+        if _depth(text) > _MOST_DEPTH:
+            raise RecursionError
+        if _too_many(node := yaml.compose(text, UniqueKeyLoader)):
+            raise yaml.YAMLError(f"written out, it has more than {_MOST_NODES:,} values")
+        return _constructed(text, node)
     except DuplicateKey as e:
         raise PlanError(
             f"{where}, line {e.problem_mark.line + 1}: {e.problem}.", stage=None, field=e.key, allowed="each field once"
@@ -204,8 +252,16 @@ def _parse(text, where):
         mark = getattr(e, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         raise PlanError(
-            f"{where}{line} is not YAML: {getattr(e, 'problem', None) or e}.", stage=None, field=None, allowed="YAML"
+            f"{where}{line} is not YAML: {getattr(e, 'problem', None) or one_line(e)}.",
+            stage=None,
+            field=None,
+            allowed="YAML",
         ) from None
+    except RecursionError:
+        why = "it has too many brackets in brackets"
+        raise PlanError(f"{where} is not YAML: {why}.", stage=None, field=None, allowed="YAML") from None
+    except (ValueError, TypeError) as e:  # of numbers and dates that there are not
+        raise PlanError(f"{where} is not YAML: {one_line(e)}.", stage=None, field=None, allowed="YAML") from None
 
 
 def stages_from_yaml(

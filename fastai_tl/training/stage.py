@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from numbers import Integral, Real
 from typing import NoReturn
 from ..core.errors import InputError, did_you_mean
+from ..core.text import brief
 from ..core.validation import is_number, is_whole
 
 # %% auto #0
@@ -102,20 +103,20 @@ def _flag(v):
 
 
 def _text(v):
-    return isinstance(v, str) and bool(v.strip())
+    return isinstance(v, str) and bool(v.strip()) and len(v) <= 500
 
 
 def _trains(v):
     if isinstance(v, tuple):
         return bool(v) and all(map(_text, v))
-    return isinstance(v, (str, int)) and not isinstance(v, bool) and v != ""
+    return _text(v) or is_whole(v, -1000, 1000)
 
 
 def _lr(v):
     if isinstance(v, slice):
         return v.step is None and _rate(v.start) and _rate(v.stop) and v.start <= v.stop
     if isinstance(v, dict):
-        return bool(v) and all(isinstance(k, (str, int)) and _rate(o) for k, o in v.items())
+        return bool(v) and all((_text(k) or is_whole(k)) and _rate(o) for k, o in v.items())
     return v == "find" or same_divisor(v) is not None if isinstance(v, str) else _rate(v)
 
 
@@ -148,8 +149,8 @@ FIELDS: dict[str, FieldSpec] = dict(
         "a group and all after it; all; each; or a [list of layers]: exactly these",
     ),
     epochs=FieldSpec(
-        lambda v: is_whole(v, 1),
-        "a whole number, at least 1",
+        lambda v: is_whole(v, 1, 10**6),
+        "a whole number, at least 1 and at most 1,000,000",
         "passes over the training data",
         "passes over the training data",
     ),
@@ -238,7 +239,10 @@ FIELDS: dict[str, FieldSpec] = dict(
 def _refuse(stage, field, why, allowed=None) -> NoReturn:
     allowed = allowed or FIELDS[field].allowed
     raise PlanError(
-        f"Stage {stage.name!r}: {field}={getattr(stage, field)!r} {why}", stage=stage.name, field=field, allowed=allowed
+        f"Stage {brief(stage.name)}: {field}={brief(getattr(stage, field))} {why}",
+        stage=stage.name,
+        field=field,
+        allowed=allowed,
     )
 
 
