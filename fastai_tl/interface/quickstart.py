@@ -20,6 +20,7 @@ from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
 from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
 from ..training.plan import Plan
+from ..training.probe import can_be_solved
 from ..training.epoch_cost import epoch_cost
 from .quickstart_arms import baselines, train_arm, trainable
 from .quickstart_report import check_file, comparison, lowest_recall, majority
@@ -264,14 +265,25 @@ def _sweeps(plan):
 
 
 def _expected(learn, plan, cost):
-    "Seconds that a plan with one stage takes, for the head alone or for all layers"
+    "Seconds that a plan takes whose stages train the head alone, or all layers"
     check = cost.valid_batches * (cost.valid_load + cost.forward)
-    if plan.stages[0].train == "head":  # the features of the body are made once; a step on them takes milliseconds
-        features = cost.batches * (cost.load + cost.forward) + check
-        return features + 0.02 * (plan.epochs * cost.batches + 75 * _sweeps(plan))
+    # the features of the body are made once; a step on them takes milliseconds
+    heads = [s for s in plan.stages if s.train == "head"]
+    solved = len(heads) * (cost.batches * (cost.load + cost.forward) + check)
+    steps = sum(s.epochs * cost.batches + 75 * (s.lr == "find") for s in heads if s.fit == "train")
+    bodies = Plan(tuple(s for s in plan.stages if s.train != "head") or plan.stages)
+    if len(heads) == len(plan.stages):
+        return solved + 0.02 * steps
     batch = cost.load + cost.forward + cost.backward
     sweep = 40  # batches or so: it ends where the loss rises
-    return plan.epochs * (cost.batches * batch + check) + sweep * _sweeps(plan) * batch
+    return solved + bodies.epochs * (cost.batches * batch + check) + sweep * _sweeps(bodies) * batch
+
+
+def _plans(learn, epochs):
+    "How the head and then all layers are trained; a head that cannot be solved, as one with a range, is trained"
+    if can_be_solved(learn):
+        return dict(frozen=Plan.probe(), fine_tuned=Plan.lp_ft(None, epochs))
+    return dict(frozen=Plan.head_only(epochs), fine_tuned=Plan.fine_tune(epochs, freeze_epochs=0))
 
 
 class _Quickstart:
@@ -281,10 +293,7 @@ class _Quickstart:
         self.run, self.settings, self.screen = run, settings, screen
         self.out, self.load, self.force = out, load, force
         self.baseline_share = baseline_share
-        self.plans = dict(
-            frozen=Plan.head_only(run.epochs),
-            fine_tuned=Plan.fine_tune(run.epochs, freeze_epochs=0),
-        )
+        self.plans: dict[str, Plan] = {}  # of the two ways, see `choose`
         self.page = {}
 
     def go(self, json_file: Path | None) -> dict:
@@ -338,6 +347,7 @@ class _Quickstart:
                 "figures below say little. Compare the intervals in the report, or add images."
             )
             self.screen.warn(run.warnings[-1])
+        self.plans = _plans(learn, run.epochs)
         say(self.how_long())
 
     def how_long(self) -> str:
@@ -381,7 +391,10 @@ class _Quickstart:
     def train_head(self) -> None:
         "Step 4"
         run = self.run
-        arm = train_arm(run, self.screen, "frozen", "Frozen body, new head", run.learn, self.plans["frozen"])
+        plan = self.plans["frozen"]
+        solved = plan.stages[0].fit == "probe"
+        name = "Logistic regression on frozen features" if solved and run.task != "numbers" else "Frozen body, new head"
+        arm = train_arm(run, self.screen, "frozen", name, run.learn, plan)
         _prove(run, run.learn, self.before, self.screen)
         _say_lr(run.histories["frozen"], self.screen)
         self.screen.say(_score_text(run, arm))
@@ -449,7 +462,7 @@ class _Quickstart:
         for text in run.left_out.values():
             screen.say(f"Left out: {text}.")
         for a in run.done:
-            screen.say(f"{a.name:32s}{a.ev.accuracy:6.1%}")
+            screen.say(f"{a.name:40s}{a.ev.accuracy:6.1%}")
         write_text(self.report_file, render(self.page | comparison(run)))
 
     def result(self) -> dict:
@@ -496,7 +509,7 @@ def _prove(run, learn, before, screen):
 
 
 def _say_lr(history, screen):
-    f = history.stages[-1].finder
+    f = next((s.finder for s in reversed(history.stages) if s.finder is not None), None)
     if f is not None and f.suggested:
         screen.say(
             f"learning rate {f.suggested:.1e}, found by a sweep"

@@ -96,9 +96,12 @@ def train_arm(
         with screen.progress("test part") as report:
             ev, valid = evaluate(learn, learn.dls.loaders[2], on_progress=report), ev
     run.histories[key] = history
-    last, epochs = history.stages[-1], sum(len(s.values) for s in history.stages)
+    trained = [s for s in history.stages if s.stage.fit == "train"]
+    lr, epochs = trained[-1].lrs[-1] if trained else None, sum(len(s.values) for s in trained)
+    everything = any(s.stage.train == "all" for s in history.stages)
+    params = sum(p.numel() for p in learn.model.parameters()) if everything else trainable(learn)
     judged = time.perf_counter() - t
-    run.arms[key] = Arm(key, name, ev, seconds, last.lrs[-1], epochs, trainable(learn), note, valid, judged)
+    run.arms[key] = Arm(key, name, ev, seconds, lr, epochs, params, note, valid, judged)
     return run.arms[key]
 
 # %% ../../nbs/api/interface/04_quickstart_arms.ipynb #392bd903

@@ -56,12 +56,21 @@ def majority(
     return float(np.bincount(ev.targets).max() / ev.n)
 
 
+def _solved(run):
+    return run.histories["frozen"].stages[0].stage.fit == "probe"
+
+
+def _head_words(run):
+    return "a logistic regression on the features of" if _solved(run) else "a new head on"
+
+
 def _summary(run, n_train):
     a, name = run.arms, run.arch.partition("/")[2]
     acc = lambda k: _pct(a[k].ev.accuracy)
     out = [
-        f"From {n_train} labelled images of {len(run.learn.dls.vocab)} classes: a new head on the frozen {name} "
-        f"reaches {acc('frozen')}, and fine-tuning all layers afterwards {acc('fine_tuned')}. The model is the "
+        f"From {n_train} labelled images of {len(run.learn.dls.vocab)} classes: {_head_words(run)} the frozen {name} "
+        f"reaches {acc('frozen')}, and fine-tuning all layers afterwards {acc('fine_tuned')}: the difference is what "
+        "the layers learn from these images. The model is the "
         f"{'fine-tuned network' if run.exported.key == 'fine_tuned' else 'head on the frozen network'}, the better "
         "one by the validation images."
     ]
@@ -72,13 +81,23 @@ def _summary(run, n_train):
             f"{longer}."
         )
     if "pixels" in a:
-        out.append(f"A logistic regression on the pixels reaches {acc('pixels')}.")
+        out.append(
+            f"A logistic regression on the pixels reaches {acc('pixels')}: what the frozen features add to it is the "
+            "gain of the pretraining."
+        )
     return " ".join(out)
 
 
+def _trained(history):
+    "The last stage that trained by gradient descent; `None`: the head was solved"
+    return next((s for s in reversed(history.stages) if s.stage.fit == "train"), None)
+
+
 def _curves(history, what):
-    out = []
-    f = history.stages[-1].finder
+    out, stage = [], _trained(history)
+    if stage is None:
+        return out
+    f = stage.finder
     if f is not None:
         out.append(
             chart(
@@ -89,7 +108,7 @@ def _curves(history, what):
                 + ("The shaded band is where the loss falls." if f.reliable else f"Not reliable: {f.reason}."),
             )
         )
-    v = history.stages[-1].values
+    v = stage.values
     ticks = lambda ax: ax.set_xticks(range(0, len(v) + 1, max(len(v) // 6, 1)))
 
     def losses(ax):
@@ -136,8 +155,12 @@ def _code(run):
         f"learn = transfer_learner(dls, {name!r}{f', balance={run.balance!r}' if run.balance else ''})\n"
         "layer_groups(learn)",
         "freeze_to(learn, 'head')\nlayer_table(learn)",
-        f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
-        f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
+        "run_plan(learn, Plan.probe())"
+        if _solved(run)
+        else f"run_plan(learn, Plan.head_only({run.epochs}))   # found lr={lr('frozen')}",
+        f"run_plan(learn, Plan.lp_ft(epochs={run.epochs}))"
+        if _solved(run)
+        else f"run_plan(learn, Plan.fine_tune({run.epochs}, freeze_epochs=0))   # found lr={lr('fine_tuned')}",
         (
             f"fastai-tl predict {shlex.quote(str(run.model))} my_picture.jpg\n\n# or in Python\nfrom fastai_tl.all "
             f"import load_predictor\nload_predictor({str(run.model)!r}).predict('my_picture.jpg')"
@@ -196,7 +219,7 @@ def report_context(
         head_charts=_curves(run.histories["frozen"], "the head"),
         tune_charts=_curves(run.histories["fine_tuned"], "all layers"),
         tune_text=(
-            f"Rates from {run.histories['fine_tuned'].stages[-1].lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
+            f"Rates from {_trained(run.histories['fine_tuned']).lrs[0]:.1e} in the stem to {a['fine_tuned'].lr:.1e} "
             f"in the head, pretrained batch-norm statistics held. Accuracy changed by {gain * 100:+.1f} points; with "
             f"{ev.n} {run.judge} images, differences of a few points are chance."
         ),

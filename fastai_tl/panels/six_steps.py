@@ -39,14 +39,14 @@ STEPS = (
     Step(
         "Train the head",
         "Train the head",
-        "Only the new layers learn, which is quick and safe. The learning rate matters most: a short sweep finds one "
-        "and leaves the network as it was.",
+        "Only the new layer learns, which is quick and safe. On features that do not change, one linear layer has a "
+        "best solution: it is computed, about as strict as cross-validation on the training images advises.",
     ),
     Step(
         "Fine-tune",
         "Fine-tune",
-        "With a sensible head in place, all layers may adapt to your images, the early ones in much smaller steps than "
-        "the head. It helps when your images differ from the old ones; watch the validation loss: it can also hurt.",
+        "With a good head in place, all layers adapt to your images in small steps, on views of them that vary. It "
+        "helps when your images differ from the old ones. What does not lower the validation loss is undone.",
     ),
     Step(
         "Evaluate and deploy",

@@ -81,7 +81,7 @@ def test_balance_is_for_classes(table, label, task, tmp_path, capsys):
     with pytest.raises(SystemExit) as e:
         cli.main(["quickstart", *args, "--out", str(tmp_path / "out")])
     said = capsys.readouterr()
-    assert e.value.code == 2 and "Step 1" not in said.out and not (tmp_path / "out").exists()
+    assert e.value.code == 2 and "Step 1 of 6" not in said.out and not (tmp_path / "out").exists()
     assert said.err.count("\n") == 1 and f"mine.csv has {task}. Leave it out" in said.err
 
 
