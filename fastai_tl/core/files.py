@@ -13,7 +13,7 @@ from .machine import has_ended, process_mark
 
 # %% auto #0
 __all__ = ['home_path', 'partial_path', 'partial_folder', 'remove_leftovers', 'ask_mode', 'flush_file', 'flush_folder',
-           'put_in_place', 'atomic_path', 'write_text', 'decode_text']
+           'put_in_place', 'atomic_path', 'write_text', 'WrittenPath', 'decode_text']
 
 # %% ../../nbs/api/core/09_files.ipynb #208f5632
 def home_path(
@@ -172,6 +172,28 @@ def write_text(
     "Write a text file whole or not at all; raises `OSError`"
     with atomic_path(file) as new:
         new.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+# %% ../../nbs/api/core/09_files.ipynb #b02d10f9
+class WrittenPath(type(Path())):
+    "A path whose repr says what is there: a file with its size, or a folder with its files"
+
+    def __repr__(self) -> str:
+        try:
+            if self.is_file():
+                return f"{self}: {_size(self.stat().st_size)}"
+            files = [p for p in self.rglob("*") if p.is_file()]
+            sizes = {p: p.stat().st_size for p in files}
+        except OSError:
+            return super().__repr__()
+        if not files:
+            return super().__repr__()
+        first = sorted(files, key=sizes.get, reverse=True)[:4]
+        names = ", ".join(str(p.relative_to(self)) for p in first) + ", …" * (len(files) > len(first))
+        return f"{self}: {len(files)} file{'s' * (len(files) != 1)}, {_size(sum(sizes.values()))} ({names})"
+
+
+def _size(n):
+    return f"{n / 2**20:.1f} MB" if n >= 2**20 else f"{n / 2**10:.0f} kB" if n >= 2**10 else f"{n} bytes"
 
 # %% ../../nbs/api/core/09_files.ipynb #11760f52
 _MARKS = {  # those of UTF-32 first: they begin like those of UTF-16

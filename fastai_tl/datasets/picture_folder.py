@@ -39,7 +39,7 @@ __all__ = ['MANY', 'PictureFolder', 'read_folder', 'split_folder', 'ClassOf', 'P
            'picture_dls', 'note_call', 'folder_dls', 'skipped_text', 'folder_notes']
 
 # %% ../../nbs/api/datasets/02_picture_folder.ipynb #9eb6cd6e
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PictureFolder:
     "What was found in a folder with one subfolder for each class; made by `read_folder`"
 
@@ -51,6 +51,18 @@ class PictureFolder:
     notes: tuple[str, ...] = ()  # what a user should know of how the folders were read
     test: dict[str, list[Path]] | None = None  # only if there are parts for both, validation and test
     roots: tuple[Path, ...] = ()  # folders that hold the class folders
+
+    def __repr__(self) -> str:
+        n, most = {k: len(v) for k, v in self.train.items()}, 8
+        names = ", ".join(f"{k} {n[k]}" for k in self.classes[:most])
+        more = f" and {len(n) - most} more" if len(n) > most else ""
+        out = [f"{sum(n.values()):,} images of {len(n)} classes ({names}{more})"]
+        for part, name in ((self.valid, "validation"), (self.test, "test")):
+            if part:
+                out.append(f"{sum(map(len, part.values())):,} images of the {name} part")
+        if self.skipped:
+            out.append(f"{len(self.skipped):,} unreadable")
+        return f"PictureFolder {self.path}: {', '.join(out)}"
 
     @property
     def classes(self) -> list[str]:

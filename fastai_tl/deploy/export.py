@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from fastai.vision.core import PILBase
 from ..core.errors import FileError, InputError, StateError
+from ..core.files import WrittenPath
 from ..core.images import FASTAI, OpenRule, open_picture
 from ..core.learner_lock import owned
 from ..core.opening import opening_of, openers
@@ -340,7 +341,7 @@ def export(
             _write(learn, tmp, _manifest(learn, history, evaluation, answers), onnx, sample)
     finally:
         random.restore()
-    return folder
+    return WrittenPath(folder)
 
 
 def _write(learn, tmp, m, onnx, sample):
@@ -433,7 +434,7 @@ def export_again(
                 load_predictor(tmp, backend)
     finally:
         random.restore()
-    return folder
+    return WrittenPath(folder)
 
 
 def _noise(size, n=4):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 import numpy as np
 from ..core.errors import InputError, StateError
@@ -13,9 +14,31 @@ from ..core.images import preprocess
 from ..core.validation import is_whole
 
 # %% auto #0
-__all__ = ['AnyPrediction', 'Prediction', 'LabelsPrediction', 'NumbersPrediction', 'softmax', 'sigmoid', 'AnyPredictor']
+__all__ = ['AnyPrediction', 'probability_bars', 'Prediction', 'LabelsPrediction', 'NumbersPrediction', 'softmax', 'sigmoid',
+           'AnyPredictor']
 
 # %% ../../nbs/api/deploy/02_predictor.ipynb #b9d69544
+def probability_bars(
+    top: Sequence[tuple[str, float]],  # name and probability, 0..1
+    title: str,
+    bold: Sequence[str] = (),  # names that are meant; empty: the first one
+) -> str:
+    "Probabilities as bars, in HTML, in the colours of the page around it"
+
+    def row(name, v):
+        weight = 600 if name in (bold or top[0][:1]) else 400
+        return (
+            '<div style="display:flex;align-items:center;gap:.6em">'
+            f'<div style="flex:0 0 9em;overflow-wrap:anywhere;font-weight:{weight}">{escape(name)}</div>'
+            '<div style="flex:1 1 8em;max-width:18em;height:.8em;border-radius:3px;background:rgba(128,128,128,.18)">'
+            f'<div style="width:{v:.1%};height:100%;border-radius:3px;background:#3b82c4"></div></div>'
+            f'<div style="flex:0 0 4em;text-align:right;font-variant-numeric:tabular-nums">{v:.1%}</div></div>'
+        )
+
+    body = "".join(row(name, v) for name, v in top)
+    return f'<div style="max-width:36em"><b>{escape(title)}</b>{body}</div>'
+
+
 @dataclass(frozen=True)
 class Prediction:
     "What a model predicts for one image"
@@ -44,7 +67,11 @@ class Prediction:
         return dict(label=self.label, probability=round(self.probability, 6))
 
     def __repr__(self):
-        return f"Prediction({self.label!r}, {self.probability:.3f})"
+        rest = "".join(f", {name} {v:.1%}" for name, v in self.top(3)[1:] if v >= 0.0005)
+        return f"Prediction({self.label} {self.probability:.1%}{rest})"
+
+    def _repr_html_(self) -> str:
+        return probability_bars(self.top(5), f"Predicted: {self.label}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +103,11 @@ class LabelsPrediction:
         )
 
     def __repr__(self):
-        return f"LabelsPrediction({', '.join(map(repr, self.labels)) or 'none'})"
+        each = ", ".join(f"{name} {v:.1%}" for name, v in self.top(len(self.classes)) if name in self.labels)
+        return f"LabelsPrediction({each or 'none of the labels'})"
+
+    def _repr_html_(self) -> str:
+        return probability_bars(self.top(8), f"Predicted: {self.text}", self.labels)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from ..core.errors import FileError
-from ..core.files import write_text
+from ..core.files import WrittenPath, write_text
 from .plots import image_uri, item_text
 
 if TYPE_CHECKING:
@@ -128,4 +128,4 @@ def write_page(
         write_text(file, text)
     except OSError as e:
         raise FileError(f"{file} cannot be written ({e.strerror}). Choose another place.", path=file) from None
-    return file
+    return WrittenPath(file)

@@ -20,7 +20,8 @@ from ..core.errors import InputError, KitWarning
 from ..core.loaders import copy_loader, first_items, with_loaders
 from ..core.opening import OpenImage, openers, opening_of
 from ..core.random_state import RandomState
-from ..core.text import listed
+from ..core.text import listed, short_count
+from ..freezing.layer_groups import layer_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -287,6 +288,20 @@ class TransferLearner(Learner):
     # mean and standard deviation of each channel, for pixels in 0..1; `None`: not known; `False`: the user scales
     pixel_stats: tuple | bool | None = None
     classes: list[str] | None = None  # names of what the network's outputs mean; `None`: not known
+
+    def __repr__(self) -> str:
+        name = getattr(self.model, "recipe", {}).get("arch") or type(self.model).__name__
+        params = list(self.model.parameters())
+        live = sum(p.numel() for p in params if p.requires_grad)
+        trains = [g for g, ps in layer_groups(self).items() if any(p.requires_grad for p in ps)]
+        groups = "nothing" if not trains else trains[0] if len(trains) == 1 else f"{trains[0]} to {trains[-1]}"
+        sizes = [len(dl.dataset) for dl in self.dls.loaders[:2] if hasattr(dl, "dataset")]
+        data = ", ".join(f"{n:,} images to {what}" for n, what in zip(sizes, ("train", "validate")))
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return (
+            f"TransferLearner({str(name).partition('/')[2] or name}: trains {groups}, {short_count(live)} of "
+            f"{short_count(sum(p.numel() for p in params))} parameters; {data}{classes})"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "dls" and isinstance(value, DataLoaders) and "dls" in vars(self):

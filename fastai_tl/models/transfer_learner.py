@@ -47,6 +47,7 @@ from ..freezing.freeze import freeze_to
 from ..core.distributed import bare_model
 from ..freezing.layer_groups import GroupError, GroupSpec, as_spec, check_order, sample_input, trace
 from ..freezing.guard import FreezeGuard
+from .backbone_table import BackboneTable
 from .learner import TransferLearner, classes_of, gives, normalised
 from .mini_nets import MINI_MEAN, MINI_STD, MINIS
 from fastai_tl.models.pretrained_weights import (
@@ -514,7 +515,7 @@ def backbones(
     family: str | None = None,  # 'VGG', 'ResNet', 'MobileNet', …, or a name with `*`; `None`: all
     offline: bool | None = None,  # `True`: only those whose weights are on this machine; `False`: only the others
     source: str | None = None,  # 'kit', 'torchvision' or 'timm'; `None`: all
-) -> pd.DataFrame:  # one row a backbone, the smallest first
+) -> BackboneTable:  # one row a backbone, the smallest first
     """Backbones to choose from: parameters, GMACs for one image of `input_size` pixels, MB in memory, ImageNet top-1
     in %, licence (of the weights), and whether it forbids commercial use. `note` says why a field is blank, and
     which other weights forbid commercial use; `min_size` is the smallest side of an image that it takes in
@@ -562,7 +563,7 @@ def backbones(
     df.insert(len(df.columns) - 1, "offline", [_is_here(n) for n in df.name])
     if offline is not None:
         df = df[df.offline == offline]
-    return df.sort_values("gmacs", kind="stable", ignore_index=True)
+    return BackboneTable(df.sort_values("gmacs", kind="stable", ignore_index=True))
 
 
 def _note(full, f):

@@ -17,6 +17,7 @@ from ..core.distributed import unwrap_model
 from ..core.learner_lock import owned
 from ..core.progress import Reporter, bar, quiet
 from ..core.snapshot import preserved
+from ..core.text import duration
 from ..core.workers import use_possible_workers
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ['EpochCost', 'epoch_cost']
 
 # %% ../../nbs/api/training/17_epoch_cost.ipynb #22444a54
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EpochCost:
     "What a training batch costs, by part and by layer; made by `epoch_cost`. All times in seconds"
 
@@ -37,6 +38,16 @@ class EpochCost:
     backward: float  # its backward pass and the step, with everything unfrozen
     layers: tuple  # in the order of the forward pass: (names of its parameters, share of the forward pass 0..1)
     valid_load: float = 0.0  # a batch of validation data
+
+    def __repr__(self) -> str:
+        each = self.load + self.forward + self.backward
+        check = self.valid_batches * (self.valid_load + self.forward)
+        return (
+            f"EpochCost: {duration(self.batches * each + check)} an epoch with all layers training. "
+            f"{self.batches} training batches of {1000 * each:.0f} ms (load {1000 * self.load:.0f}, forward "
+            f"{1000 * self.forward:.0f}, backward {1000 * self.backward:.0f}), {self.valid_batches} validation batches "
+            f"of {1000 * (self.valid_load + self.forward):.0f} ms"
+        )
 
     def backward_for(
         self,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from html import escape
 from pathlib import Path
 from .plan_code import stages_to_code
 from .plan_yaml import stages_from_yaml, stages_to_yaml
@@ -55,6 +56,35 @@ def _check_order(stages):
 RATE = 6e-4
 
 
+def _rate_in_words(s):
+    lr, divisor = s.lr, same_divisor(s.lr)
+    if lr == "find":
+        text = "found by a sweep"
+    elif divisor is not None:
+        text = "that of the stage before" + (f" / {divisor:g}" if divisor != 1 else "")
+    elif isinstance(lr, slice):
+        return f"{lr.start:.2g} (first group) to {lr.stop:.2g} (head)"
+    elif isinstance(lr, dict):
+        return ", ".join(f"{k} {v:.2g}" for k, v in lr.items())
+    else:
+        text = f"{lr:.2g}"
+    if s.lr_decay != 1:
+        return f"{text}; each earlier {'layer' if s.per_layer else 'group'} / {s.lr_decay:g}"
+    return text + (f"; first group / {s.lr_mult:g}" if s.lr_mult != 1 else "")
+
+
+def _in_words(s):
+    "What a stage trains, its epochs and its rate, for a table"
+    trains = {"all": "all layers", "head": "the head", "each": "one more group at a time"}.get(s.train)
+    if trains is None:
+        many = isinstance(s.train, tuple)
+        trains = "only " + ", ".join(s.train) if many else f"{s.train} and all after it"
+    if s.fit == "probe":
+        return trains, "solved", "–"
+    ends = f", ends after {s.patience} without gain" if s.patience else ""
+    return trains, f"{s.epochs}{ends}{', keeps the best' if s.keep == 'best' else ''}", _rate_in_words(s)
+
+
 @dataclass(frozen=True, repr=False)
 class Plan:
     "Stages in the order in which they run; raises `PlanError` if they cannot follow each other"
@@ -76,6 +106,16 @@ class Plan:
 
     def __repr__(self):
         return "Plan((" + ",\n      ".join(map(repr, self.stages)) + ("," if len(self.stages) == 1 else "") + "))"
+
+    def _repr_html_(self) -> str:
+        cell = '<td style="text-align:left">{}</td>'
+        rows = "".join(
+            f"<tr>{''.join(cell.format(escape(v)) for v in (str(i), s.name, *_in_words(s)))}</tr>"
+            for i, s in enumerate(self.stages, 1)
+        )
+        names = "", "stage", "trains", "epochs", "learning rate"
+        head = "".join(f'<th style="text-align:left">{h}</th>' for h in names)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     @property
     def epochs(self) -> int:
