@@ -90,7 +90,8 @@ def _row(r):
 
 _STYLE = """<style>.ftl-bb>div{max-height:26em;overflow:auto}.ftl-bb table{border-collapse:collapse;font-size:.92em}
 .ftl-bb th,.ftl-bb td{text-align:left!important;padding:.2em .9em .2em 0!important;white-space:nowrap}
-.ftl-bb th{cursor:pointer;position:sticky;top:0;background:var(--jp-layout-color0,var(--vscode-editor-background,Canvas))}
+.ftl-bb th{cursor:pointer;position:sticky;top:0;
+background:var(--jp-layout-color0,var(--vscode-editor-background,Canvas))}
 .ftl-bb .n{text-align:right!important;font-variant-numeric:tabular-nums}.ftl-bb td{border-bottom:1px solid #8883}
 .ftl-bb input{font:inherit;padding:.2em .5em;min-width:16em;max-width:100%;color:inherit;background:transparent;
 border:1px solid #8888;border-radius:4px}.ftl-bb p{margin:.2em 0 .5em}

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
@@ -63,9 +62,6 @@ from fastai_tl.models.pretrained_weights import (
     weights_file,
     with_tag,
 )
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # %% auto #0
 __all__ = ['Backbone', 'load_backbone', 'own_file', 'known_stats', 'own_backbone', 'make_head', 'OutputRange', 'checked_range',

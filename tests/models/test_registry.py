@@ -6,7 +6,9 @@ import timm
 from torchvision import models as tvm
 
 from fastai_tl.models.registry import facts, is_noncommercial, noncommercial_weights, timm_names, tv_names
-from fastai_tl.models.transfer_learner import backbones
+from fastai_tl.datasets.samples import sample_dls
+from fastai_tl.freezing.layer_groups import layer_groups
+from fastai_tl.models.transfer_learner import backbones, transfer_learner
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,11 @@ FORBID = "cc-by-nc-4.0", "CC-BY-NC-SA-4.0", "fair-noncommercial-research-license
 @pytest.mark.parametrize("licence", [*FORBID, "apache-2.0", "mit", "unknown", "", None])
 def test_words_of_licences(licence):
     assert is_noncommercial(licence) == (licence in FORBID)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet_mini", "vgg_mini", "mobilenet_mini"])
+def test_the_catalogue_counts_groups_as_a_learner_has_them(name):
+    row = backbones(name + "*", source="kit").iloc[0]
+    learn = transfer_learner(sample_dls(size=32, n_per_class=2), name, pretrained=False)
+    assert row.groups == len(layer_groups(learn))
+    assert repr(learn).startswith(f"TransferLearner({name}: trains head, ") and "16 images to train" in repr(learn)
