@@ -151,30 +151,7 @@ class LearnerPanels:
         return p
 
     def _make(self, tab):
-        make = TABS[tab].load()
-        if tab not in ("plan", "train"):
-            return make(self.learn, name=self.name)
-        p = make(self.learn, self._plan(), name=self.name)
-        if tab == "plan":
-            p.on_change.append(self._follow)
-        return p
-
-    def _plan(self):
-        "What is being trained; else what the other of the two tabs has"
-        from fastai_tl.panels.jobs import job_of
-        from fastai_tl.training.plan import Plan
-
-        if (p := getattr(job_of(self.learn), "plan", None)) is not None:
-            return p
-        return next(
-            (self.panels[t].plan for t in ("plan", "train") if t in self.panels and not self.panels[t].closed),
-            Plan.lp_ft(),
-        )
-
-    def _follow(self, plan):
-        t = self.panels.get("train")
-        if t is not None and not t.closed and not t.running:
-            t.plan = plan
+        return TABS[tab].load()(self.learn, name=self.name)
 
     def close(self) -> None:
         "Free all of its widgets"

@@ -187,7 +187,7 @@ class ConfusionView(w.VBox):
                 padding_y=0,
                 display_toolbar=False,
                 fig_margin=dict(top=6, right=8, left=int(left), bottom=int(below)),
-                layout=w.Layout(width=width, min_width=width, height=height, min_height=height),
+                layout=w.Layout(width="100%", max_width=width, height=height, min_height=height),
             ),
         )
         self.drawing.children = [self.figure]

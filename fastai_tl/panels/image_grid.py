@@ -25,7 +25,7 @@ GALLERY_CSS = """<style>
 .ftl-panel .ftl-shots img{object-fit:contain}
 .ftl-panel .ftl-shots .ftl-text{padding:4px 6px;overflow:hidden;font-size:11px;overflow-wrap:anywhere}
 .ftl-panel .ftl-shots figcaption{overflow-wrap:anywhere;margin-top:2px}
-.ftl-panel .ftl-shots .ftl-file{display:block;white-space:nowrap;overflow:hidden;text-overflow:ellipsis;opacity:.75}
+.ftl-panel .ftl-shots .ftl-file{display:block;overflow-wrap:anywhere;opacity:.75}
 @container (max-width:520px){.ftl-panel .ftl-shots{grid-template-columns:repeat(auto-fill,minmax(92px,1fr))}
  .ftl-panel .ftl-shots img,.ftl-panel .ftl-shots .ftl-text{height:88px}}
 </style>"""

@@ -106,6 +106,15 @@ class Job:
             self.over = True
         if self.done:
             self.done(self)
+        _show_free(self.learn)
+
+
+def _show_free(learn):
+    "All panels of the Learner show that nothing is using it any more"
+    if learn is not None:
+        from fastai_tl.panels.panel import refresh_all
+
+        refresh_all(learn)
 
 
 def job_of(

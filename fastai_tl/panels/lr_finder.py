@@ -14,6 +14,8 @@ from ..core.text import duration
 from .jobs import Cancelled, Job
 from .panel import Panel, refresh_all
 from .style import JobProgress, escape_html
+from .train_job import PlanBar
+from ..training.draft_plan import rate_chosen
 from fastai_tl.panels.lr_curve import (
     NAMES,
     Curve,
@@ -42,7 +44,7 @@ _DEFAULTS = {
 }
 _STYLE = """<style>
 .ftl-LRFinderPanel .ftl-hidden{display:none!important}
-.ftl-LRFinderPanel .ftl-row button{text-align:left;overflow:hidden;text-overflow:ellipsis}
+.ftl-LRFinderPanel .ftl-row button{text-align:left}
 .ftl-LRFinderPanel .bqplot .element{cursor:crosshair}
 .ftl-LRFinderPanel .bqplot text.axislabel{fill:var(--jp-ui-font-color1,currentColor)!important;font-size:12px}
 </style>"""
@@ -149,6 +151,7 @@ class LRFinderPanel(Panel):
         self.now, self.history_title, self.history = w.HTML(), w.HTML(), w.VBox([])
         self.more = _wrap(self.start, self.end, self.num_it, self.seeds)
         self.choice = _wrap(self.slider, self.typed, self.use_button)
+        self.plan_bar = PlanBar(self)
         self._listen()
         return [
             w.HTML(_STYLE, layout=w.Layout(display="none")),
@@ -162,6 +165,7 @@ class LRFinderPanel(Panel):
             self.now,
             self.history_title,
             self.history,
+            self.plan_bar,
         ]
 
     def _listen(self):
@@ -304,7 +308,7 @@ class LRFinderPanel(Panel):
         if out is None:
             return None
         self.say(
-            f"The next fit starts from this rate, {sci(self.rate)}{f' for {self.group}' if self.group else ''}.", "good"
+            f"The next training uses this rate, {sci(self.rate)}{f' for {self.group}' if self.group else ''}.", "good"
         )
         for f in list(self.on_use):
             try:
@@ -317,7 +321,10 @@ class LRFinderPanel(Panel):
     def _hand_on(self):
         if self.rate is None:
             raise StateError("No rate is chosen. Click into the curve, or type one.")
-        return set_lrs(self.learn, rates_by_group(self.learn, self.rate, self.group))
+        out = set_lrs(self.learn, rates_by_group(self.learn, self.rate, self.group))
+        found = self.result is not None and self.rate == float(f"{self.result.suggested or 0:.3g}")
+        rate_chosen(self.learn, f"sweep {self.shown.no}" if found else "the finder, chosen by hand")
+        return out
 
     @property
     def code(self) -> str:
@@ -356,6 +363,7 @@ class LRFinderPanel(Panel):
         self._update_curve(busy)
         self._update_choice()
         self._update_history()
+        self.plan_bar.show()
 
     def _update_groups(self, names, trained):
         options = [

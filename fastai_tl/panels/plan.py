@@ -11,7 +11,9 @@ import ipywidgets as w
 from fastcore.basics import patch
 from ..core.errors import InputError
 from ..freezing.layer_groups import layer_groups
-from .panel import Panel
+from .panel import Panel, refresh_all
+from .train_job import PlanBar
+from ..training.draft_plan import draft_of, set_draft
 from .style import CodeView, escape_html
 from fastai_tl.panels.plan_form import (
     FIXED,
@@ -62,11 +64,13 @@ class PlanPanel(Panel):
     def __init__(
         self,
         learn: Learner,  # a fastai `Learner`; only read
-        # to begin with; `None`: `Plan.lp_ft()`. Raises `PlanError` if it does not fit `learn`
+        # to begin with; `None`: the Learner's draft. Raises `PlanError` if it does not fit `learn`
         plan: Plan | None = None,
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
     ) -> None:
-        self._plan = checked_plan(learn, Plan.lp_ft() if plan is None else plan)
+        if plan is not None:
+            set_draft(learn, checked_plan(learn, plan))
+        self._plan = draft_of(learn).plan
         self.on_change = []  # called with the plan after each change of it
         self.selected = 0  # number of the stage that is edited
         self._drafts = [{} for _ in self._plan.stages]
@@ -120,10 +124,27 @@ def _take(self: PlanPanel, plan, drafts, selected, past=None):
     self._drafts = drafts
     self.selected = selected
     self._note = {}
+    if changed:
+        set_draft(self.learn, plan)
     self._show()
     if changed:
         for f in list(self.on_change):
             f(plan)
+        if not self._acting:
+            refresh_all(self.learn)
+
+
+@patch
+def _follow(self: PlanPanel):
+    "Take the draft over, where another panel or a cell has changed it"
+    plan = draft_of(self.learn).plan
+    if plan == self._plan:
+        return
+    self._past = [*self._past[-49:], (self._plan, self.selected)]
+    same = len(plan.stages) == len(self._plan.stages)
+    self._drafts = self._drafts if same else [{} for _ in plan.stages]
+    self._plan, self.selected = plan, min(self.selected, len(plan.stages) - 1)
+    self._note = {}
 
 
 @patch
@@ -343,7 +364,7 @@ def _row(self: PlanPanel, field):
     )
     if field in ("train", "lr", "schedule", "bn", "monitor", "keep"):
         c = w.Dropdown(options=FIXED.get(field, []), **kw)
-    elif field in ("per_layer", "hold_stats", "augment"):
+    elif field in ("per_layer", "hold_stats", "augment", "undo"):
         c = w.Checkbox(**kw)
     elif field == "epochs":
         c = w.IntText(**kw)
@@ -560,7 +581,8 @@ def body(self: PlanPanel) -> list[w.Widget]:
         o.add_class("ftl-wrap")
     editor = w.VBox([self.title, self.fields, foot])
     editor.add_class("ftl-editor")
-    return [w.HTML(PLAN_STYLE), top, self.source, self.line, self.total_line, bar, editor]
+    self.plan_bar = PlanBar(self)
+    return [w.HTML(PLAN_STYLE), top, self.source, self.line, self.total_line, bar, editor, self.plan_bar]
 
 
 def _views(self):
@@ -572,6 +594,8 @@ def _views(self):
 
 @patch
 def update(self: PlanPanel) -> None:
+    self._follow()
+    self.plan_bar.show()
     r = LearnerView(self.learn)
     fits = [r.problem(s) is None for s in self._plan.stages]
     trains = (

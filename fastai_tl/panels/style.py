@@ -27,12 +27,25 @@ CSS = """<style>
 .ftl-panel .ftl-warn{border-color:#eb8c1e;background:rgba(235,140,30,.12)}
 .ftl-panel .ftl-good{border-color:#2e7d32;background:rgba(46,125,50,.12)}
 .ftl-panel pre.ftl-code{margin:4px 0 2px;padding:8px 10px;background:var(--jp-layout-color2,#8881);color:inherit;
-  border-radius:4px;overflow-x:auto;
- font-size:12px;line-height:1.5;white-space:pre;font-family:var(--jp-code-font-family,monospace)}
+  border-radius:4px;overflow-wrap:anywhere;
+ font-size:12px;line-height:1.5;white-space:pre-wrap;font-family:var(--jp-code-font-family,monospace)}
 .ftl-panel .ftl-source{position:relative} .ftl-panel button.ftl-copy{position:absolute;right:6px;top:6px;font-size:12px;
   padding:2px 10px;
  border-radius:3px;cursor:pointer;
  border:1px solid var(--jp-border-color1,#8888);background:var(--jp-layout-color1,transparent);color:inherit}
+.ftl-panel *{box-sizing:border-box}
+.ftl-panel .jupyter-widgets,.ftl-panel .widget-html-content{min-width:0;max-width:100%}
+.ftl-panel .widget-html-content{overflow-wrap:anywhere}
+.ftl-panel .widget-box{overflow:visible}
+.ftl-panel .widget-inline-hbox,.ftl-panel .jupyter-button{max-width:calc(100% - 4px)}
+.ftl-panel .widget-html.widget-inline-hbox{max-width:100%}
+.ftl-panel .widget-inline-hbox>*{min-width:0} .ftl-panel .widget-inline-hbox>.widget-label{white-space:normal;
+  line-height:1.2;align-self:center;height:auto;overflow:visible;text-overflow:clip}
+.ftl-panel .widget-checkbox>label{white-space:normal;overflow:visible;height:auto}
+.ftl-panel .jupyter-button{white-space:normal;height:auto;min-height:28px;line-height:1.3;overflow-wrap:anywhere;
+  text-overflow:clip}
+.ftl-panel .ftl-planbar{border-top:1px solid var(--jp-border-color2,#8886);margin-top:8px;padding-top:6px}
+.ftl-panel .ftl-planbar>.widget-html{flex:1 1 260px}
 .ftl-panel .ftl-wrap{flex-flow:row wrap;align-items:center;gap:2px 10px}
 .ftl-panel .widget-label,.ftl-panel .widget-label-basic,.ftl-panel .widget-readout{color:inherit}
 .ftl-panel .bqplot text{fill:var(--jp-ui-font-color1,currentColor)}
@@ -50,7 +63,8 @@ CSS = """<style>
 .ftl-panel .ftl-partly{background-image:linear-gradient(90deg,rgba(60,130,220,.35) 50%,rgba(235,140,30,.4) 50%)}
 .ftl-panel .ftl-drifts{background-image:repeating-linear-gradient(0deg,rgba(198,40,40,.45) 0 3px,transparent 3px 6px)}
 @media (forced-colors:active){.ftl-panel .ftl-chip{border:1px solid}}
-@container (max-width:520px){.ftl-panel .ftl-wide{display:none!important} .ftl-panel .ftl-wrap{gap:2px 4px}}
+@container (max-width:520px){.ftl-panel .ftl-wide{display:none!important} .ftl-panel .ftl-wrap{gap:2px 4px}
+  .ftl-panel table.ftl-table td,.ftl-panel table.ftl-table th{padding-right:8px;overflow-wrap:anywhere}}
 </style>"""
 
 
@@ -94,6 +108,7 @@ class CodeView(w.VBox):
         self.text = ""
         self.shown = w.HTML()
         super().__init__([self.button])
+        self.add_class("ftl-codeview")
         self.button.observe(self._draw, "value")
 
     def set(

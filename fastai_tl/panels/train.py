@@ -4,148 +4,29 @@
 
 # %% ../../nbs/api/panels/12_train.ipynb #5a5ffd6b
 from __future__ import annotations
-import math, time, weakref
 import ipywidgets as w
 import numpy as np
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING
 from fastcore.basics import patch
-from ..training.run_control import Control
 from ..core.errors import StateError
 from ..core.learner_lock import owner_of
-from ..core.registries import registry
-from .jobs import Cancelled, Job, job_of
-from .panel import Panel, panels_of, refresh_all
+from ..freezing.layer_groups import layer_groups
+from .jobs import Cancelled, job_of
+from .panel import Panel, refresh_all
 from .style import JobProgress, escape_html, set_traits
 from .svg_chart import CHART_CSS, Chart, thinned
-from ..training.plan import Plan
-from ..core.random_state import reseed
-from ..training.run_plan import run_plan
+from .train_job import TrainJob, last_run, start_training
+from ..training.draft_plan import draft_of, fine_tuning_plan, plan_sentence, set_draft
+from ..training.verdict import verdict
 
 if TYPE_CHECKING:
     from fastai.learner import Learner
     from pathlib import Path
     from fastai_tl.training.history import RunHistory
+    from ..training.plan import Plan
 
 # %% auto #0
-__all__ = ['TrainingLog', 'TrainJob', 'TrainPanel']
-
-# %% ../../nbs/api/panels/12_train.ipynb #f72b1eaa
-class TrainingLog:
-    "Losses, metrics and rates of a run so far"
-
-    def __init__(self) -> None:
-        self.at = []
-        self.loss = []
-        self.lr = []
-        self.stages = {}
-        self.done = 0
-        self.total = 1
-        self.note = ""
-        self.per = 1
-        self.first = 0
-        self.begun = False
-
-    def goes_on(self, other: TrainingLog) -> TrainingLog:
-        "Begin with what another has noted, as far as the run really goes on from there"
-        self.at, self.loss, self.lr = list(other.at), list(other.loss), list(other.lr)
-        return self
-
-    def add(self, learn: Learner, done: int, total: int, note: str) -> None:
-        "Note what the Learner says after a batch"
-        more = done > self.done
-        self.done = done
-        self.total = total
-        self.note = note
-        if getattr(learn, "lr_finder", None) is not None or not more:
-            return  # a sweep is not training, nor is the storing of features
-        rec = learn.recorder
-        self.per = max(len(learn.dls.train) + (len(learn.dls.loaders[1]) if len(learn.dls.loaders) > 1 else 0), 1)
-        if learn.training and hasattr(learn, "smooth_loss"):
-            self.first = (done - 1) // self.per - learn.epoch  # epochs of the stages before
-            now = self.first + learn.epoch + (learn.iter + 1) / len(learn.dls.train)
-            if not self.begun:  # what is trained again is drawn again
-                n, self.begun = sum(a < now for a in self.at), True
-                del self.at[n:], self.loss[n:], self.lr[n:]
-            self.at.append(now)
-            self.loss.append(float(learn.smooth_loss))
-            self.lr.append(learn.opt.hypers[-1]["lr"])
-        self.look(rec)
-
-    def look(self, rec: Any) -> None:
-        "Note the epochs that are complete"
-        if getattr(rec, "values", None) is None:
-            return  # still empty: kept all the same, as the last row comes when the next stage has begun
-        names = [n for n in rec.metric_names if n not in ("epoch", "time")]
-        self.stages[self.first] = (rec.values, names)
-
-    @property
-    def epochs_shown(self) -> int:
-        "How far the horizontal axis goes: to the end of the plan, or to twice as far as the run is"
-        planned, now = max(round(self.total / self.per), 1), math.ceil(self.done / self.per)
-        return min(planned, max(2 ** math.ceil(math.log2(max(now, 1)) + 0.5), 5))
-
-    def epochs(self) -> list[tuple[int, dict]]:
-        "For each complete epoch its number, from 1, and losses and metrics by name"
-        return [
-            (first + i + 1, dict(zip(names, map(_plain, v))))
-            for first, (vals, names) in sorted(self.stages.items())
-            for i, v in enumerate(list(vals))
-        ]
-
-
-def _plain(v):
-    return float(v) if v is not None else float("nan")
-
-
-class TrainJob(Job):
-    "A run of a plan in a thread, which panels watch"
-
-    def __init__(self, learn: Learner, plan: Plan, seed: int | None = None, **kw: Any) -> None:
-        self.plan = plan
-        self.seed = seed
-        self.kw = kw
-        self.control = Control()
-        self.log = TrainingLog()
-        self.viewers = weakref.WeakSet()
-        self.starter = lambda: None
-        self.due = 0.0
-        self.asked_pause = False
-        old = _last.get(learn)
-        if old is not None and old.plan == plan and (old.result is None or not old.result.finished):
-            self.log.goes_on(old.log)
-        super().__init__(learn, "TrainPanel", TrainJob.train, TrainJob.ended, stop=self.control.stop)
-
-    def train(self) -> RunHistory:
-        if self.seed is not None:
-            reseed(self.learn, self.seed)
-        return run_plan(self.learn, self.plan, control=self.control, on_progress=self.report, **self.kw)
-
-    def report(self, done: int, total: int, note: str) -> None:
-        self.note = note
-        if self.asked and getattr(self.learn, "lr_finder", None) is not None:
-            raise Cancelled("Stopped while the rate was looked for.")  # between two batches
-        self.log.add(self.learn, done, total, note)
-        now = time.perf_counter()
-        if now < self.due:
-            return
-        for v in list(self.viewers):
-            v.draw()
-        end = time.perf_counter()
-        self.due = end + max(0.1, 200 * (end - now))
-
-    def ended(self) -> None:
-        self.log.look(getattr(self.learn, "recorder", None))
-        _last[self.learn] = self
-        for v in list(self.viewers):
-            v.job = self
-            v.ended(self)
-            for f in list(v.on_end) if v is self.starter() else []:
-                f(self)
-        refresh_all(self.learn)
-
-
-# by Learner: its last run, for panels that are opened later
-_last: weakref.WeakKeyDictionary = registry("panels.last runs", weakref.WeakKeyDictionary())
+__all__ = ['TrainPanel']
 
 # %% ../../nbs/api/panels/12_train.ipynb #f2fade44
 _CSS = """<style>
@@ -156,6 +37,9 @@ _CSS = """<style>
 </style>"""
 
 
+_COLUMNS = dict(train_loss="training loss", valid_loss="validation loss", error_rate="error rate")
+
+
 class TrainPanel(Panel):
     "Start, pause, stop and steer the training of a plan, and watch it"
 
@@ -164,25 +48,23 @@ class TrainPanel(Panel):
     def __init__(
         self,
         learn: Learner,  # a fastai `Learner`
-        plan: Plan | None = None,  # what to run; `None`: `Plan.fine_tune()`
+        plan: Plan | None = None,  # what to run; `None`: the Learner's draft, which all panels share
         checkpoint: Path | str | None = None,  # a folder, as in `run_plan`
         checkpoint_every: str | int = "epoch",  # as in `run_plan`
         seed: int | None = None,  # `reseed` with it before each run, so that the same numbers come again; `None`: not
         name: str = "learn",  # what the Learner is called in the notebook, for `.code`
     ) -> None:
-        self.on_end, self.seed = [], seed  # `on_end`: called with the job after each run, in its thread
-        self._plan, self.kw, self.job = (
-            plan or Plan.fine_tune(),
-            dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every),
-            None,
-        )
+        self.on_end = []  # called with the job after each run, in its thread
+        self.job = None
+        options = dict(checkpoint=checkpoint, checkpoint_every=checkpoint_every)
+        if plan is not None:
+            set_draft(learn, plan)
+        draft = draft_of(learn)
+        draft.seed = draft.seed if seed is None else seed
+        draft.options |= {k: v for k, v in options.items() if v not in (None, "epoch")}
         super().__init__(learn, name)
-        # it is under way, or was
-        if isinstance(j := job_of(learn) or _last.get(learn), TrainJob) and (j.running or plan in (None, j.plan)):
-            self.job = j
-            self._plan = plan or j.plan
-            if j.running:
-                j.viewers.add(self)
+        if (job := last_run(learn)) is not None and (job.running or job.plan == self.plan):
+            self.watch(job)  # it is under way, or was
             self.draw()
             self.refresh()
 
@@ -193,8 +75,16 @@ class TrainPanel(Panel):
             return b
 
         self.start_button = button("Start", "Run the plan, or go on with it", self.start, "play")
+        self.start_button.button_style = "primary"
+        self.tune_button = button(
+            "Fine-tune next",
+            "Plan the next stage: everything trains, at a twentieth of the head's rate",
+            self.fine_tune_next,
+            "arrow-right",
+            "This is the plan now. Start runs it.",
+        )
         self.pause_button = button("Pause", "Wait after the batch in flight, or go on", self.pause, "pause")
-        self.stop_button = button("Stop", "End after the batch in flight; Start goes on from there", self.stop, "stop")
+        self.stop_button = button("Stop", "End after the batch in flight; Resume goes on from there", self.stop, "stop")
         self.last_button = button(
             "Stop after epoch",
             "End after this epoch and its validation",
@@ -212,25 +102,31 @@ class TrainPanel(Panel):
             value=1e-3,
             step=0,
             description="Head rate",
-            tooltip="New peak rate of the head; the others in proportion",
+            tooltip="Peak rate of the head, as it is now; type another and press Change rate",
             layout=w.Layout(width="190px"),
+        )
+        self.rate_shown = None  # what `draw` has written there last
+        self.half_button, self.twice_button = (
+            button(t, f"The rate times {t[1:]} from the next batch on", lambda by=by: self._scale_rate(by), "")
+            for t, by in (("×½", 0.5), ("×2", 2.0))
         )
         self.rate_button = button(
             "Change rate",
             "From the next batch on",
-            lambda: self._steer("set_lr", self.rate.value),
+            self._change_rate,
             "exchange",
             "The rate changes with the next batch.",
         )
-        self.controls = [self.pause_button, self.stop_button, self.last_button, self.free_button, self.rate_button]
+        self.controls = [self.pause_button, self.stop_button, self.last_button]
+        self.controls += [self.free_button, self.half_button, self.twice_button, self.rate_button]
         self.about, self.meter, self.table = w.HTML(), JobProgress(), w.HTML()
         self.loss, self.metric = Chart("Loss", "training", "validation"), Chart("Metric")
         # they are put in when there is something to draw
         self.lr, self.charts = Chart("Learning rate of the head", log=True), w.HBox()
         self.charts.add_class("ftl-charts")
         rows = [
-            w.HBox([self.start_button, *self.controls[:3]]),
-            w.HBox([self.free_button, self.rate, self.rate_button]),
+            w.HBox([self.start_button, *self.controls[:3], self.tune_button]),
+            w.HBox([self.free_button, self.half_button, self.twice_button, self.rate, self.rate_button]),
         ]
         for r in rows:
             r.add_class("ftl-wrap")
@@ -238,15 +134,31 @@ class TrainPanel(Panel):
 
     @property
     def plan(self) -> Plan:
-        "What Start runs; can be set while nothing runs"
-        return self._plan
+        "What runs, or what Start runs; can be set while nothing runs"
+        return self.job.plan if self.running else draft_of(self.learn).plan
 
     @plan.setter
     def plan(self, plan: Plan) -> None:
         if self.running:
             raise StateError("A plan is being run. Stop it first: panel.stop().")
-        self._plan = plan
+        set_draft(self.learn, plan)
+        refresh_all(self.learn)
         self.refresh()
+
+    @property
+    def seed(self) -> int | None:
+        "As of `TrainPanel`"
+        return draft_of(self.learn).seed
+
+    @property
+    def kw(self) -> dict:
+        "Further arguments of `run_plan`"
+        return draft_of(self.learn).options
+
+    def watch(self, job: TrainJob) -> None:
+        "Show this run from now on"
+        self.job, self.drawn = job, 0
+        job.viewers.add(self)
 
     @property
     def running(self) -> bool:
@@ -261,17 +173,18 @@ class TrainPanel(Panel):
 @patch
 def start(self: TrainPanel) -> TrainJob:
     "Run the plan in a thread, from where it was stopped if it was; returns the job"
-    job = TrainJob(self.learn, self._plan, self.seed, **self.kw)
-    job.starter = weakref.ref(self)
-    job.viewers.add(self)
-    for p in panels_of(self.learn):  # other open ones with this plan show it, and can stop it
-        if isinstance(p, TrainPanel) and p.plan == self.plan:
-            job.viewers.add(p)
-    job.start()
-    for p in list(job.viewers):
-        p.job = job
-        p.drawn = 0
+    job = start_training(self.learn)
+    self.watch(job)
     return job
+
+
+@patch
+def fine_tune_next(self: TrainPanel) -> Plan:
+    "After the head: the plan that fine-tunes everything at a twentieth of its rate; Start runs it"
+    lr = max(self.history.stages[-1].lrs) if self.history is not None and self.history.stages else None
+    plan = fine_tuning_plan(self.learn, lr or None)
+    set_draft(self.learn, plan)
+    return plan
 
 
 @patch
@@ -305,6 +218,28 @@ def _steer(self: TrainPanel, what, *args):
 
 
 @patch
+def _change_rate(self: TrainPanel):
+    self._steer("set_lr", self.rate.value)
+    self.rate_shown = self.rate.value
+
+
+@patch
+def _scale_rate(self: TrainPanel, by):
+    self._check_running()
+    rate = self._live_rate()
+    if rate is None:
+        raise StateError("The rate is being looked for. Change it when training has begun.")
+    self.job.control.set_lr(rate * by)
+
+
+@patch
+def _live_rate(self: TrainPanel) -> float | None:
+    "Peak rate of the head in the stage that runs; `None`: it is not known yet"
+    place = self.job.owner.place if self.running else None
+    return place().get("rate") if place else None
+
+
+@patch
 def _check_running(self: TrainPanel):
     if not self.running:
         raise StateError("Nothing is being trained. Press Start.")
@@ -318,7 +253,11 @@ def draw(self: TrainPanel) -> None:
         return
     with self.writing():
         f = job.log
-        self.meter.tell(f.done, f.total, f.note)
+        self.meter.tell(f.done, f.total, job.progress_text)
+        rate = self._live_rate()
+        if rate and self.rate_shown in (None, self.rate.value):  # nobody has typed another
+            self.rate_shown = float(f"{rate:.3g}")
+            set_traits(self.rate, value=self.rate_shown)
         if f.at:
             set_traits(self.charts, children=(self.loss, self.metric, self.lr))
             n = min(len(f.at), len(f.loss), len(f.lr))
@@ -350,7 +289,7 @@ def _draw_epochs(self: TrainPanel, epochs):
     if metrics := [n for n in names if not n.endswith("loss")]:
         self.metric.title = metrics[0]
         self.metric.set(1, *column(metrics[0]))
-    head = "".join(f"<th>{escape_html(n)}</th>" for n in ["epoch", *names])
+    head = "".join(f"<th>{escape_html(_COLUMNS.get(n, n))}</th>" for n in ["epoch", *names])
     cells = lambda v: "".join(f"<td>{v.get(n, np.nan):.4g}</td>" for n in names)
     rows = "".join(f"<tr><td>{e}</td>{cells(v)}</tr>" for e, v in epochs[-8:])
     more = f'<p class="ftl-dim">The last 8 of {len(epochs)} epochs.</p>' if len(epochs) > 8 else ""
@@ -370,53 +309,48 @@ def ended(self: TrainPanel, job: TrainJob) -> None:
         elif job.error is not None:
             self.say_error(job.error)
         elif job.result.finished:
-            self.say(f"Finished. {job.result.summary}".strip(), "good")
+            v = verdict(job.result)
+            notes = "; ".join(job.result.notes)
+            text = " ".join(filter(None, ["Finished.", v.result, v.means, v.advice, notes]))
+            self.say(text, "good" if v.good else "warn")
         else:
-            self.say("Stopped. Go on continues from there.")
+            self.say("Stopped. Resume continues from there.")
+    for f in list(self.on_end):
+        f(job)
 
 
 @patch
 def update(self: TrainPanel) -> None:
     j = job_of(self.learn)
-    if isinstance(j, TrainJob) and j is not self.job and all(v.closed for v in j.viewers):
-        self.job = j
-        j.viewers.add(self)  # its own panel is gone
+    if isinstance(j, TrainJob) and j is not self.job:
+        self.watch(j)
     run = self.running
-    set_traits(self.start_button, disabled=run, description="Go on" if not run and self._can_go_on() else "Start")
+    own = owner_of(self.learn)
+    set_traits(
+        self.start_button,
+        disabled=run or own is not None,
+        description="Resume" if not run and self._can_go_on() else "Start",
+    )
+    head = not run and self.history is not None and self.history.finished and self.history.stages[-1].stage.train
+    set_traits(self.tune_button.layout, display=None if head == "head" else "none")
     for b in self.controls:
         set_traits(b, disabled=not run)
     paused = run and self.job.asked_pause
     set_traits(self.pause_button, description="Continue" if paused else "Pause", icon="play" if paused else "pause")
-    own = owner_of(self.learn)
     other = (
         f'<div class="ftl-say ftl-warn">⚠ {escape_html(own.who)} is using this Learner.</div>'
         if own is not None and not run
         else ""
     )
-    stages = "; ".join(
-        f"<b>{escape_html(s.name)}</b> {s.epochs} epoch{'s' * (s.epochs > 1)}, {_trains(s.train)}, rate {_rate(s.lr)}"
-        for s in self._plan.stages
-    )
-    set_traits(self.about, value=f"<p>{stages}.</p>{other}")
+    draft = draft_of(self.learn)
+    origin = f" Rate from {draft.rate_origin}." if draft.rate_origin else ""
+    text = plan_sentence(self.plan, list(layer_groups(self.learn)))
+    set_traits(self.about, value=f"<p>{escape_html(text)}{escape_html(origin)}</p>{other}")
 
 
 @patch
 def _can_go_on(self: TrainPanel) -> bool:
-    return self.history is not None and not self.history.finished and self.job.plan == self._plan
-
-
-def _trains(t):
-    if isinstance(t, tuple):
-        return ", ".join(t)
-    return {"all": "all layers", "each": "one group after another", "head": "the head"}.get(t, f"from {t} on")
-
-
-def _rate(lr):
-    if isinstance(lr, dict):
-        return "by group"
-    if isinstance(lr, slice):
-        return f"{lr.start:g} to {lr.stop:g}"
-    return {"find": "from a sweep", "same": "as before"}.get(lr, lr) if isinstance(lr, str) else f"{lr:g}"
+    return self.history is not None and not self.history.finished and self.job.plan == self.plan
 
 
 @patch(as_prop=True)
@@ -431,4 +365,4 @@ def code(self: TrainPanel) -> str:
         if a["action"] not in ("pause", "resume")
     )
     seed = f"reseed({self.name}, {self.seed})\n" if self.seed is not None else ""
-    return f"{seed}plan = {self._plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"
+    return f"{seed}plan = {self.plan!r}\nhistory = run_plan({self.name}, plan{args}){said}"

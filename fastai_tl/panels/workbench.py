@@ -8,6 +8,7 @@ import os, warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 import ipywidgets as w
+import traitlets
 from fastai.data.core import DataLoaders
 from fastai.data.transforms import MultiCategorize
 from ..freezing.batchnorm import bn_policy
@@ -16,11 +17,15 @@ from ..core.dataloader_code import code_of
 from ..core.errors import FileError, InputError, KitWarning, StateError
 from ..core.files import home_path, write_text
 from ..freezing.fingerprint import fingerprint
-from ..freezing.freeze_state import rate_lines, trains_now
-from ..freezing.layer_groups import layer_groups
+from ..freezing.freeze_state import trains_now
+from ..freezing.learning_rates import next_lrs
+from ..core.learner_lock import owner_of
 from ..core.text import short_count
 from .jobs import Job
-from .panel import Panel
+from .panel import Panel, refresh_all
+from .image_grid import item_html
+from ..training.draft_plan import default_plan, draft_of, fine_tuning_plan, set_draft
+from ..training.verdict import figure_text, metric_of
 from .style import JobProgress, escape_html, set_traits
 from .evaluate import EvaluatePanel
 from .lr_finder import LRFinderPanel
@@ -29,16 +34,14 @@ from .plan import PlanPanel
 from .six_steps import STEPS
 from .train import TrainPanel
 from ..training.plan import Plan
-from ..freezing.learning_rates import next_lrs
 from ..datasets.image_table import number_range, table_dls
 from ..datasets.picture_folder import folder_dls
 from ..core.settings import load_settings
 from ..core.random_state import reseed
-from ..training.stage import Stage
 from ..models.transfer_learner import backbones, transfer_learner
 
 # %% auto #0
-__all__ = ['Done', 'Workbench', 'w_note']
+__all__ = ['Done', 'Stepper', 'Workbench', 'w_note']
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #7c1f099c
 @dataclass(frozen=True)
@@ -51,10 +54,22 @@ class Done:
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #b45af511
 _CSS = """<style>
-.ftl-Workbench>.ftl-steps{margin:4px 0} .ftl-Workbench .ftl-steps .widget-toggle-buttons{width:auto}
-.ftl-Workbench .ftl-steps .widget-toggle-button{width:auto;padding:0 9px;height:auto;line-height:26px}
-.ftl-Workbench .ftl-why{max-width:68em} .ftl-Workbench .ftl-Workbench-page>.ftl-panel{margin:6px 0;max-width:none}
-.ftl-Workbench .ftl-Workbench-page{overflow:hidden}
+.ftl-Workbench .ftl-stepper{display:flex;flex-flow:row wrap;gap:4px;margin:6px 0}
+.ftl-Workbench .ftl-stepper>button{flex:1 1 110px;width:auto;margin:0;border-radius:4px;background:none;
+  border:1px solid var(--jp-border-color2,#8886);border-bottom:3px solid var(--jp-border-color2,#8886);color:inherit;
+  padding:3px 8px;text-align:left}
+.ftl-Workbench .ftl-stepper>button.ftl-done{border-bottom-color:#2e7d32}
+.ftl-Workbench .ftl-stepper>button.ftl-now{border-color:var(--jp-brand-color1,#1976d2);
+  border-bottom-color:var(--jp-brand-color1,#1976d2)}
+.ftl-Workbench .ftl-why{max-width:68em} .ftl-Workbench .ftl-Workbench-page>.ftl-panel{margin:0;max-width:none;
+  border:0;border-radius:0;padding:4px 0;border-bottom:1px solid var(--jp-border-color2,#8886)}
+.ftl-Workbench .ftl-Workbench-page>.ftl-panel:last-child{border-bottom:0}
+.ftl-Workbench-page .ftl-codeview,.ftl-Workbench-page .ftl-planbar,.ftl-Workbench-page .ftl-views{display:none}
+.ftl-Workbench-page>.ftl-panel>.widget-html>.widget-html-content>h4{display:none}
+.ftl-Workbench .ftl-classes{display:flex;flex-flow:row wrap;gap:8px;margin:6px 0}
+.ftl-Workbench .ftl-classes figure{margin:0;width:84px;text-align:center;font-size:12px;line-height:1.3;
+  overflow-wrap:anywhere}
+.ftl-Workbench .ftl-classes img{width:72px;height:72px;object-fit:cover;border-radius:4px;background:#fff}
 </style>"""
 _FAMILIES = (
     "On this machine",
@@ -68,12 +83,38 @@ _FAMILIES = (
     "ViT",
     "Swin",
 )
-_HEADS = (("linear: pooling and one layer", None), ("fastai's: pooling, two layers, dropout", "fastai"))
+_HEADS = (("linear: pooling and one layer", "linear"), ("fastai's: pooling, two layers, dropout", "fastai"))
 _BN = (
-    ("frozen: stands still where layers are frozen", "frozen"),
+    ("frozen where layers are frozen", "frozen"),
     ("affine: only its weights train", "affine"),
     ("train: as in fastai", "train"),
 )
+
+
+class Stepper(w.HBox):
+    "The six steps as a row of buttons: which is shown, which are done, and what came of them"
+
+    value = traitlets.Int(0)  # the step that is shown, from 0
+
+    def __init__(self) -> None:
+        super().__init__([w.Button(tooltip=step.name) for step in STEPS])
+        self.add_class("ftl-stepper")
+        for i, b in enumerate(self.children):
+            b.on_click(lambda _, i=i: self.set_trait("value", i))
+        self.show({})
+
+    def show(
+        self,
+        results: dict[int, str],  # by number of a step that is done: what came of it
+    ) -> None:
+        "Write what is done"
+        for i, (b, step) in enumerate(zip(self.children, STEPS)):
+            done = i in results
+            text = f"{'✓' if done else i + 1} {step.label}" + (f" · {results[i]}" if done and i > 2 else "")
+            state = "now, " if i == self.value else ""
+            set_traits(b, description=text, tooltip=f"Step {i + 1}, {state}{'done: ' if done else ''}{step.name}")
+            for name, on in (("ftl-done", done), ("ftl-now", i == self.value)):
+                (b.add_class if on else b.remove_class)(name)
 
 
 class Workbench(Panel):
@@ -107,22 +148,26 @@ class Workbench(Panel):
         self.done = []
         self.pages = {}
         self.made = None
+        self.making = False  # a Learner is being made
+        self.results = {}  # by number of a step: what came of it
+        self.drafts = {}  # by number of a step: the plan that it was left with, what trained then, and the rates
+        self.step_before = None  # the step whose draft the Learner has
+        self.head_rate = None  # the highest rate of the head's training; `None`: it has not been trained here
         self.dls = data if isinstance(data, DataLoaders) else None
         self.data_code = data_code or code_of(self.dls)
         super().__init__(None, name)
 
     def body(self) -> list[w.Widget]:
-        self.steps = w.ToggleButtons(
-            options=[(f"{i + 1} {step.label}", i) for i, step in enumerate(STEPS)],
-            tooltips=[step.name for step in STEPS],
-        )
-        self.steps.observe(lambda ch: (self.say(""), self.refresh()), "value")
+        self.steps = Stepper()
+        self.steps.observe(lambda ch: (self.say(""), self._enter(), self.refresh()), "value")
         self.back, self.next = (
             w.Button(description=d, icon=i, layout=w.Layout(width="auto"))
             for d, i in (("Back", "arrow-left"), ("Next", "arrow-right"))
         )
+        self.next.button_style = "primary"
         self.back.on_click(lambda _: self.go(self.steps.value - 1))
-        self.next.on_click(lambda _: self.go(self.steps.value + 1))
+        self.next.on_click(lambda _: self.act(self._go_on, touches=False))
+        self.make_meter = JobProgress()
         self.about, self.why, self.page = w.HTML(), w.HTML(), w.VBox()
         self.page.add_class("ftl-Workbench-page")
         self.path = w.Text(value="session.ipynb", description="Notebook", layout=w.Layout(width="300px"))
@@ -137,28 +182,53 @@ class Workbench(Panel):
                 lambda: self.save_notebook(self.path.value), f"Written: {self.path.value}", touches=False
             )
         )
-        steps, foot = w.HBox([self.steps]), w.HBox([self.back, self.next, self.path, self.save])
-        steps.add_class("ftl-steps")
-        foot.add_class("ftl-wrap")
-        return [w.HTML(_CSS), self.about, steps, self.why, self.page, foot]
+        self.save_row = w.HBox([self.path, self.save]).add_class("ftl-wrap")
+        foot = w.HBox([self.back, self.next, self.make_meter]).add_class("ftl-wrap")
+        return [w.HTML(_CSS), self.about, self.steps, self.why, self.page, foot]
 
     def go(self, step: int) -> None:
         "Show a step, 0 to 5"
         self.steps.value = min(max(step, 0), len(STEPS) - 1)
 
+    def _go_on(self):
+        "The next step; a model that is missing, or was chosen anew, is built first"
+        step = self.steps.value
+        if step == 1 and (self.learn is None or self.made != self._wanted()) or step > 1 and self.learn is None:
+            self.make(then=max(step + 1, 2))
+        else:
+            self.go(step + 1)
+
+    def _wanted(self):
+        "What was chosen in steps 1 and 2"
+        for s in (0, 1):
+            self._page(s)
+        head = None if self.head.value == "linear" else self.head.value  # the default
+        return dict(arch=self.arch.value, head=head, bn=self.bn.value)
+
+    def _enter(self):
+        "The draft that a step begins with: the head in step 4, everything in step 5; what was edited there stays"
+        step = self.steps.value
+        if self.learn is None or owner_of(self.learn) is not None:
+            return
+        if self.step_before in (3, 4):
+            self.drafts[self.step_before] = (draft_of(self.learn).plan, trains_now(self.learn), next_lrs(self.learn))
+        self.step_before = step
+        if step in (3, 4):
+            self._page(step)
+            plan, *of = self.drafts.get(step, (None, None, None))
+            if of != [trains_now(self.learn), next_lrs(self.learn)]:  # never left, or the Learner has changed since
+                plan = self.head_plan if step == 3 else self._tune_plan()
+            set_draft(self.learn, plan).seed = self.seed + (step == 4)
+
+    def _tune_plan(self):
+        "Everything at a twentieth of the head's rate; if that is not known, at one from a sweep"
+        return fine_tuning_plan(self.learn, self.head_rate)
+
     @property
     def head_plan(self) -> Plan:
         "One stage that trains what is not frozen now, at the rates that are set now, or at a rate that is looked for"
-        lrs, groups = next_lrs(self.learn), layer_groups(self.learn)
-        live = {g: lrs[g] for g, ps in groups.items() if any(p.requires_grad for p in ps)}
-        lr = (
-            "find"
-            if not rate_lines(self.learn)
-            else next(iter(live.values()))
-            if len(set(live.values())) == 1
-            else live
-        )
-        return Plan((Stage("head", trains_now(self.learn), self.pages["epochs"].value, lr, bn=bn_policy(self.learn)),))
+        first = default_plan(self.learn, self.pages["epochs"].value).stages[0]
+        return Plan((replace(first, name="head", bn=bn_policy(self.learn)),))
 
     def update(self) -> None:
         step = self.steps.value
@@ -174,22 +244,37 @@ class Workbench(Panel):
         set_traits(self.why, value=f'<p class="ftl-why">{escape_html(STEPS[step].why)}</p>{note}')
         set_traits(self.about, value=self._about_html())
         set_traits(self.back, disabled=step == 0)
-        set_traits(self.next, disabled=step == len(STEPS) - 1)
-        if step > 1 and self.learn is None:
-            page = [w_note("Make the Learner first: steps 1 and 2.")]
+        last, missing = step == len(STEPS) - 1, step > 1 and self.learn is None
+        build = missing or step == 1 and (self.learn is None or self.made != self._wanted())
+        set_traits(
+            self.next,
+            disabled=last and not missing or self.making,
+            description="Build model and continue" if build else "Next",
+            tooltip="Load the backbone, put the new head on it, freeze it" if build else "The next step",
+        )
+        set_traits(self.next.layout, display="none" if last and not missing else None)
+        if missing:
+            page = [w_note("Build the model first. Steps 1 and 2 say from what; the button below takes their choices.")]
         else:
             page = self._page(step)
         set_traits(self.page, children=tuple(page))
-        if self.learn is not None and "train4" in self.pages and not self.pages["train4"].running:
-            if self.pages["train4"].plan != self.head_plan:
-                self.pages["train4"].plan = self.head_plan
+        self.steps.show(self._results())
+
+    def _results(self):
+        "By number of a step that is done: what came of it"
+        out = {}
+        if self.learn is not None:
+            out = {0: self.made["arch"], 1: f"{self.made['head'] or 'linear'} head"}
+            live = sum(p.requires_grad for p in self.learn.model.parameters())
+            out[2] = "all train" if live == len(list(self.learn.model.parameters())) else "set"
+        return out | self.results
 
     def _about_html(self):
         if self.dls is None:
-            data = f"Pictures: {self.data}"
+            data = f"Images: {self.data}"
         else:
             data = (
-                f"{len(self.dls.train_ds)} pictures to train on, {len(self.dls.valid_ds)} to validate, "
+                f"{len(self.dls.train_ds)} training images, {len(self.dls.valid_ds)} validation images, "
                 f"{_what_of(self.dls)}"
             )
         model = (
@@ -212,19 +297,22 @@ class Workbench(Panel):
         for k in [k for k in self.pages if k not in (0, 1) and not isinstance(k, str)]:
             for c in self.pages.pop(k):
                 c.close()
-        for k in ("train4", "train5", "plan5", "ev"):
+        for k in ("train", "train4", "train5", "plan5", "ev"):
             self.pages.pop(k, None)
+        self.results, self.drafts, self.step_before, self.head_rate = {}, {}, None, None
 
-    def make(self) -> Job:
+    def make(
+        self,
+        then: int | None = None,  # the step to show when it is made; `None`: the one that is shown
+    ) -> Job:
         "Make the Learner from what was chosen, in a thread; what was done with an earlier one is forgotten"
-        for s in (0, 1):
-            self._page(s)
-        want = dict(arch=self.arch.value, head=self.head.value, bn=self.bn.value)
+        want = self._wanted()
         args = f", head={want['head']!r}" * (want["head"] is not None) + f", bn={want['bn']!r}" * (
             want["bn"] != "frozen"
         )
-        set_traits(self.make_button, disabled=True)
-        self.make_meter.tell(0, 1, "reading the pictures and the weights")
+        self.making = True
+        set_traits(self.next, disabled=True)
+        self.make_meter.tell(0, 1, "reading images and weights")
 
         def work(job):
             dls = self.dls or self._read()
@@ -239,9 +327,10 @@ class Workbench(Panel):
                 return (*work(job), [str(o.message) for o in said if issubclass(o.category, KitWarning)])
 
         def done(job):
+            self.making = False
             with self.writing():
                 self.make_meter.hide()
-                set_traits(self.make_button, disabled=False)
+                set_traits(self.next, disabled=False)
             if job.error is not None:
                 return self.say_error(job.error)
             self.dls, learn, said = job.result
@@ -255,8 +344,11 @@ class Workbench(Panel):
                 Done(1, f"reseed(dls, {self.seed})\n{self.name} = transfer_learner(dls, {want['arch']!r}{job.args})"),
             ]
             self.mark = fingerprint(learn)
+            if then is not None:
+                self.go(then)
+            self._enter()
             self.refresh()
-            self.say(" ".join(["The Learner is made, frozen up to its head.", *said]), "warn" if said else "good")
+            self.say(" ".join(["The model is built, frozen up to its head.", *said]), "warn" if said else "good")
 
         return Job(None, "Workbench", heard, done).start()
 
@@ -267,15 +359,28 @@ class Workbench(Panel):
             return table_dls(self.data, **self.columns, **kw)
         return folder_dls(self.data, **kw)
 
+    def _epochs_changed(self, n):
+        "The stages of the draft take so many epochs"
+        plan = draft_of(self.learn).plan
+        set_draft(self.learn, Plan((replace(plan.stages[0], epochs=n, patience=None), *plan.stages[1:])))
+        refresh_all(self.learn)
+        self.refresh()
+
     def _note_done(self, step, code, note=""):
         self.done.append(Done(step, code, note))
         self.mark = fingerprint(self.learn)
         self.code_view.set(self.code)
 
-    def _trained(self, step, panel, job):
+    def _trained(self, panel, job):
         "Note a run that has ended; one that was stopped is noted when it has been gone on with"
         if job.error is not None or not job.result.finished:
             return
+        step, last = 4 if self.step_before == 4 else 3, job.result.stages[-1]
+        name = metric_of(last)
+        if (value := last.kept_figures.get(name)) is not None:
+            self.results[step] = figure_text(name, value)
+        if step == 3:
+            self.head_rate = max(last.lrs, default=0) or None
         steered = sorted({a["action"] for a in job.result.actions} - {"pause", "resume", "stop", "stop_after_epoch"})
         note = (
             (
@@ -290,7 +395,7 @@ class Workbench(Panel):
     def export(self) -> Job:
         "Export the model into the folder that is given, in a thread"
         if self.learn is None:
-            raise StateError("There is no Learner yet: make one in step 2.")
+            raise StateError("There is no Learner yet: build the model in step 2.")
         self._page(5)
         folder, force = os.path.expanduser(self.folder.value.strip()), self.replace.value
         if not folder:
@@ -310,6 +415,7 @@ class Workbench(Panel):
                         value=self.say_box.value.replace("pass force=True", "tick 'replace an earlier export'"),
                     )
                 return
+            self.results[5] = "exported"
             self._note_done(5, f"ev = evaluate({self.name})\nexport({self.name}, {folder!r}{', force=True' * force})")
             self.say(
                 f"Exported and checked: {job.result}. Use it with load_predictor({folder!r}).predict(picture).", "good"
@@ -337,7 +443,7 @@ class Workbench(Panel):
         if path.suffix != ".ipynb":
             raise InputError(f"{path}: give a name that ends with .ipynb.")
         if not self.done:
-            raise StateError("Nothing has been done yet: make a Learner in step 2.")
+            raise StateError("Nothing has been done yet: build the model in step 2.")
         if self.data_code is None:
             raise StateError(
                 "How the DataLoaders were made is not known. Give it: Workbench(dls, "
@@ -346,7 +452,7 @@ class Workbench(Panel):
         if fingerprint(self.learn) != self.mark:
             raise StateError(
                 "The Learner has been changed since the last step that was noted: by a cell of the notebook, or by a "
-                "training that was stopped. Go on with the training to its end; or make the Learner anew in step 2."
+                "training that was stopped. Resume the training to its end; or build the model anew in step 2."
             )
         md, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
         cells = [
@@ -383,7 +489,35 @@ def _backbone_page(wb):
     wb.family.observe(lambda ch: wb.act(lambda: _list_backbones(wb), touches=False), "value")
     wb.arch.observe(lambda ch: _show_facts(wb), "value")
     _list_backbones(wb)
-    return [w.HBox([wb.family, wb.arch], layout=w.Layout(flex_flow="row wrap")), wb.facts]
+    return [w.HTML(_classes_html(wb)), w.HBox([wb.family, wb.arch]).add_class("ftl-wrap"), wb.facts]
+
+
+def _classes_html(wb):
+    "An image of each class, with how many there are of it; `''`: the data is not of classes"
+    shown = list(_by_class(wb))[:12]
+    return "".join(
+        ["<div class='ftl-classes'>"]
+        + [
+            f"<figure>{item_html(item, name)}<figcaption>{escape_html(name)}<br>{n}</figcaption></figure>"
+            for name, n, item in shown
+        ]
+        + ["</div>"]
+    ) * bool(shown)
+
+
+def _by_class(wb):
+    "Name, number of training images and first image of each class, without opening the others"
+    if wb.dls is None:
+        return  # a folder is read when the model is built
+    labels = getattr(wb.dls.train_ds, "tls", [None, None])[-1]
+    vocab = getattr(wb.dls, "vocab", None)
+    if vocab is None or len(wb.dls.train_ds) > 5000 or not hasattr(vocab, "o2i"):
+        return
+    places: dict = {}
+    for i in range(len(labels)):
+        places.setdefault(int(labels[i]), []).append(i)
+    for k, at in sorted(places.items()):
+        yield str(vocab[k]), len(at), wb.dls.train_ds.tls[0][at[0]]
 
 
 def _list_backbones(wb):
@@ -431,10 +565,9 @@ def _head_page(wb):
     wide = w.Layout(width="430px", max_width="100%")
     wb.head = w.Dropdown(options=_HEADS, description="Head", layout=wide)
     wb.bn = w.Dropdown(options=_BN, description="Batch norm", layout=wide)
-    wb.make_button = w.Button(description="Make the Learner", icon="cogs", layout=w.Layout(width="auto"))
-    wb.make_meter = JobProgress()
-    wb.make_button.on_click(lambda _: wb.act(wb.make))
-    return [wb.head, wb.bn, wb.make_button, wb.make_meter]
+    for c in (wb.head, wb.bn):
+        c.observe(lambda ch: wb.refresh(), "value")
+    return [wb.head, wb.bn]
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #ccfbfde4
 def _freeze_page(wb):
@@ -445,36 +578,22 @@ def _train_page(wb):
     wb.pages["epochs"] = w.BoundedIntText(
         value=load_settings().epochs, min=1, max=1000, description="Epochs", layout=w.Layout(width="180px")
     )
-    wb.pages["epochs"].observe(lambda ch: wb.refresh(), "value")
-    wb.pages["train4"] = t = TrainPanel(wb.learn, wb.head_plan, seed=wb.seed, name=wb.name)
-    t.on_end.append(lambda job: wb._trained(3, t, job))
-    return [LRFinderPanel(wb.learn, name=wb.name), wb.pages["epochs"], t]
+    wb.pages["epochs"].observe(lambda ch: wb._epochs_changed(ch.new), "value")
+    return [LRFinderPanel(wb.learn, name=wb.name), wb.pages["epochs"], _trainer(wb)]
+
+
+def _trainer(wb):
+    "One panel for both trainings: it shows the draft, whichever step that is of"
+    if "train" not in wb.pages:
+        t = wb.pages["train"] = TrainPanel(wb.learn, name=wb.name)
+        t.on_end.append(lambda job: wb._trained(t, job))
+        wb.pages["train4"] = wb.pages["train5"] = t
+    return wb.pages["train"]
 
 
 def _tune_page(wb):
-    wb.pages["plan5"] = p = PlanPanel(wb.learn, _tune_plan(wb), name=wb.name)
-    wb.pages["train5"] = t = TrainPanel(wb.learn, p.plan, seed=wb.seed + 1, name=wb.name)
-
-    def follow(plan):
-        if not t.running:
-            t.plan = plan
-
-    p.on_change.append(follow)
-    t.on_end.append(lambda job: (wb._trained(4, t, job), follow(p.plan)))
-    return [p, t]
-
-
-def _tune_plan(wb):
-    """The second stage of fastai's fine-tuning: everything trains, the early layers slowly, at half the rate of the
-    head; that failing, at one from a sweep
-    """
-    last, head = Plan.fine_tune(epochs=load_settings().epochs, lr=1e-3).stages[-1], wb.pages.get("train4")
-    lr = (
-        float(f"{max(head.history.stages[-1].lrs) / 2:.2g}")
-        if head is not None and head.history is not None
-        else "find"
-    )
-    return Plan((replace(last, name="fine-tune", lr=lr),))
+    wb.pages["plan5"] = p = PlanPanel(wb.learn, name=wb.name)
+    return [p, _trainer(wb)]
 
 # %% ../../nbs/api/panels/18_workbench.ipynb #9ab0f5dd
 def _deploy_page(wb):
@@ -493,7 +612,7 @@ def _deploy_page(wb):
     wb.export_button.on_click(lambda _: wb.act(wb.export))
     row = w.HBox([wb.folder, wb.replace, wb.export_button])
     row.add_class("ftl-wrap")
-    return [wb.pages["ev"], row, wb.export_meter]
+    return [wb.pages["ev"], row, wb.export_meter, wb.save_row]
 
 
 def _what_of(dls):

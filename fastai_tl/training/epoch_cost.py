@@ -67,7 +67,14 @@ class EpochCost:
         learn: Learner,  # the one that was measured, frozen in any way
     ) -> float:
         "Seconds that an epoch takes, validation included, as it is frozen now"
-        back = self.backward_for(n for n, p in learn.model.named_parameters(remove_duplicate=False) if p.requires_grad)
+        return self.seconds_for(n for n, p in learn.model.named_parameters(remove_duplicate=False) if p.requires_grad)
+
+    def seconds_for(
+        self,
+        trains: Iterable[str],  # names of the parameters that train
+    ) -> float:
+        "Seconds that an epoch takes if these parameters train, validation included"
+        back = self.backward_for(trains)
         return self.batches * (self.load + self.forward + back) + self.valid_batches * (self.valid_load + self.forward)
 
 # %% ../../nbs/api/training/17_epoch_cost.ipynb #0b48f82a

@@ -32,11 +32,21 @@ class StageRecord:
     lr_curve: np.ndarray  # shape (n_batches,), the head's learning rate
     seconds: float  # training only, without the sweep
     finder: LRFinderResult | None = None  # the sweep, where the stage asked for one
-    best: int | None = None  # epoch, from 0, whose weights were kept; `None`: the last
+    # epoch, from 0, whose weights were kept; -1: those that the stage began with; `None`: the last
+    best: int | None = None
     ended: str = ""  # why before its last epoch; `""`: it did not
     epoch_lrs: tuple[float, ...] = ()  # one an epoch: the highest of the peak rates that trained
     cache: str = ""  # what was cached of frozen layers, or why nothing was; `""`: it was not asked for
     uncached: bool = False  # an epoch ran without features, for the reason that `cache` gives
+    start: dict = field(default_factory=dict)  # losses and metrics before the stage, by name, where they are known
+
+    @property
+    def kept_figures(self) -> dict[str, float]:
+        "Losses and metrics, by name, of the weights that the stage has left"
+        if self.best == -1:
+            return dict(self.start)
+        i = len(self.values) - 1 if self.best is None else self.best
+        return dict(zip(self.names, self.values[i])) if self.values else {}
 
     def __repr__(self):
         last = (
@@ -80,6 +90,11 @@ def _action(a, records):
     )
 
 
+def _kept(best):
+    "Which weights a stage has left, in words"
+    return f"weights of epoch {best + 1} kept" if best >= 0 else "no epoch was better, weights from before it kept"
+
+
 @dataclass(frozen=True, repr=False)
 class RunHistory:
     "What happened in a run: one `StageRecord` for each stage"
@@ -121,7 +136,7 @@ class RunHistory:
             for s in self.stages
             if s.finder is not None and not s.finder.reliable
         ]
-        out += [f"{s.stage.name}: weights of epoch {s.best + 1} kept" for s in self.stages if s.best is not None]
+        out += [f"{s.stage.name}: {_kept(s.best)}" for s in self.stages if s.best is not None]
         return "; ".join(out + [_action(a, self.stages) for a in self.actions] + self.notes)
 
     def __repr__(self):

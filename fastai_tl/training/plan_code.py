@@ -52,12 +52,19 @@ def _fit_code(s):
     cbs = ["FreezeGuard()"]
     if s.patience:
         cbs.append(f"EarlyStoppingCallback(monitor={code_text(s.monitor)}, patience={s.patience})")
+    first = []
     if s.keep == "best":
-        cbs.append(f"SaveModelCallback(monitor={code_text(s.monitor)}, fname='best')")
+        fresh = ", reset_on_fit=False" if s.undo else ""
+        first = [f"keep = SaveModelCallback(monitor={code_text(s.monitor)}, fname='best'{fresh})"]
+        if s.undo:  # what the stage begins with is kept, too, if no epoch is better
+            names = '["valid_loss", *learn.metrics.attrgot("name")]'
+            first += [f"keep.best = dict(zip({names}, learn.validate()))[{code_text(s.monitor)}]", "learn.save('best')"]
+        cbs.append("keep")
     more = f", pct_start={s.pct_start!r}, div={s.div!r}" if s.schedule == "one_cycle" else ""
     out = [f"learn.{_FITS[s.schedule]}({s.epochs}, lrs{more}, cbs=[{', '.join(cbs)}])"]
     if s.augment:
         out = ["with augmented(learn.dls.train):", *(f"    {line}" for line in out)]
+    out = [*first, *out]
     return out + ["hold_stats(learn, False)"] * s.hold_stats
 
 

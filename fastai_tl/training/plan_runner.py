@@ -10,14 +10,21 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelEpochException, CancelFitException, CancelTrainException
+from fastai.callback.core import (
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    CancelTrainException,
+    CancelValidException,
+)
 from fastai.callback.schedule import ParamScheduler
 from fastcore.basics import patch
+from fastcore.foundation import L
 from ..acceleration.fused_adam import FusedStep
 from ..cache.callback import FeatureCache, FeatureLoader, ForwardPatch
 from ..cache.split_point import NoCache
 from ..core.callbacks import is_kind
-from ..core.distributed import agree, barrier, from_first, rank, unwrap_loader
+from ..core.distributed import agree, barrier, from_first, rank, size, unwrap_loader
 from ..core.errors import InputError, KitWarning
 from ..core.random_state import RandomState
 from ..core.snapshot import deferred_interrupt
@@ -116,6 +123,7 @@ class PlanRun:
         self.stopped = False  # before the end of the plan
         self.finished = False  # all stages are trained
         self.fault: NotFinite | None = None  # what ended the fit
+        self.measuring = False  # validates the weights that a stage begins with
         self.callback_notes: list[str] = []  # on callbacks of the Learner, to be said at the beginning
 
     @property
@@ -129,7 +137,7 @@ class PlanRun:
         return self.position.text(self.plan, self.progress.train_batches)
 
     def place(self) -> dict:
-        "The position, for panels: stage, number, stages, epoch, epochs, sweep; epochs count from 1"
+        "The position, for panels: stage, number, stages, epoch, epochs, sweep, rate of the head; epochs count from 1"
         s = self.stage
         return dict(
             stage=s.name,
@@ -138,6 +146,7 @@ class PlanRun:
             epoch=min(self.position.epoch + 1, s.epochs),
             epochs=s.epochs,
             sweep=self.progress.sweeping,
+            rate=self.stage_state.peak_lrs[-1] if self.stage_state.peak_lrs else None,
         )
 
     def note(self, text: str) -> None:
@@ -187,7 +196,9 @@ def save_best(self: PlanRun) -> None:
 
 @patch
 def restore_best(self: PlanRun) -> int | None:
-    "At the end of a stage with keep='best': load the weights of its best epoch. The epoch; `None`: those of now stay"
+    """At the end of a stage with keep='best': load the weights of its best epoch. The epoch, -1 for those that it
+    began with; `None`: those of now stay
+    """
     barrier()
     if self.stage.keep == "best_stage":
         return self.restore_best_stage()
@@ -261,6 +272,10 @@ def batch_done(self: PlanRun) -> None:
     learn, timer = self.learn, self.checkpoint_timer
     if "gather_preds" in vars(learn):
         return  # a callback asks for predictions between two epochs
+    if self.measuring:
+        if self.interrupts or self.control.stops:
+            raise CancelValidException()  # the first batch of the training stops the run
+        return
     batch = learn.iter + 1
     if learn.training:
         self.position = replace(self.position, epoch=learn.epoch, batch=batch)
@@ -409,13 +424,48 @@ def compare_with_best(self: PlanRun) -> None:
     state, stage, value = self.stage_state, self.stage, self.measured()
     if value is None or stage.keep == "best_stage":
         return
-    if not better(value, state.best.value if state.best is not None else None, stage.monitor):
+    if better(value, state.best_value, stage.monitor):
+        state.best_value, state.epochs_without_gain = value, 0
+    else:
         state.epochs_without_gain += 1
+    if not better(value, state.best.value if state.best is not None else None, stage.monitor):
         return
     state.best = BestEpoch(self.learn.epoch, value, stage.monitor, self.position.stage)
-    state.epochs_without_gain = 0
     if stage.keep == "best" or self.store.folder is not None:
         self.save_best()
+
+
+@patch
+def measure_start(self: PlanRun) -> None:
+    "With undo=True, the weights that a stage begins with are a candidate, too: measure them, and keep them"
+    stage, state = self.stage, self.stage_state
+    if not stage.undo or stage.fit == "probe" or size() > 1:
+        return
+    state.start = self.validated()
+    value = state.start.get(stage.monitor)
+    if value is None or value != value:
+        return
+    state.best = BestEpoch(-1, float(value), stage.monitor, self.position.stage)
+    self.save_best()
+
+
+@patch
+def validated(self: PlanRun) -> dict[str, float]:
+    "Loss and metrics of the weights of now on the validation set, by name"
+    learn, recorder = self.learn, self.learn.recorder
+    if not self.progress.valid_batches:
+        return {}
+    recorder.log, self.measuring = L(0), True
+    try:
+        with learn.no_logging(), learn.no_mbar():
+            learn._do_epoch_validate()
+    finally:
+        self.measuring = False
+    if len(recorder.log) == 1 or self.interrupts or self.control.stops:
+        return {}
+    names = [m.name for m in learn.metrics]
+    names = [f"valid_{n}" for n in ("loss", *names)] if recorder.train_metrics else ["valid_loss", *names]
+    return dict(zip(names, map(_number, recorder.log[1:])))
 
 
 @patch
@@ -524,6 +574,8 @@ def run_epochs(self: PlanRun, saved: SavedRun | None) -> None:
     "Train the epochs of the stage that are left"
     learn, n = self.learn, self.stage.epochs
     first, batch = self.position.epoch, self.position.batch
+    if saved is None:
+        self.measure_start()
     if saved is None and self.position.stage == 0:
         self.save()  # a state to come back to, and a proof that the folder takes it
     if saved is not None and not batch:
@@ -619,6 +671,7 @@ def record(
         state.seconds,
         state.sweep,
         best=best,
+        start=dict(state.start),
         ended=state.ended_reason,
         epoch_lrs=tuple(state.epoch_lrs),
         cache=self.cache.notes if self.cache is not None else "",

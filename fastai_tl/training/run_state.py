@@ -66,7 +66,9 @@ class StageState:
     epoch_lrs: list[float] = field(default_factory=list)  # one a finished epoch: the highest peak rate that trained
     strength: float | None = None  # of the head that was solved last, see `probe`; `None`: none was
     best: BestEpoch | None = None  # `None`: no epoch has been measured
-    epochs_without_gain: int = 0  # since the best
+    start: dict[str, float] = field(default_factory=dict)  # figures of the weights it began with, where measured
+    best_value: float | None = None  # of its epochs, while `best` may be from before it
+    epochs_without_gain: int = 0  # since then
     ended_reason: str = ""  # why the stage ends before its last epoch; `""`: it does not
     random_at_start: dict | None = None  # `RandomState.values` at the start of the epoch under way
     drained: bool = False  # the training loader of this epoch has been asked for more than its last batch

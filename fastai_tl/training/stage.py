@@ -70,6 +70,7 @@ class Stage(_FieldCheck):
     # weights at the end of the stage: of its 'last' or its 'best' epoch; 'best_stage': of the best among this stage and
     # those right before it with the same `keep`, as each was at its end
     keep: str = "last"
+    undo: bool = False  # with keep='best': those that the stage began with come back if no epoch was better
     fit: str = "train"  # 'train': by gradient descent; 'probe': solve a linear head, see `probe`; takes one epoch
     augment: bool = False  # `mild_augment` for training images, unless transforms of the loader vary them already
 
@@ -221,6 +222,12 @@ FIELDS: dict[str, FieldSpec] = dict(
         "weights at the end of the stage; best_stage: of the best stage in a row of such",
         "weights of the last epoch, the best epoch, or the best_stage in a row of such",
     ),
+    undo=FieldSpec(
+        _flag,
+        "True or False",
+        "with keep=best: if no epoch is better than before the stage, the weights from before it come back",
+        "with keep: best, the weights from before the stage come back if no epoch was better",
+    ),
     fit=FieldSpec(
         lambda v: v in FIT,
         " or ".join(FIT),
@@ -274,6 +281,13 @@ def _check_together(s):
                     f"cannot go with lr={s.lr!r}, which gives the rates already. Give one number as lr, or leave {f} "
                     "at 1.",
                 )
+    if s.undo and (s.keep != "best" or s.monitor.startswith("train_")):
+        _refuse(
+            s,
+            "undo",
+            "compares epochs with what was before the stage on the validation set: give keep='best' and a monitor "
+            "that is measured there.",
+        )
     if s.per_layer and s.lr_decay == 1:
         _refuse(s, "per_layer", "does nothing without lr_decay above 1; 1/.75 is usual.")
     if s.train == "each" and (s.per_layer or isinstance(s.lr, dict)):

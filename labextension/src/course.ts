@@ -57,6 +57,7 @@ export class CoursePage extends Widget {
 
   private async run(what: 'course' | 'start_course', then?: string): Promise<void> {
     if (this.running) {
+      this.next = what === 'course' ? this.next : [what, then]; // a press waits for its turn; one more look is none
       return;
     }
     this.running = true;
@@ -73,6 +74,11 @@ export class CoursePage extends Widget {
       const missing = e instanceof KernelError && e.reason !== 'other';
       const text = missing ? 'fastai_tl is not installed in the Python that this server starts. In a notebook, run:' : `The lessons could not be read: ${(e as Error).message}`;
       this.draw(null, el('p', {}, text), missing ? el('pre', {}, INSTALL) : null, button('Try again', 'Ask once more', () => this.load()));
+    }
+    const { next } = this;
+    this.next = null;
+    if (next) {
+      await this.run(...next);
     }
   }
 
@@ -158,7 +164,7 @@ export class CoursePage extends Widget {
               ' ',
               button('Glossary', 'The words of the field', () => this.start('glossary.md', true)),
               ' ',
-              button('Look again', 'Read the progress once more', () => this.load())
+              button('Refresh', 'Read the progress once more', () => this.load())
             )
           ]
         : [])
@@ -166,5 +172,7 @@ export class CoursePage extends Widget {
   }
 
   private course: ICourse | null = null;
+  /** What was pressed while the lessons were read. */
+  private next: ['course' | 'start_course', string | undefined] | null = null;
   private running = false;
 }

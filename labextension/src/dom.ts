@@ -20,6 +20,12 @@ export function button(text: string, title: string, act: () => void): HTMLButton
   return b;
 }
 
+/** The one button of a view that leads on. */
+export function primary(b: HTMLButtonElement): HTMLButtonElement {
+  b.classList.add('ftl-mod-primary');
+  return b;
+}
+
 /** Make the content of an element these children; nothing happens to it if they say the same. */
 export function fill(e: HTMLElement, ...children: Child[]): void {
   const next = el('div', {}, ...children);

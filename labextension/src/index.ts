@@ -8,10 +8,10 @@ import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStatusBar } from '@jupyterlab/statusbar';
 import { Widget } from '@lumino/widgets';
 import { CoursePage } from './course';
-import { newNotebook } from './create';
+import { newNotebook, newWorkbench } from './create';
 import { el } from './dom';
-import { call, IExported, News, onLinesOfItsOwn, TabId } from './model';
-import { icon, IOptions, SidePanel } from './panel';
+import { call, IExported, News, onLinesOfItsOwn, TabId, TABS } from './model';
+import { icon, IOptions, lessonsIcon, notebookIcon, SidePanel } from './panel';
 import type { Session } from './session';
 import { StatusItem } from './status';
 
@@ -22,6 +22,7 @@ const COMMANDS = {
   diagnose: 'fastai-tl:diagnose',
   insert: 'fastai-tl:insert-code',
   export: 'fastai-tl:export-model',
+  workbench: 'fastai-tl:workbench',
   create: 'fastai-tl:new-notebook',
   lessons: 'fastai-tl:open-lessons',
   about: 'fastai-tl:about'
@@ -64,13 +65,14 @@ function activate(
     }
   }
 
-  /** Put text at the cursor of the active cell of code; into a new one below another kind of cell. */
+  /** Put text into a new cell below the active one, or into the active one where that is an empty cell of code. */
   function insert(text: string): void {
     const notebook = tracker.currentWidget?.content;
     if (!notebook || !text) {
       return;
     }
-    if (notebook.activeCell?.model.type !== 'code' || notebook.activeCell.model.getMetadata('editable') === false) {
+    const cell = notebook.activeCell?.model;
+    if (cell?.type !== 'code' || cell.getMetadata('editable') === false || cell.sharedModel.getSource().trim()) {
       NotebookActions.insertBelow(notebook);
     }
     const editor = notebook.activeCell?.editor;
@@ -159,7 +161,7 @@ function activate(
   });
   commands.addCommand(COMMANDS.diagnose, {
     label: 'Diagnose the Learner',
-    caption: 'Look for what goes wrong in silence',
+    caption: 'Check for silent mistakes',
     isEnabled: hasNotebook,
     execute: async () => {
       open('doctor');
@@ -168,7 +170,7 @@ function activate(
   });
   commands.addCommand(COMMANDS.insert, {
     label: 'Insert the Code of the Panel',
-    caption: 'Put the Python of the open tab at the cursor of the active cell',
+    caption: 'Put the Python of the open tab into a new cell',
     isEnabled: hasNotebook,
     execute: async () => {
       panel.follow();
@@ -200,16 +202,26 @@ function activate(
   });
   commands.addCommand(COMMANDS.create, {
     label: args => ((args as { isPalette?: boolean }).isPalette ? 'New Transfer-Learning Notebook' : 'Transfer Learning'),
-    caption: 'A notebook with the six steps, from pictures to an exported model',
-    icon,
-    execute: args => newNotebook(app, here(args), (args as { folder?: string | null }).folder)
+    caption: 'A notebook with the six steps, from images to an exported model',
+    icon: notebookIcon,
+    execute: args => newNotebook(app, browser, here(args), (args as { folder?: string | null }).folder)
   });
+  commands.addCommand(COMMANDS.workbench, {
+    label: args => ((args as { isPalette?: boolean }).isPalette ? 'Train an Image Classifier (Workbench)' : 'Train a Classifier'),
+    caption: 'From a folder of images to an exported model, without code',
+    icon,
+    execute: args => newWorkbench(app, browser, here(args), (args as { folder?: string | null }).folder)
+  });
+  for (const t of TABS) {
+    commands.addCommand(`fastai-tl:open-${t.id}`, { label: `Transfer-Learning Panel: ${t.label}`, caption: t.caption, icon, isEnabled: hasNotebook, execute: () => open(t.id) });
+    palette?.addItem({ command: `fastai-tl:open-${t.id}`, category: CATEGORY });
+  }
 
   const pages = new WidgetTracker<MainAreaWidget<CoursePage>>({ namespace: 'fastai-tl-course' });
   commands.addCommand(COMMANDS.lessons, {
     label: args => ((args as { isPalette?: boolean }).isPalette ? 'Lessons on Transfer Learning' : 'Lessons'),
     caption: 'The course: eight lessons that check themselves',
-    icon,
+    icon: lessonsIcon,
     execute: async args => {
       let page = pages.find(p => !p.isDisposed);
       if (!page) {
@@ -217,7 +229,7 @@ function activate(
         page = new MainAreaWidget({ content: new CoursePage(app, cwd, options.courseFolder) });
         page.id = 'fastai-tl-course';
         page.title.label = 'Lessons';
-        page.title.icon = icon;
+        page.title.icon = lessonsIcon;
         page.title.closable = true;
         await pages.add(page);
       }
@@ -239,7 +251,7 @@ function activate(
         'div',
         { class: 'ftl-About' },
         el('p', {}, 'The panel in the right sidebar shows the Learners of the notebook in front. What it does is one line of Python each, which it can put into a cell.'),
-        el('table', {}, ...[COMMANDS.open, COMMANDS.diagnose, COMMANDS.insert, COMMANDS.export, COMMANDS.create, COMMANDS.lessons].map(row)),
+        el('table', {}, ...[COMMANDS.workbench, COMMANDS.open, COMMANDS.diagnose, COMMANDS.insert, COMMANDS.export, COMMANDS.create, COMMANDS.lessons].map(row)),
         el('p', {}, `fastai_tl in this notebook's Python: ${panel.current?.version ?? ''}`.replace(/: $/, ': not looked at yet'))
       );
       return showDialog({ title: 'Transfer learning (fastai_tl)', body: new Widget({ node }), buttons: [Dialog.okButton({ label: 'Close' })] });
@@ -249,6 +261,9 @@ function activate(
   for (const command of Object.values(COMMANDS)) {
     palette?.addItem({ command, category: CATEGORY, args: { isPalette: true } });
   }
+  // among the notebooks, which are in sight at once; the section of its own holds what is rarer
+  launcher?.add({ command: COMMANDS.workbench, category: 'Notebook', rank: 0 });
+  launcher?.add({ command: COMMANDS.workbench, category: CATEGORY, rank: 0 });
   launcher?.add({ command: COMMANDS.create, category: CATEGORY, rank: 1 });
   launcher?.add({ command: COMMANDS.lessons, category: CATEGORY, rank: 2 });
 

@@ -186,3 +186,14 @@ export function freeName(wanted: string, taken: string[]): string {
   }
   return name;
 }
+
+/** A path of the server as it is seen from a folder of it. */
+export function relative(path: string, from: string): string {
+  const parts = path.split('/').filter(p => p);
+  const base = from.split('/').filter(p => p);
+  let i = 0;
+  while (i < base.length && i < parts.length && base[i] === parts[i]) {
+    i++;
+  }
+  return [...base.slice(i).map(() => '..'), ...parts.slice(i)].join('/') || '.';
+}

@@ -5,12 +5,16 @@ import { LabIcon } from '@jupyterlab/ui-components';
 import { ISignal, Signal } from '@lumino/signaling';
 import { Panel, Widget } from '@lumino/widgets';
 import svg from '../style/icons/ftl.svg';
-import { button, el } from './dom';
+import lessonsSvg from '../style/icons/lessons.svg';
+import notebookSvg from '../style/icons/steps.svg';
+import { button, el, primary } from './dom';
 import type { TabId } from './model';
 import { Session } from './session';
 import { NotebookView } from './view';
 
 export const icon = new LabIcon({ name: 'fastai-tl:icon', svgstr: svg });
+export const lessonsIcon = new LabIcon({ name: 'fastai-tl:lessons', svgstr: lessonsSvg });
+export const notebookIcon = new LabIcon({ name: 'fastai-tl:notebook', svgstr: notebookSvg });
 
 export interface IOptions {
   firstTab: TabId;
@@ -37,7 +41,8 @@ export class SidePanel extends Panel {
       node: el(
         'div',
         { class: 'ftl-Note' },
-        el('p', {}, 'Open a notebook: its Learners are shown here.'),
+        el('p', {}, 'Train a model without code, or open a notebook: its Learners are shown here.'),
+        primary(button('Train a classifier', 'The Workbench: from a folder of images to an exported model', run('fastai-tl:workbench'))),
         button('New transfer-learning notebook', 'The six steps as a notebook', run('fastai-tl:new-notebook')),
         button('Lessons', 'The course, and how far you are', run('fastai-tl:open-lessons'))
       )

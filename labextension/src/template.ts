@@ -31,3 +31,11 @@ export function notebookContent(folder: string | null, kernel: { name: string; d
   }));
   return { cells, metadata: { kernelspec: { ...kernel, language: 'python' } }, nbformat: 4, nbformat_minor: 5 };
 }
+
+/** The Workbench over a folder, or over the sample set (null), as a notebook of one cell. */
+export function workbenchContent(folder: string | null, kernel: { name: string; display_name: string }): Record<string, unknown> {
+  const data = folder === null ? 'sample_dls(size=128)' : JSON.stringify(folder);
+  const source = `from fastai_tl.all import *\n\nWorkbench(${data})`;
+  const cell = { cell_type: 'code', id: 'workbench', metadata: { jupyter: { source_hidden: true } }, source, execution_count: null, outputs: [] };
+  return { cells: [cell], metadata: { kernelspec: { ...kernel, language: 'python' } }, nbformat: 4, nbformat_minor: 5 };
+}

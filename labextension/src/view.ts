@@ -3,7 +3,7 @@ import { MimeModel } from '@jupyterlab/rendermime';
 import type { IRenderMime } from '@jupyterlab/rendermime';
 import type { CommandRegistry } from '@lumino/commands';
 import { Panel, Widget } from '@lumino/widgets';
-import { button, el, fill } from './dom';
+import { button, el, fill, primary } from './dom';
 import { call, frozenText, ILearner, KernelError, TabId, TABS, tabAfter, trainingText } from './model';
 import type { Session } from './session';
 
@@ -98,7 +98,7 @@ export class NotebookView extends Panel {
     }
     this.bar = bar;
     this.choice = el('div', { class: 'ftl-Choice' }, el('label', {}, 'Learner ', this.list), this.share);
-    const insert = button('Insert code', 'Put the Python of this tab at the cursor of the active cell', () => {
+    const insert = button('Insert code', 'Put the Python of this tab into a new cell', () => {
       void this.commands.execute('fastai-tl:insert-code');
     });
     this.choice.append(insert);
@@ -136,8 +136,9 @@ export class NotebookView extends Panel {
     fill(this.list, ...s.learners.map(o => el('option', { value: o.name, ...(o === learner ? { selected: '' } : {}) }, o.name)));
     this.list.value = learner.name;
     fill(this.share, frozenText(learner.frozen));
-    this.training.hidden = !learner.training;
-    fill(this.training, learner.training ? trainingText(learner.training) : '');
+    this.training.hidden = false; // its line is always there, so that nothing moves when a training begins
+    this.training.classList.toggle('ftl-mod-idle', !learner.training);
+    fill(this.training, learner.training ? trainingText(learner.training) : 'Idle');
     for (const [id, b] of this.tabs) {
       b.setAttribute('aria-selected', String(id === s.tab));
       b.tabIndex = id === s.tab ? 0 : -1;
@@ -160,13 +161,13 @@ export class NotebookView extends Panel {
         return [
           p('fastai_tl is not installed in the Python of this notebook. Install it, then restart the kernel:'),
           el('pre', {}, INSTALL),
-          button('Insert this line', 'At the cursor of the active cell', () => this.insert(INSTALL)),
-          button('Look again', 'Ask the kernel once more', () => this.session.look())
+          button('Insert this line', 'Into a cell', () => this.insert(INSTALL)),
+          button('Refresh', 'Ask the kernel once more', () => this.session.look())
         ];
       case 'old':
         return [p('The fastai_tl in the Python of this notebook is older than this panel. Bring it up to date:'), el('pre', {}, `${INSTALL} --upgrade`)];
       case 'error':
-        return [p('The kernel could not say what there is: ', s.problem), button('Look again', 'Ask the kernel once more', () => this.session.look())];
+        return [p('The kernel could not say what there is: ', s.problem), button('Refresh', 'Ask the kernel once more', () => this.session.look())];
     }
     if (s.busy) {
       const training = learner?.training ? '' : ' What you press here is done when it has time.';
@@ -180,14 +181,15 @@ export class NotebookView extends Panel {
       return [
         p('There are DataLoaders, but no Learner yet. Make one:'),
         el('pre', {}, line),
-        button('Insert this line', 'At the cursor of the active cell', () => this.insert(`from fastai_tl.all import *\n\n${line}`))
+        button('Insert this line', 'Into a cell', () => this.insert(`from fastai_tl.all import *\n\n${line}`))
       ];
     }
     const begin = 'from fastai_tl.all import *\n\ndls = sample_dls()\nlearn = transfer_learner(dls, "tf_efficientnet_lite0")';
     return [
       p('There is no Learner in this notebook yet. When a cell has made one, its panels are here.'),
       el('pre', {}, begin),
-      button('Insert these lines', 'At the cursor of the active cell', () => this.insert(begin)),
+      primary(button('Train a classifier', 'The Workbench: from a folder of images to an exported model', () => void this.commands.execute('fastai-tl:workbench'))),
+      button('Insert these lines', 'Into a cell', () => this.insert(begin)),
       button('New notebook', 'The six steps as a notebook', () => void this.commands.execute('fastai-tl:new-notebook'))
     ];
   }

@@ -1,6 +1,6 @@
 import { deepStrictEqual as equal, throws } from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { answerOf, call, choose, freeName, frozenText, ILearner, ITraining, KernelError, onLinesOfItsOwn, py, statusText, tabAfter, TABS, trainingText } from '../src/model';
+import { answerOf, call, choose, freeName, frozenText, ILearner, ITraining, KernelError, onLinesOfItsOwn, py, statusText, tabAfter, TABS, trainingText, relative } from '../src/model';
 
 const training = (t: Partial<ITraining> = {}): ITraining => ({ who: 'run_plan', note: '', ...t });
 const learner = (name: string, frozen = 0.92, t: ITraining | null = null): ILearner => ({ id: name.length, name, frozen, training: t });
@@ -94,5 +94,13 @@ void describe('choices', () => {
     equal(freeName('a.ipynb', []), 'a.ipynb');
     equal(freeName('a.ipynb', ['a.ipynb', 'a-1.ipynb']), 'a-2.ipynb');
     equal(freeName('.hidden', ['.hidden']), '.hidden-1');
+  });
+});
+
+void describe('paths', () => {
+  void it('a folder as it is seen from the notebook', () => {
+    equal(relative('work/pets', 'work'), 'pets');
+    equal(relative('pets', 'work/deep'), '../../pets');
+    equal(relative('work', 'work'), '.');
   });
 });

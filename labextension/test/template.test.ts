@@ -1,6 +1,6 @@
 import { deepStrictEqual as equal, doesNotMatch, match, ok } from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { notebookCells, notebookContent } from '../src/template';
+import { notebookCells, notebookContent, workbenchContent } from '../src/template';
 
 void describe('the notebook to begin with', () => {
   void it('has the six steps, filled in', () => {
@@ -27,5 +27,13 @@ void describe('the notebook to begin with', () => {
     equal(nb.nbformat_minor, 5);
     equal(new Set(nb.cells.map(c => c.id)).size, nb.cells.length);
     ok(nb.cells.every(c => (c.cell_type === 'code') === (c.outputs !== undefined)));
+  });
+});
+
+void describe('the Workbench', () => {
+  void it('the Workbench is one cell, over a folder or the sample set', () => {
+    const source = (folder: string | null) => (workbenchContent(folder, { name: 'python3', display_name: 'Python 3' }).cells as { source: string }[]).map(c => c.source);
+    equal(source('my "pets"'), ['from fastai_tl.all import *\n\nWorkbench("my \\"pets\\"")']);
+    equal(source(null).length, 1);
   });
 });

@@ -165,7 +165,11 @@ def test_two_notebooks_do_not_mix(lab, open_nb, kernel, page, side, shot):
     old = b.ev("id(third)")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell') }")
     until(lambda: b.ev("id(third)") != old)
-    until(lambda: view(page).get_by_label("layer1", exact=True).count() == 1, 90, "the panel of the new Learner")
+    until(
+        lambda: view(page).locator(".ftl-fm-block").filter(has_text="layer1").count() == 1,
+        90,
+        "the panel of the new Learner",
+    )
 
 
 def test_restart(lab, open_nb, kernel, page, side):

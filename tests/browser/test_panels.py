@@ -11,6 +11,11 @@ def labelled(page, name):
     return page.locator(".ftl-panel").get_by_label(name, exact=True).first
 
 
+def block(page, name):
+    "A group on the freeze map"
+    return page.locator(".ftl-fm-block").filter(has_text=name).first
+
+
 def click(page, name):
     page.locator(".ftl-panel").get_by_role("button", name=name).first.click()
 
@@ -34,28 +39,41 @@ def test_freeze_panel(opened, page, shot):
     assert k.ev("panel.cell")[0] == "id"
     click(page, "All")
     until(lambda: k.ev("all(p.requires_grad for p in learn.model.parameters())"))
-    labelled(page, "layer1").click()
-    until(
-        lambda: (
-            k.ev("[g for g,ps in layer_groups(learn).items() if not any(p.requires_grad for p in ps)]") == ["layer1"]
-        )
-    )
+    frozen = "[g for g,ps in layer_groups(learn).items() if not any(p.requires_grad for p in ps)]"
+    block(page, "layer1").click()
+    until(lambda: k.ev(frozen) == ["layer1"])
+    a, b = (block(page, n).bounding_box() for n in ("layer2", "layer3"))  # dragged over
+    page.mouse.move(a["x"] + 5, a["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(b["x"] + 5, b["y"] + 5, steps=8)
+    page.mouse.up()
+    until(lambda: k.ev(frozen) == ["layer1", "layer2", "layer3"])
+    block(page, "layer3").click(modifiers=["Shift"])  # trains from here on, frozen before
+    until(lambda: k.ev(frozen) == ["stem", "layer1", "layer2"])
+    block(page, "layer3").press("ArrowLeft")  # by keyboard
+    page.locator(".ftl-fm-block:focus").press("Space")
+    until(lambda: k.ev(frozen) == ["stem", "layer1"])
+    page.locator(".ftl-fm-block:focus").press("Shift+Space")  # trains, so it is frozen with all before it
+    until(lambda: k.ev(frozen) == ["stem", "layer1", "layer2"])
+    page.get_by_role("button", name="Freeze up to here").click()
+    until(lambda: k.ev(frozen) == ["stem", "layer1", "layer2"])
     page.locator("button[title='Show the layers of layer2']").click()
-    first = k.ev("panel.rows['layer2'].rows[0].path")
-    labelled(page, first).press("Space")  # from the keyboard
-    until(lambda: k.ev(f"not learn.model.get_submodule({first!r}).weight.requires_grad"))
-    rate = labelled(page, "Learning rate of stem")
+    until(lambda: k.ev("len(panel.map.layers)") > 0)
+    first = k.ev("panel.map.layers[0]['path']")
+    page.get_by_label(f"{first} trains").press("Space")
+    until(lambda: k.ev(f"learn.model.get_submodule({first!r}).weight.requires_grad"))
+    rate = page.get_by_label("Learning rate of layer2")
     rate.fill("0.0002")
     rate.press("Enter")
-    until(lambda: k.ev("lrs_of(learn)['stem']") == 2e-4)
+    until(lambda: k.ev("lrs_of(learn)['layer2']") == 2e-4)
     k.run("freeze_to(learn, 'head')")  # a cell changes the Learner, and the panel shows it
-    until(lambda: labelled(page, "layer4").is_checked() and not labelled(page, "head").is_checked())
-    labelled(page, "head").click()  # refused
+    until(lambda: block(page, "layer4").get_attribute("aria-checked") == "false")
+    block(page, "head").click()  # refused
     page.get_by_role("alert").get_by_text("freeze everything").wait_for()
-    until(lambda: not labelled(page, "head").is_checked())
+    assert block(page, "head").get_attribute("aria-checked") == "true"
     click(page, "Measure speed")
-    page.get_by_text("An epoch takes about").wait_for(timeout=120000)
-    labelled(page, "layer4").click()
+    page.get_by_text("An epoch takes about").first.wait_for(timeout=120000)
+    block(page, "layer4").click()
     page.get_by_text("before the last change").wait_for()
     click(page, "Python")
     shot("freeze-used", ".ftl-FreezePanel")
@@ -133,7 +151,7 @@ def test_train_panel_stop_reaches_the_loop_within_a_batch(opened, page, shot):
     page.locator(".ftl-TrainPanel button[title^='End after the batch']").click()
     until(lambda: k.ev("not job.running"), 90)
     assert k.ev("job.log.done - at[0]") <= 1
-    page.get_by_text("Go on continues from there").wait_for()
+    page.get_by_text("Resume continues from there").wait_for()
     shot.all("train", ".ftl-TrainPanel")
 
 
@@ -172,16 +190,15 @@ def test_workbench_from_pictures_to_an_exported_model(lab, open_nb, kernel, page
     )
     open_nb(name)
     k = kernel(name)
-    forward = page.locator("button[title=Next]")
+    forward = page.locator(".ftl-Workbench .mod-primary").get_by_text("Next")
     page.locator(".ftl-Workbench select").nth(1).wait_for(timeout=120000)
     options = labelled(page, "Backbone").locator("option").all_inner_texts()
     labelled(page, "Backbone").select_option(label=next(o for o in options if "mobilenet_mini" in o))
     shot.all("workbench-1", ".ftl-Workbench")
     forward.click()
-    click(page, "Make the Learner")
-    until(lambda: k.ev("panel.learn is not None"), 180)
-    forward.click()
-    page.locator(".ftl-FreezePanel").wait_for()
+    click(page, "Build model and continue")
+    page.locator(".ftl-FreezePanel").wait_for(timeout=180000)
+    shot.all("workbench-3", ".ftl-Workbench")
     forward.click()
     page.locator(".ftl-LRFinderPanel").wait_for()
     epochs = labelled(page, "Epochs")
@@ -217,7 +234,7 @@ def test_panels_in_notebook_7(opened, page, shot):
         "Plan((Stage('probe', 'head', 1, 1e-2),)))\nfrom ipywidgets import VBox\nVBox([a, b, c, d])",
         app="notebook",
     )
-    labelled(page, "layer4").click()
+    block(page, "layer4").click()
     until(lambda: k.ev("all(p.requires_grad for p in layer_groups(learn)['layer4'])"))
     page.locator(".ftl-TrainPanel button[title^='Run the plan']").click()
     until(lambda: k.ev("d.history is not None and d.history.finished"), 180)
@@ -234,7 +251,7 @@ def test_panels_in_voila(voila, page, shot):
         "a, b = FreezePanel(learn), TrainPanel(learn, Plan((Stage('probe', 'head', 1, 1e-2),)))\nfrom ipywidgets "
         "import VBox\nVBox([a, b])",
     )
-    labelled(page, "layer4").click()
+    block(page, "layer4").click()
     until(lambda: k.ev("all(p.requires_grad for p in layer_groups(learn)['layer4'])"))
     click(page, "Start")
     until(lambda: k.ev("b.history is not None and b.history.finished"), 180)

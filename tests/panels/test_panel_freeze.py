@@ -48,30 +48,54 @@ def frozen(learn, group):
     return all(not p.requires_grad for p in layer_groups(learn)[group])
 
 
+def blocks(panel):
+    "State of each block of the map"
+    return {g["name"]: g["state"] for g in panel.map.groups}
+
+
+def told(panel, **what):
+    "What the script of the map tells when a person does something"
+    panel._told(panel.map, what, [])
+
+
 def test_what_is_shown_at_first(panel, learn):
-    assert {g: r.tick.value for g, r in panel.rows.items()} == {g: g != "head" for g in layer_groups(learn)}
-    assert "head trains" in panel.strip.value and "stem frozen" in panel.strip.value
+    assert blocks(panel) == {g: "trains" if g == "head" else "frozen" for g in layer_groups(learn)}
     assert panel.code == "freeze_to(learn, 'head', bn='frozen')"
     assert learn.opt is None or panel.low.value == pytest.approx(next_lrs(learn)["stem"])
+    assert sum(g["parameters"] for g in panel.map.groups) == sum(p.numel() for p in learn.model.parameters())
+    assert "Train the head" in panel.plan_bar.sentence.value
 
 
-def test_a_tick_freezes_exactly_one_group(panel, learn):
+def test_a_click_freezes_exactly_one_group(panel, learn):
     panel.presets["All"].click()
     assert all(p.requires_grad for p in learn.model.parameters())
-    panel.rows["layer1"].tick.value = True
+    told(panel, do="paint", groups=["layer1"], frozen=True)
     assert [frozen(learn, g) for g in layer_groups(learn)] == [g == "layer1" for g in layer_groups(learn)]
-    panel.rows["layer1"].tick.value = False
+    told(panel, do="paint", groups=["layer1"], frozen=False)
     assert all(p.requires_grad for p in learn.model.parameters())
 
 
-def test_a_tick_on_a_layer(panel, learn, small_dls):
+def test_dragging_paints_several_groups_and_the_boundary_is_one_gesture(panel, learn):
+    groups = list(layer_groups(learn))
+    told(panel, do="paint", groups=groups[1:3], frozen=False)
+    assert [frozen(learn, g) for g in groups] == [g not in (*groups[1:3], "head") for g in groups]
+    told(panel, do="boundary", group=groups[2], frozen=True)
+    assert [frozen(learn, g) for g in groups] == [i <= 2 for i in range(len(groups))]
+    told(panel, do="boundary", group=groups[1], frozen=False)
+    assert [frozen(learn, g) for g in groups] == [i < 1 for i in range(len(groups))]
+    told(panel, do="boundary", group="head", frozen=True)
+    assert "freeze everything" in panel.say_box.value and not frozen(learn, "head")
+
+
+def test_a_layer(panel, learn, small_dls):
     panel.presets["All"].click()
-    row = panel.rows["layer1"]
-    row.fold.value = True
-    layer = row.rows[0]
-    layer.tick.value = True
-    assert [n for n, p in learn.model.named_parameters() if not p.requires_grad] == [f"{layer.path}.weight"]
-    assert not row.tick.value and "partly" in row.facts.value
+    told(panel, do="open", group="layer1")
+    assert not panel.map.layers
+    told(panel, do="fold")
+    path = panel.map.layers[0]["path"]
+    told(panel, do="layer", path=path, frozen=True)
+    assert [n for n, p in learn.model.named_parameters() if not p.requires_grad] == [f"{path}.weight"]
+    assert blocks(panel)["layer1"] == "partly" and panel.map.layers[0]["state"] == "frozen"
     assert_code_leads_there(learn, transfer_learner(small_dls, "resnet_mini"))
 
 
@@ -83,7 +107,7 @@ def test_presets(panel, learn, preset, n):
 
 
 def test_rates_of_groups_and_their_spread(panel, learn):
-    panel.rows["layer1"].rate.value = 3e-4
+    told(panel, do="rate", group="layer1", value="3e-4")
     assert next_lrs(learn)["layer1"] == 3e-4
     panel.low.value, panel.high.value = 1e-5, 1e-2
     lrs = list(next_lrs(learn).values())
@@ -94,8 +118,9 @@ def test_rates_of_groups_and_their_spread(panel, learn):
         and panel.low.value == pytest.approx(1e-5)
         and list(next_lrs(learn).values()) == lrs
     )
-    panel.rows["stem"].rate.value = -1
-    assert "above 0" in panel.say_box.value and panel.rows["stem"].rate.value == pytest.approx(1e-5, rel=0.01)
+    for bad in ("-1", "fast"):
+        told(panel, do="rate", group="stem", value=bad)
+        assert "above 0" in panel.say_box.value and panel.map.groups[0]["rate"] == "1e-5"
 
 
 def test_policy(panel, learn):
@@ -108,7 +133,7 @@ def test_policy(panel, learn):
         and "affine" in panel.code
     )
     panel.policy.value = "train"
-    assert "follows batches" in panel.rows["layer1"].facts.value
+    assert "batch norm updating" in panel.map.groups[1]["facts"]
     panel.policy.value = "frozen"
     assert panel.code == "freeze_to(learn, 'head', bn='frozen')"
 
@@ -118,20 +143,20 @@ def test_drift_is_shown(panel, learn):
     set_frozen(learn, "layer1")
     panel.refresh()
     assert any(o.drifts for o in read_layers(learn))
-    assert "layer1 frozen, drifts" in panel.strip.value and "drift" in panel.summary.value
+    assert blocks(panel)["layer1"] == "drifts" and "drift" in panel.note.value
 
 
 def test_what_would_freeze_everything_is_refused(panel, learn):
     before = state(learn)
-    panel.rows["head"].tick.value = True
-    assert state(learn) == before and not panel.rows["head"].tick.value
+    told(panel, do="paint", groups=["head"], frozen=True)
+    assert state(learn) == before and blocks(panel)["head"] == "trains"
     assert "freeze everything" in panel.say_box.value and 'role="alert"' in panel.say_box.value
 
 
 def test_fastais_own_calls_are_shown(panel, learn):
     learn.unfreeze()
     panel.refresh()
-    assert not panel.rows["stem"].tick.value and "Something else than fastai_tl" in panel.note.value
+    assert blocks(panel)["stem"] == "trains" and "Something else than fastai_tl" in panel.note.value
 
 
 def test_what_moved(panel, learn):
@@ -165,14 +190,14 @@ def test_a_held_learner(panel, learn):
     before, owner = state(learn), Owner("Someone")
     acquire(learn, owner)
     owner.thread = -1
-    panel.rows["stem"].tick.value = False
+    told(panel, do="paint", groups=["stem"], frozen=False)
     assert (
         "Someone is using this Learner" in panel.say_box.value
-        and panel.rows["stem"].tick.value
+        and blocks(panel)["stem"] == "frozen"
         and state(learn) == before
     )
     release(learn)
-    panel.rows["stem"].tick.value = False
+    told(panel, do="paint", groups=["stem"], frozen=False)
     assert state(learn) != before
 
 
@@ -181,7 +206,7 @@ def test_closing_frees_everything(learn):
     import ipywidgets as w
 
     p = FreezePanel(learn)
-    p.rows["layer1"].fold.value = True
+    p.select("layer1", True)
     ids = [c.model_id for c in descendants(p)]
     ref = weakref.ref(p)
     p.close()
@@ -205,11 +230,12 @@ def test_a_network_with_very_many_layers(small_dls):
     name_groups(learn, {"body": "0", "head": "3"})
     p = FreezePanel(learn)
     n = sum(1 for _ in descendants(p))
-    p.rows["body"].fold.value = True
-    assert len(p.rows["body"].rows) == 40 and sum(1 for _ in descendants(p)) < n + 40 * 10
-    p.rows["body"].more.click()
-    assert len(p.rows["body"].rows) == 80 and "of 241" in p.rows["body"].more.description
-    p.rows["body"].rows[79].tick.value = True
+    p.select("body", True)
+    assert len(p.map.layers) == 60 and sum(1 for _ in descendants(p)) == n  # layers are no widgets
+    assert p.map.more == "Show 60 more of 261 layers"
+    told(p, do="more")
+    assert len(p.map.layers) == 120
+    told(p, do="layer", path="0.79", frozen=True)
     assert [n for n, q in net.named_parameters() if not q.requires_grad] == ["0.79.weight", "0.79.bias"]
     p.close()
 
@@ -255,3 +281,12 @@ def test_norms_of_the_head_follow_the_batches(small_dls, bn):
     assert head and all(o.stats == "follows batches" for o in head)
     body = [o for o in read_layers(learn) if o.group != "head" and o.stats]
     assert all(o.stats == ("follows batches" if bn == "train" else "held") for o in body)
+
+
+def test_a_random_head_that_is_frozen_is_pointed_out(panel, learn):
+    panel.presets["All"].click()
+    assert "stays random" not in panel.note.value
+    told(panel, do="paint", groups=["head"], frozen=True)
+    assert "stays random" in panel.note.value
+    told(panel, do="boundary", group="head", frozen=False)
+    assert "stays random" not in panel.note.value

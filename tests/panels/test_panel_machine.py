@@ -17,6 +17,7 @@ from fastai_tl.freezing.layer_groups import pinned
 from fastai_tl.panels.freeze import FreezePanel
 from fastai_tl.panels.plan import PlanPanel
 from fastai_tl.freezing.learning_rates import next_lrs
+from fastai_tl.training.draft_plan import draft_of
 from fastai_tl.training.stage import FIELDS
 
 GROUPS = st.integers(0, 2)
@@ -59,22 +60,34 @@ class Panels(RuleBasedStateMachine):
         if "ftl-error" in self.freezer.say_box.value:
             assert facts(self.learn) == before  # refused, and nothing has changed
 
+    def told(self, **what):
+        self.click(lambda: self.freezer._told(self.freezer.map, what, []))
+
+    def group(self, i):
+        return list(layer_groups(self.learn))[i]
+
     @rule(i=GROUPS, on=st.booleans())
-    def tick_group(self, i, on):
-        row = list(self.freezer.rows.values())[i]
-        self.click(lambda: setattr(row.tick, "value", on))
+    def click_group(self, i, on):
+        self.told(do="paint", groups=[self.group(i)], frozen=on)
+
+    @rule(i=GROUPS, j=GROUPS, on=st.booleans())
+    def drag(self, i, j, on):
+        self.told(do="paint", groups=list(layer_groups(self.learn))[min(i, j) : max(i, j) + 1], frozen=on)
+
+    @rule(i=GROUPS, on=st.booleans())
+    def boundary(self, i, on):
+        self.told(do="boundary", group=self.group(i), frozen=on)
 
     @rule(i=GROUPS, j=st.integers(0, 1), on=st.booleans())
-    def tick_layer(self, i, j, on):
-        row = list(self.freezer.rows.values())[i]
-        row.fold.value = True
-        if j < len(row.rows):
-            self.click(lambda: setattr(row.rows[j].tick, "value", on))
+    def click_layer(self, i, j, on):
+        self.freezer.select(self.group(i), True)
+        if j < len(self.freezer.map.layers):
+            self.told(do="layer", path=self.freezer.map.layers[j]["path"], frozen=on)
 
     @rule(i=GROUPS)
     def fold(self, i):
-        row = list(self.freezer.rows.values())[i]
-        self.click(lambda: setattr(row.fold, "value", not row.fold.value))
+        self.told(do="open", group=self.group(i))
+        self.told(do="fold")
 
     @rule(which=st.sampled_from(["Head only", "Last block", "All"]))
     def preset(self, which):
@@ -86,8 +99,7 @@ class Panels(RuleBasedStateMachine):
 
     @rule(i=GROUPS, v=RATES)
     def rate(self, i, v):
-        row = list(self.freezer.rows.values())[i]
-        self.click(lambda: setattr(row.rate, "value", v))
+        self.told(do="rate", group=self.group(i), value=str(v))
 
     @rule(lo=st.floats(-7, 0), hi=st.floats(-7, 0))
     def spread(self, lo, hi):
@@ -167,19 +179,19 @@ class Panels(RuleBasedStateMachine):
         groups, lrs = layer_groups(self.learn), next_lrs(self.learn)
         pins = pinned(self.learn)
         names = {id(p): n for n, p in self.learn.model.named_parameters()}
-        assert list(self.freezer.rows) == list(groups)
-        for g, row in self.freezer.rows.items():
+        blocks = {b["name"]: b for b in self.freezer.map.groups}
+        assert list(blocks) == list(groups)
+        for g, block in blocks.items():
             live = [
                 p.requires_grad
                 for p in self.learn.model.parameters()
                 if names[id(p)].startswith(g if g != "head" else "2")
             ] or [False]
-            assert row.tick.value == (not any(live)), g
-            assert row.rate.value == pytest.approx(lrs[g], rel=6e-3)
-            if row.fold.value:
-                for r in row.rows:
-                    own = list(self.learn.model.get_submodule(r.path).parameters(recurse=False))
-                    assert r.tick.value == (bool(own) and not any(p.requires_grad for p in own))
+            assert (block["state"] in ("frozen", "drifts", "none")) == (not any(live)), g
+            assert float(block["rate"]) == pytest.approx(lrs[g], rel=6e-2)
+        for row in self.freezer.map.layers:
+            own = list(self.learn.model.get_submodule(row["path"]).parameters(recurse=False))
+            assert (row["state"] in ("frozen", "drifts")) == (bool(own) and not any(p.requires_grad for p in own))
         assert self.freezer.policy.value == bn_policy(self.learn)
         assert self.freezer.high.value == pytest.approx(
             list(lrs.values())[-1]
@@ -201,6 +213,7 @@ class Panels(RuleBasedStateMachine):
     @invariant()
     def plan_is_valid_and_its_code_gives_it(self):
         plan = self.planner.plan
+        assert plan == draft_of(self.learn).plan
         for s in plan.stages:
             for f, spec in FIELDS.items():
                 assert spec.check(getattr(s, f))

@@ -42,7 +42,8 @@ def test_the_same_numbers_as_run_plan(panel, learn):
     torch.manual_seed(3)
     twin = noisy_learner()
     history = run_plan(twin, PLAN, on_progress=QUIET)
-    learn = panel.learn = noisy_learner()  # made last: random states are those the twin began with
+    learn = noisy_learner()  # made last: random states are those the twin began with
+    panel = TrainPanel(learn, PLAN)
     panel.start_button.click()
     mine = panel.wait()
     assert mine.finished and fingerprint(learn) == fingerprint(twin)
@@ -90,7 +91,7 @@ def test_stop_reaches_the_loop_within_one_batch_and_start_goes_on(panel, learn):
     seen = panel.job.log.done
     assert not panel.wait().finished
     assert panel.job.log.done - seen <= 1 and "continues from there" in panel.say_box.value
-    assert panel.start_button.description == "Go on" and not panel.start_button.disabled and panel.stop_button.disabled
+    assert panel.start_button.description == "Resume" and not panel.start_button.disabled and panel.stop_button.disabled
     first = panel.history.sessions[-1]["batches"]
     panel.start_button.click()
     wait_until(lambda: panel.job.log.done > seen + 5)
@@ -144,7 +145,7 @@ def test_rate_and_unfreeze_next(panel, learn):
     wait_until(lambda: panel.job.log.lr[-1] == 3e-3)
     panel.free_button.click()
     wait_until(lambda: learn.model[1][0].weight.requires_grad)
-    wait_until(lambda: not freezer.rows[list(layer_groups(learn))[1]].tick.value)  # the other panel shows it
+    wait_until(lambda: not freezer.map.groups[1]["state"] == "frozen")  # the other panel shows it
     panel.rate.value = -1
     panel.rate_button.click()
     assert "above 0" in panel.say_box.value
@@ -197,7 +198,7 @@ def test_a_second_panel_shows_the_run_under_way_and_a_later_one_the_last(panel, 
     )
     second.stop_button.click()
     panel.wait()
-    assert second.start_button.description == panel.start_button.description == "Go on"
+    assert second.start_button.description == panel.start_button.description == "Resume"
     third = TrainPanel(learn)
     assert third.history is panel.history and len(third.loss.series[0][0]) > 0
     second.close()
@@ -245,14 +246,13 @@ def test_two_panels_of_one_learner(panel, learn):
     other.close()
 
 
-def test_a_panel_of_another_plan_can_stop_a_run_whose_own_panel_was_closed(panel, learn):
+def test_a_panel_can_stop_a_run_whose_own_panel_was_closed(panel, learn):
     other = TrainPanel(learn, LONG)
     job = other.start()
     wait_until(lambda: job.log.done > 2)
     panel.refresh()
-    assert not panel.running  # it has another plan, and the run has a panel
+    assert panel.running and panel.plan == LONG  # every panel shows the one run
     other.close()
-    panel.refresh()
     panel.stop_button.click()
     assert job.wait(60) and not job.result.finished
 
@@ -278,3 +278,37 @@ def test_curves_are_drawn_where_the_batches_are(panel, learn):
     panel.start()
     panel.wait()
     assert panel.job.log.at == pytest.approx([(i + 1) / 6 for i in range(24)])
+
+
+def test_all_panels_share_one_draft(learn):
+    from fastai_tl.all import LRFinderPanel, PlanPanel
+
+    freezer, finder, planner, trainer = (P(learn) for P in (FreezePanel, LRFinderPanel, PlanPanel, TrainPanel))
+    groups = list(layer_groups(learn))
+    freezer.boundary(groups[1], frozen=False)
+    assert [s.train for s in trainer.plan.stages] == [groups[1]] and planner.plan == trainer.plan
+    finder.choose(2.1e-3)
+    finder.use()
+    assert trainer.plan.stages[0].lr == 2.1e-3 and "2.1e-3" in trainer.about.value
+    planner.enter("epochs", 1)
+    assert trainer.plan.epochs == 1 and planner.plan == trainer.plan
+    said = {p.plan_bar.sentence.value for p in (freezer, finder, planner)}
+    assert len(said) == 1 and "2.1e-3" in said.pop()
+    finder.plan_bar.button.click()  # from anywhere
+    assert trainer.wait(60).finished and trainer.history.stages[0].lrs[-1] == 2.1e-3
+    assert not learn.model[0][0].weight.requires_grad
+    assert "Finished. Accuracy" in trainer.say_box.value
+    for p in (freezer, finder, planner, trainer):
+        p.close()
+
+
+def test_fine_tuning_comes_after_the_head(learn):
+    panel = TrainPanel(learn, Plan((Stage("head", "head", 1, 1e-2),)))
+    assert panel.tune_button.layout.display == "none"
+    panel.start()
+    panel.wait()
+    assert panel.tune_button.layout.display is None
+    panel.tune_button.click()
+    assert panel.plan.stages[0].train == "all" and panel.plan.stages[0].lr == pytest.approx(5e-4)
+    assert panel.plan.stages[0].keep == "best" and panel.plan.stages[0].undo
+    panel.close()

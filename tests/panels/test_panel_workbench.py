@@ -24,7 +24,7 @@ def made(bench, arch="resnet_mini", head=None):
     bench.go(0)
     bench.arch.value = arch
     bench.next.click()
-    bench.head.value = head
+    bench.head.value = head or "linear"
     job = bench.make()
     assert job.wait(60) and job.error is None, job.error
     return bench.learn
@@ -34,7 +34,8 @@ def test_nothing_is_done_before_it_is_asked_for(bench):
     assert bench.learn is None and bench.code == "from fastai_tl.all import *" and not bench.done
     for i in range(2, 6):
         bench.go(i)
-        assert "Make the Learner first" in bench.page.children[0].value
+        assert "Build the model first" in bench.page.children[0].value
+        assert bench.next.description == "Build model and continue" and not bench.next.disabled
     bench.save.click()
     assert "Nothing has been done yet" in bench.say_box.value
     assert all(len(why.split(". ")) >= 2 for why in (step.why for step in STEPS))
@@ -57,7 +58,7 @@ def test_all_six_steps_and_the_notebook_makes_the_same_model(bench, tmp_path, mo
     learn = made(bench, head="linear")
     bench.next.click()
     freezer = bench.page.children[0]
-    freezer.rows["layer4"].tick.value = False  # the last block learns with the head
+    freezer.set_groups(["layer4"], frozen=False)  # the last block learns with the head
     bench.next.click()
     finder, epochs, trainer = bench.page.children
     epochs.value = 1
@@ -139,7 +140,7 @@ def test_bad_input(tmp_path):
     b = Workbench(tmp_path / "nowhere")
     b.go(1)
     b.make().wait(60)
-    assert "nowhere" in b.say_box.value and b.learn is None and not b.make_button.disabled
+    assert "nowhere" in b.say_box.value and b.learn is None and not b.next.disabled
     b.close()
 
 

@@ -1,4 +1,4 @@
-"use strict";(self.rspackChunkfastai_tl=self.rspackChunkfastai_tl||[]).push([[232],{475(t,e,o){var r=o(601),n=o.n(r),a=o(314),i=(o.n(a))()(n());i.push([t.id,`.ftl-SidePanel {
+"use strict";(self.rspackChunkfastai_tl=self.rspackChunkfastai_tl||[]).push([[232],{475(t,o,e){var r=e(601),n=e.n(r),a=e(314),i=(e.n(a))()(n());i.push([t.id,`.ftl-SidePanel {
   background: var(--jp-layout-color1);
   color: var(--jp-ui-font-color1);
   font-family: var(--jp-ui-font-family);
@@ -7,12 +7,12 @@
 
 /* Lab's own rule for what is in a sidebar names an id. */
 #jp-right-stack > #fastai-tl-panel.lm-Widget {
-  min-width: 400px;
+  min-width: 380px;
 }
 
 @media (max-width: 1100px) {
   #jp-right-stack > #fastai-tl-panel.lm-Widget {
-    min-width: 300px;
+    min-width: 320px;
   }
 }
 
@@ -168,7 +168,23 @@
 
 .ftl-Tab[aria-selected='true'] {
   border-bottom-color: var(--jp-brand-color1);
-  font-weight: 600;
+}
+
+.ftl-mod-primary {
+  background: var(--jp-brand-color1);
+  border-color: var(--jp-brand-color1);
+  color: var(--jp-ui-inverse-font-color1, #fff);
+}
+
+.ftl-Training.ftl-mod-idle {
+  background: none;
+  border-left-color: var(--jp-border-color2);
+  color: var(--jp-ui-font-color2);
+}
+
+.ftl-Question-folder {
+  display: flex;
+  gap: 8px;
 }
 
 .ftl-Waiting {
@@ -296,8 +312,9 @@
 }
 
 .ftl-Question input[type='text'] {
+  flex: 1 1 auto;
   margin-left: 22px;
-  width: calc(100% - 22px);
+  min-width: 0;
 }
 
 .ftl-About {
@@ -307,4 +324,4 @@
 .ftl-About td {
   padding: 2px 18px 2px 0;
 }
-`,""]),o.d(e,{},{A:i})},314(t){t.exports=function(t){var e=[];return e.toString=function(){return this.map(function(e){var o="",r=void 0!==e[5];return e[4]&&(o+="@supports (".concat(e[4],") {")),e[2]&&(o+="@media ".concat(e[2]," {")),r&&(o+="@layer".concat(e[5].length>0?" ".concat(e[5]):""," {")),o+=t(e),r&&(o+="}"),e[2]&&(o+="}"),e[4]&&(o+="}"),o}).join("")},e.i=function(t,o,r,n,a){"string"==typeof t&&(t=[[null,t,void 0]]);var i={};if(r)for(var l=0;l<this.length;l++){var p=this[l][0];null!=p&&(i[p]=!0)}for(var d=0;d<t.length;d++){var s=[].concat(t[d]);r&&i[s[0]]||(void 0!==a&&(void 0===s[5]||(s[1]="@layer".concat(s[5].length>0?" ".concat(s[5]):""," {").concat(s[1],"}")),s[5]=a),o&&(s[2]&&(s[1]="@media ".concat(s[2]," {").concat(s[1],"}")),s[2]=o),n&&(s[4]?(s[1]="@supports (".concat(s[4],") {").concat(s[1],"}"),s[4]=n):s[4]="".concat(n)),e.push(s))}},e}},601(t){t.exports=function(t){return t[1]}},72(t){var e=[];function o(t){for(var o=-1,r=0;r<e.length;r++)if(e[r].identifier===t){o=r;break}return o}function r(t,r){for(var n={},a=[],i=0;i<t.length;i++){var l=t[i],p=r.base?l[0]+r.base:l[0],d=n[p]||0,s="".concat(p," ").concat(d);n[p]=d+1;var f=o(s),c={css:l[1],media:l[2],sourceMap:l[3],supports:l[4],layer:l[5]};if(-1!==f)e[f].references++,e[f].updater(c);else{var u=function(t,e){var o=e.domAPI(e);return o.update(t),function(e){e?(e.css!==t.css||e.media!==t.media||e.sourceMap!==t.sourceMap||e.supports!==t.supports||e.layer!==t.layer)&&o.update(t=e):o.remove()}}(c,r);r.byIndex=i,e.splice(i,0,{identifier:s,updater:u,references:1})}a.push(s)}return a}t.exports=function(t,n){var a=r(t=t||[],n=n||{});return function(t){t=t||[];for(var i=0;i<a.length;i++){var l=o(a[i]);e[l].references--}for(var p=r(t,n),d=0;d<a.length;d++){var s=o(a[d]);0===e[s].references&&(e[s].updater(),e.splice(s,1))}a=p}}},659(t){var e={};t.exports=function(t,o){var r=function(t){if(void 0===e[t]){var o=document.querySelector(t);if(window.HTMLIFrameElement&&o instanceof window.HTMLIFrameElement)try{o=o.contentDocument.head}catch(t){o=null}e[t]=o}return e[t]}(t);if(!r)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");r.appendChild(o)}},540(t){t.exports=function(t){var e=document.createElement("style");return t.setAttributes(e,t.attributes),t.insert(e,t.options),e}},56(t,e,o){t.exports=function(t){var e=o.nc;e&&t.setAttribute("nonce",e)}},206(t){t.exports=function(t){if("u"<typeof document)return{update:function(){},remove:function(){}};var e=t.insertStyleElement(t);return{update:function(o){var r,n,a;r="",o.supports&&(r+="@supports (".concat(o.supports,") {")),o.media&&(r+="@media ".concat(o.media," {")),(n=void 0!==o.layer)&&(r+="@layer".concat(o.layer.length>0?" ".concat(o.layer):""," {")),r+=o.css,n&&(r+="}"),o.media&&(r+="}"),o.supports&&(r+="}"),(a=o.sourceMap)&&"u">typeof btoa&&(r+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(a))))," */")),t.styleTagTransform(r,e,t.options)},remove:function(){var t;null===(t=e).parentNode||t.parentNode.removeChild(t)}}}},113(t){t.exports=function(t,e){if(e.styleSheet)e.styleSheet.cssText=t;else{for(;e.firstChild;)e.removeChild(e.firstChild);e.appendChild(document.createTextNode(t))}}},579(t,e,o){var r=o(72),n=o.n(r),a=o(206),i=o.n(a),l=o(659),p=o.n(l),d=o(56),s=o.n(d),f=o(540),c=o.n(f),u=o(113),x=o.n(u),h=o(475),v={};v.styleTagTransform=x(),v.setAttributes=s(),v.insert=p().bind(null,"head"),v.domAPI=i(),v.insertStyleElement=c(),n()(h.A,v),h.A&&h.A.locals&&h.A.locals}}]);
+`,""]),e.d(o,{},{A:i})},314(t){t.exports=function(t){var o=[];return o.toString=function(){return this.map(function(o){var e="",r=void 0!==o[5];return o[4]&&(e+="@supports (".concat(o[4],") {")),o[2]&&(e+="@media ".concat(o[2]," {")),r&&(e+="@layer".concat(o[5].length>0?" ".concat(o[5]):""," {")),e+=t(o),r&&(e+="}"),o[2]&&(e+="}"),o[4]&&(e+="}"),e}).join("")},o.i=function(t,e,r,n,a){"string"==typeof t&&(t=[[null,t,void 0]]);var i={};if(r)for(var l=0;l<this.length;l++){var p=this[l][0];null!=p&&(i[p]=!0)}for(var d=0;d<t.length;d++){var s=[].concat(t[d]);r&&i[s[0]]||(void 0!==a&&(void 0===s[5]||(s[1]="@layer".concat(s[5].length>0?" ".concat(s[5]):""," {").concat(s[1],"}")),s[5]=a),e&&(s[2]&&(s[1]="@media ".concat(s[2]," {").concat(s[1],"}")),s[2]=e),n&&(s[4]?(s[1]="@supports (".concat(s[4],") {").concat(s[1],"}"),s[4]=n):s[4]="".concat(n)),o.push(s))}},o}},601(t){t.exports=function(t){return t[1]}},72(t){var o=[];function e(t){for(var e=-1,r=0;r<o.length;r++)if(o[r].identifier===t){e=r;break}return e}function r(t,r){for(var n={},a=[],i=0;i<t.length;i++){var l=t[i],p=r.base?l[0]+r.base:l[0],d=n[p]||0,s="".concat(p," ").concat(d);n[p]=d+1;var f=e(s),c={css:l[1],media:l[2],sourceMap:l[3],supports:l[4],layer:l[5]};if(-1!==f)o[f].references++,o[f].updater(c);else{var u=function(t,o){var e=o.domAPI(o);return e.update(t),function(o){o?(o.css!==t.css||o.media!==t.media||o.sourceMap!==t.sourceMap||o.supports!==t.supports||o.layer!==t.layer)&&e.update(t=o):e.remove()}}(c,r);r.byIndex=i,o.splice(i,0,{identifier:s,updater:u,references:1})}a.push(s)}return a}t.exports=function(t,n){var a=r(t=t||[],n=n||{});return function(t){t=t||[];for(var i=0;i<a.length;i++){var l=e(a[i]);o[l].references--}for(var p=r(t,n),d=0;d<a.length;d++){var s=e(a[d]);0===o[s].references&&(o[s].updater(),o.splice(s,1))}a=p}}},659(t){var o={};t.exports=function(t,e){var r=function(t){if(void 0===o[t]){var e=document.querySelector(t);if(window.HTMLIFrameElement&&e instanceof window.HTMLIFrameElement)try{e=e.contentDocument.head}catch(t){e=null}o[t]=e}return o[t]}(t);if(!r)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");r.appendChild(e)}},540(t){t.exports=function(t){var o=document.createElement("style");return t.setAttributes(o,t.attributes),t.insert(o,t.options),o}},56(t,o,e){t.exports=function(t){var o=e.nc;o&&t.setAttribute("nonce",o)}},825(t){t.exports=function(t){if("u"<typeof document)return{update:function(){},remove:function(){}};var o=t.insertStyleElement(t);return{update:function(e){var r,n,a;r="",e.supports&&(r+="@supports (".concat(e.supports,") {")),e.media&&(r+="@media ".concat(e.media," {")),(n=void 0!==e.layer)&&(r+="@layer".concat(e.layer.length>0?" ".concat(e.layer):""," {")),r+=e.css,n&&(r+="}"),e.media&&(r+="}"),e.supports&&(r+="}"),(a=e.sourceMap)&&"u">typeof btoa&&(r+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(a))))," */")),t.styleTagTransform(r,o,t.options)},remove:function(){var t;null===(t=o).parentNode||t.parentNode.removeChild(t)}}}},113(t){t.exports=function(t,o){if(o.styleSheet)o.styleSheet.cssText=t;else{for(;o.firstChild;)o.removeChild(o.firstChild);o.appendChild(document.createTextNode(t))}}},579(t,o,e){var r=e(72),n=e.n(r),a=e(825),i=e.n(a),l=e(659),p=e.n(l),d=e(56),s=e.n(d),f=e(540),c=e.n(f),u=e(113),x=e.n(u),h=e(475),v={};v.styleTagTransform=x(),v.setAttributes=s(),v.insert=p().bind(null,"head"),v.domAPI=i(),v.insertStyleElement=c(),n()(h.A,v),h.A&&h.A.locals&&h.A.locals}}]);
