@@ -331,8 +331,9 @@ def update(self: TrainPanel) -> None:
         disabled=run or own is not None,
         description="Resume" if not run and self._can_go_on() else "Start",
     )
-    head = not run and self.history is not None and self.history.finished and self.history.stages[-1].stage.train
-    set_traits(self.tune_button.layout, display=None if head == "head" else "none")
+    done = not run and self.history is not None and self.history.finished
+    head = done and all(r.stage.train == "head" for r in self.history.stages)
+    set_traits(self.tune_button.layout, display=None if head else "none")
     for b in self.controls:
         set_traits(b, disabled=not run)
     paused = run and self.job.asked_pause

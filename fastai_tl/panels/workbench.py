@@ -24,7 +24,7 @@ from ..core.text import short_count
 from .jobs import Job
 from .panel import Panel, refresh_all
 from .image_grid import item_html
-from ..training.draft_plan import default_plan, draft_of, fine_tuning_plan, set_draft
+from ..training.draft_plan import draft_of, stage_now, fine_tuning_plan, set_draft
 from ..training.verdict import figure_text, metric_of
 from .style import JobProgress, escape_html, set_traits
 from .evaluate import EvaluatePanel
@@ -227,7 +227,7 @@ class Workbench(Panel):
     @property
     def head_plan(self) -> Plan:
         "One stage that trains what is not frozen now, at the rates that are set now, or at a rate that is looked for"
-        first = default_plan(self.learn, self.pages["epochs"].value).stages[0]
+        first = stage_now(self.learn, self.pages["epochs"].value)
         return Plan((replace(first, name="head", bn=bn_policy(self.learn)),))
 
     def update(self) -> None:

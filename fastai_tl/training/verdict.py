@@ -56,12 +56,13 @@ def overfits_since(
     k = min(range(len(valid)), key=valid.__getitem__)
     return k + 1 if valid[-1] > 1.1 * valid[k] and train[-1] < train[k] else None
 
-# %% ../../nbs/api/training/21_verdict.ipynb #d8a3f1d9
+# %% ../../nbs/api/training/21_verdict.ipynb #daee9f32
 def verdict(
     history: RunHistory,  # of a run that has finished
 ) -> Verdict:
     "The result, the best epoch, what it means and what to do next"
-    last, name = history.stages[-1], metric_of(history.stages[-1])
+    last = _left_by(history)
+    name = metric_of(last)
     n, kept, stage = len(last.values), last.kept_figures.get(name), last.stage
     if kept is None:
         return Verdict("Finished.", True, "", "Next: evaluate the model.")
@@ -78,13 +79,29 @@ def verdict(
         )
     epoch = n if last.best is None else last.best + 1
     of = f"epoch {epoch} of {n}" + (", the best, is kept" if stage.keep == "best" and n > 1 else "")
+    if stage.keep == "best_stage":
+        of = f"after “{stage.name}”, the best of {len(history.stages)} stages"
     was = f"; {figure_text(name, before)} before “{stage.name}”" if before is not None else ""
     since = overfits_since(last)
     worse = before is not None and not better(kept, before, name) and kept != before
     means = _means(last, since, worse)
-    return Verdict(
-        f"{label.capitalize()} {say} on the validation set ({of}){was}.", not means, means, _advice(last, worse)
-    )
+    advice = _advice(history, worse)
+    return Verdict(f"{label.capitalize()} {say} on the validation set ({of}){was}.", not means, means, advice)
+
+
+def _left_by(history):
+    "The stage whose weights the run has left: the last, or the best of a row of which the best is kept"
+    last = history.stages[-1]
+    if last.stage.keep != "best_stage":
+        return last
+    row = []
+    for r in reversed(history.stages):
+        if r.stage.keep != "best_stage":
+            break
+        row.append(r)
+    value = lambda r: r.kept_figures.get(r.stage.monitor, float("nan"))
+    best = _best([value(r) for r in row], last.stage.monitor)
+    return next((r for r in reversed(row) if value(r) == best), last)
 
 
 def _best(values, name):
@@ -97,6 +114,8 @@ def _best(values, name):
 def _before(history, name):
     "The figure before the last stage; `None`: there was none that means anything"
     last = history.stages[-1]
+    if last.stage.keep == "best_stage":
+        return None
     if len(history.stages) > 1:
         return history.stages[-2].kept_figures.get(name)
     return last.start.get(name) if last.stage.train != "head" else None
@@ -115,8 +134,8 @@ def _means(record, since, worse):
     )
 
 
-def _advice(record, worse):
+def _advice(history, worse):
     if worse:
         return "Next: train again at a tenth of the rate."
-    head = record.stage.train == "head"
+    head = all(r.stage.train == "head" for r in history.stages)
     return "Next: fine-tune all layers, or evaluate." if head else "Next: evaluate the model, then export it."
