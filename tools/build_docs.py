@@ -408,7 +408,7 @@ def write_sources() -> int:
     told = [p for part in sections.values() for p in part]
     for page in told:
         if page.name == LIVE:
-            page.cells = live_panel(page.cells, FILES)
+            page.cells = live_panel(page.cells)
     pages = {p.source: p for p in (*landing, *told, *lessons, *texts, *modules, *changelog)}
     for page in (*told, *lessons, *modules):
         named(page, write_notebook, page, pages)

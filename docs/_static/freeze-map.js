@@ -6,14 +6,14 @@
   const frozen = groups.map((g, i) => i < groups.length - 1);
   const total = groups.reduce((n, g) => n + g.parameters, 0);
   const make = (tag, cls, text) => { const e = document.createElement(tag); if (cls) e.className = cls; if (text) e.textContent = text; return e; };
-  const caption = make("p", "fm-caption", "Click on a group to freeze or release it. This map works in the page, without Python; FreezePanel does the same to your Learner.");
+  const caption = make("p", "fm-caption", "Click on a group to freeze or release it. The wider, the more parameters (square root). This map works in the page, without Python; FreezePanel does the same to your Learner.");
   const strip = make("div", "fm-strip"), presets = make("div", "fm-presets"), says = make("p", "fm-says"), code = make("pre", "fm-code");
   says.setAttribute("aria-live", "polite");
   const cells = groups.map((g, i) => {
     const b = make("button", "fm-group");
     b.type = "button";
     b.append(make("b", "", g.name), make("span", "fm-n", short(g.parameters)), make("span", "fm-state"));
-    b.style.flexGrow = 1 + 2 * Math.sqrt(g.parameters / total);
+    b.style.flexGrow = 0.2 + Math.sqrt(g.parameters / total);
     b.addEventListener("click", () => { frozen[i] = !frozen[i]; draw(); });
     strip.append(b);
     return b;
@@ -37,7 +37,7 @@
       b.classList.toggle("frozen", frozen[i]);
       b.setAttribute("aria-pressed", String(frozen[i]));
       b.setAttribute("aria-label", `${groups[i].name}, ${groups[i].layers} layers, ${groups[i].parameters.toLocaleString("en")} parameters, ${frozen[i] ? "frozen" : "trains"}`);
-      b.lastChild.textContent = frozen[i] ? "❄ frozen" : "trains";
+      b.lastChild.textContent = frozen[i] ? "❄ frozen" : "▸ trains";
     });
     const n = groups.reduce((s, g, i) => s + (frozen[i] ? 0 : g.parameters), 0);
     says.textContent = `${n.toLocaleString("en")} of ${total.toLocaleString("en")} parameters train (${Math.round(100 * n / total)} %).`;
