@@ -204,6 +204,8 @@ def draft_of(
     if draft is None:
         draft = _drafts[learn] = Draft(default_plan(learn), train, lrs)
     moved, rated = train != draft.train and bool(train), lrs != draft.lrs
+    if draft.entered and list(lrs) != list(draft.lrs):  # other groups are no wish; a panel says what does not fit
+        moved = rated = False
     if moved or rated:
         try:
             draft.plan = _in_line(learn, draft, moved, rated)

@@ -63,7 +63,7 @@ def test_what_is_shown_at_first(panel, learn):
     assert panel.code == "freeze_to(learn, 'head', bn='frozen')"
     assert learn.opt is None or panel.low.value == pytest.approx(next_lrs(learn)["stem"])
     assert sum(g["parameters"] for g in panel.map.groups) == sum(p.numel() for p in learn.model.parameters())
-    assert "Train the head" in panel.plan_bar.sentence.value
+    assert "the head, then train everything" in panel.plan_bar.sentence.value
 
 
 def test_a_click_freezes_exactly_one_group(panel, learn):
