@@ -382,7 +382,7 @@ class CalibrationView(w.VBox):
                 animation_duration=0,
                 display_toolbar=False,
                 fig_margin=dict(top=8, right=14, bottom=48, left=60),
-                layout=w.Layout(width="100%", height="310px", min_width="200px"),
+                layout=w.Layout(width="100%", height="250px", min_width="200px"),
             ),
         )
         self.drawing.children = [self.figure]

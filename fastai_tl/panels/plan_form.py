@@ -32,9 +32,9 @@ PLAN_STYLE = """<style>
  white-space:nowrap;margin-bottom:1px}
 .ftl-panel .ftl-stage{position:relative;min-width:104px;border:1px solid var(--jp-border-color1,#8888);
   border-radius:4px;overflow:hidden;margin:0}
-.ftl-panel .ftl-stage>button{position:static;display:block;width:100%;height:26px;margin:0;padding:0 6px;
-  background:none;line-height:26px;text-align:left;
- font-weight:600;color:inherit;box-shadow:none!important;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;
+.ftl-panel .ftl-stage>button{position:static;display:block;width:100%;min-height:26px;margin:0;padding:3px 6px;
+  max-width:100%;background:none;line-height:20px;text-align:left;
+ font-weight:600;color:inherit;box-shadow:none!important;white-space:normal;overflow-wrap:anywhere;
    outline:none!important}
 .ftl-panel .ftl-stage>button::after{content:"";position:absolute;inset:0;z-index:1}
 .ftl-panel .ftl-stage>button:hover::after{background:rgba(128,128,128,.14)}

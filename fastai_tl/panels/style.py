@@ -44,6 +44,7 @@ CSS = """<style>
 .ftl-panel .widget-checkbox>label{white-space:normal;overflow:visible;height:auto}
 .ftl-panel .jupyter-button{white-space:normal;height:auto;min-height:28px;line-height:1.3;overflow-wrap:anywhere;
   text-overflow:clip}
+.ftl-panel .widget-hprogress>.widget-label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .ftl-panel .ftl-planbar{border-top:1px solid var(--jp-border-color2,#8886);margin-top:8px;padding-top:6px}
 .ftl-panel .ftl-planbar>.widget-html{flex:1 1 260px}
 .ftl-panel .ftl-wrap{flex-flow:row wrap;align-items:center;gap:2px 10px}
@@ -134,7 +135,13 @@ class JobProgress(w.HBox):
     "How far a long job is: a bar and a sentence, hidden until `tell` is called"
 
     def __init__(self) -> None:
-        self.bar = w.FloatProgress(min=0, max=1, layout=w.Layout(width="180px", min_width="80px"))
+        self.bar = w.FloatProgress(
+            min=0,
+            max=1,
+            description="Progress",
+            tooltip="How far it is",
+            layout=w.Layout(width="180px", min_width="80px"),
+        )
         self.label = w.HTML()
         super().__init__([self.bar, self.label], layout=w.Layout(display="none"))
         self.add_class("ftl-wrap")
