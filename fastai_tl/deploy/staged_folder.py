@@ -72,7 +72,7 @@ def _swap(new, folder):
         put_in_place(new, folder, MANIFEST)
 
 # %% ../../nbs/api/deploy/06_staged_folder.ipynb #fbc8c1b5
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOTEMPTY, errno.EEXIST)
 
 
 @contextmanager
@@ -100,6 +100,7 @@ def staged_folder(
         for f in tmp.iterdir():
             ask_mode(f, mode)  # safetensors writes for the owner only
             flush_file(f)
+        check_replaceable(folder, force)  # another process may have been faster
         _swap(tmp, folder)
     except KitError:
         raise

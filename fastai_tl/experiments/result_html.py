@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 import numpy as np
+from ..core.escape import plot_text
 from ..core.errors import InputError
 from ..core.text import duration, short_count
 
@@ -180,7 +181,7 @@ def draw_comparison(
             va="center",
             fontsize=9,
         )
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), list(map(plot_text, names)))
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("accuracy on the validation pictures, %")
     ax.grid(axis="x", alpha=0.3)

