@@ -8,6 +8,7 @@ import logging, time
 from collections.abc import Iterable
 from contextlib import nullcontext
 import torch
+from torch import nn
 from fastai.data.core import DataLoaders
 from ..models.registry import facts, find_arch, is_noncommercial
 from .result import Comparison, SeedRun
@@ -61,7 +62,7 @@ def _probe(arch, dls, seeds, epochs, lr, tell):
     learn = transfer_learner(dls, full, head="linear")
     made, heads, runs = time.perf_counter() - t, [], []
     n_out, width = learn.model[1][-1].out_features, learn.model[1][-1].in_features
-    kind = "vector" if len(learn.model[1]) == 1 else "map"
+    kind = "map" if isinstance(learn.model[1][0], nn.AdaptiveAvgPool2d) else "vector"
     for k, seed in enumerate(seeds):
         reseed(learn, seed)
         learn.model[1].load_state_dict(make_head("linear", width, n_out, kind).state_dict())

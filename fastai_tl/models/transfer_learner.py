@@ -64,8 +64,8 @@ from fastai_tl.models.pretrained_weights import (
 )
 
 # %% auto #0
-__all__ = ['Backbone', 'load_backbone', 'own_file', 'known_stats', 'own_backbone', 'make_head', 'OutputRange', 'checked_range',
-           'make_model', 'transfer_learner', 'backbones']
+__all__ = ['DROPOUT', 'Backbone', 'load_backbone', 'own_file', 'known_stats', 'own_backbone', 'make_head', 'OutputRange',
+           'checked_range', 'make_model', 'transfer_learner', 'backbones']
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #9603effb
 @dataclass(frozen=True)
@@ -254,9 +254,12 @@ def own_backbone(
     )
 
 # %% ../../nbs/api/models/05_transfer_learner.ipynb #73ef0a87
+DROPOUT = 0.2  # of features before a linear head, while it trains
+
+
 def make_head(
-    # 'linear' or `None`: pooling and one layer, which `probe` can solve; 'fastai': pooling, two layers, dropout, as in
-    # fastai; or a module
+    # 'linear' or `None`: pooling, dropout and one layer, which `probe` can solve; 'fastai': pooling, two layers and
+    # dropout, as in fastai; or a module
     head: str | nn.Module | None,
     n_features: int,  # channels that come in
     n_out: int,  # classes
@@ -273,7 +276,8 @@ def make_head(
     if head == "fastai":
         new = create_head(n_features, n_out, pool=pool)
     elif head in (None, "linear"):
-        new = nn.Sequential(*[nn.AdaptiveAvgPool2d(1), nn.Flatten()][: 2 * pool], nn.Linear(n_features, n_out))
+        pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if pool else []
+        new = nn.Sequential(*pooled, nn.Dropout(DROPOUT), nn.Linear(n_features, n_out))
     else:
         raise InputError(
             f"head={head!r}: give 'linear', 'fastai' (fastai's default head), or an nn.Module that takes (B, "

@@ -53,7 +53,7 @@ def _check_order(stages):
 
 
 # Of the head while all layers train from a solved head, for Adam; see "What we recommend and why"
-RATE = 6e-4
+RATE = 4e-4
 
 
 def _rate_in_words(s):

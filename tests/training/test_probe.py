@@ -52,7 +52,7 @@ def test_it_is_scikit_learns_head_on_the_same_features(learn):
     v, _ = features(learn, learn.dls.valid)
     assert float((preds - torch.tensor(expected.predict_proba(v.double().numpy()))).abs().max()) < 1e-3
     changed = [n for n, t in tensors(learn.model).items() if not torch.equal(t, before[n])]
-    assert changed == ["head.2.weight", "head.2.bias"]
+    assert changed == ["head.3.weight", "head.3.bias"]
     assert solution.strength == 0.1 and solution.search == ()
 
 
