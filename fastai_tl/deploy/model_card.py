@@ -143,9 +143,10 @@ def _trained(m):
         st, last = s["stage"], s["values"][-1] if s["values"] else []
         figures = ", ".join(f"{md(n)} {v:.3g}" for n, v in zip(s["names"], last) if v is not None)
         train = st.get("train")
-        train = train if isinstance(train, str) else ", ".join(map(str, train or []))
+        train = ", ".join(map(str, train)) if isinstance(train, list) else train
+        lr = max((v for v in s["lrs"] if v), default=0)
         rows.append(
-            f"| {md(st.get('name', ''))} | {len(s['values'])} | {md(train)} | {max(s['lrs'] or [0]):.2g} | "
+            f"| {md(st.get('name', ''))} | {len(s['values'])} | {md(train)} | {lr:.2g} | "
             f"{s['seconds']:.0f} | {figures} |"
         )
     return "\n".join(rows) + "\n"

@@ -14,7 +14,7 @@ __all__ = ['Data', 'StageFields', 'StageNotes', 'Licence', 'Onnx', 'ClassFigures
 
 # %% ../../nbs/api/deploy/01_notes.ipynb #aecfd123
 _Text = Annotated[str, Meta(max_length=1000)]
-_Long = Annotated[str, Meta(max_length=10_000)]
+_Long = Annotated[str, Meta(max_length=1_000_000)]
 _Number = Annotated[float, Meta(ge=-1e300, le=1e300)]  # 1e999 is infinite, which JSON does not have
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _Share = Annotated[float, Meta(ge=0, le=1)]
@@ -35,7 +35,7 @@ class StageFields(Struct):
     "What is shown of a stage"
 
     name: _Text = ""
-    train: _Text | Annotated[list[_Text], Meta(max_length=10_000)] | None = None
+    train: int | _Text | Annotated[list[int | _Text], Meta(max_length=100_000)] | None = None
 
 
 class StageNotes(Struct):
@@ -44,9 +44,9 @@ class StageNotes(Struct):
     stage: StageFields
     names: Annotated[list[_Text], Meta(max_length=1000)]
     values: Annotated[list[Annotated[list[_Number | None], Meta(max_length=1000)]], Meta(max_length=100_000)]
-    lrs: Annotated[list[_Rate], Meta(max_length=100_000)]
+    lrs: Annotated[list[_Rate | None], Meta(max_length=100_000)]
     seconds: _Seconds
-    best: _Count | None = None
+    best: Annotated[int, Meta(ge=-1, le=2**53)] | None = None  # -1: the weights that the stage began with
     ended: _Text | None = None
 
 
