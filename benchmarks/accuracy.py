@@ -44,7 +44,13 @@ def grid(methods):
     "Keys of all rows to be made, the most telling first"
     names, frozen = list(methods), [m for m, (_, f) in methods.items() if f]
     rows = [(LITE0, 96, s, seed, m) for seed in range(5) for s in SETS for m in names]
-    rows += [(LITE0, 96, s, seed, m) for seed in range(5) for s in CURVE for m in IN_CURVE]
+    rows += [
+        (LITE0, 96, s, seed, m)
+        for seed in range(5)
+        for s in CURVE
+        for m in IN_CURVE
+        if (s, m) != ("fashion-1", "logistic regression")  # one image a class: no folds
+    ]
     for network, size in ((LITE0, 128), (MOBILENET, 128), (LITE0, 224), *((m, 64) for m in minis())):
         sets = ("clipart-12", "stamps", "clipart")
         rows += [
