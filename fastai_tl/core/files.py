@@ -4,12 +4,12 @@
 
 # %% ../../nbs/api/core/09_files.ipynb #649ccc85
 from __future__ import annotations
-import codecs, errno, glob, os, secrets, shutil
+import codecs, errno, os, secrets, shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from .errors import FileError
-from .machine import has_ended, process_mark
+from .machine import has_ended, has_mark, process_mark
 
 # %% auto #0
 __all__ = ['home_path', 'partial_path', 'partial_folder', 'remove_leftovers', 'ask_mode', 'flush_file', 'flush_folder',
@@ -43,23 +43,26 @@ def partial_folder(
     folder: Path,  # it is made here, with the permissions that the umask asks for
     name: str,  # what it will be
 ) -> Path:
-    "A new folder to write into; what crashes have left of earlier ones of that name is removed"
+    "A new folder to write into; what killed processes have left unfinished in `folder` is removed"
     new = partial_path(folder, name)
     new.mkdir()
-    remove_leftovers(folder, f".{glob.escape(name[:60])}-*.partial", new)
+    remove_leftovers(folder, new)
     return new
 
 
 def remove_leftovers(
     folder: Path,
-    pattern: str,  # of unfinished files or folders, as `partial_path` names them
     fresh: Path,  # a file or folder that has just been made there: its time is the drive's clock
+    ending: str = ".partial",  # of the names
 ) -> None:
-    "Remove what an ended process of this machine has left, and what has not changed for a day"
+    """Remove files and folders named by `partial_path` that a process of this machine has left which has ended, and
+    those that have not changed for a day
+    """
     now = fresh.stat().st_mtime
-    for left in folder.glob(pattern):
+    for left in folder.glob(f".*{ending}"):
         try:
-            if has_ended(left.name) or now - max(p.stat().st_mtime for p in (left, *left.glob("*"))) > _TOO_OLD:
+            old = now - max(p.stat().st_mtime for p in (left, *left.glob("*"))) > _TOO_OLD
+            if has_mark(left.name) and (old or has_ended(left.name)):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         except OSError:
             pass  # another process was faster, or it is another user's
@@ -152,6 +155,7 @@ def atomic_path(
     new = partial_path(file.parent, file.name)
     new.open("x").close()
     mode = new.stat().st_mode & 0o777
+    remove_leftovers(file.parent, new)
     try:
         yield new
         ask_mode(new, mode)  # safetensors writes for the owner only

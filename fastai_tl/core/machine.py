@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 # %% auto #0
-__all__ = ['process_mark', 'has_ended', 'memory_total', 'free_memory', 'memory_allowed']
+__all__ = ['process_mark', 'has_mark', 'has_ended', 'memory_total', 'free_memory', 'memory_allowed']
 
 # %% ../../nbs/api/core/19_machine.ipynb #c2ca7699
 def _machine():
@@ -37,6 +37,13 @@ def process_mark() -> str:
 _mark = re.compile(r"([A-Za-z0-9]*-[0-9a-f]{8})-(\d+)-(\d+)")
 
 
+def has_mark(
+    name: str,  # of a file
+) -> bool:
+    "Whether a `process_mark` is in the name"
+    return _mark.search(name) is not None
+
+
 def has_ended(
     name: str,  # of a file, with the `process_mark` of the process that writes it
 ) -> bool:
@@ -46,7 +53,10 @@ def has_ended(
         return False
     pid, start = int(m[2]), int(m[3])
     try:
-        return pid != os.getpid() and abs(psutil.Process(pid).create_time() - start) > 2
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return pid != os.getpid() and abs(process.create_time() - start) > 2
     except psutil.NoSuchProcess:
         return not psutil.pid_exists(pid)  # the processes of others may be hidden, and still exist
     except psutil.Error:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from safetensors import SafetensorError
 from ..core.errors import FileError, KitError
-from ..core.files import ask_mode, flush_file, partial_folder, partial_path, put_in_place
+from ..core.files import ask_mode, flush_file, partial_folder, partial_path, put_in_place, remove_leftovers
 from .manifest import MANIFEST, PARTS
 
 # %% auto #0
@@ -102,6 +102,7 @@ def staged_folder(
             flush_file(f)
         check_replaceable(folder, force)  # another process may have been faster
         _swap(tmp, folder)
+        remove_leftovers(folder.parent, folder, ".old")
     except KitError:
         raise
     except (OSError, SafetensorError) as e:

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #5b6fd98b
 from __future__ import annotations
-import hashlib, json, tempfile
+import hashlib, json, os, re, tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..core.validation import is_whole
 
 # %% auto #0
 __all__ = ['FORMAT', 'VERSION', 'CheckpointError', 'CheckpointMismatch', 'Unpackable', 'pack', 'unpack', 'checksum',
-           'write_checkpoint', 'read_checkpoint', 'FolderStore', 'MemoryStore', 'Interval']
+           'write_checkpoint', 'read_checkpoint', 'read_header', 'FolderStore', 'MemoryStore', 'Interval']
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #d5560cbc
 FORMAT = "fastai_tl checkpoint"
@@ -130,7 +130,8 @@ def write_checkpoint(
     tensors: Mapping[str, torch.Tensor],
     state: object,  # JSON-able
     keep: Path | None = None,  # what was in `file` is kept under this name; `None`: it is replaced
-) -> None:
+    best: str = "",  # checksum of the checkpoint of the best weights, which this one needs; `''`: none
+) -> str:  # its checksum
     """Write atomically: whatever happens, `file` (or `keep`) is a whole checkpoint afterwards.
 
     Raises `CheckpointError`; nothing has changed then
@@ -140,7 +141,8 @@ def write_checkpoint(
     for k, v in tensors.items():
         t = v.detach().to("cpu").contiguous()
         own[k] = t.clone() if _shares(v, tensors) else t
-    meta = {"format": FORMAT, "version": str(VERSION), "state": text, "checksum": checksum(own, text)}
+    digest = checksum(own, text + best)
+    meta = {"format": FORMAT, "version": str(VERSION), "state": text, "checksum": digest, "best": best}
     try:
         with atomic_path(file, keep) as new:
             save_file(own, new, meta)
@@ -152,6 +154,7 @@ def write_checkpoint(
             file=str(file),
             why=why,
         ) from e
+    return digest
 
 
 def _shares(v, tensors):
@@ -194,14 +197,30 @@ def read_checkpoint(
         raise bad("it is not a checkpoint of this kit")
     if meta.get("version") != str(VERSION):
         raise bad(f"its format is {meta.get('version')}, this version of fastai_tl reads {VERSION}")
-    if checksum(tensors, meta["state"]) != meta.get("checksum"):
+    if checksum(tensors, meta["state"] + meta.get("best", "")) != meta.get("checksum"):
         raise bad("it is damaged: its checksum does not fit")
     return tensors, state
+
+
+def read_header(
+    file: Path,
+) -> dict[str, str]:  # `checksum`, `best` and more; empty where there is none that can be read
+    "What a checkpoint says of itself; nothing of it is verified"
+    try:
+        with open(file, "rb") as f:
+            size = int.from_bytes(f.read(8), "little")
+            return json.loads(f.read(min(size, 10**8))).get("__metadata__", {})
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #06303760
 @dataclass
 class FolderStore:
-    "Checkpoints in a folder: last, previous and best"
+    """Checkpoints in a folder: last, previous and best.
+
+    What the last and the previous one need is kept as long as they are there: best weights that either names by their
+    checksum are in 'best' or, after a newer best was written, in 'best-CHECKSUM'
+    """
 
     folder: Path
     refused: list[str] = field(default_factory=list)  # what was wrong with those that `load` passed over
@@ -220,7 +239,7 @@ class FolderStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(prefix=".probe-", dir=self.folder) as probe:
-                remove_leftovers(self.folder, ".*.safetensors-*.partial", Path(probe.name))
+                remove_leftovers(self.folder, Path(probe.name))
         except OSError as e:
             raise CheckpointError(
                 f"Checkpoints cannot be written to {self.folder}: {e.strerror or e}. Give another folder, or "
@@ -229,21 +248,58 @@ class FolderStore:
                 why=e.strerror or str(e),
             ) from None
 
-    def save(self, tensors: Mapping[str, torch.Tensor], state: object, name: str = "last") -> None:
-        "Write one; the one that was 'last' becomes 'previous'"
-        write_checkpoint(self.file(name), tensors, state, self.file("previous") if name == "last" else None)
+    def save(self, tensors: Mapping[str, torch.Tensor], state: object, best: str = "") -> None:
+        "Write the last one, which needs the best weights with this checksum; the one before it becomes 'previous'"
+        write_checkpoint(self.file("last"), tensors, state, self.file("previous"), best)
+        needed = {best, read_header(self.file("previous")).get("best")}
+        for old in self.folder.glob("best-*.safetensors"):
+            if old.stem.removeprefix("best-") not in needed:
+                old.unlink(missing_ok=True)
+
+    def save_best(self, tensors: Mapping[str, torch.Tensor], state: object) -> str:
+        "Write the best weights; returns their checksum. Earlier ones stay until no checkpoint needs them"
+        before = read_header(self.file("best")).get("checksum", "")
+        keep = self.file(f"best-{before}") if re.fullmatch("[0-9a-f]{32}", before) else None
+        return write_checkpoint(self.file("best"), tensors, state, keep)
+
+    def load_best(
+        self,
+        digest: str,  # their checksum; `''`, as in files of version 0.1: those with this state
+        state: object = None,
+    ) -> tuple[dict[str, torch.Tensor], object] | None:
+        "The best weights that a checkpoint names; `None`: they are not there, or damaged"
+        for name in ("best", f"best-{digest}"):
+            try:
+                if not digest or read_header(self.file(name)).get("checksum") == digest:
+                    best = read_checkpoint(self.file(name))
+                    return best if digest or best[1] == state else None
+            except CheckpointError:
+                pass
+        return None
+
+    def _whole(self, name):
+        "A checkpoint with all that it needs"
+        state = read_checkpoint(self.file(name))
+        best = read_header(self.file(name)).get("best", "")
+        if best and self.load_best(best) is None:
+            raise CheckpointError(
+                f"{self.file(name)}: the best weights that it needs are missing or damaged.",
+                file=str(self.file(name)),
+                why="the best weights that it needs are missing or damaged",
+            )
+        return state
 
     def load(self, name: str = "last") -> tuple[dict[str, torch.Tensor], object] | None:
-        """Tensors and state; a last one that cannot be read gives way to the previous, see `refused`.
+        """Tensors and state; a last one that cannot be used gives way to the previous, see `refused`.
 
         `None`: there is none. Raises `CheckpointError` if none is whole
         """
         self.refused = []
         for n in (name, "previous") if name == "last" else (name,):
-            if not self.file(n).exists():
+            if not os.path.lexists(self.file(n)):
                 continue
             try:
-                return read_checkpoint(self.file(n))
+                return self._whole(n)
             except CheckpointError as e:
                 self.refused.append(str(e))
         if self.refused:
@@ -256,36 +312,59 @@ class FolderStore:
 
     def clear(self) -> None:
         "Remove them all"
-        for n in ("last", "previous", "best"):
-            self.file(n).unlink(missing_ok=True)
+        for file in [self.file("last"), self.file("previous"), *self.folder.glob("best*.safetensors")]:
+            file.unlink(missing_ok=True)
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #aa763374
 class MemoryStore:
-    "Checkpoints in memory: last and best"
+    "Checkpoints in memory: the last, and the best weights that it needs"
 
     folder = None
 
     def __init__(self):
-        self.kept: dict[str, tuple[dict[str, torch.Tensor], str]] = {}  # tensors and JSON, by name
+        self.last: tuple[dict[str, torch.Tensor], str] | None = None  # tensors and JSON
+        self.best: dict[str, tuple[dict[str, torch.Tensor], str]] = {}  # the same, by number
         self.refused: list[str] = []  # always empty
 
     def open(self) -> None:
         "Nothing to do"
 
-    def save(self, tensors: Mapping[str, torch.Tensor], state: object, name: str = "last") -> None:
-        "Keep a copy"
-        self.kept[name] = ({k: v.detach().clone() for k, v in tensors.items()}, json.dumps(state))
+    def save(self, tensors: Mapping[str, torch.Tensor], state: object, best: str = "") -> None:
+        "Keep a copy, and of the best weights those with this number"
+        self.last = _copied(tensors), json.dumps(state)
+        self.best = {k: v for k, v in self.best.items() if k == best}
 
-    def load(self, name: str = "last") -> tuple[dict[str, torch.Tensor], object] | None:
+    def save_best(self, tensors: Mapping[str, torch.Tensor], state: object) -> str:
+        "Keep a copy of the best weights; returns their number"
+        digest = str(max(map(int, self.best), default=0) + 1)
+        self.best[digest] = _copied(tensors), json.dumps(state)
+        return digest
+
+    def load_best(
+        self,
+        digest: str,  # their number
+        state: object = None,  # not looked at
+    ) -> tuple[dict[str, torch.Tensor], object] | None:
+        "The best weights with this number; `None`: they are not there"
+        return _loaded(self.best.get(digest))
+
+    def load(self) -> tuple[dict[str, torch.Tensor], object] | None:
         "Tensors and state; `None`: there is none"
-        if name not in self.kept:
-            return None
-        tensors, text = self.kept[name]
-        return {k: v.clone() for k, v in tensors.items()}, json.loads(text)
+        return _loaded(self.last)
 
     def clear(self) -> None:
         "Remove them all"
-        self.kept.clear()
+        self.last = None
+        self.best.clear()
+
+
+def _copied(tensors):
+    return {k: v.detach().clone() for k, v in tensors.items()}
+
+
+def _loaded(kept):
+    "A copy of tensors and state; `None`: there is none"
+    return None if kept is None else ({k: v.clone() for k, v in kept[0].items()}, json.loads(kept[1]))
 
 # %% ../../nbs/api/training/10_checkpoint.ipynb #dcd82fe5
 _UNITS = dict(s=1, sec=1, second=1, min=60, minute=60, h=3600, hour=3600)

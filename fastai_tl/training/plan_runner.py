@@ -172,7 +172,7 @@ def save(
     if rank():
         return
     try:
-        self.store.save(*state)
+        self.store.save(*state, best=self.best_needed)
     except CheckpointError as e:
         self.log.notes.append(f"at {self.where}: no checkpoint, {e.why}")
         warnings.warn(
@@ -180,18 +180,47 @@ def save(
         )
 
 
+@patch(as_prop=True)
+def best_needed(self: PlanRun) -> str:
+    "Checksum of the best weights without which a checkpoint of now could not go on; `''`: it needs none"
+    state, i = self.stage_state, self.position.stage
+    if state.best is None or self.finished:
+        return ""
+    needed = self.goes_on_with_best(i) if state.over else self.stage.keep in ("best", "best_stage")
+    return state.best.digest if needed else ""
+
+
 @patch
 def save_best(self: PlanRun) -> None:
     "Keep the weights as those of the best epoch; a failure is a warning"
+    state = self.stage_state
     if rank():
         return
     try:
-        self.store.save(model_tensors(self.learn.model), asdict(self.stage_state.best), "best")
+        digest = self.store.save_best(model_tensors(self.learn.model), _facts(state.best))
+        state.best = replace(state.best, digest=digest)
     except CheckpointError as e:
         self.log.notes.append(f"at {self.where}: the best weights could not be kept, {e.why}")
         warnings.warn(
             f"Training goes on, but the best weights could not be kept at {self.where}: {e}", KitWarning, stacklevel=2
         )
+
+
+def _facts(best):
+    "What is stored with the best weights"
+    return {k: v for k, v in asdict(best).items() if k != "digest"}
+
+
+@patch
+def load_best(self: PlanRun) -> bool:
+    "Load the weights of the best epoch; `False`: they are not there, which is noted"
+    best = self.stage_state.best
+    saved = self.store.load_best(from_first(best.digest), _facts(best))
+    if saved is None:
+        self.note(f"at {self.where}: the best weights, of epoch {best.epoch + 1}, are not there; the last ones stay")
+        return False
+    load_model_tensors(self.learn.model, saved[0])
+    return True
 
 
 @patch
@@ -205,11 +234,7 @@ def restore_best(self: PlanRun) -> int | None:
     best = self.stage_state.best
     if self.stage.keep != "best" or best is None or best.epoch == self.position.epoch - 1:
         return None
-    saved = self.store.load("best")
-    if saved is None or saved[1] != asdict(best):
-        return None
-    load_model_tensors(self.learn.model, saved[0])
-    return best.epoch
+    return best.epoch if self.load_best() else None
 
 
 @patch
@@ -229,10 +254,8 @@ def restore_best_stage(self: PlanRun) -> None:
     best, i = self.stage_state.best, self.position.stage
     if self.goes_on_with_best(i + 1) or best is None or best.stage == i:
         return
-    saved = self.store.load("best")
-    if saved is None or saved[1] != asdict(best):
+    if not self.load_best():
         return
-    load_model_tensors(self.learn.model, saved[0])
     name = self.plan.stages[best.stage].name
     self.note(
         f"the model is that after stage {name!r}, the best: {best.monitor} {best.value:.4g}; after {self.stage.name!r} "
@@ -549,6 +572,18 @@ def begin_stage(
 
 
 @patch
+def end_stage_before(self: PlanRun, saved: SavedRun) -> None:
+    "Be where a checkpoint was taken between two stages"
+    stages = self.plan.stages[: self.position.stage]
+    for stage in [*(s for s in stages[:-1] if s.per_layer), stages[-1]]:
+        freeze_for(self.learn, stage)
+    self.stage_state = saved.stage_state(list(layer_groups(self.learn)))
+    restore_weights(self.learn, saved)
+    restore_counters(self.learn, saved, self.own)
+    RandomState.from_values(saved.random["now"], self.loaders).restore()
+
+
+@patch
 def prepare_cache(self: PlanRun) -> None:
     "Tell the feature cache how many batches the stage will train; the same for a run that is resumed"
     if self.cache is not None:
@@ -714,6 +749,9 @@ def run(
     for i in range(self.position.stage, len(self.plan.stages)):
         if saved is None:
             self.position = Position(i)
+        elif saved.between:
+            self.end_stage_before(saved)
+            saved = None
         with ExitStack() as stack:
             self.vary_images(stack)
             self.begin_stage(saved)
@@ -730,6 +768,10 @@ def run(
         self.progress.milestone(_stage_line(i, len(self.plan.stages), self.log.records[-1]))
         if self.stopped:
             return self.log.history(False)
+        self.stage_state.over = True
+        if i + 1 < len(self.plan.stages):
+            self.position = Position(i + 1)
+            self.save()  # from here on, files of the best epoch, also a callback's, may be those of the next stage
     self.finished = True
     self.save()
     return self.log.history(True)

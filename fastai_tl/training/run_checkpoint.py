@@ -79,6 +79,7 @@ def capture(
         facts=run.facts,
         at=run.position.as_list(),
         drained=state.drained,
+        between=state.over,
         finished=run.finished,
         sessions=[*log.sessions, dict(log.session)],
         actions=log.actions,
@@ -121,6 +122,11 @@ class SavedRun:
     def finished(self) -> bool:
         "Whether the run had trained all its stages"
         return self.values["finished"]
+
+    @property
+    def between(self) -> bool:
+        "Whether it was taken between two stages, `position` being the start of the second"
+        return self.values.get("between", False)
 
     @property
     def drained(self) -> bool:

@@ -53,6 +53,7 @@ class BestEpoch:
     value: float  # of the monitored loss or metric
     monitor: str  # its name
     stage: int  # from 0
+    digest: str = ""  # of its weights in the store; `""`: they could not be kept
 
 
 @dataclass
@@ -71,6 +72,7 @@ class StageState:
     epochs_without_gain: int = 0  # since then
     ended_reason: str = ""  # why the stage ends before its last epoch; `""`: it does not
     random_at_start: dict | None = None  # `RandomState.values` at the start of the epoch under way
+    over: bool = False  # the stage has ended, its best weights are restored, and the next one has not begun
     drained: bool = False  # the training loader of this epoch has been asked for more than its last batch
     before_validation: dict | None = None  # `counters` at the end of the epoch's training
     seconds_before: float = 0.0  # spent on this stage before this process went on with it
