@@ -10,11 +10,13 @@ PARALLEL = -n $(WORKERS) --dist worksteal
 PARTS := properties accuracy interrupts kills zoo onnx course distributed large fuzz attacks site browser_long
 ARGS ?=
 FLOORS_PYTHON ?= python3.11
+# A folder of wheels that are installed first, such as torch and torchvision for the CPU; for gpu-check, of `make gpu-wheels`
+WHEELS ?=
 
 # A browser for test-browser: CHROMIUM=path, or the first of these that is installed.
 CHROMIUM ?= $(firstword $(foreach n,chromium chromium-browser google-chrome chrome,$(shell command -v $(n))))
 
-.PHONY: test-floors docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
+.PHONY: test-floors gpu-check gpu-wheels docs-stored help install quickstart check types test test-all $(PARTS:%=test-%) lint drift test-nb test-py test-browser chromium lab docs bench export clean bench-panels shots lessons slides course test-lab labextension
 
 help:          ## show this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,8 +27,10 @@ help:          ## show this list
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 
 .venv/.core: pyproject.toml | .venv/bin/python
-	@echo "Installing fastai_tl and what it stands on (torch is large; a few minutes, once) ..."
-	@$(BIN)/python -m pip install --quiet -e .
+	@echo "Installing fastai_tl and what it stands on, once: on Linux some 4 GB to fetch and 7 GB of disk, as PyTorch brings CUDA there, else under 1 GB"
+	@echo "(PyTorch for CPUs from a folder of wheels: make $(MAKECMDGOALS) WHEELS=folder) ..."
+	@$(if $(WHEELS),$(BIN)/python -m pip install --quiet --no-deps $(WHEELS)/*.whl)
+	@$(BIN)/python -m pip install --quiet $(if $(WHEELS),--find-links $(WHEELS)) -e .
 	@touch $@
 
 .venv/.lab: pyproject.toml | .venv/.core
@@ -105,6 +109,12 @@ test-zoo test-interrupts: test-%: .venv/.dev
 
 test-floors: .venv-floors/.ready  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-floors
 	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest $(PARALLEL) -m "not medium and not slow and not browser"
+
+gpu-check:     ## six minutes on a GPU, with PYTHON as it is and WHEELS=folder of gpu-wheels; benchmarks/results/gpu.json
+	$(PYTHON) -W ignore tools/gpu_check.py $(if $(WHEELS),--wheels $(WHEELS)) $(ARGS)
+
+gpu-wheels: .venv/.core  ## a folder of wheels, 40 MB, for gpu-check on a machine without a network: WHEELS=folder
+	$(BIN)/python tools/gpu_wheels.py $(or $(WHEELS),_gpu_wheels)
 
 lab: .venv/.lab  ## open JupyterLab in this environment
 	$(BIN)/jupyter lab --LabServerApp.extra_labextensions_path=labextension/dist

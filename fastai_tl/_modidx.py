@@ -1165,6 +1165,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'fastai_tl/course/offline_bundle.py'),
                                                  'fastai_tl.course.offline_bundle._collect': ( 'api/course/offline_bundle.html#_collect',
                                                                                                'fastai_tl/course/offline_bundle.py'),
+                                                 'fastai_tl.course.offline_bundle._download_size': ( 'api/course/offline_bundle.html#_download_size',
+                                                                                                     'fastai_tl/course/offline_bundle.py'),
                                                  'fastai_tl.course.offline_bundle._not_for_wheel': ( 'api/course/offline_bundle.html#_not_for_wheel',
                                                                                                      'fastai_tl/course/offline_bundle.py'),
                                                  'fastai_tl.course.offline_bundle._pip': ( 'api/course/offline_bundle.html#_pip',

@@ -4,7 +4,6 @@
 
 # %% ../../nbs/api/panels/14_evaluation_tabs.ipynb #ad4154ea
 from __future__ import annotations
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from typing import Any, TYPE_CHECKING
@@ -143,6 +142,8 @@ class ConfusionView(w.VBox):
             self.choose(*[int(ev.targets[0])] * 2)
 
     def _draw(self, cm, names):
+        import bqplot as bq
+
         k, cell = len(names), 34 if len(names) <= 12 else 26 if len(names) <= 25 else 20
         share = cm / np.clip(cm.sum(1, keepdims=True), 1, None)
         left, below = 18 + 6.6 * max(map(len, names)), 16 + 5.6 * max(map(len, names))
@@ -350,6 +351,8 @@ class CalibrationView(w.VBox):
         self._draw()
 
     def _draw(self):
+        import bqplot as bq
+
         c = self.ev.calibration(self.bins.value)
         full = c[c["items"] > 0]
         bands = np.array([wilson(round(a * n), n) for a, n in zip(full.accuracy, full["items"])])

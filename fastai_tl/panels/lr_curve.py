@@ -7,7 +7,6 @@ from __future__ import annotations
 import math, time, weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-import bqplot as bq
 import ipywidgets as w
 import numpy as np
 from typing import Any, TYPE_CHECKING
@@ -164,6 +163,8 @@ class Curve:
     "The figure of the panel; `choose` is called with the rate that was clicked"
 
     def __init__(self, choose: Callable) -> None:
+        import bqplot as bq
+
         self.choose = choose
         self.x = bq.LogScale(min=1e-7, max=10)
         self.y = bq.LinearScale(min=0, max=1)

@@ -1,6 +1,8 @@
 "The lowest versions in pyproject.toml, and what the package uses of others that is not public"
 
+import ast
 import pickle
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -9,8 +11,8 @@ import pytest
 import torch
 
 from fastai_tl.acceleration import fused_adam
-from fastai_tl.all import layer_groups, transfer_learner
-from fastai_tl.core import workers  # noqa: F401 (transforms can be pickled)
+from fastai_tl.all import layer_groups, sample_dls, transfer_learner
+from fastai_tl.core.workers import why_not_sent
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tools"))
@@ -80,3 +82,31 @@ def test_timm_groups_layers(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm.models._manipulate", None)
     groups += [list(layer_groups(transfer_learner(few_images(), "timm/resnet10t", pretrained=False)))]
     assert all(len(g) > 3 for g in groups)
+
+
+def test_bqplot_is_imported_when_a_panel_draws():
+    at_once = [
+        f.name
+        for f in (REPO / "fastai_tl").rglob("*.py")
+        for node in ast.parse(f.read_text(encoding="utf-8")).body
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and "bqplot" in ast.unparse(node)
+    ]
+    assert not at_once
+
+
+def test_names_of_files_differ_by_more_than_case():
+    "On macOS and Windows `A.py` and `a.py` are one file; some names Windows does not take at all"
+    names = subprocess.run(["git", "ls-files"], cwd=REPO, capture_output=True, text=True).stdout.splitlines()
+    assert len(names) == len({n.casefold() for n in names})
+    parts = {p for n in names for p in n.split("/")}
+    assert not [p for p in parts if set(p) & set('<>:"\\|?*') or p.endswith((" ", "."))]
+    assert not {p.partition(".")[0].lower() for p in parts} & {"con", "prn", "aux", "nul", "com1", "lpt1"}
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_worker_processes_that_are_not_forked_read_images(method):
+    "As on Windows and macOS, and with Python 3.14 on Linux"
+    train = sample_dls(size=32, n_per_class=4, bs=16, num_workers=0).train
+    loader = torch.utils.data.DataLoader(train.dataset, batch_size=None, num_workers=1, multiprocessing_context=method)
+    assert why_not_sent(loader.dataset) == "" and tuple(next(iter(loader))[0].shape) == (32, 32)
