@@ -334,7 +334,7 @@ class CalibrationView(w.VBox):
 
     def __init__(self, read: Callable[[int], Any], changed: Callable[[], object], lock: Any) -> None:
         self.ev = None
-        self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 330px", max_width="100%")), None
+        self.drawing, self.figure = w.Box(layout=w.Layout(flex="0 1 270px", max_width="100%")), None
         self.bins = w.Dropdown(
             description="Bins",
             options=[5, 10, 15, 20],

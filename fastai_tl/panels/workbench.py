@@ -484,7 +484,7 @@ def w_note(text: str) -> w.HTML:
 # %% ../../nbs/api/panels/18_workbench.ipynb #412afa62
 def _backbone_page(wb):
     wb.family = w.Dropdown(options=_FAMILIES, description="Family")
-    wb.arch = w.Dropdown(description="Backbone", layout=w.Layout(width="380px", max_width="100%"))
+    wb.arch = w.Dropdown(description="Backbone", layout=w.Layout(flex="1 1 300px", max_width="520px"))
     wb.facts = w.HTML()
     wb.family.observe(lambda ch: wb.act(lambda: _list_backbones(wb), touches=False), "value")
     wb.arch.observe(lambda ch: _show_facts(wb), "value")

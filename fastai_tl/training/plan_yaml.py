@@ -29,7 +29,7 @@ def shown_lr(
 ) -> str:
     "A rate as Python code"
     if isinstance(lr, dict):
-        return "{" + ", ".join(f"{code_text(k) if isinstance(k, str) else k!r}: {v!r}" for k, v in lr.items()) + "}"
+        return "{" + ", ".join(f"{code_text(k) if isinstance(k, str) else repr(k)}: {v!r}" for k, v in lr.items()) + "}"
     return f"slice({lr.start!r}, {lr.stop!r})" if isinstance(lr, slice) else repr(lr)
 
 
