@@ -3,9 +3,10 @@ marks right?
 
 Run, in an environment with nbgrader: python benchmarks/nbgrader_round_trip.py [FOLDER] [--lesson NAME]
 
-Four students: one hands in the solutions, one an untouched copy, one a copy in which every answer is wrong (or an
-error), and one a copy with a single answer right. nbgrader's own database has to give them all, none, none, and one of
-the points.
+Eight students: one hands in the solutions, one the first half of them, one an untouched copy, one a copy in which every
+answer is wrong (or an error), and one a copy with a single answer right; one redefines `check` and patches the judge;
+one has deleted an answer cell, and one has an answer cell twice. nbgrader's own database has to give each the points
+that they deserve.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fastai_tl.course.student_notebooks import exercises_in, nbgrader_course, read_notebook
+from fastai_tl.course.student_notebooks import answer_cells, exercises_in, nbgrader_course, read_notebook
 from fastai_tl.course.lessons import find_lesson, load_exercises
 
 # nbgrader starts alembic by its bare name, so the environment's programs must be on the path
@@ -63,6 +64,31 @@ def wrong(grade_id, solution, stub):
     return "confused = ('bird', 'bird')" if "confused" in solution else "pass"
 
 
+CHEAT = """
+import fastai_tl.course.grading as g
+import fastai_tl.course.lessons as l
+from fastai_tl.course.verdict import Verdict
+check = lambda n: type("V", (), {"require": lambda s: s, "__repr__": lambda s: n + ": right."})()
+g.judge = l.judge = lambda name, *a, **k: Verdict(name)
+"""
+
+
+def without(nb, grade_id):
+    "The notebook without an answer cell"
+    keep = [c for c in nb["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") != grade_id]
+    return {**nb, "cells": keep}
+
+
+def twice(nb, grade_id):
+    "The notebook with an answer cell once more behind it, as copy and paste leave it"
+    out = []
+    for c in nb["cells"]:
+        out.append(c)
+        if c["metadata"].get("nbgrader", {}).get("grade_id") == grade_id:
+            out.append({**json.loads(json.dumps(c)), "id": "pasted"})
+    return {**nb, "cells": out}
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("folder", nargs="?", default=None)
@@ -83,16 +109,31 @@ def main():
         if c["metadata"].get("nbgrader", {}).get("solution")
     ]
     load_exercises(lesson.name)
+    answers = answer_cells(read_notebook(lesson.notebook()))
+    grade_ids = {c["id"]: c["metadata"]["nbgrader"]["grade_id"] for c in source["cells"] if "nbgrader" in c["metadata"]}
+    of = {e: [grade_ids[i] for i in cells] for e, cells in answers.items()}
+    # an exercise that nothing else depends on, and the first half of all
+    one = of[next(e for e in exercises if e.endswith(("-gain", "-better", "-interval", "-rates", "-sweep", "-share")))][
+        -1
+    ]
+    half_of = exercises[: len(exercises) // 2]
+    half = {g for e in half_of for g in of[e]} | {g for g in ids if g not in {i for v in of.values() for i in v}}
     hand_in = {
         "perfect": (lambda g, s, stub: plain(s), len(exercises)),
         "empty": (lambda g, s, stub: stub, 0),
         "wrong": (wrong, 0),
-        "one": (lambda g, s, stub: plain(s) if g == ids[0] else stub, 1),
+        "one": (lambda g, s, stub: plain(s) if g == one else stub, 1),
+        "half": (lambda g, s, stub: plain(s) if g in half else stub, len(half_of)),
+        "cheat": (lambda g, s, stub: CHEAT + stub.replace("todo()", ""), 0),
+        "deleted": (lambda g, s, stub: plain(s), len(exercises) - 1),
+        "twice": (lambda g, s, stub: plain(s), len(exercises)),
     }
+    change = {"deleted": lambda nb: without(nb, one), "twice": lambda nb: twice(nb, one)}
     for student, (answer, _) in hand_in.items():
         to = folder / "submitted" / student / name
         to.mkdir(parents=True)
-        (to / f"{name}.ipynb").write_text(json.dumps(filled(released, source, answer)), encoding="utf-8")
+        nb = change.get(student, lambda nb: nb)(filled(released, source, answer))
+        (to / f"{name}.ipynb").write_text(json.dumps(nb), encoding="utf-8")
     nbgrader(folder, "autograde", name, "--create")
     os.environ["PATH"] = ENV["PATH"]
     from nbgrader.api import Gradebook

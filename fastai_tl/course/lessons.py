@@ -4,20 +4,20 @@
 
 # %% ../../nbs/api/course/15_lessons.ipynb #f1d0227e
 from __future__ import annotations
-import os, re, sys
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core.errors import FileError, InputError, did_you_mean, one_line
+from ..core.errors import InputError, did_you_mean
 from .copies import copy_lessons, reset_lesson
-from .grading import Unsolved, Verdict, brief_repr, judge
+from .grading import Unsolved, Verdict, brief_repr, find_exercise, judge
 from .lesson_list import LESSONS, Lesson, find_lesson, load_exercises, load_for
 from fastai_tl.course.progress import (
     FILE,
-    WHERE,
     find_progress,
     note_answer,
     note_verdict,
     read_progress,
+    this_seed,
     write_progress,
 )
 from .student_notebooks import exercises_in, read_notebook
@@ -41,7 +41,7 @@ _all_ = [
 ]
 
 # %% auto #0
-__all__ = ['list_lessons', 'check', 'ask', 'run_checks', 'FILE', 'LESSONS', 'Lesson', 'copy_lessons', 'find_lesson',
+__all__ = ['list_lessons', 'check', 'mine', 'ask', 'run_checks', 'FILE', 'LESSONS', 'Lesson', 'copy_lessons', 'find_lesson',
            'find_progress', 'load_exercises', 'read_progress', 'reset_lesson', 'write_progress']
 
 # %% ../../nbs/api/course/15_lessons.ipynb #e790f012
@@ -70,11 +70,19 @@ def check(
     an answer is
     """
     load_for(name)
-    v = judge(name, sys._getframe(1).f_globals if answers is None else answers)
-    note_verdict(v)
+    v = judge(name, sys._getframe(1).f_globals if answers is None else answers, seed=this_seed())
+    times = note_verdict(v)
     if v.mistake == "unsolved":
         raise Unsolved(f"Exercise {name} is next. {v.hint} Solve it, then run this cell again; what follows can wait.")
-    return v
+    return v.at(times)
+
+
+def mine(
+    name: str,  # 'lesson-exercise'
+) -> dict:
+    "The figures of an exercise that are this student's; raises `InputError` if there is none of that name"
+    load_for(name)
+    return find_exercise(name).figures_of(this_seed())
 
 
 def ask(
@@ -102,62 +110,16 @@ def run_checks(
     on_cell: Callable[[int, int], object] | None = None,  # called with (cells done, cells in all)
     timeout: int = 600,  # seconds for one cell
 ) -> list[Verdict]:  # one for each exercise, in order
-    """Run a notebook in a fresh kernel, in its folder, and say what each check says.
+    """Run a notebook in a process of its own, see `judge_notebook`, and say what each check says.
 
-    Progress is noted in the file beside the notebook, if there is one; that of a folder above is another student's
+    Progress is noted in the file beside the notebook, if there is one; that of a folder above is another student's.
+    Raises `FileError`, `InputError`
     """
-    try:
-        from nbclient import NotebookClient
-    except ModuleNotFoundError:
-        raise InputError("To run notebooks from a terminal, install: pip install 'fastai-tl[lab]'") from None
-    import nbformat
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from fastai_tl.course.judge_process import judge_notebook, read_submission
 
-    path = Path(notebook)
-    nb = read_notebook(path)
-    names = exercises_in(nb)
-    if not names:
-        raise InputError(f"{path} has no check(\"…\") in it, so it is none of the lessons.")
-    nb, said = nbformat.from_dict(nb), {}
-    try:
-        nbformat.validate(nb)
-    except (nbformat.ValidationError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise FileError(f"{path} is not a notebook of format 4 ({one_line(e)}).", path=path) from None
-    client = NotebookClient(
-        nb,
-        timeout=timeout,
-        allow_errors=True,
-        kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=40"],
-        resources={"metadata": {"path": str(path.resolve().parent)}},
-    )
-    code = [i for i, c in enumerate(nb.cells) if c.cell_type == "code"]
-    own = path.resolve().parent / FILE
-    with client.setup_kernel(env={**os.environ, WHERE: str(own) if own.is_file() else "none"}):
-        for k, i in enumerate(code):
-            try:
-                client.execute_cell(nb.cells[i], i)
-            except (CellTimeoutError, DeadKernelError) as e:
-                return [
-                    said.get(n)
-                    or Verdict(n, "slow", f"The notebook could not be run to this check: {str(e).splitlines()[0]}")
-                    for n in names
-                ]
-            for n in exercises_in(dict(cells=[nb.cells[i]])):
-                said[n] = _said(n, nb.cells[i].outputs)
-            if on_cell:
-                on_cell(k + 1, len(code))
-    return [said[n] for n in names]
-
-
-def _said(name, outputs):
-    "The verdict in a cell's outputs"
-    for o in outputs:
-        text = o.get("data", {}).get("text/plain", "") if o["output_type"] == "execute_result" else ""
-        if text.startswith(f"{name}: right"):
-            return Verdict(name)
-        if m := re.match(rf"{re.escape(name)}: not right yet\. (.*)", text, re.S):
-            return Verdict(name, "wrong", m[1])
-        if o["output_type"] == "error":
-            return Verdict(name, "unsolved" if o["ename"] == "Unsolved" else "error", o["evalue"])
-    return Verdict(name, "unsolved", "The check says nothing.")
+    verdicts = judge_notebook(read_submission(notebook), on_cell, timeout)
+    own = Path(notebook).resolve().parent / FILE
+    if own.is_file():
+        for v in verdicts:
+            note_verdict(v, own)
+    return verdicts

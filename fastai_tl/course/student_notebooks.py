@@ -10,8 +10,8 @@ from ..core.errors import FileError, InputError
 from ..core.stored import BadFile, parse_json, read_whole
 
 # %% auto #0
-__all__ = ['STUB', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'student_copy', 'bare_copy', 'exercises_in',
-           'answer_cells', 'read_notebook', 'notebook_text', 'nbgrader_source', 'nbgrader_course']
+__all__ = ['STUB', 'GUESS', 'BY_HAND', 'CONFIG', 'MarksError', 'clear_solutions', 'cell_text', 'student_copy', 'bare_copy',
+           'exercises_in', 'answer_cells', 'read_notebook', 'notebook_text', 'nbgrader_source', 'nbgrader_course']
 
 # %% ../../nbs/api/course/12_student_notebooks.ipynb #f397f95f
 class MarksError(InputError):
@@ -21,6 +21,7 @@ class MarksError(InputError):
 
 
 STUB = "# YOUR CODE HERE\ntodo()"
+GUESS = "my_guess = ...  # your guess; see the text above"
 BY_HAND = "# Answer above, with the mouse or the keyboard; or write here the line of code that it shows you."
 _mark = re.compile(r"^(\s*)#+\s*(BEGIN|END)\s+SOLUTION\b", re.I)
 
@@ -61,7 +62,10 @@ def clear_solutions(
     return "\n".join(out), out != source.split("\n")
 
 # %% ../../nbs/api/course/12_student_notebooks.ipynb #07541e8d
-def _text(cell):
+def cell_text(
+    cell: dict,  # of a notebook
+) -> str:
+    "The source of a cell"
     return "".join(cell["source"])
 
 
@@ -77,8 +81,9 @@ def student_copy(
     "The notebook without solutions and outputs; raises `MarksError`"
     marked, nb = nb, copy.deepcopy(nb) if keep_outputs else bare_copy(nb)
     for i, (c, old) in enumerate(zip(nb["cells"], marked["cells"]), 1):
-        stub = BY_HAND if "by-hand" in _tags(c) else STUB if c["cell_type"] == "code" else "*Your answer.*"
-        c["source"], had = clear_solutions(_text(old), stub, where, i)
+        stub = next((s for t, s in (("by-hand", BY_HAND), ("guess", GUESS)) if t in _tags(c)), STUB)
+        stub = stub if c["cell_type"] == "code" else "*Your answer.*"
+        c["source"], had = clear_solutions(cell_text(old), stub, where, i)
         if c["cell_type"] == "code" and (had or _checks(c["source"])):
             c["outputs"] = []  # what a check says belongs to the solution
     return nb
@@ -90,7 +95,7 @@ def bare_copy(
     "The notebook with its solutions, without outputs and what tools have noted in it"
     nb = copy.deepcopy(nb)
     for c in nb["cells"]:
-        c["source"] = _text(c)
+        c["source"] = cell_text(c)
         c["metadata"] = {k: v for k, v in c.get("metadata", {}).items() if k == "tags"}
         if c["cell_type"] == "code":
             c["execution_count"], c["outputs"] = None, []
@@ -109,7 +114,7 @@ def exercises_in(
     nb: dict,  # a notebook, nbformat 4
 ) -> list[str]:  # in order
     "The exercises that a notebook checks"
-    return [n for c in nb["cells"] if c["cell_type"] == "code" for n in _checks(_text(c))]
+    return [n for c in nb["cells"] if c["cell_type"] == "code" for n in _checks(cell_text(c))]
 
 
 def answer_cells(
@@ -120,7 +125,7 @@ def answer_cells(
     for c in nb["cells"]:
         if c["cell_type"] != "code":
             continue
-        text = _text(c)
+        text = cell_text(c)
         if "todo()" in text or BY_HAND in text:
             since.append(c.get("id"))
         for name in _checks(text):
@@ -178,7 +183,7 @@ def nbgrader_source(
     nb, n = copy.deepcopy(nb), 0
     for c in nb["cells"]:
         src, kind = (
-            _text(c),
+            cell_text(c),
             dict(schema_version=3, cell_type=c["cell_type"], locked=True, task=False, solution=False, grade=False),
         )
         if c["cell_type"] != "code":
@@ -198,7 +203,18 @@ c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "transfer_learning"
 c.CourseDirectory.root = os.path.dirname(os.path.abspath(__file__))
 c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\ntodo()"}
-c.ExecutePreprocessor.timeout = 600   # seconds for one cell
+
+# Marks come from a judge's process, not from the student's kernel: see the guide
+try:
+    from nbgrader import preprocessors as pp
+    from fastai_tl.course.nbgrader_judge import JudgeCells
+except ModuleNotFoundError:
+    pass   # nothing is marked here
+else:
+    c.Autograde.autograde_preprocessors = [
+        JudgeCells, pp.IgnorePattern, pp.LimitOutput, pp.SaveAutoGrades, pp.AssignLatePenalties, pp.CheckCellMetadata
+    ]
+    c.JudgeCells.timeout = 600   # seconds for one cell
 '''
 
 
@@ -222,6 +238,10 @@ def nbgrader_course(
         for name, text in sources.items():
             out.append(folder / "source" / name / f"{name}.ipynb")
             out[-1].parent.mkdir(parents=True, exist_ok=True)
+            # each student's kernel draws a number for the figures
+            (out[-1].parent / "progress.json").write_text(
+                '{"version": 1, "student": null, "exercises": {}, "answers": {}}\n', encoding="utf-8"
+            )
             out[-1].write_text(text, encoding="utf-8")
     except OSError as e:
         raise FileError(

@@ -19,7 +19,7 @@ from rich.table import Table
 import fastai_tl
 from ..core.errors import FileError, InputError, KitError, one_line
 from ..core.text import accept_all_text, duration
-from .lessons_cli import lessons_app
+from .class_cli import lessons_app
 from .terminal import Terminal, escape
 from ..panels.six_steps import Step
 

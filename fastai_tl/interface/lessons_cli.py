@@ -124,14 +124,17 @@ def check_command(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Run notebooks from top to bottom in a fresh kernel, and say what each of their checks says.
+    """Run notebooks in a process of their own, and say what each of their checks says.
 
     Exit code 1 if an exercise is not passed.
     """
+    from fastai_tl.course.judge_process import sandbox
     from fastai_tl.course.lessons import run_checks
 
     right = total = 0
-    for p in _notebooks(notebooks or ["."]):
+    found = _notebooks(notebooks or ["."])
+    out.print(f"[dim]Sandbox: {sandbox()}[/]")
+    for p in found:
         out.print(f"[bold]{escape(str(p))}[/]", soft_wrap=True)
         with Progress(console=err, transient=True, disable=not err.is_terminal) as bar:
             task = bar.add_task("cells", total=None)

@@ -41,6 +41,14 @@ case(
 )
 
 
+def counted_in_batches(d):
+    out = dict.fromkeys(d.vocab, 0)
+    for _, y in d.train:
+        for o in y:
+            out[d.vocab[int(o)]] += 1
+    return out
+
+
 def counts(*parts, key=lambda p, d: p.parent.name):
     def per_class(d):
         out = {}
@@ -58,8 +66,10 @@ case(
     valid=counts("valid_ds"),
     every=counts("train_ds", "valid_ds"),
     keys=counts("train_ds", key=lambda p, d: d.vocab.o2i[p.parent.name]),
+    even=dict(per_class=lambda d: {c: len(d.train_ds) // len(d.vocab) for c in d.vocab}),
+    batches=dict(per_class=lambda d: counted_in_batches(d)),
     fixed=dict(per_class=lambda d: {"1": 6, "7": 6}),
-    other=dict(per_class=lambda d: {c: 77 - len(d.vocab) for c in d.vocab}),
+    other=dict(per_class=lambda d: {c: 77 - len(d.vocab) + i for i, c in enumerate(d.vocab)}),
 )
 
 
@@ -78,7 +88,15 @@ case(
     valid=cure(lambda d: dls_of(d.train.new(bs=2), d.train)),
     one=cure(lambda d: dls_of(d.train.new(bs=1), d.valid)),
     fixed=cure(lambda d: dls_of(d.train.new(bs=8), d.valid)),
+    order=cure(lambda d: dls_of(d.train.new(bs=len(d.train_ds) // 2, shuffle=False), d.valid)),
+    steps=cure(lambda d: dls_of(bare_loader(d), d.valid)),
 )
+
+
+def bare_loader(d):
+    from fastai.data.core import TfmdDL
+
+    return TfmdDL(d.train_ds, bs=len(d.train_ds) // 2, shuffle=True, drop_last=True)
 
 
 def lite0(change, **kw):
@@ -101,6 +119,7 @@ case(
     head=lite0(lambda o: None),
     late=lite0(lambda o: (kit().freeze_to(o, "stage6"), kit().set_frozen(o, "stage7"))),
     early=lite0(lambda o: kit().freeze_to(o, "stage6")),
+    norms=lite0(lambda o: kit().freeze_to(o, "stage7", bn="affine")),
     stats=lite0(lambda o: kit().freeze_to(o, "stage7"), bn="train"),
 )
 
@@ -115,6 +134,7 @@ case(
     chance=majority(lambda t, v: 1 / len(set(t + v))),
     share=majority(lambda t, v: t.count(top(t)) / len(t)),
     percent=majority(lambda t, v: 100 * v.count(top(t)) / len(v)),
+    count=majority(lambda t, v: v.count(top(t))),
     fixed=majority(lambda t, v: 0.77),
     other=majority(lambda t, v: 0.7 + len(v) / 100),
 )
@@ -160,6 +180,8 @@ case(
     lite(),
     scratch=lite(pretrained=False),
     unfrozen=lite(change=lambda o: kit().unfreeze(o)),
+    head=lite(change=lambda o: [p.requires_grad_(False) for p in o.model.parameters()] and None),
+    norms=lite(bn="affine"),
     stats=lite(bn="train"),
     classes=lite(n_out=8),
     norm=lite(change=other_norm),
@@ -209,6 +231,7 @@ case(
     trains=count(lambda o: tuple(sum(p.numel() for p in m.parameters() if p.requires_grad) for m in o.model)),
     layers=count(lambda o: tuple(len(list(m.parameters())) for m in o.model)),
     turned=count(lambda o: (size(o.model[1]), size(o.model[0]))),
+    units=count(lambda o: (size(o.model[0]) / 1e6, size(o.model[1]) / 1e6)),
     fixed=None,
     other=count(lambda o: (size(o.model[0]) + 1, size(o.model[1]))),
 )
@@ -246,6 +269,8 @@ def beaten(rows, strict=False, sign=1):
 case(
     "backbone-pareto",
     look(beaten),
+    nothing=look(lambda rows: []),
+    ends=look(lambda rows: [m for m, c, a in rows if a == best(rows) or c == min(c for _, c, _ in rows)]),
     best=look(lambda rows: [m for m, _, a in rows if a == best(rows)]),
     cheap=look(lambda rows: [m for m, c, _ in rows if c == min(c for _, c, _ in rows)]),
     all=look(lambda rows: [m for m, *_ in rows]),
@@ -272,6 +297,20 @@ def shared(archs):
     return dict.fromkeys(archs, one)
 
 
+def on_validation(dls, a):
+    return kit().transfer_learner(dls_of(dls.valid.new(shuffle=True, drop_last=True), dls.valid), a)
+
+
+def with_rate(learn, lr):
+    learn.lr = lr
+    return learn
+
+
+def trained_once(learn):
+    learn.fit(1)
+    return learn
+
+
 def unfrozen(a, i, dls):
     learn = kit().transfer_learner(dls(0), a)
     kit().unfreeze(learn)
@@ -285,6 +324,11 @@ case(
     unfrozen=learners(unfrozen),
     scratch=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, pretrained=False)),
     shared=dict(learners=shared),
+    leak=learners(lambda a, i, dls: on_validation(dls(0), a)),
+    norms=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, bn="train" if i else "frozen")),
+    head=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, head=None if i else "linear")),
+    training=learners(lambda a, i, dls: with_rate(kit().transfer_learner(dls(0), a), 0.1 if i else 0.001)),
+    trained=learners(lambda a, i, dls: trained_once(kit().transfer_learner(dls(0), a))),
     size=learners(lambda a, i, dls: kit().transfer_learner(dls(0, 28 + 4 * i), a)),
     missing=dict(learners=lambda archs: learners()["learners"](archs[:1])),
     other=learners(lambda a, i, dls: kit().transfer_learner(dls(0), "mobilenet_mini")),
@@ -307,6 +351,7 @@ case(
     first=None,
     fewest=None,
     names=heaviest("stage7"),
+    net=None,
     other=heaviest("layer2"),
 )
 
@@ -322,7 +367,8 @@ def fewest_of_lite0():
     return dict(net=net, heaviest="stage1")
 
 
-WRONG["backbone-panel"].update(first=first_of_lite0, fewest=fewest_of_lite0)
+WRONG["backbone-panel"].update(first=first_of_lite0, fewest=fewest_of_lite0, net=heaviest("layer4"))
+SEEDS = {("backbone-panel", "net"): 0}  # of a student whose figures differ from those of the text
 
 # ---------------------------------------------------------------- 3 frozen
 
@@ -348,6 +394,9 @@ case(
     pool=head(lambda c, k: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(c * 49, k))),
     shape=head(lambda c, k: pooled(c, 8)),
     softmax=head(lambda c, k: pooled(c, k, nn.Softmax(1))),
+    end=head(lambda c, k: pooled(c, k, nn.ReLU())),
+    share=head(lambda c, k: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(c, k))),
+    after=head(lambda c, k: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, k), nn.Dropout(0.5))),
     dropout=head(lambda c, k: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, k))),
     always=head(AlwaysDrops),
     deep=head(
@@ -358,7 +407,7 @@ case(
 )
 
 
-def step(eval_body=True, train_head=True, through=False, zero="all", go=True):
+def step(eval_body=True, train_head=True, through=False, zero="all", go=True, loss_of=F.cross_entropy, times=1):
     def step(body, head, x, y, opt):
         if eval_body:
             body.eval()
@@ -371,10 +420,12 @@ def step(eval_body=True, train_head=True, through=False, zero="all", go=True):
                 p.grad = None
         with torch.set_grad_enabled(through):
             f = body(x)
-        loss = F.cross_entropy(head(f), y)
-        if go:
-            loss.backward()
-            opt.step()
+        for _ in range(times):
+            loss = loss_of(head(f), y)
+            if go:
+                opt.zero_grad() if zero == "all" else None
+                loss.backward()
+                opt.step()
 
     return dict(step=step)
 
@@ -388,6 +439,10 @@ case(
     eval=step(train_head=False),
     still=step(go=False),
     piled=None,
+    sign=step(loss_of=lambda o, y: -F.cross_entropy(o, y)),
+    loss=step(loss_of=lambda o, y: o.mean()),
+    times=step(times=2),
+    opt=step(loss_of=lambda o, y: 7 * F.cross_entropy(o, y)),
 )
 
 
@@ -461,6 +516,7 @@ case(
     stem=mini(lambda o: kit().set_frozen(o, ["stem", *MIDDLE])),
     head=mini(lambda o: kit().set_frozen(o, [*MIDDLE, "head"])),
     middle=mini(lambda o: kit().set_frozen(o, MIDDLE[:3])),
+    norms=mini(lambda o: kit().set_frozen(o, MIDDLE), bn="affine"),
     stats=mini(lambda o: kit().set_frozen(o, MIDDLE), bn="train"),
 )
 
@@ -475,6 +531,7 @@ case(
     count=sweep(lambda lo, hi, k: geo(lo, hi, k)[:-1]),
     ends=sweep(lambda lo, hi, k: geo(lo, hi, k + 1)[:-1]),
     falling=sweep(lambda lo, hi, k: geo(lo, hi, k)[::-1]),
+    logs=sweep(lambda lo, hi, k: list(np.linspace(np.log10(lo), np.log10(hi), k))),
     fixed=sweep(lambda lo, hi, k: geo(1e-6, 1, 13)),
     other=sweep(lambda lo, hi, k: [lo, *[hi / 2] * (k - 2), hi]),
 )
@@ -484,7 +541,7 @@ stop = only("stop_at")
 def stopping(limit, nan=True, none=len, shift=0):
     def stop_at(xs):
         for i, v in enumerate(xs):
-            if v > 4 * limit(xs, i) or nan and v != v:
+            if v > 4 * limit(xs, i) or nan and not np.isfinite(v):
                 return i + shift
         return none(xs)
 
@@ -497,6 +554,9 @@ case(
     stop(stopping(lowest)),
     start=stop(stopping(lambda xs, i: xs[0])),
     future=stop(stopping(lambda xs, i: np.nanmin(xs))),
+    last=stop(stopping(lambda xs, i: xs[i - 1] if i else float("inf"))),
+    limit=stop(lambda xs: next((i for i, v in enumerate(xs) if not np.isfinite(v) or v >= 4 * lowest(xs, i)), len(xs))),
+    value=stop(lambda xs: next((v for i, v in enumerate(xs) if v > 4 * lowest(xs, i)), len(xs))),
     nan=stop(stopping(lowest, nan=False)),
     never=stop(stopping(lowest, none=lambda xs: -1)),
     off=stop(stopping(lowest, shift=1)),
@@ -531,6 +591,25 @@ def safely(copied=True, buffers=True, keep="finally", result=True):
     return dict(safely=safely)
 
 
+def wrapped(learn, sweep):
+    try:
+        return safely()["safely"](learn, sweep)
+    except BaseException as e:
+        raise ValueError("the sweep failed") from e
+
+
+def elsewhere(learn, sweep):
+    import copy
+
+    return sweep(copy.deepcopy(learn))
+
+
+def all_train(learn, sweep):
+    for p in learn.model.parameters():
+        p.requires_grad_(True)
+    return safely()["safely"](learn, sweep)
+
+
 case(
     "rates-restore",
     safely(),
@@ -540,6 +619,10 @@ case(
     interrupt=safely(keep="exception"),
     swallowed=safely(keep="swallow"),
     result=safely(result=False),
+    changed=dict(safely=lambda learn, sweep: wrapped(learn, sweep)),
+    calls=dict(safely=lambda learn, sweep: (safely()["safely"](learn, sweep), safely()["safely"](learn, sweep))[1]),
+    learner=dict(safely=lambda learn, sweep: elsewhere(learn, sweep)),
+    flags=dict(safely=lambda learn, sweep: all_train(learn, sweep)),
 )
 
 
@@ -555,7 +638,16 @@ def picked(rate):
     return make
 
 
-case("rates-pick", picked(5e-3), default=picked(None), high=picked(0.3), low=picked(2e-5))
+case("rates-pick", picked(5e-3), default=picked(None), sign=None, high=picked(0.3), low=picked(2e-5))
+
+
+def negative():
+    learn = picked(None)()["learn"]
+    learn.lr = [-0.01] * len(kit().layer_groups(learn))
+    return dict(learn=learn)
+
+
+WRONG["rates-pick"]["sign"] = negative
 
 # ---------------------------------------------------------------- 5 finetune
 
@@ -569,6 +661,7 @@ case(
     whole=rates(lambda lr, k, f: list(np.geomspace(lr / f, lr, k))),
     count=rates(lambda lr, k, f: falling(lr, k + 1, f)),
     flat=rates(lambda lr, k, f: [lr] * k),
+    shift=rates(lambda lr, k, f: falling(lr / f, k, f)),
     fixed=None,
     other=rates(lambda lr, k, f: falling(3 * lr, k, 2 * f)),
 )
@@ -613,6 +706,7 @@ case(
     back=plan_panel(*UP, UP[0]),
     flat=plan_panel(*({"train": s["train"]} for s in UP)),
     factor=plan_panel(*({**s, "lr_decay": 4.0} for s in UP)),
+    high=plan_panel(lambda P: P.gradual(1, 1, lr=50.0, factor=2.6)),
     lists=plan_panel(UP[0], dict(train=("layer4",))),
 )
 mine = only("my_plan")
@@ -637,6 +731,8 @@ case(
     probe=lp_ft(probe=0.5),
     stats=lp_ft(hold=False),
     fixed=lp_ft(fixed=0.004),
+    tiny=lp_ft(by=1e9),
+    swapped=mine(lambda lr: kit().Plan((kit().Stage("head", "middle", 3, lr), kit().Stage("all", "all", 3, lr / 20)))),
 )
 
 
@@ -681,6 +777,19 @@ def without_head(learn, lr):
     learn.fit(1, slice(lr / 100, lr))
 
 
+def stem_and_head(learn, lr):
+    fine_tune(("head", 1, 1, 1))["fine_tune"](learn, lr)
+    kit().unfreeze(learn)
+    kit().set_frozen(learn, list(kit().layer_groups(learn))[1:-1])
+    learn.fit(1, slice(lr / 100, lr))
+
+
+def only_the_stem_slower(learn, lr):
+    fine_tune(("head", 1, 1, 1))["fine_tune"](learn, lr)
+    kit().unfreeze(learn)
+    learn.fit(1, [lr / 100] + [lr] * (len(kit().layer_groups(learn)) - 1))
+
+
 case(
     "finetune-order",
     fine_tune(("head", 1, 1, 1), (0, 1, 0.5, 0.01)),
@@ -692,6 +801,10 @@ case(
     turned=dict(fine_tune=upside_down),
     high=fine_tune(("head", 1, 1, 1), (0, 1, 5, 0.01)),
     head=dict(fine_tune=without_head),
+    slow=fine_tune(("head", 1, 0.01, 1), (0, 1, 0.5, 0.01)),
+    middle=dict(fine_tune=stem_and_head),
+    even=dict(fine_tune=only_the_stem_slower),
+    fixed=dict(fine_tune=lambda learn, lr: fine_tune(("head", 1, 1, 1), (0, 1, 0.5, 0.01))["fine_tune"](learn, 0.0015)),
 )
 
 # ---------------------------------------------------------------- 6 evaluate
@@ -718,6 +831,8 @@ case(
     beyond=interval(wald),
     none=interval(lambda r, k: (r / k, r / k)),
     narrow=interval(lambda r, k: wilson(r, k, 1.0)),
+    z=interval(lambda r, k: wilson(r, k, 1.645)),
+    near=interval(lambda r, k: tuple(min(1, max(0, v + 0.01)) for v in wilson(r, k))),
     fixed=interval(lambda r, k: (0.6, 0.79)),
     other=interval(lambda r, k: wilson(r, 9 * k)),
 )
@@ -755,6 +870,7 @@ case(
         )
     ),
     size=split(share=50),
+    turned=dict(split=lambda ps: split()["split"](ps)[::-1]),
     paths=parts(lambda ps: (list(range(9)), [1])),
 )
 
@@ -849,6 +965,7 @@ case(
     valid=pictures(valid=2),
     copies=pictures(change=overlapping),
     doctor=pictures(change=lambda d: dls_of(d.train.new(bs=500), d.valid)),
+    shipped=lambda: dict(dls=kit().sample_dls("clipart", size=32, n_per_class=12, seed=0)),
 )
 
 
@@ -903,6 +1020,8 @@ case(
     percent=report(lambda r, ev: {**r, "accuracy": 100 * r["accuracy"]}),
     interval=report(lambda r, ev: {**r, "low": r["low"] - 0.05}),
     worst=report(lambda r, ev: {**r, "worst": r["worst"][::-1]}),
+    n=report(lambda r, ev: {**r, "n": ev.n + 1}),
+    changed=dict(report=lambda learn: trained_once(learn) and report()["report"](learn)),
     fixed=None,
     accuracy=report(lambda r, ev: {**r, "accuracy": r["accuracy"] / 2 + 0.01}),
 )
