@@ -15,7 +15,7 @@ from .student_notebooks import exercises_in
 from .verdict import Verdict
 
 # %% auto #0
-__all__ = ['output_of', 'JudgeCells']
+__all__ = ['output_of', 'OneOfEach', 'JudgeCells']
 
 # %% ../../nbs/api/course/15_nbgrader_judge.ipynb #3470d16c
 def output_of(verdicts: list[Verdict]) -> list[dict]:
@@ -24,6 +24,24 @@ def output_of(verdicts: list[Verdict]) -> list[dict]:
     if not bad:
         return []
     return [dict(output_type="error", ename="CheckFailed", evalue=v.text, traceback=[v.text]) for v in bad]
+
+
+class OneOfEach(Preprocessor):
+    "In the place of nbgrader's `DeduplicateIds`, which ends with an error: of a cell that was pasted, the last one "
+    "counts"
+
+    enabled = Bool(True).tag(config=True)
+
+    def preprocess(self, nb: Any, resources: dict) -> tuple[Any, dict]:
+        "The notebook in which each grade id stands once"
+        seen = set()
+        for cell in reversed(nb.cells):
+            name = cell.metadata.get("nbgrader", {}).get("grade_id")
+            if name in seen:
+                del cell.metadata["nbgrader"]
+            elif name:
+                seen.add(name)
+        return nb, resources
 
 
 class JudgeCells(Preprocessor):

@@ -207,10 +207,13 @@ c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\ntodo()"}
 # Marks come from a judge's process, not from the student's kernel: see the guide
 try:
     from nbgrader import preprocessors as pp
-    from fastai_tl.course.nbgrader_judge import JudgeCells
+    from fastai_tl.course.nbgrader_judge import JudgeCells, OneOfEach
 except ModuleNotFoundError:
     pass   # nothing is marked here
 else:
+    c.Autograde.sanitize_preprocessors = [
+        pp.ClearOutput, OneOfEach, pp.OverwriteKernelspec, pp.OverwriteCells, pp.CheckCellMetadata
+    ]
     c.Autograde.autograde_preprocessors = [
         JudgeCells, pp.IgnorePattern, pp.LimitOutput, pp.SaveAutoGrades, pp.AssignLatePenalties, pp.CheckCellMetadata
     ]

@@ -195,7 +195,7 @@ def confused(pick):
         from fastai_tl.course.exercises.fixtures import tiny_dls, tiny_learner
 
         learn = tiny_learner(dls=tiny_dls("0127", 6, 12), seed=3)
-        learn.fit(2, 2e-3)
+        learn.fit(4, 5e-3)
         pairs = kit().evaluate(learn, on_progress=lambda *a: None).most_confused()
         return dict(learn=learn, confused=pick(pairs))
 
@@ -326,7 +326,7 @@ case(
     shared=dict(learners=shared),
     leak=learners(lambda a, i, dls: on_validation(dls(0), a)),
     norms=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, bn="train" if i else "frozen")),
-    head=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, head=None if i else "linear")),
+    head=learners(lambda a, i, dls: kit().transfer_learner(dls(0), a, head="fastai" if i else "linear")),
     training=learners(lambda a, i, dls: with_rate(kit().transfer_learner(dls(0), a), 0.1 if i else 0.001)),
     trained=learners(lambda a, i, dls: trained_once(kit().transfer_learner(dls(0), a))),
     size=learners(lambda a, i, dls: kit().transfer_learner(dls(0, 28 + 4 * i), a)),
@@ -632,13 +632,13 @@ def picked(rate):
             kit().sample_dls("digits", size=28, bs=16, n_per_class=20, channels=1), "resnet_mini"
         )
         if rate:
-            kit().set_lrs(learn, rate)
+            kit().set_lrs(learn, rate * kit().find_lr(learn, seeds=3, on_progress=lambda *a: None).suggested)
         return dict(learn=learn)
 
     return make
 
 
-case("rates-pick", picked(5e-3), default=picked(None), sign=None, high=picked(0.3), low=picked(2e-5))
+case("rates-pick", picked(1), default=picked(None), sign=None, high=picked(100), low=picked(1e-3))
 
 
 def negative():

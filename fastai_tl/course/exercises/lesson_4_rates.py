@@ -172,7 +172,7 @@ ENDS = dict(alias=None, error=_Broken("out of memory"), interrupt=KeyboardInterr
 
 def swept(here: Here, how: str) -> dict:
     "What is left of a Learner after a sweep that ends well, with an error, or with Ctrl-C"
-    learn, end, calls = tiny_learner(), ENDS[how], []
+    learn, end, calls = tiny_learner(bn="train"), ENDS[how], []
     result = [3.0, 2.0, float(len(how))]
 
     def sweep(given):
