@@ -214,7 +214,12 @@ case(
     names=confused(lambda ps: ("cat", "dog")),
     turned=confused(unequal),
     never=confused(
-        lambda ps: next((a, b) for a in "0127" for b in "0127" if a != b and not {(a, b), (b, a)} & {p[:2] for p in ps})
+        lambda ps: next(
+            (a, b)
+            for a in "0127"
+            for b in "0127"
+            if a != b and (a, b) not in {p[:2] for p in ps} and (b, a, ps[0][2]) not in ps
+        )
     ),
     less=confused(lambda ps: next(p[:2] for p in ps if p[2] < ps[0][2] and p[:2] != unequal(ps))),
 )
