@@ -27,7 +27,8 @@ def output_of(verdicts: list[Verdict]) -> list[dict]:
 
 
 class OneOfEach(Preprocessor):
-    "In the place of nbgrader's `DeduplicateIds`, which ends with an error: of a cell that was pasted, the last one "
+    "In the place of nbgrader's `DeduplicateIds`, which ends with an error: of a cell that was pasted, the last one"
+
     "counts"
 
     enabled = Bool(True).tag(config=True)
