@@ -205,8 +205,8 @@ def report_context(
         warnings=run.warnings,
         backbone=dict(
             text=(
-                f"{name}: {fp / 1e6:.1f} million parameters in the body, pretrained on ImageNet; images at "
-                f"{run.size} x {run.size} pixels."
+                f"{name}: {fp / 1e6:.1f} million parameters in the body, with the pretrained weights "
+                f"“{learn.model.recipe['weights']}”; images at {run.size} x {run.size} pixels."
             )
         ),
         data_text=f"{len(learn.dls.train_ds)} to learn from, {run.judged_text} to judge by. {run.data_text}",
