@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     import pandas as pd
 
-_Item = TypeVar("_Item")  # what `worst` gives: an item with what the model said of it
+_Item = TypeVar("_Item")  # what `worst` gives: an item with what the model predicted of it
 
 # %% auto #0
 __all__ = ['BaseEvaluation', 'finite_or_none']
@@ -65,7 +65,7 @@ class BaseEvaluation(Generic[_Item]):
         self,
         n: int = 9,  # at most so many
     ) -> Figure:  # a matplotlib figure
-        "The images of `worst`, each with what it is and what the model said"
+        "The images of `worst`, each with what it is and what the model predicted"
         shots = [(f"item {o.index}" if o.item is None else o.item, self._caption(o)) for o in self.worst(n)]
         return draw_image_grid(shots, empty=self.no_mistakes)
 
@@ -135,11 +135,11 @@ class BaseEvaluation(Generic[_Item]):
         raise NotImplementedError
 
     def _worst_items(self, positions: np.ndarray) -> list[_Item]:
-        "The items at these positions, with what the model said of them"
+        "The items at these positions, with what the model predicted of them"
         raise NotImplementedError
 
     def _caption(self, o: _Item) -> str:
-        "What the item is and what the model said, in lines"
+        "What the item is and what the model predicted, in lines"
         raise NotImplementedError
 
     def _metrics_of_draws(self, weights: np.ndarray) -> dict[str, np.ndarray]:

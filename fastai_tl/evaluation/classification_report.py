@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from fastai_tl.evaluation.classification import Evaluation, PredictedItem
 
 # %% auto #0
-__all__ = ['headline_figures', 'hardest_classes', 'caption', 'report_sections']
+__all__ = ['majority', 'headline_figures', 'hardest_classes', 'caption', 'report_sections']
 
 # %% ../../nbs/api/evaluation/07_classification_report.ipynb #7dacb3a4
+def majority(
+    ev: Evaluation,
+) -> float:  # 0..1
+    "The accuracy of always predicting the most frequent class: what a model has to beat"
+    return float(np.bincount(ev.targets).max() / ev.n) if ev.n else float("nan")
+
+
 def headline_figures(
     ev: Evaluation,
     b: pd.DataFrame,  # of `ev.bootstrap()`
@@ -31,7 +38,8 @@ def headline_figures(
             "Accuracy",
             f"{100 * ev.accuracy:.1f} %",
             f"{100 * lo:.1f} to {100 * hi:.1f} %",
-            "share of items whose most probable class is right",
+            f"share of items whose predicted class is right; always predicting the most frequent class: "
+            f"{100 * majority(ev):.1f} %",
         ),
         figure(
             "Macro-F1",
@@ -43,7 +51,7 @@ def headline_figures(
             "Calibration error",
             f"{ev.ece():.3f}",
             "",
-            f"ECE: how far what it says (80 % sure) is from how often it is right; 0 is perfect. This is {verdict}",
+            f"ECE: the gap between confidence and accuracy; 0 is perfect. This is {verdict}",
         ),
         figure("Items", str(ev.n), "", f"{len(ev.vocab)} classes"),
     ]
@@ -61,8 +69,8 @@ def hardest_classes(
 def caption(
     p: PredictedItem,
 ) -> str:  # two lines
-    "What the item is, what the model took it for, and how sure it was"
-    what = p.true if p.right else f"{p.true} taken for {p.predicted}"
+    "What the item is, what was predicted, and how sure the model was"
+    what = p.true if p.right else f"{p.true} predicted as {p.predicted}"
     return f"{what}\n{p.probability:.0%} sure"
 
 # %% ../../nbs/api/evaluation/07_classification_report.ipynb #f7811539
@@ -94,13 +102,14 @@ def report_sections(
     sections = [
         section(
             "Confusion matrix",
-            f"Rows: the true class. Columns: what the model said. Blue is right, orange is wrong.{part}",
+            "Rows: the actual class. Columns: the predicted one. Blue is right, orange is wrong; the darker, the "
+            f"larger the share of the row.{part}",
             matrix=matrix_rows(cm[np.ix_(rows, rows)], [ev.vocab[i] for i in rows]),
         ),
         section(
             "Most confused",
             table=dict(
-                head=["true", "taken for", "times"],
+                head=["actual", "predicted", "times"],
                 rows=[[a, dict(text=b), k] for a, b, k in pairs[: 5 if small else 15]],
             ),
         )
@@ -108,8 +117,8 @@ def report_sections(
         else None,
         section(
             "Classes",
-            "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often it was right "
-            f"where it said so. F1: their harmonic mean.{shown}",
+            "Recall: how many of the class were recognised, with its 95 % interval. Precision: how often the "
+            f"class was right where it was predicted. F1: their harmonic mean.{shown}",
             table=dict(head=["class", "recall", "precision", "F1", "items"], rows=table),
             folded=small and len(table) > 12,
         ),
@@ -126,7 +135,7 @@ def report_sections(
         sections.append(
             section(
                 "Least certain",
-                "Right or wrong: more labelled pictures like these would help most.",
+                "Right or wrong: more labelled images like these would help most.",
                 shots=[shot(p.item, caption(p), side, p.index) for p in unsure],
             )
         )

@@ -293,7 +293,7 @@ class MultiLabelEvaluation(BaseEvaluation[LabelledItem]):
             ),
             section(
                 "Which threshold",
-                "Above it, a label counts as said. A lower one misses fewer and invents more.",
+                "Above it, a label counts as predicted. A lower one misses fewer and invents more.",
                 charts=[chart(self.plot_thresholds, "Precision, recall and F1 by threshold")],
             ),
             section(

@@ -75,7 +75,7 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
         return w @ np.abs(e) / n, np.sqrt(sq / n), _r2(sq, w @ y, w @ y**2, n)
 
     def per_target(self) -> pd.DataFrame:
-        "MAE, RMSE, R² and bias (mean of said less true) of each target, as a `pandas.DataFrame`"
+        "MAE, RMSE, R² and bias (mean of predicted less actual) of each target, as a `pandas.DataFrame`"
         import pandas as pd
 
         mae, rmse, r2 = (v[0] for v in self._sums(np.ones((1, self.n))))
@@ -114,14 +114,14 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
         ax: Axes | None = None,  # matplotlib axes; `None`: new ones
         target: str | int = 0,  # a target, or its number
     ) -> Axes:  # the axes
-        "What was said against what is true; on the diagonal the two are the same"
+        "Predicted against actual; on the diagonal the two are the same"
         k, ax = self._column(target), axes_for(ax, (4.4, 4.2))
         t, p = self.targets[:, k], self.preds[:, k]
         lo, hi = min(t.min(), p.min()), max(t.max(), p.max())
         ax.plot([lo, hi], [lo, hi], "--", color="gray", lw=1)
         ax.scatter(t, p, s=14, alpha=0.6, color="C0", linewidths=0, rasterized=self.n > 3000)
         ax.set_xlabel(f"true {self.names[k]}", parse_math=False)
-        ax.set_ylabel(f"said {self.names[k]}", parse_math=False)
+        ax.set_ylabel(f"predicted {self.names[k]}", parse_math=False)
         return ax
 
     def plot_residuals(
@@ -140,14 +140,16 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
             parts = np.array_split(np.argsort(p, kind="stable"), min(10, self.n // 10))
             ax.plot([np.median(p[i]) for i in parts], [np.median(e[i]) for i in parts], "-", color="C1", label="median")
             ax.legend(fontsize="small")
-        ax.set_xlabel(f"said {self.names[k]}", parse_math=False)
-        ax.set_ylabel("said less true")
+        ax.set_xlabel(f"predicted {self.names[k]}", parse_math=False)
+        ax.set_ylabel("predicted less actual")
         return ax
 
     def _caption(self, o: Residual) -> str:
         "True and predicted numbers, a line for each of at most three targets"
         rows = list(zip(self.names, o.true, o.predicted))[:3]
-        return "\n".join(f"{name + ' ' if len(self.names) > 1 else ''}is {t:.3g}, said {p:.3g}" for name, t, p in rows)
+        return "\n".join(
+            f"{name + ' ' if len(self.names) > 1 else ''}actual {t:.3g}, predicted {p:.3g}" for name, t, p in rows
+        )
 
     def _details(self) -> dict:
         rows = self.per_target().to_dict("index")
@@ -179,10 +181,10 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
                 "Said and true",
                 f"On the dashed line they are the same.{first}",
                 charts=[
-                    chart(self.plot, "What was said against what is true", "Said against true.", size=(4.6, 3.6)),
+                    chart(self.plot, "Predicted against actual", "Predicted against actual.", size=(4.6, 3.6)),
                     chart(
                         self.plot_residuals,
-                        "Errors against what was said",
+                        "Errors against the prediction",
                         "Errors: a slope or a funnel is something not learnt.",
                         size=(4.6, 3.6),
                     ),
@@ -199,7 +201,7 @@ class RegressionEvaluation(BaseEvaluation[Residual]):
                 0,
                 section(
                     "Targets",
-                    "Bias: mean of said less true.",
+                    "Bias: mean of predicted less actual.",
                     table=dict(head=["target", "MAE", "RMSE", "R²", "bias"], rows=rows),
                 ),
             )

@@ -17,6 +17,7 @@ from ..deploy.export import export
 from ..deploy.manifest import MANIFEST
 from ..core.errors import FileError, InputError
 from ..evaluation.base import finite_or_none
+from ..evaluation.classification_report import majority
 from ..freezing.fingerprint import check_frozen, fingerprint, frozen_names
 from ..freezing.layer_table import layer_table
 from ..freezing.layer_groups import layer_groups
@@ -24,7 +25,7 @@ from ..training.plan import Plan
 from ..training.probe import can_be_solved
 from ..training.epoch_cost import epoch_cost
 from .quickstart_arms import baselines, train_arm, trainable
-from .quickstart_report import check_file, comparison, lowest_recall, majority
+from .quickstart_report import check_file, comparison, lowest_recall
 from .quickstart_report import render, report_context
 from .quickstart_run import Run, epochs_text
 from ..panels.six_steps import STEPS, Step

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #fd9ce32c
 from __future__ import annotations
-import platform, shlex
+import datetime, platform, shlex
 from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ import numpy as np
 from ..core.errors import FileError
 from ..core.files import partial_path
 from ..freezing.layer_groups import layer_groups
-from ..evaluation.html import render_template
+from ..evaluation.classification_report import majority
+from ..evaluation.html import matrix_rows, render_template
 from .quickstart_run import Run, epochs_text
 from ..panels.six_steps import STEPS
 from ..evaluation.plots import chart, thumb
@@ -22,18 +23,14 @@ if TYPE_CHECKING:
     from fastai_tl.evaluation.classification import Evaluation
 
 # %% auto #0
-__all__ = ['confusion_rows', 'majority', 'lowest_recall', 'report_context', 'comparison', 'render', 'check_file']
+__all__ = ['confusion_rows', 'lowest_recall', 'report_context', 'comparison', 'render', 'check_file']
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #ba9e8bd3
 def confusion_rows(
     ev: Evaluation,
-) -> list[dict]:  # a row has `name` and `cells`, a cell `n` and `share` (0 to 1)
+) -> list[dict]:  # a row has `name` and `cells`, a cell `n`, `share` (0 to 1) and `right`
     "The confusion matrix of an `Evaluation` as rows of cells: a count, and its share of the true class"
-    cm = ev.confusion()
-    return [
-        dict(name=ev.vocab[i], cells=[dict(n=int(n), share=float(n) / max(int(r.sum()), 1)) for n in r])
-        for i, r in enumerate(cm)
-    ]
+    return matrix_rows(ev.confusion(), ev.vocab)["rows"]
 
 # %% ../../nbs/api/interface/04_quickstart_report.ipynb #de19014e
 def _pct(v):
@@ -49,13 +46,6 @@ def _headline(run):
     if best.accuracy > other.accuracy:
         return f"{_pct(best.accuracy)} right with transfer learning, {_pct(other.accuracy)} at best without"
     return f"Transfer learning did not help here: {_pct(best.accuracy)} right with it, {_pct(other.accuracy)} without"
-
-
-def majority(
-    ev: Evaluation,
-) -> float:
-    "The accuracy of always saying the most frequent class"
-    return float(np.bincount(ev.targets).max() / ev.n)
 
 
 def _solved(run):
@@ -199,6 +189,8 @@ def report_context(
     return dict(
         title=run.title,
         steps=STEPS,
+        model=name,
+        date=f"{datetime.date.today():%d %B %Y}".lstrip("0"),
         **comparison(run),
         n_judged=ev.n,
         judge=run.judge,
@@ -233,7 +225,7 @@ def report_context(
         ),
         classes=ev.vocab,
         matrix=confusion_rows(ev),
-        confused=", ".join(f"{x} taken for {y} ({n})" for x, y, n in ev.most_confused()[:4]),
+        confused=", ".join(f"{x} predicted as {y} ({n})" for x, y, n in ev.most_confused()[:4]),
         worst=[
             t
             for m in worst
@@ -241,8 +233,8 @@ def report_context(
             and (
                 t := thumb(
                     m.item,
-                    f"{m.true} taken for {m.predicted}",
-                    f"{m.true}, taken for {m.predicted} ({m.probability:.0%})",
+                    f"{m.true} predicted as {m.predicted}",
+                    f"{m.true}, predicted as {m.predicted} ({m.probability:.0%})",
                 )
             )
         ],

@@ -124,7 +124,7 @@ class ConfusionView(w.VBox):
             else ""
         )
         self.note.value = (
-            'Rows: the true class. Columns: what the model said. The <b>diagonal</b> (blue) is right; what lies '
+            'Rows: the actual class. Columns: the predicted one. The <b>diagonal</b> (blue) is right; what lies '
             f'<b>off it</b> (orange) is wrong. Click a cell to see its pictures.{less}'
         )
         pairs = ev.most_confused()
@@ -218,7 +218,7 @@ class ConfusionView(w.VBox):
         self._setting = False
         t, p = self.ev.vocab[true], self.ev.vocab[predicted]
         self.gallery.show(
-            self.ev.cell(true, predicted), f"{t}, recognised" if true == predicted else f"{t}, taken for {p}"
+            self.ev.cell(true, predicted), f"{t}, recognised" if true == predicted else f"{t}, predicted as {p}"
         )
         self.changed()
 
@@ -284,7 +284,7 @@ class ClassesView(w.VBox):
         words = w.HTML(
             '<p class="ftl-dim">Recall: how many of the class were recognised; '
             'whisker and brackets: its 95 % interval, given so few items. '
-            'Precision: how often it was right where it said so. F1: their harmonic mean.</p>'
+            'Precision: how often the class was right where it was predicted. F1: their harmonic mean.</p>'
         )
         for c in (self.by, self.down):
             c.observe(locked(lock, self._draw, changed), "value")

@@ -130,6 +130,6 @@ class Gallery(w.VBox):
         item = self.read(p.index) if p.item is None else p.item
         where = escape_html("/".join(Path(p.item).parts[-2:])) if isinstance(p.item, Path) else escape_html(_file_of(p))
         return (
-            f'<figure role="listitem">{item_html(item, f"{p.true}, taken for {said}")}<figcaption>{words}'
+            f'<figure role="listitem">{item_html(item, f"{p.true}, predicted as {said}")}<figcaption>{words}'
             f'<span class="ftl-file" title="{where}">{escape_html(_file_of(p))}</span></figcaption></figure>'
         )

@@ -437,5 +437,5 @@ def test_every_control_has_a_name(learn):
         if isinstance(c, (w.Button, w.Dropdown, w.Select)):
             assert c.description, c
     assert all(
-        f'alt="{p.true}, taken for' in panel.parts[1].gallery.shots.value for p in panel.parts[1].gallery.all[:12]
+        f'alt="{p.true}, predicted as' in panel.parts[1].gallery.shots.value for p in panel.parts[1].gallery.all[:12]
     )
