@@ -9,7 +9,6 @@ from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from pathlib import Path
-import numpy as np
 from ..core.errors import FileError
 from ..core.files import partial_path
 from ..freezing.layer_groups import layer_groups
