@@ -191,7 +191,7 @@ def learner(p, net, size):
     from fastai.torch_core import set_seed
 
     set_seed(0)
-    learn = p.transfer_learner(images(p, size), net, pretrained=net == "tf_efficientnet_lite0")
+    learn = p.transfer_learner(images(p, size), net, pretrained=net == "tf_efficientnet_lite0", head="fastai")
     p.reseed(learn, 0)
     return learn
 

@@ -41,7 +41,7 @@ def ours(arch, workers=0, seed=0):
 
     set_seed(seed)
     # there are no weights offline for the others
-    learn = transfer_learner(pictures(workers, seed), arch, pretrained=arch == "tf_efficientnet_lite0")
+    learn = transfer_learner(pictures(workers, seed), arch, pretrained=arch == "tf_efficientnet_lite0", head="fastai")
     reseed(learn, seed)
     return learn
 

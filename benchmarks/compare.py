@@ -47,7 +47,14 @@ def main():
     r = dict(
         backbones=timed(lambda: compare_backbones(dls, seeds=args.seeds, on_progress=quiet)),
         strategies=timed(
-            lambda: compare(dls, seeds=args.seeds, arch="tf_efficientnet_lite0", epochs=args.epochs, on_progress=quiet)
+            lambda: compare(
+                dls,
+                seeds=args.seeds,
+                arch="tf_efficientnet_lite0",
+                epochs=args.epochs,
+                head="fastai",
+                on_progress=quiet,
+            )
         ),
     )
     for k, v in r.items():

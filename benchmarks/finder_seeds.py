@@ -27,7 +27,7 @@ def one(seed, epochs=5):
 
     def learner():
         set_seed(seed)
-        return transfer_learner(sample_dls("clipart", size=96, n_per_class=12), "tf_efficientnet_lite0")
+        return transfer_learner(sample_dls("clipart", size=96, n_per_class=12), "tf_efficientnet_lite0", head="fastai")
 
     learn = learner()
     ours = find_lr(learn, on_progress=lambda *a: None)

@@ -1,10 +1,10 @@
 """The mini nets on handwritten digits, 10 labels a class: a frozen pretrained body with a new head, against the same
 net from scratch.
 
-Both have the kit's default head and train on the same pictures for the same number of batches. The frozen arm has one
+Both have fastai's head and train on the same pictures for the same number of batches. The frozen arm has one
 learning rate; the one from scratch trains everything, with the best of three rates, chosen by its own accuracy on the
 validation pictures, which favours it. Each seed draws other pictures, weights and orders. Run: python
-benchmarks/minis_transfer.py [--seeds 10] [--epochs 5] [--head default]. Prints a table, writes
+benchmarks/minis_transfer.py [--seeds 10] [--epochs 5] [--head fastai]. Prints a table, writes
 benchmarks/out/minis_transfer.json.
 """
 
@@ -19,7 +19,7 @@ OUT = Path(__file__).parent / "out"
 FROZEN_LR, SCRATCH_LRS = 5e-3, (1e-3, 3e-3, 1e-2)
 
 
-def accuracy(name, seed, frozen, lr, epochs, head=None, n_per_class=10):
+def accuracy(name, seed, frozen, lr, epochs, head="fastai", n_per_class=10):
     "Accuracy on the validation digits, 0..1"
     from fastai.torch_core import set_seed
 
@@ -38,7 +38,7 @@ def accuracy(name, seed, frozen, lr, epochs, head=None, n_per_class=10):
     return learn.recorder.values[-1][2]
 
 
-def compare(name, seeds, epochs, head=None, report=lambda *a: None):
+def compare(name, seeds, epochs, head="fastai", report=lambda *a: None):
     "One record a seed: accuracy frozen, and from scratch at each rate"
     out = []
     for s in seeds:
@@ -48,7 +48,7 @@ def compare(name, seeds, epochs, head=None, report=lambda *a: None):
                 net=name,
                 seed=s,
                 epochs=epochs,
-                head=head or "default",
+                head=head,
                 frozen=accuracy(name, s, True, FROZEN_LR, epochs, head),
                 scratch=scratch,
             )
@@ -84,7 +84,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--seeds", type=int, default=10, help="how many seeds, from 0")
     ap.add_argument("--epochs", type=int, default=5)
-    ap.add_argument("--head", choices=("default", "linear"), default="default")
+    ap.add_argument("--head", choices=("fastai", "linear"), default="fastai")
     args = ap.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
     records = []
@@ -93,7 +93,7 @@ def main():
             net,
             range(args.seeds),
             args.epochs,
-            None if args.head == "default" else args.head,
+            args.head,
             lambda r: print(
                 f"{r['net']:15s} seed {r['seed']}: frozen {r['frozen']:.3f}, from scratch "
                 f"{max(r['scratch'].values()):.3f}",

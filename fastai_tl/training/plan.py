@@ -133,7 +133,7 @@ class Plan:
 
     @classmethod
     def probe(cls) -> Plan:
-        "Solve the head on a frozen body to its optimum, for a linear head: `transfer_learner(…, head='linear')`"
+        "Solve the head on a frozen body to its optimum, for a linear head, as `transfer_learner` makes it"
         return cls(Stage("probe", "head", 1, fit="probe"))
 
     @classmethod
