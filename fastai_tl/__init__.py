@@ -79,7 +79,8 @@ _HOMES = {
     "panels.train": "TrainPanel",
     "panels.workbench": "Workbench",
     "course.grading": "todo",
-    "course.lessons": "ask check copy_lessons list_lessons",
+    "course.copies": "copy_lessons",
+    "course.lessons": "ask check list_lessons",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

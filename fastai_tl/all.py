@@ -59,7 +59,8 @@ from fastai_tl.panels.plan import PlanPanel
 from fastai_tl.panels.train import TrainPanel
 from fastai_tl.panels.workbench import Workbench
 from fastai_tl.course.grading import todo
-from fastai_tl.course.lessons import ask, check, copy_lessons, list_lessons
+from fastai_tl.course.copies import copy_lessons
+from fastai_tl.course.lessons import ask, check, list_lessons
 
 __all__ = [
     "AugmentPanel",

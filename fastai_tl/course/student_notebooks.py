@@ -147,6 +147,8 @@ def read_notebook(path: Path | str) -> dict:
         raise FileError(f"{path} cannot be read as a notebook ({e}).", path=path) from None
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
         raise FileError(f"{path} is not a notebook of format 4: it has no cells.", path=path)
+    if not isinstance(nb.get("metadata", {}), dict):
+        raise FileError(f"{path} is not a notebook of format 4: its metadata are none.", path=path)
     for i, c in enumerate(nb["cells"], 1):
         if why := _cell_problem(c):
             raise FileError(f"{path} is not a notebook of format 4: cell {i} {why}.", path=path)

@@ -59,11 +59,15 @@ def test_an_ending_that_notepad_has_added_is_named():
         load_settings()
 
 
+def denied(*args):
+    raise PermissionError(13, "Denied")
+
+
 def test_a_file_that_cannot_be_opened_is_refused(monkeypatch):
     Path("settings.ini").write_text(TEXT, encoding="utf-8")
     Path("settings.ini").chmod(0)
     if os.geteuid() == 0:  # root opens what has no permissions
-        monkeypatch.setattr(Path, "read_bytes", lambda self: (_ for _ in ()).throw(PermissionError(13, "Denied")))
+        monkeypatch.setattr("fastai_tl.core.settings.open", denied, raising=False)
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings()
     assert stat.S_ISREG(os.stat("settings.ini").st_mode)
