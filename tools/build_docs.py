@@ -11,6 +11,7 @@ from elsewhere is an error, as is a link that leads nowhere. Intermediate files 
 
 import ast
 import importlib
+import inspect
 import importlib.util
 import itertools
 import json
@@ -201,6 +202,13 @@ def code_cell(cell, options: dict[str, str], code: str) -> list:
     return [new_code_cell(code, outputs=outputs, metadata={**({"tags": tags} if tags else {}), **alt})]
 
 
+def import_for_annotations(module) -> None:
+    "Make the names that a module imports for its annotations alone, under TYPE_CHECKING, known in it"
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+            exec(compile(ast.Module(node.body, []), module.__file__, "exec"), vars(module))
+
+
 def symbol_cell(code: str, names: dict):
     "Signature and description for a cell that calls `show_doc`, as Markdown"
     from nbdev.showdoc import show_doc
@@ -210,6 +218,9 @@ def symbol_cell(code: str, names: dict):
     names = {**names, "show_doc": show_doc}
     try:
         exec(compile(ast.Module(before, []), "show_doc", "exec"), names)
+        o = eval(compile(ast.Expression(last.value.args[0]), "show_doc", "eval"), names)
+        if (module := sys.modules.get(getattr(o, "__module__", ""))) and module.__name__.startswith("fastai_tl"):
+            import_for_annotations(module)
         shown = eval(compile(ast.Expression(last.value), "show_doc", "eval"), names)
     except (NameError, AttributeError) as e:
         raise DocsError(f"`{code}` failed: {e}. Does `make export` help?") from e

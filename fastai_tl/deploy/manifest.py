@@ -160,7 +160,7 @@ def _answer_problem(m, n):
 def _notes_problem(m):
     "What is wrong with the notes; a small machine that only runs models has no msgspec, and shows none of them"
     try:
-        from .notes import notes_problem
+        from fastai_tl.deploy.notes import notes_problem
     except ModuleNotFoundError:
         return None
     return notes_problem(m)

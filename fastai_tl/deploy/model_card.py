@@ -144,11 +144,10 @@ def _trained(m):
         figures = ", ".join(f"{md(n)} {v:.3g}" for n, v in zip(s["names"], last) if v is not None)
         train = st.get("train")
         train = ", ".join(map(str, train)) if isinstance(train, list) else train
-        lr = max((v for v in s["lrs"] if v), default=0)
-        rows.append(
-            f"| {md(st.get('name', ''))} | {len(s['values'])} | {md(train)} | {lr:.2g} | "
-            f"{s['seconds']:.0f} | {figures} |"
-        )
+        lr = max((v for v in s["lrs"] if v), default=None)
+        solved = st.get("fit") == "probe"
+        epochs, rate = ("solved", "–") if solved or lr is None else (len(s["values"]), f"{lr:.2g}")
+        rows.append(f"| {md(st.get('name', ''))} | {epochs} | {md(train)} | {rate} | {s['seconds']:.0f} | {figures} |")
     return "\n".join(rows) + "\n"
 
 
