@@ -161,7 +161,9 @@ def compare_backbones(
         [f"Linear probe, {how} on frozen features; seconds to load, make features and get one."]
         + [f"{a}: {e['cache']}." for a, e in extra.items() if e["uncached"]]
     )
-    return Comparison("backbone", tuple(archs), seeds, tuple(runs), failed, {}, extra, finished, True, notes)
+    return Comparison(
+        "backbone", tuple(archs), seeds, tuple(runs), failed, {}, extra, finished, True, notes, epochs is None
+    )
 
 
 def _rough_time(arch):

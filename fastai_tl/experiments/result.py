@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ..core.errors import InputError, did_you_mean
 from ..core.text import duration
+from ..evaluation.calibration import wilson
 from .result_html import comparison_html, draw_comparison
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Comparison:
     finished: bool = True  # `False`: it was interrupted; `runs` has what was done before
     same_pictures: bool = True  # `False`: each seed has a split of its own
     notes: tuple[str, ...] = ()  # what a reader should know besides
+    same_each_seed: bool = False  # nothing is drawn at random, so only the choice of images is uncertain
 
     def of(self, name: str) -> list[SeedRun]:
         "The runs of one way; raises `InputError` for a name that is not there"
@@ -127,7 +129,12 @@ class Comparison:
         return np.array([r.accuracy for r in self.of(name)])
 
     def interval(self, name: str, corrupted: bool = False) -> tuple[float, float, float]:
-        "Mean accuracy over the seeds with its 95 % interval, 0..1: clean, or on corrupted images"
+        """Mean accuracy over the seeds with its 95 % interval, 0..1: clean, or on corrupted images; over the images
+        where each seed gives the same
+        """
+        if self.same_each_seed and not corrupted:
+            share = self.of(name)[0].accuracy
+            return share, *wilson(round(share * self.n_valid), self.n_valid, LEVEL)
         return share_interval([r.robust for r in self.of(name)] if corrupted else self.accuracies(name), self.n_valid)
 
     @property
@@ -156,6 +163,8 @@ class Comparison:
         least = 1 / (np.sqrt(6) * max(len(a[seeds[0]].right), 1))
         per = [a[s].right.astype(float) - b[s].right for s in seeds] if self.same_pictures else None
         over = t_interval(np.mean(per, 0))[1:] if per else None
+        if self.same_each_seed and over:
+            return Difference(float(np.mean(per)), *over, over)
         return Difference(
             *t_interval([a[s].accuracy - b[s].accuracy for s in seeds], 0.0 if name == to else least), over
         )
@@ -214,10 +223,14 @@ class Comparison:
     def method(self) -> str:
         "In words: seeds, images, and how the intervals were found"
         k, n = len(self.seeds), self.n_valid
-        seeds = f"{k} seeds" if k > 1 else "one seed"
+        seeds = "each once" if self.same_each_seed else f"{k} seeds" if k > 1 else "one seed"
         what = f"the same {n} validation pictures" if self.same_pictures else "for each seed another split"
         out = [f"{seeds[0].upper()}{seeds[1:]}, {what}; one picture is worth {100 / max(n, 1):.1f} points."]
-        if k > 1:
+        if self.same_each_seed:
+            out.append(
+                "95 % intervals cover the choice of images. Worse: that of the difference to the best is below 0."
+            )
+        elif k > 1:
             cover, over = (
                 ("not the choice of pictures", ", over the seeds and over the pictures")
                 if self.same_pictures
