@@ -29,7 +29,8 @@ from fastai_tl.models.transfer_learner import load_backbone
 RESULTS = Path(__file__).parent / "results" / "recipe.json"
 SETS = ("stamps", "clipart", "digits-16", "clipart-12")
 RATES = (1e-4, 2e-4, 4e-4)  # of the body; the head has three times that
-EPOCHS, BATCH, VIEWS, SIDE = 8, 32, 5, 96
+EPOCHS, BATCH = 8, 32
+VIEWS, SIDE = 5, 96
 
 
 def pixels(part):
@@ -42,22 +43,23 @@ def pixels(part):
 
 
 def window(h, w):
-    "Top, left, height and width of a random part of an image: 60 to 100 % of its area"
+    "Rows and columns of a random part of an image: 60 to 100 % of its area"
     for _ in range(10):
         area, ratio = h * w * random.uniform(0.6, 1), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
         hh, ww = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
         if hh <= h and ww <= w:
-            return random.randint(0, h - hh), random.randint(0, w - ww), hh, ww
-    return 0, 0, h, w
+            top, left = random.randint(0, h - hh), random.randint(0, w - ww)
+            return slice(top, top + hh), slice(left, left + ww)
+    return slice(0, h), slice(0, w)
 
 
 def varied(x):
     "A random view of each image, in 0..1: cut, mirrored, with other brightness, contrast and saturation"
-    n, _, h, w = x.shape
+    n, (h, w) = len(x), x.shape[-2:]
     out = torch.empty(x.shape)
     for i in range(n):
-        t, left, hh, ww = window(h, w)
-        part = x[i : i + 1, :, t : t + hh, left : left + ww].float() / 255
+        rows, columns = window(h, w)
+        part = x[i : i + 1, :, rows, columns].float() / 255
         o = F.interpolate(part, (h, w), mode="bilinear", align_corners=False)[0]
         out[i] = o.flip(-1) if random.random() < 0.5 else o
     factor = [1 + (torch.rand(n, 1, 1, 1) * 2 - 1) * 0.2 for _ in range(3)]

@@ -66,7 +66,8 @@ class Check:
     "What all rows use"
 
     def __init__(self, a):
-        self.device, self.size, self.bs, self.small = a.device, a.size, a.batch, a.device == "cpu"
+        self.device, self.small = a.device, a.device == "cpu"
+        self.size, self.bs = a.size, a.batch
         self.sets = Made(a.images, a.size, 0), Made(a.images // 4, a.size, 1)
 
     def dls(self):

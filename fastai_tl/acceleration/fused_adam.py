@@ -40,7 +40,8 @@ def _kernel(ps, grads, avgs, sqr_avgs, steps, **numbers):
 @functools.cache
 def kernel_works() -> bool:
     "Whether this torch has the fused kernel, which is no public part of it, and it takes the step that it should"
-    p, g, a, s = (torch.full((2,), v) for v in (1.0, 0.5, 0.0, 0.0))
+    p, g = (torch.full((2,), v) for v in (1.0, 0.5))
+    a, s = torch.zeros(2), torch.zeros(2)
     numbers = dict(lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.01, eps=1e-5)
     try:
         _kernel([p], [g], [a], [s], [torch.tensor(1.0)], **numbers)

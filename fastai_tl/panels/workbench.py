@@ -299,7 +299,8 @@ class Workbench(Panel):
                 c.close()
         for k in ("train", "train4", "train5", "plan5", "ev"):
             self.pages.pop(k, None)
-        self.results, self.drafts, self.step_before, self.head_rate = {}, {}, None, None
+        self.results, self.drafts = {}, {}
+        self.step_before, self.head_rate = None, None
 
     def make(
         self,

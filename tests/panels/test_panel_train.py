@@ -283,7 +283,8 @@ def test_curves_are_drawn_where_the_batches_are(panel, learn):
 def test_all_panels_share_one_draft(learn):
     from fastai_tl.all import LRFinderPanel, PlanPanel
 
-    freezer, finder, planner, trainer = (P(learn) for P in (FreezePanel, LRFinderPanel, PlanPanel, TrainPanel))
+    freezer, finder = FreezePanel(learn), LRFinderPanel(learn)
+    planner, trainer = PlanPanel(learn), TrainPanel(learn)
     groups = list(layer_groups(learn))
     freezer.boundary(groups[1], frozen=False)
     assert [s.train for s in trainer.plan.stages] == [groups[1]] and planner.plan == trainer.plan
