@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/course/02_grading.ipynb #414ececb
 from __future__ import annotations
-import ctypes, math, random, threading, time, warnings
+import ctypes, math, random, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -254,8 +254,31 @@ def value_of(here: Here, name: str) -> Any:
 LIMIT = 20  # seconds for one check
 
 
+_limited: dict[int, threading.Event] = {}  # threads whose time is limited; the event: the limit is taken off
+
+
 class CheckTimeout(BaseException):
-    "Too much time has passed; no `except Exception` of a student's code swallows it"
+    "Too much time has passed; code that catches it meets it again at its next line"
+
+    def __init__(self, *args: object):
+        super().__init__(*args)
+        if (over := _limited.get(threading.get_ident())) is not None:
+            _strike_again(over)
+
+
+def _strike_again(over):
+    "Raise `CheckTimeout` at the next line of any function that runs in this thread now"
+
+    def strike(frame, event, arg):
+        if event == "line" and not over.is_set():
+            raise CheckTimeout
+        return strike if event != "call" else None
+
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code is not outcome.__code__:
+        frame.f_trace = strike
+        frame = frame.f_back
+    sys.settrace(strike)
 
 
 def waited(task: str) -> float:
@@ -281,7 +304,8 @@ def _limit(seconds):
                 if time.monotonic() - began - waited(task) > seconds and not over.is_set():
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(CheckTimeout))
 
-    watch = threading.Thread(target=late, daemon=True)
+    watch, trace = threading.Thread(target=late, daemon=True), sys.gettrace()
+    _limited[me.value] = over
     watch.start()
     try:
         yield
@@ -289,7 +313,8 @@ def _limit(seconds):
         with lock:
             over.set()
             ctypes.pythonapi.PyThreadState_SetAsyncExc(me, None)
-        watch.join()
+        del _limited[me.value]
+        sys.settrace(trace)
 
 
 @contextmanager

@@ -193,12 +193,12 @@ def best_needed(self: PlanRun) -> str:
 @patch
 def save_best(self: PlanRun) -> None:
     "Keep the weights as those of the best epoch; a failure is a warning"
-    state = self.stage_state
-    if rank():
+    best = self.stage_state.best
+    if best is None or rank():
         return
     try:
-        digest = self.store.save_best(model_tensors(self.learn.model), _facts(state.best))
-        state.best = replace(state.best, digest=digest)
+        digest = self.store.save_best(model_tensors(self.learn.model), _facts(best))
+        self.stage_state.best = replace(best, digest=digest)
     except CheckpointError as e:
         self.log.notes.append(f"at {self.where}: the best weights could not be kept, {e.why}")
         warnings.warn(
