@@ -95,7 +95,7 @@ def test_tabs(lab, open_nb, kernel, page, side, shot):
     panel = side()
     chosen(page, "learn")
     panel.locator(".ftl-FreezePanel").wait_for()
-    assert "69 % frozen" in panel.inner_text() and "69 % frozen" in page.locator("#jp-main-statusbar").inner_text()
+    assert "99.7 % frozen" in panel.inner_text() and "99.7 % frozen" in page.locator("#jp-main-statusbar").inner_text()
     shot.side("side-layers")
     panel.locator(".ftl-FreezePanel").get_by_role("button", name="All", exact=True).click()
     until(lambda: k.ev("all(p.requires_grad for p in learn.model.parameters())"))
@@ -246,7 +246,7 @@ def test_training_is_told(lab, open_nb, kernel, page, side, shot):
         return any("epoch 1/1" in s for s in seen)
 
     until(done, 240, "the end of the training")
-    assert {"head 1/2, epoch 1/2 · 69 % frozen", "fine-tune 2/2, epoch 3/3 · nothing frozen"} <= seen, seen
+    assert {"head 1/2, epoch 1/2 · 99.7 % frozen", "fine-tune 2/2, epoch 3/3 · nothing frozen"} <= seen, seen
     k = kernel(name)
     until(lambda: k.ev("history.finished"), 120)
     until(lambda: bar.inner_text() == "nothing frozen", 60, "the end in the status bar")

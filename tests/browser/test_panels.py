@@ -105,7 +105,7 @@ def test_finder_panel(opened, page, shot):
 
 
 def test_plan_panel(opened, page, shot):
-    k = opened("plan", "panel = PlanPanel(learn)\npanel")
+    k = opened("plan", "panel = PlanPanel(learn, Plan.lp_ft(5, 5))\npanel")
     shot.all("plan", ".ftl-PlanPanel")
     click(page, "Add")
     until(lambda: k.ev("len(panel.plan.stages)") == 3)

@@ -309,7 +309,9 @@ def test_command_line(run, tmp_path, monkeypatch):
     assert sorted(p.relative_to("grading").as_posix() for p in Path("grading").rglob("*") if p.is_file()) == [
         "nbgrader_config.py",
         "source/1_why_transfer/1_why_transfer.ipynb",
+        "source/1_why_transfer/progress.json",
         "source/3_head_and_frozen/3_head_and_frozen.ipynb",
+        "source/3_head_and_frozen/progress.json",
     ]
     assert "something else" in run("lessons", "nbgrader", "course", code=2).err
     assert "is there already" in run("lessons", "bundle", "course", code=2).err
@@ -450,7 +452,7 @@ def kindly_stopped(nb):
 @pytest.mark.medium
 def test_a_student_copy_stops_kindly(tmp_path):
     (nb,) = copy_lessons(tmp_path, ["project"])
-    assert "This is where your work begins" in kindly_stopped(until_unsolved(nb))
+    assert "Write your guess into the cell above first" in kindly_stopped(until_unsolved(nb))
 
 
 @pytest.mark.course

@@ -45,7 +45,7 @@ def main(only):
     out = Path(__file__).parents[1] / "fastai_tl" / "data" / CATALOGUE
     with open(out, "w", newline="", encoding="utf-8") as f:
         f.write(
-            f"# written by tools/catalogue.py with timm {version('timm')}, torchvision "
+            f"# written by tools/backbone_catalogue.py with timm {version('timm')}, torchvision "
             f"{version('torchvision').partition('+')[0]}\n"
         )
         w = csv.DictWriter(f, [c for c in COLUMNS if c != "seconds"], lineterminator="\n", extrasaction="ignore")
