@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/core/06_large_images.ipynb #c947f481
 from __future__ import annotations
-import gc, math
+import gc, logging, math
 from PIL import Image
 from .registries import registry
 
@@ -62,6 +62,7 @@ def _turn(im):
     try:
         return im.getexif().get(0x112)
     except Exception:  # Pillow raises whatever it likes on a damaged EXIF block
+        logging.getLogger(__name__).debug("EXIF could not be read", exc_info=True)
         return None
 
 # %% ../../nbs/api/core/06_large_images.ipynb #057eb183

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/api/course/02_grading.ipynb #414ececb
 from __future__ import annotations
-import ctypes, math, random, sys, threading, time, warnings
+import ctypes, logging, math, random, sys, threading, time, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -346,8 +346,8 @@ def verdict_of(
     hint = own or GENERAL.get(mistake) or GENERAL["kind"]
     try:
         hint = hint.format_map(_Fields(fields))
-    except Exception:
-        pass
+    except Exception:  # what an answer is may not let itself be formatted; the hint stays as it is written
+        logging.getLogger(__name__).debug("No hint for %s", ex.name, exc_info=True)
     return Verdict(ex.name, mistake, hint, ex.nudge if own else "", ex.reason)
 
 
